@@ -1,0 +1,1 @@
+"""The contract: configuration, number formats, instruction set, registers and memory layouts."""

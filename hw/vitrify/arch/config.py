@@ -1,0 +1,201 @@
+"""ArchConfig: every choice that shapes a core, validated, with the derived sizes beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from . import formats
+from .errors import ConfigError
+
+#: Changes whenever programs of older compilers stop running on newer cores.
+CONTRACT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Capacity of an FPGA part, in its own units (zero: the part has none)."""
+
+    name: str = "none"
+    #: Yosys flow: ``ecp5``, ``xcup`` (UltraScale+), ``xc7`` (7 series) or ``none``.
+    family: str = "none"
+    luts: int = 0
+    ffs: int = 0
+    #: Multipliers: MULT18X18D, DSP48E1 or DSP48E2.
+    dsps: int = 0
+    #: Block RAMs: 18-kbit EBR (ECP5) or 36-kbit BRAM (AMD).
+    brams: int = 0
+    urams: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dram:
+    """The memory that the simulator puts behind the bus; part of no hash."""
+
+    #: Cycles from an accepted read address to its first beat.
+    latency: int = 100
+    #: Bursts in flight at once, per direction.
+    outstanding: int = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchConfig:
+    """One core.
+
+    Attributes that change what a program means enter :attr:`hash`; those that only change how
+    the core is built (packing, multiplier style, clock, part, DRAM model) do not.
+    """
+
+    name: str
+    #: K: depth of the dot products, and bytes of a token-memory word.  Power of two, 4 … 128.
+    depth: int
+    #: C: dot products side by side (output channels of a tile).  Power of two, 2 … 256.
+    width: int
+    #: E: epilogue lanes.  Power of two; E <= K and E <= C.
+    lanes: int
+    #: Rows that stream past one tile at most (accumulator rows).  Power of two.
+    max_rows: int
+    #: Token-memory banks, one read and one write a cycle each.  Even: pairs hold int16.
+    banks: int
+    #: Words of K bytes in one bank.  Power of two.
+    bank_words: int
+    #: Entries of the row statistics memory (LayerNorm rows and softmax rows).  Power of two.
+    stat_rows: int
+    #: Entries of the row-index memory.  Power of two.
+    index_entries: int
+    #: Bytes of a DRAM bus beat.  Power of two, 1 … K.
+    bus_bytes: int
+    #: Signed width of the requantisation multiplier's data port (18: one MULT18X18D;
+    #: 24: one DSP48).
+    requant_bits: int = 18
+    #: Words of K bytes in the weight prefetch FIFO.  Power of two.
+    weight_fifo_words: int = 512
+    #: Two stationary bytes share one multiplier (DSP48 families).  Never changes results.
+    packing: bool = False
+    #: LayerNorm lanes multiply in LUTs instead of DSPs.  Never changes results.
+    fabric_norm: bool = False
+    #: Clock the part is expected to reach; reports turn cycles into time with it.
+    clock_mhz: float = 100.0
+    part: Part = field(default_factory=Part)
+    dram: Dram = field(default_factory=Dram)
+
+    def __post_init__(self) -> None:
+        def power(name: str, low: int, high: int) -> None:
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise ConfigError(f"arch {self.name!r}: {name} must be an integer, not {value!r}")
+            if not low <= value <= high or value & (value - 1):
+                raise ConfigError(
+                    f"arch {self.name!r}: {name} must be a power of two from {low} to {high}, "
+                    f"not {value!r}"
+                )
+
+        power("depth", 4, 128)
+        power("width", 2, 256)
+        power("lanes", 1, min(self.depth, self.width))
+        power("max_rows", 16, 4096)
+        power("bank_words", 16, 1 << 16)
+        power("stat_rows", 16, 1 << 14)
+        power("index_entries", 16, 1 << 14)
+        power("bus_bytes", 1, self.depth)
+        power("weight_fifo_words", 16, 1 << 14)
+        if not isinstance(self.banks, int) or not 2 <= self.banks <= 64 or self.banks % 2:
+            raise ConfigError(
+                f"arch {self.name!r}: banks must be an even number from 2 to 64, not {self.banks!r}"
+            )
+        if self.requant_bits not in range(16, 28):
+            raise ConfigError(
+                f"arch {self.name!r}: requant_bits must be 16 to 27, not {self.requant_bits!r}"
+            )
+        if self.token_words > 1 << 20:
+            raise ConfigError(
+                f"arch {self.name!r}: {self.banks} banks of {self.bank_words} words exceed the "
+                f"2**20 words that an instruction can address; make the banks fewer or smaller"
+            )
+
+    # Derived sizes -----------------------------------------------------------------------
+    @property
+    def macs(self) -> int:
+        """C·K: multiply-accumulates a cycle."""
+        return self.depth * self.width
+
+    @property
+    def token_words(self) -> int:
+        """Words of K bytes in the token memory."""
+        return self.banks * self.bank_words
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of the token memory."""
+        return self.token_words * self.depth
+
+    @property
+    def groups(self) -> int:
+        """Lane groups in a tile: cycles that the epilogue spends on a row."""
+        return self.width // self.lanes
+
+    @property
+    def param_words(self) -> int:
+        """Stream words that hold bias and multiplier of one lane group."""
+        return -(-6 * self.lanes // self.depth)
+
+    @property
+    def table_words(self) -> int:
+        """Stream words of one activation table."""
+        return formats.TABLE_ENTRIES // self.depth
+
+    @property
+    def max_dim_words(self) -> int:
+        """Words of the longest row: entries of the LayerNorm gain memory."""
+        return formats.MAX_DEPTH // self.depth
+
+    # Identity ----------------------------------------------------------------------------
+    _NOT_HASHED = ("name", "packing", "fabric_norm", "clock_mhz", "part", "dram",
+                   "weight_fifo_words")
+
+    @property
+    def hash(self) -> int:
+        """32-bit identity of the contract: equal hashes run each other's programs."""
+        choices = {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if f.name not in self._NOT_HASHED
+        }
+        text = json.dumps([CONTRACT_VERSION, choices], sort_keys=True)
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested dictionary, the inverse of :meth:`from_dict`."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ArchConfig:
+        """Build from plain data; unknown or missing keys are a :class:`ConfigError`."""
+        if not isinstance(data, dict):
+            raise ConfigError(f"an arch description must be a mapping, not {data!r}")
+        values = dict(data)
+        for key, kind in (("part", Part), ("dram", Dram)):
+            if isinstance(values.get(key), dict):
+                values[key] = _build(kind, values[key], key)
+        return _build(cls, values, "arch")
+
+
+def _build(kind: type, values: dict[str, Any], what: str) -> Any:
+    names = {f.name for f in dataclasses.fields(kind)}
+    for key in values:
+        if key not in names:
+            raise ConfigError(
+                f"{what} has no setting {key!r}; the settings are {', '.join(sorted(names))}"
+            )
+    required = {
+        f.name
+        for f in dataclasses.fields(kind)
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
+    missing = sorted(required - values.keys())
+    if missing:
+        raise ConfigError(f"{what} lacks the setting {missing[0]!r}")
+    return kind(**values)

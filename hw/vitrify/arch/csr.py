@@ -1,0 +1,128 @@
+"""Control and status registers of the AXI4-Lite slave: 32 bits each, byte offsets."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Access(enum.Enum):
+    """Who may change a register."""
+
+    #: Read only.
+    RO = "ro"
+    #: Read and write.
+    RW = "rw"
+    #: Writing does something; reads as zero.
+    WO = "wo"
+    #: Writing ones clears them.
+    W1C = "w1c"
+
+
+@dataclass(frozen=True)
+class Bit:
+    """A named field of a register."""
+
+    name: str
+    lsb: int
+    bits: int
+    doc: str
+
+
+@dataclass(frozen=True)
+class Register:
+    """One register."""
+
+    name: str
+    offset: int
+    access: Access
+    doc: str
+    fields: tuple[Bit, ...] = ()
+
+
+class ErrorCode(enum.IntEnum):
+    """Why the core stopped (ERROR_CODE).  It stays stopped until CONTROL.reset."""
+
+    NONE = 0
+    #: Unknown opcode, or a program that ran past PROGRAM_COUNT.
+    ILLEGAL_INSTRUCTION = 1
+    #: SLVERR or DECERR on a read.
+    BUS_READ = 2
+    #: SLVERR or DECERR on a write.
+    BUS_WRITE = 3
+    #: JOB_PUSH while the queue was full.
+    QUEUE_OVERFLOW = 4
+
+
+#: "VTFY", little endian.
+MAGIC = int.from_bytes(b"VTFY", "little")
+#: Jobs that the queue holds.
+QUEUE_DEPTH = 8
+
+#: Performance counters: 64 bits each, cleared by CONTROL.clear_counters.
+COUNTERS: tuple[tuple[str, str], ...] = (
+    ("CYCLES", "cycles in which a job was running"),
+    ("ARRAY_BUSY", "cycles in which the matrix unit took a row"),
+    ("STALL_TILE", "row fetch waited for a stationary tile"),
+    ("STALL_DEPENDENCY", "row fetch waited for an earlier result or load"),
+    ("STALL_DRAIN", "row fetch waited for the epilogue to drain a row"),
+    ("STALL_BANK", "row fetch lost a token-memory bank to another reader"),
+    ("STALL_EMPTY", "row fetch had no instruction"),
+    ("EPILOGUE_BUSY", "cycles in which the epilogue took a lane group"),
+    ("LOADER_BUSY", "cycles in which a word went to the stationary tile, parameters or tables"),
+    ("LOADER_STARVED", "loader waited for the weight stream"),
+    ("DRAM_READ_BEATS", "beats read from DRAM"),
+    ("DRAM_WRITE_BEATS", "beats written to DRAM"),
+    ("INSTRUCTIONS", "instructions executed"),
+)
+
+
+def _build() -> tuple[Register, ...]:
+    table = [
+        ("MAGIC", Access.RO, "reads 'VTFY'", ()),
+        ("VERSION", Access.RO, "contract version", ()),
+        ("ARCH_HASH", Access.RO, "hash of the architecture; a program carries the same", ()),
+        ("CONTROL", Access.WO, "actions", (
+            Bit("reset", 0, 1, "stop everything, empty the queue, clear errors"),
+            Bit("clear_counters", 1, 1, "zero the performance counters"),
+        )),
+        ("STATUS", Access.RO, "state", (
+            Bit("busy", 0, 1, "a job is running or waiting"),
+            Bit("error", 1, 1, "stopped by an error, see ERROR_CODE"),
+            Bit("space", 8, 8, "jobs that still fit into the queue"),
+        )),
+        ("IRQ_ENABLE", Access.RW, "interrupt line = IRQ_STATUS & IRQ_ENABLE", (
+            Bit("done", 0, 1, "a job finished"),
+            Bit("error", 1, 1, "the core stopped with an error"),
+        )),
+        ("IRQ_STATUS", Access.W1C, "pending interrupts", (
+            Bit("done", 0, 1, "a job finished"),
+            Bit("error", 1, 1, "the core stopped with an error"),
+        )),
+        ("JOBS_DONE", Access.RO, "jobs finished since reset", ()),
+        ("ERROR_CODE", Access.RO, "see ErrorCode", ()),
+        ("ERROR_INFO", Access.RO, "low 32 bits of the bus address, or the instruction's index", ()),
+        ("PROGRAM_BASE_LO", Access.RW, "DRAM address of the program image", ()),
+        ("PROGRAM_BASE_HI", Access.RW, "its upper bits", ()),
+        ("PROGRAM_COUNT", Access.RW, "instructions in the program", ()),
+        ("INPUT_BASE_LO", Access.RW, "DRAM address of the next job's input", ()),
+        ("INPUT_BASE_HI", Access.RW, "its upper bits", ()),
+        ("OUTPUT_BASE_LO", Access.RW, "DRAM address of the next job's output", ()),
+        ("OUTPUT_BASE_HI", Access.RW, "its upper bits", ()),
+        ("JOB_PUSH", Access.WO, "queue a job with the input and output bases above", ()),
+    ]
+    registers = [
+        Register(name, 4 * i, access, doc, fields)
+        for i, (name, access, doc, fields) in enumerate(table)
+    ]
+    base = 0x80
+    for i, (name, doc) in enumerate(COUNTERS):
+        registers.append(Register(f"{name}_LO", base + 8 * i, Access.RO, doc))
+        registers.append(Register(f"{name}_HI", base + 8 * i + 4, Access.RO, "its upper 32 bits"))
+    return tuple(registers)
+
+
+REGISTERS: tuple[Register, ...] = _build()
+BY_NAME: dict[str, Register] = {r.name: r for r in REGISTERS}
+#: Address bits of the AXI4-Lite slave.
+CSR_ADDRESS_BITS = 12

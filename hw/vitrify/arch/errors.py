@@ -1,0 +1,35 @@
+"""Errors that are the user's to mend.  The command line prints them as one line, exit code 2."""
+
+from __future__ import annotations
+
+
+class VitrifyError(Exception):
+    """Base of every error a user can cause; the message names the thing, its value, the way out."""
+
+
+class ConfigError(VitrifyError, ValueError):
+    """An architecture description is wrong."""
+
+
+class ProgramError(VitrifyError):
+    """A program is malformed, corrupt, or made for another architecture."""
+
+
+class ModelError(VitrifyError):
+    """An ONNX model cannot be used as it is."""
+
+
+class UnsupportedOpError(ModelError):
+    """A node of the model has no place on the core."""
+
+
+class CapacityError(VitrifyError):
+    """A model does not fit the architecture."""
+
+
+class InputError(VitrifyError):
+    """An input file, array or option does not fit."""
+
+
+class BackendError(VitrifyError):
+    """A simulator, board or tool failed or is missing."""

@@ -1,0 +1,297 @@
+"""The instruction set: fields, formats and their packing.
+
+An instruction is 64 bytes, little endian, fields packed from bit 0 upwards in the order of the
+tables below.  Instructions issue in order; what they wait for is said by their distance fields.
+
+Distances count instructions *back* from the one that carries them: 1 is the most recent earlier
+MATMUL (or LOAD / LOAD_INDEX, for the ``load`` distances), 0 means "no wait".  The engines finish
+in order, so a distance of ``MAX_DISTANCE`` also covers everything older.
+
+The exact meaning of each field is defined by the golden machine (``vitrify.golden.machine``),
+which executes these instructions.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .errors import ProgramError
+
+INSTRUCTION_BYTES = 64
+MAX_DISTANCE = 15
+
+
+class Opcode(enum.IntEnum):
+    """First field of every instruction.  Zero is illegal, so that blank memory stops the core."""
+
+    #: All tiles of one matrix product, with its operand transform and epilogue.
+    MATMUL = 1
+    #: DRAM to token memory.
+    LOAD = 2
+    #: Token memory to DRAM.
+    STORE = 3
+    #: DRAM to row-index memory.
+    LOAD_INDEX = 4
+    #: End of the program: wait for everything, count the job as done.
+    END = 5
+
+
+class Transform(enum.IntEnum):
+    """What happens to a row between the token memory and the matrix unit."""
+
+    #: int8, as stored.
+    NONE = 0
+    #: int16 residual: (x - mean) * rstd from the row statistics, times the channel gain, to int8.
+    NORM = 1
+    #: int8 logits: 2**(s - max), unsigned 8 bits; the row sum is gathered in the first tile.
+    EXP2 = 2
+    #: As NORM with mean 0 and the instruction's own shift and mantissa.
+    SCALE = 3
+
+
+class Stationary(enum.IntEnum):
+    """Where the stationary tile comes from."""
+
+    #: The weight stream in DRAM: tiles with their bias and multipliers.
+    WEIGHTS = 0
+    #: Token memory; output column = token row, depth = channel (K of attention).
+    ROWS = 1
+    #: Token memory; output column = channel, depth = token row (V of attention).
+    COLUMNS = 2
+
+
+class Output(enum.IntEnum):
+    """What the epilogue writes."""
+
+    #: Saturated to -127 … 127, then through the activation table if asked.
+    INT8 = 0
+    #: Saturated int16.
+    INT16 = 1
+    #: Saturated int16, added with saturation to what is stored.
+    ADD16 = 2
+
+
+class Stats(enum.IntEnum):
+    """Row statistic that the epilogue gathers."""
+
+    NONE = 0
+    #: Σx and Σx² of the written int16 row, finished to mean and reciprocal deviation.
+    NORM = 1
+    #: Maximum of the integer part of the written logits.
+    MAX = 2
+
+
+class Region(enum.IntEnum):
+    """Base register that a DRAM offset is added to."""
+
+    PROGRAM = 0
+    INPUT = 1
+    OUTPUT = 2
+
+
+@dataclass(frozen=True)
+class Field:
+    """One unsigned field.
+
+    ``low`` and ``high`` are the legal values (``high`` defaults to what the bits hold).
+    """
+
+    name: str
+    bits: int
+    doc: str
+    low: int = 0
+    high: int | None = None
+    kind: type[enum.IntEnum] | None = None
+
+    @property
+    def max(self) -> int:
+        """Largest legal value."""
+        return (1 << self.bits) - 1 if self.high is None else self.high
+
+
+@dataclass(frozen=True)
+class Format:
+    """The fields of one opcode, behind the opcode itself."""
+
+    opcode: Opcode
+    doc: str
+    fields: tuple[Field, ...]
+
+    @property
+    def layout(self) -> dict[str, tuple[int, int]]:
+        """``{field: (first bit, bits)}``, the opcode included."""
+        result, at = {"opcode": (0, OPCODE_BITS)}, OPCODE_BITS
+        for field in self.fields:
+            result[field.name] = (at, field.bits)
+            at += field.bits
+        return result
+
+    def field(self, name: str) -> Field:
+        """The field called ``name``."""
+        for field in self.fields:
+            if field.name == name:
+                return field
+        raise ProgramError(f"{self.opcode.name} has no field {name!r}")
+
+
+OPCODE_BITS = 4
+
+_ADDR = 20
+_STRIDE = 12
+_ROWS = 13
+_DIST = 4
+_LIST = 14
+
+_MATMUL = (
+    # row fetch
+    Field("src_addr", _ADDR, "word address of the streamed tensor (pair word when int16)"),
+    Field("src_stride", _STRIDE, "words from a row to the next"),
+    Field("rows", _ROWS, "rows streamed past every tile", 1, 4096),
+    Field("k_tiles", 11, "tiles along the inner dimension", 1, 1024),
+    Field("k_last", 8, "valid elements of the last k tile; the others read as zero", 1, 128),
+    Field("c_tiles", 12, "tiles along the output columns", 1, 2048),
+    Field("c_last", 9, "valid columns of the last c tile", 1, 256),
+    Field("transform", 2, "operand transform", kind=Transform),
+    Field("src_list", 1, "rows are picked by the row-index list at src_list_base"),
+    Field("src_list_base", _LIST, "first entry of the list"),
+    Field("stat_src", _LIST, "row statistics of row id 0 (NORM, EXP2)"),
+    Field("norm_shift", 5, "SCALE: h of the fixed normalisation", 0, 18),
+    Field("norm_mantissa", 9, "SCALE: mantissa of the fixed normalisation"),
+    Field("gain_slot", 1, "half of the gain memory (NORM, SCALE)"),
+    # stationary tile
+    Field("stationary", 2, "source of the stationary tile", 0, 2, Stationary),
+    Field("st_addr", _ADDR, "ROWS, COLUMNS: word address of the stationary tensor"),
+    Field("st_stride", _STRIDE, "ROWS, COLUMNS: words from a token row to the next"),
+    Field("load_gain", 1, "the stream begins with the gains of this instruction"),
+    Field("load_table", 1, "an activation table follows in the stream"),
+    Field("stream_offset", 32, "byte offset of the weight stream in the program image"),
+    Field("stream_words", 24, "length of the weight stream in words of K bytes"),
+    # epilogue
+    Field("output", 2, "format of the result", 0, 2, Output),
+    Field("dst_addr", _ADDR, "word address of the result (pair word when int16)"),
+    Field("dst_stride", _STRIDE, "words from a row to the next"),
+    Field("dst_list", 1, "rows are placed by the row-index list at dst_list_base"),
+    Field("dst_list_base", _LIST, "first entry of the list"),
+    Field("pre_shift", 4, "right shift before the multiplier"),
+    Field("post_shift", 2, "right shift behind it: index into POST_SHIFTS"),
+    Field("multiplier", 16, "ROWS, COLUMNS: multiplier of every column"),
+    Field("row_scale", 1, "multiply by 1/(row sum of the EXP2 operand) instead"),
+    Field("activation", 1, "INT8: through the activation table"),
+    Field("table_slot", 1, "half of the table memory"),
+    Field("stats", 2, "row statistic to gather", 0, 2, Stats),
+    Field("stat_dst", _LIST, "row statistics entry of row id 0"),
+    Field("inv_dim", 16, "Stats.NORM: mantissa of 1/D"),
+    Field("inv_shift", 5, "Stats.NORM: its shift"),
+    Field("epsilon", 16, "Stats.NORM: added to the variance, units of step² / 2**(2*MEAN_FRAC)"),
+    # waiting
+    Field("dep_distance", _DIST, "MATMUL whose result the streamed rows need"),
+    Field("dep_k", 11, "first k tile that needs the rows of its last c tile"),
+    Field("st_distance", _DIST, "MATMUL whose result the stationary tiles need"),
+    Field("load_distance", _DIST, "load that the row fetch needs"),
+    Field("load_stream", 1, "follow that load word by word instead of waiting for its end"),
+    Field("epi_load_distance", _DIST, "load that the epilogue needs"),
+)
+
+_MOVE = (
+    Field("region", 2, "base register", 0, 2, Region),
+    Field("offset", 32, "byte offset from it, a multiple of K"),
+    Field("addr", _ADDR, "word address in the token memory (pair word when wide)"),
+    Field("stride", _STRIDE, "words from a row to the next"),
+    Field("rows", _ROWS, "rows", 1, 4096),
+    Field("words", _STRIDE, "words of a row", 1),
+    Field("wide", 1, "int16: low bytes in one DRAM word, high bytes in the next"),
+    Field("wait_distance", _DIST, "MATMUL that must have finished"),
+)
+
+FORMATS: dict[Opcode, Format] = {
+    f.opcode: f
+    for f in (
+        Format(Opcode.MATMUL, "one matrix product", _MATMUL),
+        Format(Opcode.LOAD, "DRAM to token memory, word by word: all rows of word 0 first", _MOVE),
+        Format(Opcode.STORE, "token memory to DRAM, in the order of LOAD", _MOVE),
+        Format(Opcode.LOAD_INDEX, "DRAM to row-index memory", (
+            Field("region", 2, "base register", 0, 2, Region),
+            Field("offset", 32, "byte offset from it, a multiple of K"),
+            Field("base", _LIST, "first entry written"),
+            Field("count", _LIST, "entries (16 bits each, little endian)", 1),
+            Field("wait_distance", _DIST, "MATMUL that must have finished"),
+        )),
+        Format(Opcode.END, "end of the program", ()),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """An opcode with a value for every field (unnamed fields are zero, or their least value)."""
+
+    opcode: Opcode
+    values: Mapping[str, int]
+
+    def __getattr__(self, name: str) -> int:
+        try:
+            return self.values[name]
+        except KeyError:
+            raise AttributeError(f"{self.opcode.name} has no field {name!r}") from None
+
+    def __str__(self) -> str:
+        shown = []
+        for field in FORMATS[self.opcode].fields:
+            value = self.values[field.name]
+            if value != field.low:
+                shown.append(f"{field.name}={field.kind(value).name if field.kind else value}")
+        return " ".join([self.opcode.name, *shown])
+
+
+def make(opcode: Opcode, **values: int) -> Instruction:
+    """An instruction from keyword values, checked against the format.
+
+    Raises
+    ------
+    ProgramError
+        For an unknown field or a value out of range; the message names both.
+    """
+    fmt = FORMATS[opcode]
+    complete = {f.name: int(values.pop(f.name, f.low)) for f in fmt.fields}
+    if values:
+        raise ProgramError(f"{opcode.name} has no field {next(iter(values))!r}")
+    for f in fmt.fields:
+        if not f.low <= complete[f.name] <= f.max:
+            raise ProgramError(
+                f"{opcode.name}.{f.name} must be {f.low} to {f.max}, not {complete[f.name]}"
+            )
+    return Instruction(opcode, complete)
+
+
+def pack(instruction: Instruction) -> bytes:
+    """The 64 bytes of an instruction."""
+    word = int(instruction.opcode)
+    for name, (at, _bits) in FORMATS[instruction.opcode].layout.items():
+        if name != "opcode":
+            word |= instruction.values[name] << at
+    return word.to_bytes(INSTRUCTION_BYTES, "little")
+
+
+def unpack(data: bytes) -> Instruction:
+    """The instruction in 64 bytes.
+
+    Raises
+    ------
+    ProgramError
+        For an unknown opcode, a field out of range, or bits set outside the fields.
+    """
+    word = int.from_bytes(data, "little")
+    code = word & ((1 << OPCODE_BITS) - 1)
+    if len(data) != INSTRUCTION_BYTES or code not in Opcode.__members__.values():
+        raise ProgramError(f"not an instruction: opcode {code}, {len(data)} bytes")
+    opcode = Opcode(code)
+    layout = FORMATS[opcode].layout
+    values = {
+        name: word >> at & ((1 << bits) - 1)
+        for name, (at, bits) in layout.items() if name != "opcode"
+    }
+    if word >> max(at + bits for at, bits in layout.values()):
+        raise ProgramError(f"{opcode.name} has bits set outside its fields")
+    return make(opcode, **values)

@@ -1,0 +1,82 @@
+"""Memory layouts: the token memory, the weight stream and tensors in DRAM.
+
+Token memory
+    ``banks`` banks of ``bank_words`` words of K bytes.  Word address ``a`` lies in bank
+    ``a // bank_words``.  An **int8** tensor ``[rows, D]`` starts at a word address; row ``r``,
+    channel ``d`` is byte ``d % K`` of word ``addr + r * stride + d // K``.  An **int16** tensor
+    has a *pair* address: pair word ``p`` has its low bytes in bank ``2 * (p // bank_words)`` and
+    its high bytes at the same place in the next bank (:func:`pair_banks`).
+
+Weight stream of a MATMUL (in words of K bytes, in the order in which it is used)
+    1. ``load_gain``: the gains of the input channels, one byte each, padded to ``k_tiles`` words.
+    2. ``load_table``: 256 bytes, entry ``i`` is the image of the signed byte ``i - 256*(i>=128)``
+       (that is, indexed by the byte's bit pattern).
+    3. ``stationary == WEIGHTS``, for every c tile: for every lane group the **parameters** of its
+       E columns (E biases of 4 bytes, then E multipliers of 2 bytes, padded to whole words);
+       then for every k tile C words: word ``i`` holds the K weights of output column ``i``.
+
+Tensors in DRAM (LOAD and STORE)
+    Word-major: word 0 of all rows, then word 1 of all rows.  int16: every element word becomes
+    two DRAM words, low bytes then high bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .config import ArchConfig
+from .isa import Instruction, Stationary
+
+#: Bits of a byte address on the DRAM bus.
+ADDRESS_BITS = 40
+#: Program images, inputs and outputs start at multiples of this (an AXI burst never crosses 4 KiB).
+ALIGNMENT = 4096
+
+
+@dataclass(frozen=True)
+class StreamLayout:
+    """Sizes of the parts of one MATMUL's weight stream, in words of K bytes."""
+
+    gain: int
+    table: int
+    #: Parameters of one c tile (all lane groups).
+    params: int
+    #: One stationary tile.
+    tile: int
+    k_tiles: int
+    c_tiles: int
+
+    @property
+    def c_tile(self) -> int:
+        """Parameters and tiles of one c tile."""
+        return self.params + self.k_tiles * self.tile
+
+    @property
+    def total(self) -> int:
+        """The whole stream."""
+        return self.gain + self.table + self.c_tiles * self.c_tile
+
+
+def stream_layout(arch: ArchConfig, instruction: Instruction) -> StreamLayout:
+    """Layout of the weight stream that belongs to a MATMUL."""
+    weights = instruction.stationary == Stationary.WEIGHTS
+    return StreamLayout(
+        gain=instruction.k_tiles if instruction.load_gain else 0,
+        table=arch.table_words if instruction.load_table else 0,
+        params=arch.groups * arch.param_words if weights else 0,
+        tile=arch.width if weights else 0,
+        k_tiles=instruction.k_tiles,
+        c_tiles=instruction.c_tiles,
+    )
+
+
+def pair_banks(arch: ArchConfig, address: int) -> tuple[int, int]:
+    """Word addresses of the low and the high bytes of pair word ``address``."""
+    pair, offset = divmod(address, arch.bank_words)
+    low = 2 * pair * arch.bank_words + offset
+    return low, low + arch.bank_words
+
+
+def words(arch: ArchConfig, channels: int) -> int:
+    """Words of K bytes that hold ``channels`` bytes."""
+    return -(-channels // arch.depth)

@@ -1,0 +1,36 @@
+"""Rounding and saturation on integer arrays: :mod:`vitrify.arch.formats`, vectorised."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vitrify.arch.formats import IntFormat
+
+IntArray = npt.NDArray[np.signedinteger[Any]]
+
+
+def round_shift(x: IntArray, shift: int | IntArray) -> IntArray:
+    """``x / 2**shift`` rounded half up, elementwise; ``shift >= 0`` may be an array."""
+    s = np.asarray(shift, dtype=x.dtype)
+    half = np.where(s > 0, np.left_shift(np.asarray(1, x.dtype), np.maximum(s - 1, 0)), 0)
+    return (x + half.astype(x.dtype)) >> s
+
+
+def saturate(x: IntArray, bits: int) -> IntArray:
+    """Clip to a signed ``bits``-bit integer (same dtype)."""
+    fmt = IntFormat(bits)
+    return np.clip(x, fmt.min, fmt.max)
+
+
+def saturate_sym8(x: IntArray) -> IntArray:
+    """Clip to -127 … 127 (same dtype)."""
+    return np.clip(x, -127, 127)
+
+
+def bit_length(x: IntArray) -> IntArray:
+    """Bits of each non-negative element; 0 for 0."""
+    # frexp is exact: values stay far below 2**53.
+    return np.frexp(x.astype(np.float64))[1].astype(np.int64)

@@ -1,0 +1,1 @@
+"""Integer kernels, one file for each unit of the core."""

@@ -1,0 +1,52 @@
+"""The epilogue's arithmetic: bias, shift, one multiplier, shift, saturation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vitrify.arch import formats
+
+from ..numerics import IntArray, round_shift, saturate, saturate_sym8
+
+
+def scale(
+    acc: IntArray,
+    *,
+    bias: IntArray | int,
+    pre_shift: int | IntArray,
+    multiplier: IntArray | int,
+    post_shift: int,
+    requant_bits: int,
+) -> IntArray:
+    """``sat(round((acc + bias) / 2**pre)) * multiplier / 2**post``, rounded.
+
+    Parameters
+    ----------
+    acc : int ``[rows, columns]``, ``ACC_BITS`` signed
+    bias : int ``[columns]`` or 0
+    pre_shift : one value, or ``[rows, 1]``
+    multiplier : ``[columns]``, ``[rows, 1]`` or one value; unsigned 16 bits
+    post_shift : one of ``POST_SHIFTS``
+    requant_bits : signed width of the multiplier's data port
+
+    Returns
+    -------
+    int64 ``[rows, columns]``, not yet saturated
+    """
+    total = acc.astype(np.int64) + bias
+    port = saturate(round_shift(total, pre_shift), requant_bits)
+    return round_shift(port * np.asarray(multiplier, np.int64), post_shift)
+
+
+def to_int8(value: IntArray, table: IntArray | None = None) -> IntArray:
+    """Saturate to -127 … 127; through ``table`` (int8, indexed by the byte's bits) if given."""
+    byte = saturate_sym8(value)
+    return (byte if table is None else table[byte & 0xFF]).astype(np.int8)
+
+
+def to_int16(value: IntArray, residual: IntArray | None = None) -> IntArray:
+    """Saturate to int16; add to ``residual`` with saturation if given."""
+    result = saturate(value, formats.RESIDUAL_BITS)
+    if residual is not None:
+        result = saturate(result + residual.astype(np.int64), formats.RESIDUAL_BITS)
+    return result.astype(np.int16)

@@ -1,0 +1,1 @@
+"""Post-training quantisation: canonical float graph + calibration → integer graph."""

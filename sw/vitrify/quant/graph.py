@@ -1,0 +1,178 @@
+"""The integer graph: what the quantiser decides and the compiler lowers.
+
+Every op is one matrix product of the core (or a pair of them, for attention) with its operand
+transform and epilogue; every number in it is an integer that the core uses.  Scales are kept
+beside the tensors only to interpret results.  All tensors are two-dimensional, ``[rows,
+channels]``, one image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+Int8 = npt.NDArray[np.int8]
+Int16 = npt.NDArray[np.int16]
+Int32 = npt.NDArray[np.int32]
+UInt8 = npt.NDArray[np.uint8]
+UInt16 = npt.NDArray[np.uint16]
+Float = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class QTensor:
+    """An integer tensor: real value = ``scale * (q - zero_point)``.
+
+    ``bits`` 16 marks the residual stream and results; ``scale`` is one value or one a channel.
+    """
+
+    name: str
+    rows: int
+    channels: int
+    bits: int
+    scale: float | Float
+    zero_point: int = 0
+
+    def dequantise(self, q: npt.NDArray[np.integer]) -> Float:
+        """Real values of the integers ``[..., rows, channels]``."""
+        return (q.astype(np.float64) - self.zero_point) * self.scale
+
+
+@dataclass(frozen=True)
+class Requant:
+    """Accumulator to output: ``round(sat(round((acc + bias) >> pre)) * multiplier >> post)``.
+
+    ``multiplier`` and ``bias`` have one entry a column (weights), or are single values.
+    ``post_shift`` is the shift itself, one of ``formats.POST_SHIFTS``.
+    """
+
+    pre_shift: int
+    post_shift: int
+    multiplier: UInt16 | int
+    bias: Int32 | int = 0
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Operand transform of an int16 input.
+
+    ``statistics`` True: LayerNorm (x - mean) * rstd from the row's own statistics; False: the
+    fixed factor ``mantissa / 2**RSQRT_FRAC / 2**shift`` (see ``golden.ops.layernorm``).
+    ``gain`` has one unsigned 8-bit value a channel.
+    """
+
+    gain: UInt8
+    statistics: bool = True
+    shift: int = 0
+    mantissa: int = 0
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """LayerNorm statistics that the op which completes an int16 row gathers."""
+
+    inv_dim: int
+    inv_shift: int
+    #: Added to the variance, in step² / 2**(2*MEAN_FRAC).
+    epsilon: int
+
+
+@dataclass(frozen=True)
+class QInput:
+    """The image: float ``[C, H, W]`` to int8 rows ``[rows, C*ph*pw]``.
+
+    ``q = clip(round(x * multiplier[c] + offset[c]), -128, 127)``; the first ``prefix`` rows
+    (class token …) are zero.  Columns are ordered (c, y, x) within the patch.
+    ``pixel`` holds, when the preprocessing is known, ``(mean, std)`` so that uint8 pixels map to
+    ``u8 - 128`` exactly.
+    """
+
+    name: str
+    out: str
+    shape: tuple[int, int, int]
+    patch: tuple[int, int]
+    prefix: int
+    multiplier: Float
+    offset: Float
+
+
+@dataclass(frozen=True)
+class QLinear:
+    """``out = requant(transform(x[rows]) @ weight.T)``, or added to ``out`` (residual)."""
+
+    name: str
+    x: str
+    out: str
+    weight: Int8
+    requant: Requant
+    norm: Norm | None = None
+    #: int8 image of each byte, indexed by its bit pattern.
+    table: Int8 | None = None
+    #: Accumulate into the int16 tensor ``out``.
+    add: bool = False
+    statistics: Statistics | None = None
+    #: First row and number of rows of ``x`` (default: all).
+    rows: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class QAttention:
+    """Scores (int8 logits, base 2), softmax, values: three int8 tensors to one.
+
+    Channels are ``heads * head_dim``, head by head.  ``logits`` gives the scores' requantisation
+    (single multiplier); the output has the value tensor's scale.
+    """
+
+    name: str
+    q: str
+    k: str
+    v: str
+    out: str
+    heads: int
+    logits: Requant
+
+
+@dataclass(frozen=True)
+class QPool:
+    """Mean over rows ``start`` … ``stop - 1`` of an int8 tensor: constant weights times ``x``.
+
+    Every row enters with the same operand ``weight`` (1 … 255); the single multiplier of
+    ``requant`` divides.
+    """
+
+    name: str
+    x: str
+    out: str
+    start: int
+    stop: int
+    weight: int
+    requant: Requant
+    statistics: Statistics | None = None
+
+
+QOp = QLinear | QAttention | QPool
+
+
+@dataclass(frozen=True)
+class QConstant:
+    """Initial value of an int16 tensor (class token, positions, patch bias)."""
+
+    out: str
+    value: Int16
+
+
+@dataclass
+class QuantGraph:
+    """The whole network, ops in execution order."""
+
+    name: str
+    input: QInput
+    constants: list[QConstant] = field(default_factory=list)
+    ops: list[QOp] = field(default_factory=list)
+    tensors: dict[str, QTensor] = field(default_factory=dict)
+    #: ONNX output name → tensor (int16 ``[1, classes]`` or ``[rows, channels]``).
+    outputs: dict[str, str] = field(default_factory=dict)
+    #: Arrays' element counts per image, before padding: exact multiply-accumulates per op name.
+    macs: dict[str, int] = field(default_factory=dict)
