@@ -1,0 +1,1 @@
+"""The core in Amaranth.  Imports :mod:`vitrify.arch` only."""

@@ -1,0 +1,246 @@
+"""Layouts and signatures between the units: the only translator from the contract to Amaranth.
+
+Two kinds of connections: *streams* (``amaranth.lib.stream``, valid/ready) and *pipes*
+(:func:`pipe`: ``valid`` and a payload, no way to say no; the receiver takes it every cycle).
+``docs/microarchitecture.md`` says who waits for whom.
+"""
+
+from __future__ import annotations
+
+from amaranth import signed, unsigned
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+from vitrify.arch import formats, isa, memmap
+from vitrify.arch.config import ArchConfig
+
+#: Global c tiles whose parameters fit into the epilogue.
+PARAM_SLOTS = 4
+#: Cycles from a granted token-memory read to its data.
+READ_LATENCY = 2
+#: Least cycles between the starts of two passes (read-modify-write distance of the accumulators,
+#: row sums and row statistics).
+MIN_PASS = 8
+#: Bits of MATMUL, load and c-tile sequence numbers.
+SEQ_BITS = 8
+#: Commands that wait in front of an engine.
+COMMAND_DEPTH = 4
+ADDR_BITS = isa.FORMATS[isa.Opcode.MATMUL].field("src_addr").bits
+WORDS_BITS = isa.FORMATS[isa.Opcode.MATMUL].field("stream_words").bits
+
+
+def index_bits(n: int) -> int:
+    """Bits of an index below ``n`` (at least 1, so that the field exists)."""
+    return max(1, ceil_log2(n))
+
+
+def pipe(payload: data.Layout) -> wiring.Signature:
+    """Valid and payload, no back-pressure."""
+    return wiring.Signature({"valid": Out(1), "p": Out(payload)})
+
+
+# Commands ------------------------------------------------------------------------------------
+_MATMUL = isa.FORMATS[isa.Opcode.MATMUL]
+
+_LOADER_FIELDS = ("k_tiles", "k_last", "c_tiles", "c_last", "stationary", "st_addr", "st_stride",
+                  "load_gain", "gain_slot", "load_table", "table_slot", "st_distance")
+_FETCH_FIELDS = ("src_addr", "src_stride", "rows", "k_tiles", "k_last", "c_tiles", "transform",
+                 "src_list", "src_list_base", "stat_src", "norm_shift", "norm_mantissa",
+                 "gain_slot", "dep_distance", "dep_k", "load_distance", "load_stream")
+_EPILOGUE_FIELDS = ("rows", "c_tiles", "c_last", "stationary", "output", "dst_addr", "dst_stride",
+                    "dst_list", "dst_list_base", "pre_shift", "post_shift", "multiplier",
+                    "row_scale", "activation", "table_slot", "stats", "stat_dst", "inv_dim",
+                    "inv_shift", "epsilon", "epi_load_distance")
+
+
+def _command(fields: tuple[str, ...]) -> data.StructLayout:
+    """Fields of a MATMUL that one engine needs, with the sequence numbers at dispatch.
+
+    ``seq`` is the MATMUL's own number; ``load_seq`` the number that the *next* load will get
+    (so load distance d names load ``load_seq - d``).
+    """
+    members = {name: unsigned(_MATMUL.field(name).bits) for name in fields}
+    return data.StructLayout({**members, "seq": SEQ_BITS, "load_seq": SEQ_BITS})
+
+
+LOADER_COMMAND = _command(_LOADER_FIELDS)
+FETCH_COMMAND = _command(_FETCH_FIELDS)
+EPILOGUE_COMMAND = _command(_EPILOGUE_FIELDS)
+
+
+def instruction_layout(opcode: isa.Opcode) -> data.Layout:
+    """The 512 bits of an instruction as a layout."""
+    return data.FlexibleLayout(isa.INSTRUCTION_BYTES * 8, {
+        name: data.Field(unsigned(bits), at)
+        for name, (at, bits) in isa.FORMATS[opcode].layout.items()
+    })
+
+
+#: LOAD, STORE and LOAD_INDEX, bases added.  ``wait`` / ``wait_seq``: MATMUL to wait for.
+MOVE_COMMAND = data.StructLayout({
+    "opcode": isa.OPCODE_BITS,
+    "address": memmap.ADDRESS_BITS,
+    "addr": ADDR_BITS,          # token-memory address; first entry for LOAD_INDEX
+    "stride": 12,
+    "rows": 13,
+    "words": 14,                # words of a row; entries for LOAD_INDEX
+    "wide": 1,
+    "wait": 1,
+    "wait_seq": SEQ_BITS,
+})
+
+# Progress ------------------------------------------------------------------------------------
+ROW_BITS = 13
+EPILOGUE_PROGRESS = data.StructLayout(
+    {"seq": SEQ_BITS, "last_tile": 1, "row": ROW_BITS, "tiles_done": SEQ_BITS}
+)
+#: ``seq``: number of the instruction being fetched (or the next one when idle).
+FETCH_PROGRESS = data.StructLayout({"seq": SEQ_BITS})
+#: ``seq``: loads finished (number of the current or next load); ``words`` of the current one.
+MOVER_PROGRESS = data.StructLayout({"seq": SEQ_BITS, "words": 26})
+#: ``tile``: global c tile in progress (all before are complete); ``row``: rows of it complete.
+DRAIN_PROGRESS = data.StructLayout({"tile": SEQ_BITS, "row": ROW_BITS})
+
+# Row fetch → transform → matrix unit → accumulator ---------------------------------------------
+STAT = data.StructLayout({
+    "mean": signed(formats.RESIDUAL_BITS + formats.MEAN_FRAC),
+    "shift": 5,
+    "mantissa": formats.RSQRT_FRAC + 1,
+})
+
+
+def tag_layout(arch: ArchConfig) -> data.StructLayout:
+    """What travels with a row: its accumulator row and its place in the tile."""
+    return data.StructLayout({
+        "row": index_bits(arch.max_rows),
+        "first": 1,      # k tile 0: overwrite the partial sum
+        "last": 1,       # last k tile: result goes to the drain memory
+        "final": 1,      # last row of the pass
+        "swap": 1,       # first row of the pass: shadow becomes active before this row
+        "sum": 1,        # EXP2 in c tile 0: gather the row sum
+        "sum_bank": 1,
+    })
+
+
+def transform_input(arch: ArchConfig) -> data.StructLayout:
+    """A fetched word with everything its transform needs."""
+    return data.StructLayout({
+        "lo": 8 * arch.depth,
+        "hi": 8 * arch.depth,
+        "mode": 2,                                   # isa.Transform
+        "stat": STAT,                                # SCALE: mean 0, the instruction's own factor
+        "gain": 8 * arch.depth,
+        "lanes": index_bits(arch.depth + 1),         # valid elements; the others become zero
+        "tag": tag_layout(arch),
+    })
+
+
+def operand_layout(arch: ArchConfig) -> data.StructLayout:
+    """A transformed word."""
+    return data.StructLayout({
+        "data": data.ArrayLayout(signed(formats.OPERAND_BITS), arch.depth),
+        "tag": tag_layout(arch),
+    })
+
+
+def dot_bits(arch: ArchConfig) -> int:
+    """Signed width of one tile's dot product: K * 127 * 255 (and -128 * 255) fit."""
+    return 16 + 1 + ceil_log2(arch.depth)
+
+
+def sums_layout(arch: ArchConfig) -> data.StructLayout:
+    """C dot products of one row and tile."""
+    return data.StructLayout({
+        "data": data.ArrayLayout(signed(dot_bits(arch)), arch.width),
+        "tag": tag_layout(arch),
+    })
+
+
+# Loader outputs --------------------------------------------------------------------------------
+def tile_write(arch: ArchConfig) -> data.StructLayout:
+    """K bytes into the shadow tile.
+
+    ``columns`` 0: ``data`` is the depth vector of column ``index``.  ``columns`` 1: ``data`` are
+    depth position ``index`` of columns ``group*K …`` (C >= K), or in its low C bytes of all
+    columns (C < K).
+    """
+    return data.StructLayout({
+        "columns": 1,
+        "index": index_bits(max(arch.width, arch.depth)),
+        "group": index_bits(max(1, arch.width // arch.depth)),
+        "data": 8 * arch.depth,
+    })
+
+
+def param_write(arch: ArchConfig) -> data.StructLayout:
+    """One stream word of bias and multipliers of lane group ``group``."""
+    return data.StructLayout({
+        "slot": index_bits(PARAM_SLOTS),
+        "group": index_bits(arch.groups),
+        "word": index_bits(arch.param_words),
+        "data": 8 * arch.depth,
+    })
+
+
+def table_write(arch: ArchConfig) -> data.StructLayout:
+    """K entries of an activation table."""
+    return data.StructLayout(
+        {"slot": 1, "word": index_bits(arch.table_words), "data": 8 * arch.depth}
+    )
+
+
+def gain_write(arch: ArchConfig) -> data.StructLayout:
+    """Gains of K input channels."""
+    return data.StructLayout(
+        {"slot": 1, "word": index_bits(arch.max_dim_words), "data": 8 * arch.depth}
+    )
+
+
+# Memories --------------------------------------------------------------------------------------
+def read_client(arch: ArchConfig) -> wiring.Signature:
+    """Token-memory read, seen from the reader.
+
+    A request is taken in a cycle with ``valid & ready``; ``lo`` (and ``hi`` when wide) carry its
+    data READ_LATENCY cycles later.  ``addr`` is a word address, or a pair address when ``wide``.
+    """
+    return wiring.Signature({
+        "valid": Out(1), "wide": Out(1), "addr": Out(ADDR_BITS), "ready": In(1),
+        "lo": In(8 * arch.depth), "hi": In(8 * arch.depth),
+    })
+
+
+def write_client(arch: ArchConfig) -> wiring.Signature:
+    """Token-memory write, seen from the writer; ``mask`` has one bit for each E bytes."""
+    return wiring.Signature({
+        "valid": Out(1), "wide": Out(1), "addr": Out(ADDR_BITS), "ready": In(1),
+        "mask": Out(arch.depth // arch.lanes),
+        "lo": Out(8 * arch.depth), "hi": Out(8 * arch.depth),
+    })
+
+
+def stat_write(arch: ArchConfig) -> data.StructLayout:
+    """One entry of the row statistics memory."""
+    return data.StructLayout({"addr": index_bits(arch.stat_rows), "stat": STAT})
+
+
+# Memory port (internal side of the AXI master) ---------------------------------------------------
+#: ``words`` words of K bytes from byte ``address`` on (a multiple of K).
+MEMORY_REQUEST = data.StructLayout({"address": memmap.ADDRESS_BITS, "words": 26})
+
+
+def memory_read(arch: ArchConfig) -> wiring.Signature:
+    """A reader of DRAM: requests out, words of K bytes in, in order."""
+    return wiring.Signature({
+        "request": Out(stream.Signature(MEMORY_REQUEST)),
+        "data": In(stream.Signature(unsigned(8 * arch.depth))),
+    })
+
+
+def memory_write(arch: ArchConfig) -> wiring.Signature:
+    """A writer of DRAM: request, then its words; ``done`` pulses when it is in memory."""
+    return wiring.Signature({
+        "request": Out(stream.Signature(MEMORY_REQUEST)),
+        "data": Out(stream.Signature(unsigned(8 * arch.depth))),
+        "done": In(1),
+    })
