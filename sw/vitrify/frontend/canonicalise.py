@@ -1,0 +1,82 @@
+"""From an exported ONNX vision transformer to the canonical graph, in named stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+from onnxscript import optimizer
+
+from vitrify.ir import verify
+
+# imported for their handlers
+from . import on_attention, on_contrib, on_elementwise, on_linear, on_movement  # noqa: F401
+from .fuse import FUSE
+from .names import rename
+from .trace import trace
+
+Keep = Callable[[str, ir.Model], None]
+
+#: Names of the stages, in order; each leaves a model that ONNX Runtime executes.
+STAGES = ("original", "folded", "fused", "traced", "canonical")
+
+
+def _fold(model: ir.Model) -> ir.Model:
+    """Inline functions, fold constants, infer shapes, drop what nothing uses."""
+    optimizer.optimize_ir(model)
+    return model
+
+
+def _fuse(model: ir.Model) -> ir.Model:
+    """One LayerNormalization for every way to spell it."""
+    FUSE(model)
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    return model
+
+
+def _tidy(model: ir.Model) -> ir.Model:
+    """Drop what folding left behind, then name everything."""
+    passes.RemoveUnusedNodesPass()(model)
+    rename(model)
+    return model
+
+
+def canonicalise(model: ir.Model, keep: Keep | None = None) -> ir.Model:
+    """The canonical graph of ``model``, which stays as it is.
+
+    Parameters
+    ----------
+    model:
+        As :func:`vitrify.frontend.load` returns it.
+    keep:
+        Called with the name and the model of every stage, see :data:`STAGES`.
+
+    Returns
+    -------
+    onnx_ir.Model
+        Nodes of :data:`vitrify.ir.OPS` only, with function bodies; batch ``N``, float32; inputs
+        and outputs named as in ``model``.
+
+    Raises
+    ------
+    UnsupportedOpError
+        Names the first node that is no part of a vision transformer, the reason and the way out.
+    """
+    model = model.clone()
+    _keep(keep, "original", model)
+    model = _fold(model)
+    _keep(keep, "folded", model)
+    model = _fuse(model)
+    _keep(keep, "fused", model)
+    model = trace(model)
+    _keep(keep, "traced", model)
+    model = _tidy(model)
+    verify(model)
+    _keep(keep, "canonical", model)
+    return model
+
+
+def _keep(keep: Keep | None, stage: str, model: ir.Model) -> None:
+    if keep is not None:
+        keep(stage, model)

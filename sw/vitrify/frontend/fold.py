@@ -1,0 +1,99 @@
+"""Folding a choice of channels, a scale and a shift into the operation that made a tensor."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from vitrify.ir import Builder, array_of, attributes_of, shape_of
+
+from .values import Unfit
+
+
+def _pick(array: np.ndarray, columns: np.ndarray | None) -> np.ndarray:
+    return array if columns is None else array[columns]
+
+
+def hints_of(value: ir.Value) -> tuple[str, ...]:
+    """Names that a canonical tensor may be called after, best first."""
+    return value.meta.get("hints", ())
+
+
+def emit(
+    builder: Builder, op: str, *inputs: ir.Value | np.ndarray, source: str | None,
+    hints: tuple[str, ...] = (), **attributes: object,
+) -> ir.Value:  # fmt: skip
+    """Append a canonical node and note what it may be called after."""
+    value = builder.emit(op, *inputs, source=source, **attributes)
+    value.meta["hints"] = tuple(hint for hint in hints if hint)
+    return value
+
+
+def fold(
+    builder: Builder,
+    value: ir.Value,
+    columns: np.ndarray | None = None,
+    mul: np.ndarray | None = None,
+    add: np.ndarray | None = None,
+    hints: tuple[str, ...] = (),
+) -> ir.Value:
+    """A tensor equal to ``value[..., columns] * mul + add``.
+
+    The operation that made ``value`` is emitted again with other weights; the old one disappears
+    when nothing else uses it.
+
+    Parameters
+    ----------
+    columns:
+        Channels to keep, in order; all when ``None``.
+    mul, add:
+        One number per kept channel; one and zero when ``None``.
+
+    Raises
+    ------
+    Unfit
+        The producer has no weights that could take it.
+    """
+    width = shape_of(value)[-1]
+    if columns is not None and np.array_equal(columns, np.arange(width)):
+        columns = None
+    if columns is None and mul is None and add is None:
+        if hints:
+            value.meta["hints"] = (*hints_of(value), *hints)
+        return value
+    node = value.producer()
+    if node is None:
+        raise Unfit("it scales, shifts or picks channels of the image")
+    size = width if columns is None else len(columns)
+    scale = np.ones(size) if mul is None else mul
+    shift = np.zeros(size) if add is None else add
+    names = (*hints_of(value), *hints)
+    source = node.metadata_props.get("vitrify.source")
+    inputs = [operand for operand in node.inputs if operand is not None]
+    attributes = attributes_of(node)
+
+    def again(*operands: ir.Value | np.ndarray) -> ir.Value:
+        return emit(builder, node.op_type, *operands, source=source, hints=names, **attributes)
+
+    match node.op_type:
+        case "Linear" | "PatchEmbed":
+            weight = _pick(array_of(inputs[1]), columns) * scale[:, None]
+            bias = _pick(array_of(inputs[2]), columns) * scale + shift
+            return again(inputs[0], weight, bias)
+        case "LayerNorm" if columns is None:
+            gamma, beta = array_of(inputs[1]) * scale, array_of(inputs[2]) * scale + shift
+            return again(inputs[0], gamma, beta)
+        case "Add":
+            first = fold(builder, inputs[0], columns, mul, add)
+            return again(first, fold(builder, inputs[1], columns, mul))
+        case "SelectToken" | "MeanPool":
+            return again(fold(builder, inputs[0], columns, mul, add))
+        case "Tokens":
+            prefix = _pick(array_of(inputs[1]).T, columns).T * scale
+            position = _pick(array_of(inputs[2]).T, columns).T * scale + shift
+            return again(fold(builder, inputs[0], columns, mul), prefix, position)
+        case "Attention" if columns is None:
+            # every row of softmax weights sums to one, so a shift of v is a shift of the result
+            return again(inputs[0], inputs[1], fold(builder, inputs[2], None, mul, add))
+    what = "picks channels of" if columns is not None else "scales or shifts"
+    raise Unfit(f"it {what} the result of a {node.op_type}, which has no weights to take that")

@@ -1,0 +1,95 @@
+"""Rewriting rules for decomposed LayerNormalization, before tracing."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnxscript.rewriter import RewritePass, RewriteRuleSet, pattern
+
+
+def _number(value: ir.Value | None) -> float | None:
+    array = None if value is None else ir.convenience.get_const_tensor(value)
+    return None if array is None or array.size != 1 else float(array.numpy().reshape(()))
+
+
+def _over_last_axis(mean: ir.Value) -> bool:
+    """Whether a ReduceMean keeps its shape and runs over the last axis only."""
+    node = mean.producer()
+    if node is None:
+        return False
+    axes: Any = node.attributes["axes"].value if "axes" in node.attributes else None
+    if len(node.inputs) > 1 and node.inputs[1] is not None:
+        constant = ir.convenience.get_const_tensor(node.inputs[1])
+        axes = None if constant is None else constant.numpy().tolist()
+    keep = node.attributes["keepdims"].value if "keepdims" in node.attributes else 1
+    shape = None if node.inputs[0] is None else node.inputs[0].shape
+    last = (-1,) if shape is None else (-1, len(shape) - 1)
+    return bool(keep) and axes is not None and len(axes) == 1 and axes[0] in last
+
+
+class _LayerNorm(pattern.RewriteRuleClassBase):
+    """(x - mean) / sqrt(mean((x - mean)^2) + epsilon), however square and quotient are written.
+
+    Parameters
+    ----------
+    power:
+        The square is ``Pow(d, 2)``, not ``Mul(d, d)``.
+    divide:
+        The quotient is ``Div``, not ``Mul`` by a ``Reciprocal``.
+    twice:
+        The exporter wrote the subtraction twice.
+    """
+
+    def __init__(self, *, power: bool, divide: bool, twice: bool) -> None:
+        super().__init__(name=f"LayerNorm(power={power}, divide={divide}, twice={twice})")
+        self.power, self.divide, self.twice = power, divide, twice
+
+    def pattern(self, op: Any, x: Any, epsilon: Any, two: Any) -> Any:
+        mean = op.ReduceMean(x, _allow_other_inputs=True, _outputs=["mean"])
+        centred = op.Sub(x, mean)
+        other = op.Sub(x, mean) if self.twice else centred
+        square = op.Pow(other, two) if self.power else op.Mul(other, other)
+        variance = op.ReduceMean(square, _allow_other_inputs=True, _outputs=["variance"])
+        deviation = op.Sqrt(op.Add(variance, epsilon))
+        if self.divide:
+            return op.Div(centred, deviation)
+        return op.Mul(centred, op.Reciprocal(deviation))
+
+    def check(
+        self,
+        context: Any,
+        x: Any,
+        epsilon: Any,
+        mean: Any,
+        variance: Any,
+        two: Any = None,
+        **_: Any,
+    ) -> pattern.MatchResult:
+        result = pattern.MatchResult()
+        small = _number(epsilon)
+        if small is None or small <= 0:
+            return result.fail("epsilon is no positive constant", epsilon)
+        if two is not None and _number(two) != 2.0:
+            return result.fail("the exponent is not two", two)
+        if not (_over_last_axis(mean) and _over_last_axis(variance)):
+            return result.fail("a mean is not over the last axis", mean)
+        if x.shape is None or not isinstance(x.shape[-1], int):
+            return result.fail("the number of channels is unknown", x)
+        return result
+
+    def rewrite(self, op: Any, x: Any, epsilon: Any, **_: Any) -> Any:
+        ones = op.Constant(value=ir.tensor(np.ones(x.shape[-1], np.float32)))
+        return op.LayerNormalization(x, ones, axis=-1, epsilon=_number(epsilon))
+
+
+_CHOICES = itertools.product((True, False), repeat=3)
+
+#: Fuses every decomposed LayerNormalization; gamma and beta stay a Mul and an Add.
+FUSE = RewritePass(
+    RewriteRuleSet(
+        [_LayerNorm.rule(power=p, divide=d, twice=t) for p, d, t in _CHOICES], commute=True
+    )
+)

@@ -1,0 +1,140 @@
+"""Reading an ONNX file, with one clear sentence for everything that can be wrong with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_ir as ir
+from google.protobuf.message import DecodeError
+
+from vitrify.arch.errors import ModelError
+
+#: Operator sets older than this spell shapes in ways the frontend does not read.
+OLDEST_OPSET = 11
+#: Rank of an image batch: [N, C, H, W].
+IMAGE_RANK = 4
+
+
+class ModelFileError(ModelError):
+    """The file is missing or is no ONNX model."""
+
+
+class ExternalDataError(ModelError):
+    """The weights that the model keeps in another file are missing or cut short."""
+
+
+class ModelInputError(ModelError):
+    """The model does not take exactly one image of a fixed size."""
+
+
+class OpsetError(ModelError):
+    """The model is written in an operator set that is too old."""
+
+
+def _read(path: Path) -> ir.Model:
+    if not path.exists():
+        raise ModelFileError(f"Model file '{path}' does not exist; check the path.")
+    if not path.is_file():
+        raise ModelFileError(f"'{path}' is no file; give the path of an .onnx file.")
+    if path.stat().st_size == 0:
+        raise ModelFileError(f"Model file '{path}' is empty; export or download it again.")
+    broken = f"Model file '{path}' is no ONNX model or is damaged; export or download it again."
+    try:
+        model = ir.load(path, format="protobuf")
+    except (DecodeError, UnicodeDecodeError, ValueError, KeyError, TypeError, OSError) as error:
+        raise ModelFileError(broken) from error
+    if len(model.graph) == 0 or not model.graph.outputs or not model.opset_imports:
+        raise ModelFileError(broken)
+    return model
+
+
+def _check_weights(path: Path, model: ir.Model) -> None:
+    for name, value in model.graph.initializers.items():
+        stored = value.const_value
+        if stored is None:
+            raise ModelFileError(
+                f"Weight '{name}' of '{path}' has no data; export or download the model again."
+            )
+        if isinstance(stored, ir.ExternalTensor):
+            file = Path(stored.path)
+            if not file.is_file():
+                raise ExternalDataError(
+                    f"Weight '{name}' of '{path}' is in '{file}', which does not exist; "
+                    "put that file beside the model."
+                )
+            if file.stat().st_size < (stored.offset or 0) + stored.nbytes:
+                raise ExternalDataError(
+                    f"'{file}' ends before weight '{name}' of '{path}'; copy that file again."
+                )
+        else:
+            try:
+                stored.numpy()
+            except (ValueError, TypeError) as error:
+                raise ModelFileError(
+                    f"Weight '{name}' of '{path}' is damaged; export or download the model again."
+                ) from error
+
+
+def image_input(model: ir.Model) -> ir.Value:
+    """The one graph input, checked to be an image batch of fixed size.
+
+    Raises
+    ------
+    ModelInputError
+        There is no such input, there are others, or its size is not fixed.
+    """
+    inputs = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+    listed = ", ".join(f"'{value.name}' {value.shape}" for value in inputs) or "none"
+    if len(inputs) != 1:
+        raise ModelInputError(
+            f"The model has {len(inputs)} inputs ({listed}), but one image [N, C, H, W] is needed; "
+            "export it with the image as its only input."
+        )
+    image = inputs[0]
+    if image.shape is None or len(image.shape) != IMAGE_RANK:
+        raise ModelInputError(
+            f"The model has no image input (only {listed}); "
+            "export a vision transformer that takes [N, C, H, W]."
+        )
+    dynamic = [str(size) for size in image.shape[1:] if not isinstance(size, int)]
+    if dynamic:
+        raise ModelInputError(
+            f"Input '{image.name}' has the dynamic size {', '.join(dynamic)} in {image.shape}; "
+            "only the batch may be dynamic, so export the model with a fixed image size."
+        )
+    if any(int(size) < 1 for size in image.shape if isinstance(size, int)):
+        raise ModelInputError(
+            f"Input '{image.name}' has the empty shape {image.shape}; export the model again."
+        )
+    return image
+
+
+def load(path: str | Path) -> ir.Model:
+    """Read an ONNX vision transformer.
+
+    Parameters
+    ----------
+    path:
+        An ``.onnx`` file; external data is looked for beside it.
+
+    Returns
+    -------
+    onnx_ir.Model
+        The model as exported, weights lazily loaded.
+
+    Raises
+    ------
+    ModelError
+        One of its subclasses, with one sentence that says what to do.
+    """
+    path = Path(path)
+    model = _read(path)
+    opset = model.opset_imports.get("", OLDEST_OPSET)
+    if opset < OLDEST_OPSET:
+        raise OpsetError(
+            f"'{path}' is written in opset {opset}, but {OLDEST_OPSET} is the oldest understood; "
+            "export it with a newer opset."
+        )
+    _check_weights(path, model)
+    image_input(model)
+    return model

@@ -1,0 +1,125 @@
+"""Readable, stable names for the canonical graph, after the modules it was exported from."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+
+import onnx_ir as ir
+
+from vitrify.ir import OPS
+
+from .fold import hints_of
+
+#: Names that exporters invent: numbers, ``onnx::MatMul_986``, ``val_12``, ``/Expand_output_0``.
+_INVENTED = re.compile(r"^(onnx::.*|val_\d+.*|\d+|.*_output_\d+.*|_.*|node_.*)$")
+_PARAMETER = re.compile(
+    r"[._](weight|bias|kernel|gamma|beta|scale|weight_quantized|weight_transposed)$"
+)
+#: Parameters that are no member of a layer: they name the tokens.
+_TOKEN_WORDS = re.compile(r"(?i)(pos|cls|class|dist|token|regist)")
+#: Module names of a fused QKV; attention is named after their parent.
+_FUSED = ("qkv", "in_proj", "query_key_value", "q", "k", "v")
+
+
+def _from_hint(hint: str) -> str:
+    """A module name from the name of a weight or a node; empty when it says nothing."""
+    if "/" in hint:
+        # TorchScript: /blocks.0/attn/qkv/MatMul
+        parts = [part for part in hint.split("/") if part]
+        return "" if "_output_" in hint else ".".join(parts[:-1])
+    if _INVENTED.match(hint):
+        return ""
+    return _PARAMETER.sub("", hint)
+
+
+def _parent(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _join(parent: str, leaf: str) -> str:
+    return f"{parent}.{leaf}" if parent else leaf
+
+
+def _best(hints: Iterable[str]) -> str:
+    found = [name for name in map(_from_hint, hints) if name]
+    # a LayerScale folded into a layer must not rename it: the first real weight wins
+    return found[0] if found else ""
+
+
+def _own_name(node: ir.Node) -> str:
+    hints = hints_of(node.outputs[0])
+    match node.op_type:
+        case "Tokens":
+            words = [hint for hint in hints if _TOKEN_WORDS.search(hint)]
+            return _join(_parent(_best(words)), "tokens")
+        case "Linear" | "LayerNorm" | "PatchEmbed":
+            return _best(sorted(hints, key=lambda hint: not hint.endswith((".bias", ".weight"))))
+    return ""
+
+
+def _derived_name(node: ir.Node) -> str:
+    """A name from those of the inputs, which have theirs already."""
+    inputs = [value.name or "" for value in node.inputs if value is not None]
+    match node.op_type:
+        case "Attention":
+            common = os.path.commonprefix([f"{name}." for name in inputs])
+            module = _parent(common)
+            while module.rpartition(".")[2] in _FUSED:
+                module = _parent(module)
+            return _join(module, "attention")
+        case "Activation":
+            return _join(_parent(inputs[0]), "act")
+        case "Add":
+            return _join(_parent(inputs[1]), "add")
+        case "SelectToken":
+            return "select_token"
+        case "MeanPool":
+            return "mean_pool"
+    return node.op_type.lower()
+
+
+def _operand_suffixes(graph: ir.Graph) -> dict[ir.Value, str]:
+    """q, k or v for projections that came out of one fused layer."""
+    suffixes: dict[ir.Value, str] = {}
+    for node in graph:
+        if node.op_type == "Attention":
+            operands = [value for value in node.inputs if value is not None]
+            names = [_own_name(p) if (p := value.producer()) else "" for value in operands]
+            if len(set(names)) < len(names) or not all(names):
+                suffixes.update(zip(operands, "qkv", strict=True))
+    return suffixes
+
+
+def rename(model: ir.Model) -> None:
+    """Name every node, its output and its parameters, in place.
+
+    Graph outputs keep their names; every other tensor is called after its node.
+    """
+    graph = model.graph
+    suffixes = _operand_suffixes(graph)
+    taken = {value.name for value in (*graph.inputs, *graph.outputs)}
+    used: dict[str, int] = {}
+    parameters = [value for value in graph.initializers.values()]
+    graph.initializers.clear()
+    for node in graph:
+        output = node.outputs[0]
+        name = _own_name(node)
+        if output in suffixes:
+            module = _parent(name) if name.rpartition(".")[2] in _FUSED else name
+            name = _join(module, suffixes[output])
+        name = name or _derived_name(node)
+        while name in taken or name in used:
+            used[name] = used.get(name, 1) + 1
+            name = f"{name}_{used[name]}"
+        used[name] = 1
+        node.name = name
+        if not output.is_graph_output():
+            output.name = name
+        for formal, value in zip(OPS[node.op_type].inputs, node.inputs, strict=True):
+            if value is not None and value.const_value is not None:
+                value.name = value.const_value.name = f"{name}.{formal}"
+    for value in parameters:
+        if value.uses():
+            graph.register_initializer(value)

@@ -1,0 +1,160 @@
+"""Attention: from the two matrix products and the softmax, in whatever layout, to one node."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from vitrify.ir import shape_of
+
+from .fold import fold
+from .rows import per_channel
+from .trace import Tracer, attribute, handles
+from .values import CONSTANT, Scores, Traced, Unfit, View
+
+_PLAIN = "export plain scaled-dot-product attention"
+
+
+@dataclass
+class Heads:
+    """One operand of attention, [batch x heads in any order, T, d].
+
+    Parameters
+    ----------
+    images:
+        The image of each entry of the first axis.
+    order:
+        Entries of the first axis as [image, head].
+    """
+
+    tensor: ir.Value
+    images: np.ndarray
+    order: np.ndarray
+    scale: float
+
+
+def _read(tracer: Tracer, view: View, *, collect_scale: bool) -> Heads:
+    """Find image, head, token and channels behind an operand and cut them out of its producer."""
+    *_, tokens, depth = view.shape
+    index = view.index.reshape(-1, tokens, depth)
+    shape = shape_of(view.base)
+    total = int(shape[1]) if len(shape) == 3 else 0
+    if (index == CONSTANT).any() or tokens != total:
+        raise Unfit("its operands are not the tokens of the image", _PLAIN)
+    width = int(shape[-1])
+    rows, columns = index[..., 0] // width, index[:, 0] % width
+    images = rows[:, 0] // total
+    expected = images[:, None] * total + np.arange(total)
+    if not np.array_equal(rows, expected) or not np.array_equal(
+        index, rows[..., None] * width + columns[:, None]
+    ):
+        raise Unfit("its operands mix tokens and channels", _PLAIN)
+    heads = len(index) // tracer.batch
+    if not np.array_equal(np.bincount(images, minlength=tracer.batch), [heads] * tracer.batch):
+        raise Unfit("its operands mix the images of a batch", _PLAIN)
+    order = np.argsort(images, kind="stable").reshape(tracer.batch, heads)
+    if not (columns[order] == columns[order[:1]]).all():
+        raise Unfit("its heads differ from image to image", _PLAIN)
+
+    def channels(array: np.ndarray | None) -> np.ndarray | None:
+        if array is None:
+            return None
+        lined = array.reshape(-1, tokens, depth)[order].swapaxes(1, 2)
+        return per_channel(lined.reshape(-1, heads * depth))
+
+    mul, add, scale = channels(view.mul), channels(view.add), 1.0
+    if collect_scale and mul is not None and mul[0] and (mul == mul[0]).all():
+        scale, mul, add = float(mul[0]), None, None if add is None else add / mul[0]
+    picked = columns[order[0]].ravel()
+    tensor = fold(tracer.builder, view.base, picked, mul, add, view.hints)
+    return Heads(tensor, images, order, scale)
+
+
+def score(x: View, y: View) -> Scores:
+    """``x @ y``: queries [..., T, d] times keys [..., d, T]."""
+    if len(x.shape) < 2 or x.shape[:-2] != y.shape[:-2] or x.shape[-1] != y.shape[-2]:
+        raise Unfit("it multiplies two activations whose shapes do not fit attention", _PLAIN)
+    keys = y.moved(lambda array: array.swapaxes(-1, -2))
+    return Scores(x, keys, (*x.shape[:-1], y.shape[-1]))
+
+
+def attend(tracer: Tracer, scores: Scores, v: View) -> View:
+    """``softmax(scores) @ v``: emit the attention."""
+    if not scores.normalised:
+        raise Unfit("it multiplies attention scores by values without a softmax", _PLAIN)
+    lead, (tokens, depth) = v.shape[:-2], v.shape[-2:]
+    if lead != scores.shape[:-2] or tokens != scores.shape[-1]:
+        raise Unfit("its values do not fit the attention scores", _PLAIN)
+    q = _read(tracer, scores.q, collect_scale=True)
+    k = _read(tracer, scores.k, collect_scale=True)
+    values = _read(tracer, v, collect_scale=False)
+    if not (np.array_equal(q.order, k.order) and np.array_equal(q.order, values.order)):
+        raise Unfit("its queries, keys and values order heads differently", _PLAIN)
+    heads = q.order.shape[1]
+    result = tracer.settler.emit(
+        "Attention", q.tensor, k.tensor, values.tensor,
+        heads=heads, scale=scores.scale * q.scale * k.scale,
+    )  # fmt: skip
+    head = np.empty(q.order.size, np.int64)
+    head[q.order] = np.arange(heads)
+    row = q.images[:, None] * tokens + np.arange(tokens)
+    column = head[:, None] * depth + np.arange(depth)
+    index = row[..., None] * (heads * depth) + column[:, None]
+    return View(result, index.reshape(*lead, tokens, depth))
+
+
+@handles("Softmax")
+def softmax(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
+    """Of attention scores, over the keys."""
+    scores = inputs[0]
+    if not isinstance(scores, Scores) or scores.normalised:
+        raise Unfit(
+            "it is no softmax of attention scores",
+            "end the model at the logits and apply the softmax to its output",
+        )
+    if attribute(node, "axis", -1) not in (-1, len(scores.shape) - 1):
+        raise Unfit("it normalises attention over something else than the keys", _PLAIN)
+    return [Scores(scores.q, scores.k, scores.shape, scores.scale, normalised=True)]
+
+
+def split_heads(view: View, heads: int) -> View:
+    """[N, T, heads * d] to [N, heads, T, d]."""
+    batch, tokens, width = view.shape
+
+    def cut(array: np.ndarray) -> np.ndarray:
+        return array.reshape(batch, tokens, heads, width // heads).swapaxes(1, 2)
+
+    return view.moved(cut)
+
+
+def join_heads(view: View) -> View:
+    """[N, heads, T, d] to [N, T, heads * d]."""
+    batch, _, tokens, _ = view.shape
+    return view.moved(lambda array: array.swapaxes(1, 2).reshape(batch, tokens, -1))
+
+
+def attention(tracer: Tracer, q: View, k: View, v: View, scale: float | None) -> View:
+    """Attention of operands [N, heads, T, d]."""
+    factor = q.shape[-1] ** -0.5 if not scale else scale
+    scores = score(q, k.moved(lambda array: array.swapaxes(-1, -2)))
+    return attend(tracer, Scores(q, scores.k, scores.shape, factor, normalised=True), v)
+
+
+@handles("Attention")
+def onnx_attention(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
+    """The operator of ONNX opset 23."""
+    extra = [value for value in inputs[3:] if value is not None]
+    if extra or attribute(node, "is_causal", 0) or attribute(node, "softcap", 0.0):
+        raise Unfit("it masks, caps or caches its attention", _PLAIN)
+    views = [tracer.view(value) for value in inputs[:3]]
+    flat = len(views[0].shape) == 3
+    if flat:
+        heads = attribute(node, "q_num_heads", 1)
+        if attribute(node, "kv_num_heads", heads) != heads:
+            raise Unfit("its queries and keys differ in heads", _PLAIN)
+        views = [split_heads(view, heads) for view in views]
+    q, k, v = views
+    result = attention(tracer, q, k, v, attribute(node, "scale", None))
+    return [join_heads(result) if flat else result]

@@ -1,0 +1,1 @@
+"""Operators of the com.microsoft domain, as ONNX Runtime's optimizer writes them."""

@@ -1,0 +1,171 @@
+"""The tracer: walks the original graph and asks one handler per ONNX operator.
+
+Handlers live in the ``on_*.py`` modules and register themselves with :func:`handles`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from vitrify.arch.errors import ModelError, UnsupportedOpError
+from vitrify.ir import BATCH, Builder, tensor
+from vitrify.ir.ops import ShapeError
+
+from .load import image_input
+from .reference import run_node
+from .rows import Settler
+from .values import Const, Traced, Unfit, View, whole
+
+#: Batch sizes to trace a model of dynamic batch with: two tells the batch from other axes of one;
+#: a model whose reshapes hold a batch of one all the same is traced with one.
+TRIAL_BATCHES = (2, 1)
+
+Handler = Callable[["Tracer", ir.Node, list[Traced | None]], list[Traced]]
+HANDLERS: dict[tuple[str, str], Handler] = {}
+
+
+def handles(*op_types: str, domain: str = "") -> Callable[[Handler], Handler]:
+    """Register a handler for ONNX operators."""
+
+    def register(handler: Handler) -> Handler:
+        for op_type in op_types:
+            HANDLERS[domain, op_type] = handler
+        return handler
+
+    return register
+
+
+def attribute(node: ir.Node, name: str, default: Any) -> Any:
+    """Value of an attribute, or its default."""
+    found = node.attributes.get(name)
+    return default if found is None else found.value
+
+
+def constant(value: Traced | None, what: str) -> Const:
+    """The constant, or :class:`Unfit` naming what should have been one."""
+    if not isinstance(value, Const):
+        raise Unfit(f"its {what} is computed from the image, not a constant")
+    return value
+
+
+class Tracer:
+    """One symbolic execution of a model.
+
+    Parameters
+    ----------
+    model:
+        Folded and fused, see :mod:`vitrify.frontend.canonicalise`.
+    batch:
+        Number of images to trace with.
+    """
+
+    def __init__(self, model: ir.Model, batch: int) -> None:
+        self.model = model
+        self.batch = batch
+        self.opsets = dict(model.opset_imports)
+        source = image_input(model)
+        assert source.shape is not None
+        dtype = source.dtype or ir.DataType.FLOAT
+        self.image = tensor(source.name or "image", [BATCH, *source.shape.dims[1:]], dtype)
+        self.builder = Builder([self.image], name=model.graph.name or "canonical")
+        self.settler = Settler(self.builder, self.image, batch)
+        self.known: dict[ir.Value, Traced] = {source: whole(self.image, batch)}
+        for name, value in model.graph.initializers.items():
+            if value.const_value is not None:
+                self.known[value] = Const(value.const_value.numpy(), name)
+
+    def execute(self, node: ir.Node, arrays: Iterable[np.ndarray | None]) -> list[np.ndarray]:
+        """Run one node on known numbers."""
+        try:
+            return run_node(node, list(arrays), self.opsets)
+        except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
+            raise Unfit("its inputs do not fit it") from error
+
+    def view(self, value: Traced | None) -> View:
+        """``value`` as a view; scores and constants are none."""
+        from .on_elementwise import resolve
+
+        if isinstance(value, View):
+            return value
+        if value is None or isinstance(value, Const):
+            raise Unfit("its input is a constant where an activation is expected")
+        return resolve(self, value)
+
+    def trace_node(self, node: ir.Node) -> list[Traced]:
+        """What the outputs of ``node`` are."""
+        inputs: list[Traced | None] = []
+        for value in node.inputs:
+            if value is not None and value not in self.known:
+                raise ModelError(
+                    f"Input '{value.name}' of node '{node.name}' ({node.op_type}) is produced by "
+                    "nothing; the model is damaged, export it again."
+                )
+            inputs.append(None if value is None else self.known[value])
+        handler = HANDLERS.get((node.domain, node.op_type))
+        given = [value for value in inputs if value is not None]
+        if all(isinstance(value, Const) for value in given) and node.domain == "":
+            arrays = [value.array if isinstance(value, Const) else None for value in inputs]
+            return [Const(result) for result in self.execute(node, arrays)]
+        if handler is None:
+            raise Unfit("no operation of a vision transformer is made of it")
+        return handler(self, node, inputs)
+
+    def run(self) -> ir.Model:
+        """Trace everything and return the canonical model."""
+        for node in self.model.graph:
+            self.settler.source = node.name
+            try:
+                results = self.trace_node(node)
+            except (Unfit, ShapeError) as error:
+                raise unsupported(node, error) from error
+            self.known.update(zip(node.outputs, results, strict=False))
+        return self.builder.model([self._output(value) for value in self.model.graph.outputs])
+
+    def _output(self, value: ir.Value) -> ir.Value:
+        node = value.producer()
+        if value not in self.known or node is None:
+            raise ModelError(
+                f"Output '{value.name}' is not computed by any node; export the model again."
+            )
+        try:
+            view = self.view(self.known[value])
+            result, rows = self.settler.settle(view)
+            if not np.array_equal(rows.ravel(), np.arange(rows.size)) or (
+                result.shape is None or view.index.ndim != len(result.shape)
+            ):
+                raise Unfit("its result is an output of the model, but no [N, D] or [N, T, D]")
+        except (Unfit, ShapeError) as error:
+            raise unsupported(node, error) from error
+        if result.is_graph_output() or result.producer() is None:
+            raise unsupported(node, Unfit("two outputs of the model are the same tensor"))
+        result.name = value.name
+        return result
+
+
+def unsupported(node: ir.Node, error: Unfit | ShapeError) -> UnsupportedOpError:
+    """The error a user sees: node, operator, reason, way out."""
+    fix = error.fix if isinstance(error, Unfit) else "export the model without it"
+    kind = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+    return UnsupportedOpError(f"Node '{node.name}' ({kind}) is not supported: {error}; {fix}.")
+
+
+def trace(model: ir.Model) -> ir.Model:
+    """The canonical model of a folded and fused one."""
+    shape = image_input(model).shape
+    assert shape is not None
+    size = shape[0]
+    if isinstance(size, int):
+        return Tracer(model, size).run()
+    for batch in TRIAL_BATCHES[:-1]:
+        try:
+            return Tracer(model, batch).run()
+        except UnsupportedOpError as error:
+            first = error
+    try:
+        return Tracer(model, TRIAL_BATCHES[-1]).run()
+    except UnsupportedOpError:
+        raise first from None

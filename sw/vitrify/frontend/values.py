@@ -1,0 +1,150 @@
+"""What the tracer knows about a tensor of the original model.
+
+The original graph is *executed symbolically*, node by node.  A tensor is one of
+
+- :class:`Const`: known numbers,
+- :class:`View`: elements of one tensor of the canonical graph, moved about, each scaled and shifted
+  by constants,
+- :class:`Elementwise`: a function of one view, element by element, known by its samples,
+- :class:`Scores`: the products of queries and keys, before or after the softmax.
+
+Reshapes, transposes, slices, gathers and splits simply run on the indices of a view, so that every
+way to write the same data movement leads to the same canonical graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from vitrify.ir import shape_of
+
+#: Index of an element that belongs to no canonical tensor but is the constant in ``View.add``.
+CONSTANT = -1
+
+
+class Unfit(Exception):
+    """A node does not fit; the tracer adds its name.
+
+    Parameters
+    ----------
+    reason:
+        A clause, such as "it multiplies two activations".
+    fix:
+        A clause that names the way out.
+    """
+
+    def __init__(self, reason: str, fix: str = "export the model without it") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.fix = fix
+
+
+@dataclass(eq=False)
+class Const:
+    """A constant tensor, with the name of its initializer where it has one."""
+
+    array: np.ndarray
+    name: str = ""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    @property
+    def is_scalar(self) -> bool:
+        return self.array.size == 1
+
+
+@dataclass(eq=False)
+class View:
+    """``base.flat[index] * mul + add``, elementwise.
+
+    Parameters
+    ----------
+    base:
+        A tensor of the canonical graph, or the image.
+    index:
+        int64, flat positions in ``base``; :data:`CONSTANT` where ``add`` alone is the value.
+    mul, add:
+        float64 arrays of the shape of ``index``; ``None`` stands for one and zero.
+    hints:
+        Names of the constants that were folded in, for naming nodes.
+    """
+
+    base: ir.Value
+    index: np.ndarray
+    mul: np.ndarray | None = None
+    add: np.ndarray | None = None
+    hints: tuple[str, ...] = ()
+    #: The canonical tensor and row map that the view became, once something needed them.
+    settled: tuple[ir.Value, np.ndarray] | None = field(default=None, repr=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.index.shape
+
+    def moved(self, move: Callable[[np.ndarray], np.ndarray]) -> View:
+        """The view after a data movement that ``move`` does to any array."""
+        mul = None if self.mul is None else move(self.mul)
+        add = None if self.add is None else move(self.add)
+        return View(self.base, move(self.index), mul, add, self.hints)
+
+    def affine(self, mul: np.ndarray | float, add: np.ndarray | float, hint: str = "") -> View:
+        """``self * mul + add``, broadcast as NumPy does."""
+        shape = np.broadcast_shapes(self.shape, np.shape(mul), np.shape(add))
+        view = self.moved(lambda array: np.broadcast_to(array, shape))
+        own_mul = 1.0 if view.mul is None else view.mul
+        own_add = 0.0 if view.add is None else view.add
+        view.mul = np.broadcast_to(own_mul * np.asarray(mul, np.float64), shape)
+        view.add = np.broadcast_to(own_add * np.asarray(mul, np.float64) + add, shape)
+        if not view.add.any():
+            view.add = None
+        if (view.mul == 1.0).all():
+            view.mul = None
+        if hint:
+            view.hints = (*view.hints, hint)
+        return view
+
+
+@dataclass(eq=False)
+class Elementwise:
+    """A function of one view, element by element.
+
+    Parameters
+    ----------
+    samples:
+        The function's values on the sample grid, once for each tensor it may be taken as a function
+        of: the view it started from and every affine step on the way.
+    op, operands:
+        The node it came from, in case the function turns out to be none of the known ones.
+    """
+
+    shape: tuple[int, ...]
+    samples: dict[View | Elementwise, np.ndarray]
+    node: ir.Node
+    operands: list[Traced]
+    view: View | None = field(default=None, repr=False)
+
+
+@dataclass(eq=False)
+class Scores:
+    """``scale * q @ k.T``; q and k have shape [..., T, d]."""
+
+    q: View
+    k: View
+    shape: tuple[int, ...]
+    scale: float = 1.0
+    normalised: bool = False
+
+
+Traced = Const | View | Elementwise | Scores
+
+
+def whole(value: ir.Value, batch: int) -> View:
+    """The view that is ``value`` itself, for ``batch`` images."""
+    shape = (batch, *(int(size) for size in shape_of(value)[1:]))
+    return View(value, np.arange(np.prod(shape), dtype=np.int64).reshape(shape))

@@ -1,0 +1,111 @@
+"""Building canonical graphs: nodes by name from the operation table, shapes inferred."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from .ops import DOMAIN, DOMAIN_VERSION, OPS, OPSET, Dim, Shape, attach_functions
+
+#: Name of the symbolic batch dimension of every canonical graph.
+BATCH = "N"
+#: The ONNX file format version that knows function overloads.
+IR_VERSION = 10
+
+
+def shape_of(value: ir.Value) -> Shape:
+    """Shape of ``value`` as plain integers and dimension names."""
+    if value.shape is None:
+        raise ValueError(f"tensor {value.name!r} has no shape")
+    return tuple(dim if isinstance(dim, int) else str(dim) for dim in value.shape.dims)
+
+
+def array_of(value: ir.Value) -> np.ndarray:
+    """The constant array behind an initializer."""
+    if value.const_value is None:
+        raise ValueError(f"tensor {value.name!r} is not a constant")
+    return value.const_value.numpy()
+
+
+def tensor(name: str, shape: Sequence[Dim], dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
+    """A typed value without a producer: a graph input."""
+    return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(dtype))
+
+
+class Builder:
+    """Appends canonical nodes to a graph.
+
+    Parameters
+    ----------
+    inputs:
+        Graph inputs, see :func:`tensor`.
+    name:
+        Name of the graph.
+    """
+
+    def __init__(self, inputs: Sequence[ir.Value], *, name: str = "canonical") -> None:
+        opsets = {"": OPSET, DOMAIN: DOMAIN_VERSION}
+        self.graph = ir.Graph(inputs, [], nodes=[], opset_imports=opsets, name=name)
+        self._count = 0
+
+    def emit(
+        self,
+        op_name: str,
+        *inputs: ir.Value | np.ndarray,
+        name: str | None = None,
+        source: str | None = None,
+        **attributes: Any,
+    ) -> ir.Value:
+        """Append a node and return its output.
+
+        Parameters
+        ----------
+        inputs:
+            Values of the graph; an array becomes a float32 initializer of the node's own.
+        name:
+            Name of the node and of its output; a running number without it.
+        source:
+            Name of the node of the original model, kept as metadata.
+        """
+        op = OPS[op_name]
+        self._count += 1
+        name = name or f"{op_name}_{self._count}"
+        values = [
+            value if isinstance(value, ir.Value) else self._parameter(f"{name}.{formal}", value)
+            for formal, value in zip(op.inputs, inputs, strict=True)
+        ]
+        shape = op.shape([shape_of(value) for value in values], attributes)
+        output = tensor(name, shape)
+        node = ir.node(
+            op.name,
+            values,
+            attributes,
+            domain=DOMAIN,
+            overload=attributes[op.overload] if op.overload else "",
+            outputs=[output],
+            name=name,
+            metadata_props={"vitrify.source": source} if source else None,
+        )
+        self.graph.append(node)
+        return output
+
+    def model(self, outputs: Sequence[ir.Value], *, producer: str = "vitrify") -> ir.Model:
+        """Close the graph: set its outputs and attach the function bodies."""
+        self.graph.outputs.extend(outputs)
+        model = ir.Model(self.graph, ir_version=IR_VERSION, producer_name=producer)
+        attach_functions(model)
+        return model
+
+    def _parameter(self, name: str, array: np.ndarray) -> ir.Value:
+        data = np.ascontiguousarray(array, dtype=np.float32)
+        value = ir.Value(
+            name=name,
+            shape=ir.Shape(data.shape),
+            type=ir.TensorType(ir.DataType.FLOAT),
+            const_value=ir.Tensor(data, name=name),
+        )
+        self.graph.register_initializer(value)
+        return value
