@@ -1,0 +1,119 @@
+"""Images to input bytes, output bytes to results: what surrounds the core on every backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vitrify.arch.config import ArchConfig
+from vitrify.arch.errors import InputError
+
+from . import preprocess
+from .spec import InputSpec, OutputSpec
+
+UInt8 = npt.NDArray[np.uint8]
+Float32 = npt.NDArray[np.float32]
+
+
+def as_batch(spec: InputSpec, images: npt.ArrayLike) -> Float32:
+    """Check a batch and turn it into float32 ``[N, C, H, W]``.
+
+    Parameters
+    ----------
+    spec : InputSpec
+        What the program expects.
+    images : array_like
+        Float or float16 ``[N, C, H, W]``, or uint8 ``[N, C, H, W]`` or ``[N, H, W, C]`` pixels,
+        which go through the program's preprocessing (mean and std).
+
+    Raises
+    ------
+    InputError
+        For a wrong shape, type or value.
+    """
+    array = np.asarray(images)
+    c, h, w = spec.shape
+    pixels = array.dtype == np.uint8
+    if not pixels and array.dtype.kind != "f":
+        raise InputError(f"input {spec.name!r} must be float or uint8, not {array.dtype}")
+    if pixels and array.ndim == 4 and array.shape[1:] == (h, w, c) != (c, h, w):
+        array = array.transpose(0, 3, 1, 2)
+    if array.ndim != 4 or array.shape[1:] != (c, h, w):
+        raise InputError(
+            f"input {spec.name!r} has the shape {list(array.shape)}; "
+            f"the program takes [N, {c}, {h}, {w}]"
+        )
+    if len(array) == 0:
+        raise InputError(f"input {spec.name!r} holds no image")
+    if not pixels:
+        if not np.isfinite(array).all():
+            raise InputError(f"input {spec.name!r} holds values that are not finite")
+        return array.astype(np.float32, copy=False)
+    if spec.preprocess is None:
+        raise InputError(
+            f"input {spec.name!r} is uint8, but the program does not say how pixels become "
+            f"floats; compile with --preprocess or give a float array"
+        )
+    return preprocess.parse(spec.preprocess).normalise(array)
+
+
+def quantise(spec: InputSpec, batch: Float32) -> npt.NDArray[np.int8]:
+    """Float ``[N, C, H, W]`` to int8 rows ``[N, rows, C*ph*pw]``, prefix rows zero."""
+    n, (c, h, w), (ph, pw) = len(batch), spec.shape, spec.patch
+    factor, offset = (np.asarray(v, np.float64).reshape(c, 1, 1)
+                      for v in (spec.multiplier, spec.offset))
+    q = np.clip(np.rint(batch.astype(np.float64) * factor + offset), -128, 127).astype(np.int8)
+    patches = q.reshape(n, c, h // ph, ph, w // pw, pw).transpose(0, 2, 4, 1, 3, 5)
+    rows = np.zeros((n, spec.rows, spec.columns), np.int8)
+    rows[:, spec.prefix :] = patches.reshape(n, -1, spec.columns)
+    return rows
+
+
+def to_words(rows: npt.NDArray[Any], depth: int) -> UInt8:
+    """int8 or int16 ``[rows, channels]`` to word-major bytes, words of ``depth`` elements."""
+    count, channels = rows.shape
+    words = -(-channels // depth)
+    padded = np.zeros((count, words * depth), rows.dtype)
+    padded[:, :channels] = rows
+    # [row, word, element, byte] -> [word, row, byte, element]: int16 gives a low and a high word.
+    planes = padded.view(np.uint8).reshape(count, words, depth, rows.itemsize)
+    return np.ascontiguousarray(planes.transpose(1, 0, 3, 2)).reshape(-1)
+
+
+def from_words(
+    data: UInt8, rows: int, channels: int, bits: int, depth: int
+) -> npt.NDArray[np.int8] | npt.NDArray[np.int16]:
+    """Inverse of :func:`to_words`."""
+    words, planes = -(-channels // depth), bits // 8
+    block = data.reshape(words, rows, planes, depth).transpose(1, 0, 3, 2)
+    block = np.ascontiguousarray(block).reshape(rows, words * depth * planes)
+    integers = block.view(np.int8 if planes == 1 else np.dtype("<i2"))
+    return integers[:, :channels]
+
+
+def pack_input(arch: ArchConfig, spec: InputSpec, images: npt.ArrayLike) -> UInt8:
+    """A batch of images to the bytes of their input regions, ``[N, input_bytes]``."""
+    batch = quantise(spec, as_batch(spec, images))
+    blocks = spec.blocks or ((0, spec.rows),)
+    return np.stack([
+        np.concatenate([to_words(rows[first : first + count], arch.depth)
+                        for first, count in blocks])
+        for rows in batch
+    ])
+
+
+def unpack_integers(
+    arch: ArchConfig, spec: OutputSpec, region: UInt8
+) -> npt.NDArray[np.int8] | npt.NDArray[np.int16]:
+    """The integers ``[rows, channels]`` of one output in one image's output region."""
+    data = region[spec.offset : spec.offset + spec.size(arch.depth)]
+    return from_words(data, spec.rows, spec.channels, spec.bits, arch.depth)
+
+
+def unpack_output(arch: ArchConfig, spec: OutputSpec, regions: UInt8) -> Float32:
+    """Real values ``[N, *shape]`` of one output in the output regions ``[N, output_bytes]``."""
+    q = np.stack([unpack_integers(arch, spec, region) for region in regions])
+    value = (q.astype(np.float64) - spec.zero_point) * spec.scale
+    return value.reshape(len(regions), *spec.shape).astype(np.float32)

@@ -1,0 +1,168 @@
+"""Program: everything that a core, simulated or real, needs to run one network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vitrify.arch import isa, memmap
+from vitrify.arch.config import ArchConfig
+from vitrify.arch.errors import ProgramError
+from vitrify.arch.isa import Instruction, Opcode
+
+from . import preprocess
+from .spec import InputSpec, LayerInfo, OutputSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """A compiled network.
+
+    ``image`` is what the core reads from DRAM: the instructions (64 bytes each) from byte 0 on,
+    then weight streams and constants.  ``layers`` has one entry for every MATMUL, in program
+    order.  Raises :class:`ProgramError` when the parts contradict each other.
+    """
+
+    model: str
+    arch: ArchConfig
+    image: npt.NDArray[np.uint8]
+    instruction_count: int
+    input: InputSpec
+    outputs: tuple[OutputSpec, ...]
+    layers: tuple[LayerInfo, ...] = ()
+    #: Free facts for people and reports (JSON values): source file, accuracy, compiler settings.
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        image = np.ascontiguousarray(np.frombuffer(self.image, np.uint8)
+                                     if isinstance(self.image, bytes | bytearray) else self.image)
+        if image.dtype != np.uint8 or image.ndim != 1:
+            raise ProgramError(f"the program image must be bytes, not {image.dtype}{image.shape}")
+        object.__setattr__(self, "image", image)
+        if not 0 < self.instruction_count * isa.INSTRUCTION_BYTES <= len(image):
+            raise ProgramError(
+                f"{self.instruction_count} instructions of {isa.INSTRUCTION_BYTES} bytes do not "
+                f"fit an image of {len(image)} bytes"
+            )
+        self._check_input()
+        if not self.outputs:
+            raise ProgramError(f"program {self.model!r} has no output")
+        for out in self.outputs:
+            if out.bits not in (8, 16) or int(np.prod(out.shape)) != out.rows * out.channels:
+                raise ProgramError(
+                    f"output {out.name!r} of {out.rows} x {out.channels} values of {out.bits} bits "
+                    f"cannot have the shape {out.shape}"
+                )
+
+    def _check_input(self) -> None:
+        spec = self.input
+        channels, height, width = spec.shape
+        ph, pw = spec.patch
+        if min(*spec.shape, ph, pw) < 1 or height % ph or width % pw:
+            raise ProgramError(
+                f"input {spec.name!r} of {spec.shape} is not made of {ph}x{pw} patches"
+            )
+        if spec.rows != spec.prefix + (height // ph) * (width // pw):
+            raise ProgramError(f"input {spec.name!r} cannot have {spec.rows} rows")
+        for values in (spec.multiplier, spec.offset):
+            if np.shape(values) != (channels,):
+                raise ProgramError(f"input {spec.name!r} needs {channels} factors and offsets")
+        if spec.blocks and sorted(r for a, n in spec.blocks for r in range(a, a + n)) != list(
+            range(spec.rows)
+        ):
+            raise ProgramError(f"the blocks of input {spec.name!r} do not cover its rows once")
+        if spec.preprocess is not None:
+            preprocess.parse(spec.preprocess)
+
+    # Sizes -------------------------------------------------------------------------------
+    @property
+    def input_bytes(self) -> int:
+        """Bytes of one image's input region."""
+        return self.input.size(self.arch.depth)
+
+    @property
+    def output_bytes(self) -> int:
+        """Bytes of one image's output region."""
+        return max(out.offset + out.size(self.arch.depth) for out in self.outputs)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one image, without padding."""
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def stream_bytes(self) -> int:
+        """Weight bytes that cross the bus for one image."""
+        return sum(layer.stream_bytes for layer in self.layers)
+
+    @property
+    def dram_bytes(self) -> int:
+        """Bytes that cross the bus for one image: instructions, streams, loads and stores."""
+        return self.instruction_count * isa.INSTRUCTION_BYTES + sum(self.transfers())
+
+    def transfers(self) -> Iterator[int]:
+        """Bytes that each instruction moves over the bus, in program order."""
+        depth = self.arch.depth
+        for op in self.instructions():
+            match op.opcode:
+                case Opcode.MATMUL:
+                    yield memmap.stream_layout(self.arch, op).total * depth
+                case Opcode.LOAD | Opcode.STORE:
+                    yield op.rows * op.words * depth * (2 if op.wide else 1)
+                case Opcode.LOAD_INDEX:
+                    yield -(-op.count * 2 // depth) * depth
+                case _:
+                    yield 0
+
+    @property
+    def roofline_cycles(self) -> int:
+        """Cycles below which no core of this size and bus can be: arithmetic or bandwidth."""
+        return roofline(self.arch, self.macs, self.dram_bytes)
+
+    def instructions(self) -> Iterator[Instruction]:
+        """The decoded instructions, in order."""
+        size = isa.INSTRUCTION_BYTES
+        for i in range(self.instruction_count):
+            try:
+                yield isa.unpack(self.image[i * size : (i + 1) * size].tobytes())
+            except ProgramError as error:
+                raise ProgramError(f"instruction {i} of program {self.model!r}: {error}") from error
+
+    def require_arch(self, arch: ArchConfig) -> None:
+        """Refuse to run on a core of another contract.
+
+        Raises
+        ------
+        ProgramError
+            If the hashes differ.
+        """
+        if arch.hash != self.arch.hash:
+            raise ProgramError(
+                f"program {self.model!r} was compiled for arch {self.arch.name!r} "
+                f"({self.arch.hash:08x}), not for {arch.name!r} ({arch.hash:08x}); compile it "
+                f"again with --arch {arch.name}"
+            )
+
+    # Files -------------------------------------------------------------------------------
+    def save(self, path: str | Path) -> None:
+        """Write the container (see :mod:`vitrify.program.container`), all or nothing."""
+        from . import container
+
+        container.save(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Program:
+        """Read a container; :class:`ProgramError` says what is wrong with it."""
+        from . import container
+
+        return container.load(Path(path))
+
+
+def roofline(arch: ArchConfig, macs: int, dram_bytes: int) -> int:
+    """Cycles that ``macs`` and ``dram_bytes`` take at least, whichever binds."""
+    return max(-(-macs // arch.macs), -(-dram_bytes // arch.bus_bytes))
