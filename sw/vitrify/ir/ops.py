@@ -94,7 +94,7 @@ def _patch_embed(shapes: Sequence[Shape], attributes: Attributes) -> Shape:
     return image[0], rows * columns, weight[0]
 
 
-def _place_tokens(shapes: Sequence[Shape], attributes: Attributes) -> Shape:
+def _place_tokens(shapes: Sequence[Shape], _attributes: Attributes) -> Shape:
     x, prefix, position = shapes
     batch, count, dim = _tokens(x)
     _require(
@@ -112,7 +112,7 @@ def _layer_norm(shapes: Sequence[Shape], attributes: Attributes) -> Shape:
     return x
 
 
-def _linear(shapes: Sequence[Shape], attributes: Attributes) -> Shape:
+def _linear(shapes: Sequence[Shape], _attributes: Attributes) -> Shape:
     x, weight, bias = shapes
     _require(len(weight) == 2, f"the weight has shape {weight}, but [out, in] is needed")
     _require(weight[1] == _last(x), f"the weight has {weight[1]} columns, its input {x[-1]}")
@@ -135,7 +135,7 @@ def _activation(shapes: Sequence[Shape], attributes: Attributes) -> Shape:
     return shapes[0]
 
 
-def _add(shapes: Sequence[Shape], attributes: Attributes) -> Shape:
+def _add(shapes: Sequence[Shape], _attributes: Attributes) -> Shape:
     _require(shapes[0] == shapes[1], f"the shapes {shapes[0]} and {shapes[1]} differ")
     return shapes[0]
 

@@ -52,7 +52,8 @@ class Evaluator:
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Run once; ``feeds`` maps graph input names to arrays."""
-        return dict(zip(self.outputs, self._session.run(self.outputs, dict(feeds)), strict=True))
+        arrays = self._session.run(self.outputs, dict(feeds))
+        return {name: np.asarray(array) for name, array in zip(self.outputs, arrays, strict=True)}
 
 
 def evaluate(

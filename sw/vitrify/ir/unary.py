@@ -1,4 +1,4 @@
-"""Unary activation functions: name, NumPy reference and ONNX spelling of each, one row a function."""
+"""Unary activation functions: name, NumPy reference and ONNX spelling, one row a function."""
 
 from __future__ import annotations
 
