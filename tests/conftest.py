@@ -5,7 +5,7 @@ import os
 
 def pytest_addoption(parser):
     parser.addoption("--seed", help="seed of the cocotb benches (default: drawn and printed)")
-    parser.addoption("--waves", action="store_true", help="write waveforms; their paths are printed")
+    parser.addoption("--waves", action="store_true", help="write waveforms, print their paths")
 
 
 def pytest_configure(config):

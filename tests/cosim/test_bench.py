@@ -6,6 +6,7 @@ import pytest
 from amaranth import Module
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+
 from vitrify.arch.presets import preset
 from vitrify.cosim.runner import simulate
 from vitrify.rtl import interfaces

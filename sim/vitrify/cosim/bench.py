@@ -150,6 +150,10 @@ def _noise(handle: Any) -> int:
     return random.getrandbits(len(handle))
 
 
+def _chance(probability: float) -> bool:
+    return random.random() < probability  # noqa: S311 (a test pattern)
+
+
 async def pipe_put(dut: Any, port: str, words: Sequence[int], *, gap: float = 0.0) -> None:
     """Drive a pipe (``{port}__valid``, ``{port}__p``); idle a cycle with probability ``gap``.
 
@@ -157,7 +161,7 @@ async def pipe_put(dut: Any, port: str, words: Sequence[int], *, gap: float = 0.
     """
     valid, payload = getattr(dut, f"{port}__valid"), getattr(dut, f"{port}__p")
     for word in words:
-        while random.random() < gap:
+        while _chance(gap):
             valid.value, payload.value = 0, _noise(payload)
             await FallingEdge(dut.clk)
         valid.value, payload.value = 1, word
@@ -186,7 +190,7 @@ async def stream_put(dut: Any, port: str, words: Iterable[int], *, gap: float = 
     valid, ready = getattr(dut, f"{port}__valid"), getattr(dut, f"{port}__ready")
     payload = getattr(dut, f"{port}__payload")
     for word in words:
-        while random.random() < gap:
+        while _chance(gap):
             valid.value, payload.value = 0, _noise(payload)
             await FallingEdge(dut.clk)
         valid.value, payload.value = 1, word
@@ -212,7 +216,7 @@ async def stream_get(
     words = [] if sink is None else sink
     taken, held = 0, None
     while count is None or taken < count:
-        accept = random.random() >= stall
+        accept = not _chance(stall)
         ready.value = int(accept)
         await ReadOnly()
         offered = int(payload.value) if valid.value == 1 else None

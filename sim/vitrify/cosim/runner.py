@@ -10,6 +10,7 @@ function, and ``tests/cosim/benches/<unit>_bench.py`` holds the coroutines, whic
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -108,7 +109,8 @@ def simulate(
         # The runner takes the simulator's PYTHONPATH from here.
         mock.patch.object(sys, "path", [str(bench.resolve().parent), *sys.path]),
     ):
-        try:
+        # The runner exits when the simulator or a test fails; the results say which.
+        with contextlib.suppress(SystemExit):
             runner.test(
                 test_module=bench.stem, hdl_toplevel=_TOP, hdl_toplevel_lang="verilog",
                 build_dir=build_dir, test_dir=run_dir, results_xml=str(results),
@@ -117,8 +119,6 @@ def simulate(
                 extra_env={BENCH_VARIABLE: json.dumps(settings), "COCOTB_ANSI_OUTPUT": "0",
                            "PYTHONDONTWRITEBYTECODE": "1"},
             )
-        except SystemExit:  # what the runner does when the simulator or a test fails
-            pass
     print(log.read_text(errors="replace") if log.is_file() else "the simulator wrote no log")
     assert results.is_file(), f"{name}: the simulation ended without results, see the log above"
     ran, failed = get_results(results)
@@ -132,10 +132,11 @@ def simulate(
 
 def _build(text: str, name: str, simulator: str, waves: bool) -> Path:
     """Folder with the simulator built from ``text``; an equal build is reused."""
-    key = json.dumps([text, simulator, toolchain.verilator_version(), metadata.version("cocotb"),
-                      _VERILATOR_ARGS, waves])
-    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    folder = toolchain.build_root() / "cosim" / f"{name}-{digest}"
+    tools = json.dumps([simulator, toolchain.verilator_version(), metadata.version("cocotb"),
+                        _VERILATOR_ARGS, waves])
+    root = toolchain.build_root() / "cosim"
+    folder = root / f"{name}-{_digest(tools + text)}"
+    runtime = root / f"runtime-{_digest(tools)}"
     done = folder / "built"
     with toolchain.locked(folder.with_suffix(".lock")):
         if done.is_file():
@@ -144,6 +145,7 @@ def _build(text: str, name: str, simulator: str, waves: bool) -> Path:
         folder.mkdir(parents=True)
         source = folder / f"{_TOP}.v"
         source.write_text(text)
+        _borrow_runtime(runtime, folder)
         log = folder / "build.txt"
         with (
             toolchain.environment(toolchain.verilator_environment()),
@@ -159,6 +161,28 @@ def _build(text: str, name: str, simulator: str, waves: bool) -> Path:
             except Exception as error:
                 print(log.read_text(errors="replace") if log.is_file() else "")
                 raise AssertionError(f"{name}: {simulator} could not build the design") from error
+        _keep_runtime(folder, runtime)
         done.touch()
     return folder
+
+
+# Half of a Verilator build is its run-time library, the same for every design.  ``make`` does not
+# compile an object again that is newer than its source.
+def _borrow_runtime(runtime: Path, folder: Path) -> None:
+    for built in runtime.glob("verilated*.o"):
+        shutil.copy(built, folder)
+
+
+def _keep_runtime(folder: Path, runtime: Path) -> None:
+    with toolchain.locked(runtime.with_suffix(".lock")):
+        runtime.mkdir(exist_ok=True)
+        for built in folder.glob("verilated*.o"):
+            if not (runtime / built.name).exists():
+                partial = runtime / f"{built.name}.partial"
+                shutil.copy(built, partial)
+                partial.rename(runtime / built.name)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 

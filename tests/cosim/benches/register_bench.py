@@ -3,6 +3,7 @@
 import random
 
 import cocotb
+
 from vitrify.cosim import bench
 from vitrify.rtl import interfaces
 
