@@ -6,7 +6,7 @@ import numpy as np
 
 from vitrify.arch import formats
 
-from ..numerics import IntArray, bit_length, round_shift, saturate
+from vitrify.golden.numerics import IntArray, bit_length, round_shift, saturate
 
 _RSQRT = np.array(formats.rsqrt_table(), np.int64)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from vitrify.arch import formats
 
-from ..numerics import IntArray
+from vitrify.golden.numerics import IntArray
 
 #: A chunk of this depth sums below 2**24, where float32 is exact: 512 * 127 * 255 < 2**24.
 _EXACT_DEPTH = 512

@@ -6,7 +6,7 @@ import numpy as np
 
 from vitrify.arch import formats
 
-from ..numerics import IntArray, round_shift, saturate, saturate_sym8
+from vitrify.golden.numerics import IntArray, round_shift, saturate, saturate_sym8
 
 
 def scale(

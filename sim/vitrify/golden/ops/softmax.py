@@ -12,7 +12,7 @@ import numpy as np
 
 from vitrify.arch import formats
 
-from ..numerics import IntArray, bit_length, round_shift
+from vitrify.golden.numerics import IntArray, bit_length, round_shift
 
 _RECIPROCAL = np.array(formats.reciprocal_table(), np.int64)
 

@@ -1,0 +1,1 @@
+"""Integer graph to program: placement, lowering, instruction and weight-stream emission."""

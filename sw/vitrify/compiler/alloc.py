@@ -1,0 +1,92 @@
+"""Token-memory allocation: first fit by lifetime, with reads of one moment in different banks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from vitrify.arch.config import ArchConfig
+from vitrify.arch.errors import CapacityError
+
+
+@dataclass
+class Block:
+    """A placed tensor.  ``address`` is a word address, or a pair address when ``wide``."""
+
+    name: str
+    address: int
+    words: int
+    wide: bool
+    #: Occupied word addresses.
+    where: npt.NDArray[np.int64] = field(repr=False)
+
+
+class Allocator:
+    """Places blocks of words; tracks the largest extent used."""
+
+    def __init__(self, arch: ArchConfig) -> None:
+        self._arch = arch
+        self._used = np.zeros(arch.token_words, bool)
+        self._blocks: dict[str, Block] = {}
+        self.peak_words = 0
+
+    def place(
+        self, name: str, words: int, *, wide: bool = False, apart: Iterable[str] = ()
+    ) -> Block:
+        """Reserve ``words`` words (pair words when ``wide``).
+
+        ``apart`` names blocks that are read at the same time as this one: their banks are
+        avoided if the rest of the memory suffices (sharing costs stalls, never correctness).
+
+        Raises
+        ------
+        CapacityError
+            If the memory has no room; the message says how much is free and needed.
+        """
+        blocked = np.zeros(self._arch.banks, bool)
+        for other in apart:
+            if other in self._blocks:
+                blocked[self._blocks[other].where // self._arch.bank_words] = True
+        for avoid in (blocked, np.zeros_like(blocked)):
+            found = self._find(words, wide, avoid)
+            if found is not None:
+                block = Block(name, found, words, wide, self._cover(found, words, wide))
+                self._used[block.where] = True
+                self._blocks[name] = block
+                self.peak_words = max(self.peak_words, int(self._used.sum()))
+                return block
+        k = self._arch.depth
+        need = words * k * (2 if wide else 1)
+        free = int((~self._used).sum()) * k
+        raise CapacityError(
+            f"tensor {name!r} needs {need} bytes of token memory, and {free} of the "
+            f"{self._arch.token_bytes} bytes of arch {self._arch.name!r} are free: choose an arch "
+            f"with more or larger banks, or a model with fewer tokens"
+        )
+
+    def release(self, name: str) -> None:
+        """Free a block."""
+        self._used[self._blocks.pop(name).where] = False
+
+    def _cover(self, address: int, words: int, wide: bool) -> npt.NDArray[np.int64]:
+        span = np.arange(address, address + words, dtype=np.int64)
+        if not wide:
+            return span
+        low = span + span // self._arch.bank_words * self._arch.bank_words
+        return np.concatenate([low, low + self._arch.bank_words])
+
+    def _find(self, words: int, wide: bool, avoid: npt.NDArray[np.bool_]) -> int | None:
+        size = self._arch.bank_words
+        taken = self._used | np.repeat(avoid, size)
+        if wide:
+            banks = taken.reshape(-1, 2, size)
+            taken = (banks[:, 0] | banks[:, 1]).reshape(-1)
+        if words > len(taken):
+            return None
+        # Start positions with `words` free entries ahead: windowed sum of the occupancy.
+        total = np.concatenate([[0], np.cumsum(taken)])
+        free = np.flatnonzero(total[words:] - total[:-words] == 0)
+        return int(free[0]) if len(free) else None

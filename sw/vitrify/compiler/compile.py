@@ -1,0 +1,155 @@
+"""Integer graph and architecture to :class:`~vitrify.program.Program`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from vitrify.arch import memmap
+from vitrify.arch.config import ArchConfig
+from vitrify.arch.errors import CapacityError
+from vitrify.arch.formats import MAX_DEPTH
+from vitrify.arch.isa import Region
+from vitrify.program import InputSpec, LayerInfo, OutputSpec, Program, TensorInfo, to_words
+from vitrify.quant.graph import QAttention, QLinear, QOp, QPool, QTensor, QuantGraph
+
+from .lowering import Lowering, sources
+from .ops import attention, linear, pool
+
+_LOWER: dict[type, Callable[[Lowering, Any, int], None]] = {
+    QLinear: linear.lower,
+    QAttention: attention.lower,
+    QPool: pool.lower,
+}
+
+
+def compile_graph(
+    graph: QuantGraph, arch: ArchConfig, *, preprocess: str | None = None
+) -> Program:
+    """Lower, place and emit.
+
+    Parameters
+    ----------
+    graph : QuantGraph
+        Integer graph; ops are reordered only where their data allow it.
+    arch : ArchConfig
+        The core to run on.
+    preprocess : str, optional
+        Preprocessing specification to store with the program.
+
+    Raises
+    ------
+    CapacityError
+        If a tensor, the statistics or a dot product exceeds the architecture.
+    """
+    graph.ops = schedule(graph.ops)
+    for op in graph.ops:
+        if isinstance(op, QLinear) and op.weight.shape[1] > MAX_DEPTH:
+            raise CapacityError(
+                f"layer {op.name!r} sums {op.weight.shape[1]} products; the accumulators hold "
+                f"{MAX_DEPTH}: split the layer"
+            )
+    state = Lowering(graph, arch)
+    _load_inputs(state)
+    for step, op in enumerate(graph.ops):
+        _LOWER[type(op)](state, op, step)
+        state.release_dead(step)
+    outputs = _store_outputs(state)
+    state.builder.end()
+    image, count = state.builder.build()
+    program = Program(
+        model=graph.name, arch=arch, image=image, instruction_count=count,
+        input=_input_spec(state, preprocess), outputs=outputs, layers=(),
+        metadata={
+            "token_memory_bytes": state.memory.peak_words * arch.depth,
+            "token_memory_capacity": arch.token_bytes,
+        },
+    )
+    return _with_layers(program, state)
+
+
+def schedule(ops: list[QOp]) -> list[QOp]:
+    """Put the op that makes an attention's queries last among its inputs.
+
+    Keys and values are then complete when the scores begin, and only queries, which stream, are
+    still draining.
+    """
+    result = list(ops)
+    for op in ops:
+        if not isinstance(op, QAttention):
+            continue
+        maker = next((o for o in result if o.out == op.q), None)
+        if maker is None:
+            continue
+        at, to = result.index(maker), result.index(op)
+        between = result[at + 1 : to]
+        if all(maker.out not in sources(o) for o in between):
+            result.remove(maker)
+            result.insert(to - 1, maker)
+    return result
+
+
+def _load_inputs(state: Lowering) -> None:
+    graph, arch = state.graph, state.arch
+    for constant in graph.constants:
+        state.place(graph.tensors[constant.out])
+    image = state.place_near(graph.input.out)
+    offset = 0
+    for row, rows in state.row_blocks(image.rows):
+        state.builder.load(image, Region.INPUT, offset, row=row, rows=rows)
+        offset += rows * image.stride * arch.depth
+    for constant in graph.constants:
+        block = state.builder.image.add(to_words(constant.value, arch.depth))
+        state.builder.load(state.placed[constant.out], Region.PROGRAM, block)
+
+
+def _input_spec(state: Lowering, preprocess: str | None) -> InputSpec:
+    source = state.graph.input
+    rows = state.graph.tensors[source.out].rows
+    blocks = state.row_blocks(rows)
+    return InputSpec(
+        name=source.name, shape=source.shape, patch=source.patch, prefix=source.prefix, rows=rows,
+        multiplier=np.asarray(source.multiplier, np.float64),
+        offset=np.asarray(source.offset, np.float64),
+        preprocess=preprocess, blocks=tuple(blocks) if len(blocks) > 1 else (),
+    )
+
+
+def _store_outputs(state: Lowering) -> tuple[OutputSpec, ...]:
+    arch, specs, offset = state.arch, [], 0
+    for name, tensor_name in state.graph.outputs.items():
+        tensor: QTensor = state.graph.tensors[tensor_name]
+        placed = state.placed[tensor_name]
+        shape = (tensor.channels,) if tensor.rows == 1 else (tensor.rows, tensor.channels)
+        spec = OutputSpec(
+            name=name, rows=tensor.rows, channels=tensor.channels, bits=tensor.bits,
+            scale=tensor.scale, zero_point=tensor.zero_point, offset=offset, shape=shape,
+        )
+        state.builder.store(placed, tensor.rows, offset)
+        offset += -(-spec.size(arch.depth) // memmap.ALIGNMENT) * memmap.ALIGNMENT
+        specs.append(spec)
+    return tuple(specs)
+
+
+def _with_layers(program: Program, state: Lowering) -> Program:
+    """Attach one :class:`LayerInfo` to each MATMUL."""
+    from dataclasses import replace
+
+    from vitrify.arch.isa import Opcode
+
+    numbers = [i for i, op in enumerate(program.instructions()) if op.opcode is Opcode.MATMUL]
+    decoded = list(program.instructions())
+    layers = tuple(
+        LayerInfo(
+            name=m.name, instruction=number, macs=m.macs, stream_bytes=m.stream_bytes,
+            tensor=TensorInfo(
+                name=m.tensor, rows=m.rows, channels=m.columns, bits=m.bits,
+                address=decoded[number].dst_addr, stride=decoded[number].dst_stride,
+                first_row=m.row, first_channel=m.channel,
+            ),
+        )
+        for number, m in zip(numbers, state.builder.matmuls, strict=True)
+    )
+    return replace(program, layers=layers)

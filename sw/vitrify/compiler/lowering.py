@@ -1,0 +1,138 @@
+"""State of one compilation: placed tensors, statistics entries, lifetimes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from vitrify.arch.config import ArchConfig
+from vitrify.arch.errors import CapacityError
+from vitrify.quant.graph import QAttention, QLinear, QOp, QTensor, QuantGraph, Requant
+
+from .alloc import Allocator
+from .builder import Builder, post_code
+from .placement import Placed, Spread
+
+
+def sources(op: QOp) -> tuple[str, ...]:
+    """Tensors that an op reads (its accumulation target included)."""
+    if isinstance(op, QAttention):
+        return (op.q, op.k, op.v)
+    if isinstance(op, QLinear) and op.add:
+        return (op.x, op.out)
+    return (op.x,)
+
+
+class Lowering:
+    """Places tensors as ops need them and frees them behind their last use."""
+
+    def __init__(self, graph: QuantGraph, arch: ArchConfig) -> None:
+        self.graph = graph
+        self.arch = arch
+        self.builder = Builder(arch)
+        self.memory = Allocator(arch)
+        self.placed: dict[str, Placed] = {}
+        self._owner: dict[str, str] = {}
+        self._stat_next = 0
+        self._stat_shared: dict[str, tuple[int, int]] = {}
+        self._heads: dict[str, int] = {}
+        self._last: dict[str, int] = {}
+        for i, op in enumerate(graph.ops):
+            for name in (*sources(op), op.out):
+                self._last[name] = i
+            if isinstance(op, QAttention):
+                for name in (op.q, op.k, op.v, op.out):
+                    self._heads[name] = op.heads
+        for name in graph.outputs.values():
+            self._last[name] = len(graph.ops)
+
+    def spread(self, name: str, channels: int) -> Spread:
+        """How a tensor's channels lie in a row."""
+        return Spread(channels, self._heads.get(name, 1), self.arch.depth)
+
+    def statistics(self, rows: int, what: str) -> int:
+        """Reserve entries of the row statistics memory."""
+        base = self._stat_next
+        self._stat_next += rows
+        if self._stat_next > self.arch.stat_rows:
+            raise CapacityError(
+                f"{what} needs {self._stat_next} row statistics and arch {self.arch.name!r} has "
+                f"{self.arch.stat_rows}: raise stat_rows, or use fewer tokens"
+            )
+        return base
+
+    def shared_statistics(self, key: str, rows: int) -> int:
+        """Entries that every op with the same key reuses (softmax rows)."""
+        known = self._stat_shared.get(key)
+        if known is None or known[1] < rows:
+            known = self._stat_shared[key] = (self.statistics(rows, key), rows)
+        return known[0]
+
+    def release_later(self, name: str, step: int) -> None:
+        """Free a temporary tensor behind op ``step``."""
+        self._last[name] = step
+
+    def place(self, tensor: QTensor, *, apart: Iterable[str] = ()) -> Placed:
+        """The place of a tensor, allocated at its first use."""
+        if tensor.name in self.placed:
+            return self.placed[tensor.name]
+        spread = self.spread(tensor.name, tensor.channels)
+        wide = tensor.bits == 16
+        owners = [self._owner.get(name, name) for name in apart]
+        block = self.memory.place(
+            tensor.name, tensor.rows * spread.words, wide=wide, apart=owners
+        )
+        placed = Placed(tensor.name, tensor.rows, spread, block.address, wide, spread.words)
+        self.placed[tensor.name] = placed
+        self._owner[tensor.name] = tensor.name
+        return placed
+
+    def place_near(self, name: str, *, apart: Iterable[str] = ()) -> Placed:
+        """:meth:`place` by name, away from the residual stream and ``apart``."""
+        wide = [p.name for p in self.placed.values() if p.wide]
+        return self.place(self.graph.tensors[name], apart=[*wide, *apart])
+
+    def with_statistics(self, placed: Placed) -> Placed:
+        """The same tensor with statistics entries (reserved once)."""
+        known = self.placed[placed.name]
+        if known.stat < 0:
+            base = self.statistics(known.rows, f"tensor {placed.name!r}")
+            known = self.placed[placed.name] = replace(known, stat=base)
+        return known
+
+    def alias(self, name: str, of: str) -> Placed:
+        """Give tensor ``name`` the memory of ``of``, which it overwrites piece by piece."""
+        placed = replace(self.placed[of], name=name)
+        self.placed[name] = placed
+        self._owner[name] = self._owner[of]
+        return placed
+
+    def dies_at(self, name: str, step: int) -> bool:
+        """Whether op ``step`` is the last one to use a tensor."""
+        return self._last[name] <= step
+
+    def release_dead(self, step: int) -> None:
+        """Free every tensor whose last use was op ``step``."""
+        for name in [n for n in self.placed if self._last.get(n, -1) <= step]:
+            owner = self._owner.pop(name)
+            del self.placed[name]
+            if owner not in self._owner.values():
+                self.memory.release(owner)
+
+    def row_blocks(self, rows: int) -> list[tuple[int, int]]:
+        """``(first row, rows)`` of blocks that the accumulators can hold, evenly sized."""
+        count = -(-rows // self.arch.max_rows)
+        size = -(-rows // count)
+        return [(start, min(size, rows - start)) for start in range(0, rows, size)]
+
+    def k_tiling(self, channels: int) -> dict[str, int]:
+        """Inner tiling of a contiguous run of physical channels."""
+        tiles = -(-channels // self.arch.depth)
+        return {"k_tiles": tiles, "k_last": channels - (tiles - 1) * self.arch.depth}
+
+    @staticmethod
+    def requant(requant: Requant) -> dict[str, int]:
+        """Shift fields of an op."""
+        return {
+            "pre_shift": requant.pre_shift, "post_shift": post_code(requant.post_shift),
+        }

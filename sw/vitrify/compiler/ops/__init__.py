@@ -1,0 +1,1 @@
+"""Lowering, one file for each op of the integer graph."""

@@ -1,0 +1,40 @@
+"""Mean over tokens: a constant operand row against the tokens as stationary values."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vitrify.arch.isa import Output, Region, Stationary, Stats, Transform
+from vitrify.compiler.lowering import Lowering
+from vitrify.program import to_words
+from vitrify.quant.graph import QPool, QTensor
+
+
+def lower(state: Lowering, op: QPool, step: int) -> None:
+    """One MATMUL with a single row."""
+    x = state.placed[op.x]
+    tokens = op.stop - op.start
+    weight = np.full((1, tokens), op.weight, np.int8)
+    operand = state.place(QTensor(f"{op.name}.weight", 1, tokens, 8, 1.0))
+    state.release_later(operand.name, step)
+    state.builder.load(operand, Region.PROGRAM, state.builder.image.add(
+        to_words(weight, state.arch.depth)
+    ))
+    out = state.place_near(op.out, apart=[op.x])
+    values = {
+        "rows": 1, **state.k_tiling(tokens), "transform": Transform.NONE,
+        "output": Output.INT16 if out.wide else Output.INT8,
+        **state.requant(op.requant), "multiplier": int(op.requant.multiplier),
+        "stationary": Stationary.COLUMNS, "st_addr": x.at(op.start), "st_stride": x.stride,
+    }
+    if op.statistics is not None:
+        out = state.with_statistics(out)
+        values |= {
+            "stats": Stats.NORM, "stat_dst": out.stat, "inv_dim": op.statistics.inv_dim,
+            "inv_shift": op.statistics.inv_shift, "epsilon": op.statistics.epsilon,
+        }
+    state.builder.matmul(
+        values, name=op.name, op="pool", macs=state.graph.macs[op.name],
+        x=operand, x_row=0, out=out, out_row=0, out_channel=0, columns=x.spread.physical,
+        stationary=x,
+    )

@@ -1,0 +1,86 @@
+"""Bytes of the program image: weight streams and constants, laid out as ``arch.memmap`` says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vitrify.arch import memmap
+from vitrify.arch.config import ArchConfig
+
+Bytes = npt.NDArray[np.uint8]
+
+
+def pad_to(array: npt.NDArray[Any], axis: int, multiple: int) -> npt.NDArray[Any]:
+    """``array`` with zeros behind ``axis`` up to a multiple."""
+    missing = -array.shape[axis] % multiple
+    if not missing:
+        return array
+    widths = [(0, 0)] * array.ndim
+    widths[axis] = (0, missing)
+    return np.pad(array, widths)
+
+
+def gain_words(arch: ArchConfig, gain: npt.NDArray[np.uint8]) -> Bytes:
+    """LayerNorm gains, one byte a channel."""
+    return pad_to(gain.astype(np.uint8), 0, arch.depth)
+
+
+def table_words(table: npt.NDArray[np.int8]) -> Bytes:
+    """An activation table, indexed by bit pattern."""
+    return table.astype(np.int8).view(np.uint8)
+
+
+def weight_words(
+    arch: ArchConfig,
+    weight: npt.NDArray[np.int8],
+    bias: npt.NDArray[np.int32],
+    multiplier: npt.NDArray[np.uint16],
+) -> Bytes:
+    """Parameters and tiles of ``weight [columns, depth]``, c tile by c tile."""
+    k, c, lanes = arch.depth, arch.width, arch.lanes
+    padded = pad_to(pad_to(weight, 0, c), 1, k)
+    c_tiles, k_tiles = padded.shape[0] // c, padded.shape[1] // k
+    tiles = padded.reshape(c_tiles, c, k_tiles, k).transpose(0, 2, 1, 3).reshape(c_tiles, -1)
+
+    def lanewise(values: npt.NDArray[Any], dtype: str) -> Bytes:
+        groups = pad_to(values.astype(dtype), 0, c).reshape(c_tiles * arch.groups, lanes)
+        return groups.view(np.uint8)
+
+    record = np.concatenate([lanewise(bias, "<i4"), lanewise(multiplier, "<u2")], axis=1)
+    params = pad_to(record, 1, k).reshape(c_tiles, -1)
+    return np.concatenate([params, tiles.view(np.uint8)], axis=1).reshape(-1)
+
+
+class ImageBuilder:
+    """The program image behind the instructions: blocks at multiples of K bytes."""
+
+    def __init__(self, arch: ArchConfig) -> None:
+        self._arch = arch
+        self._blocks: list[Bytes] = []
+        self._size = 0
+        self._known: dict[bytes, int] = {}
+
+    def add(self, block: Bytes) -> int:
+        """Append (or find an equal) block; returns its offset from the first block."""
+        block = pad_to(block, 0, self._arch.depth)
+        key = block.tobytes()
+        if key in self._known:
+            return self._known[key]
+        offset = self._size
+        self._blocks.append(block)
+        self._size += len(block)
+        self._known[key] = offset
+        return offset
+
+    def build(self, instructions: bytes) -> tuple[Bytes, int]:
+        """The image and the offset that every :meth:`add` result has to be moved by."""
+        code = pad_to(np.frombuffer(instructions, np.uint8), 0, self.code_alignment)
+        return np.concatenate([code, *self._blocks]), len(code)
+
+    @property
+    def code_alignment(self) -> int:
+        """Blocks begin at a multiple of this behind the instructions."""
+        return max(self._arch.depth, memmap.ALIGNMENT // 64)
