@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 
@@ -21,7 +23,7 @@ def hints_of(value: ir.Value) -> tuple[str, ...]:
 
 def emit(
     builder: Builder, op: str, *inputs: ir.Value | np.ndarray, source: str | None,
-    hints: tuple[str, ...] = (), **attributes: object,
+    hints: tuple[str, ...] = (), **attributes: Any,
 ) -> ir.Value:  # fmt: skip
     """Append a canonical node and note what it may be called after."""
     value = builder.emit(op, *inputs, source=source, **attributes)
@@ -54,7 +56,7 @@ def fold(
     Unfit
         The producer has no weights that could take it.
     """
-    width = shape_of(value)[-1]
+    width = int(shape_of(value)[-1])
     if columns is not None and np.array_equal(columns, np.arange(width)):
         columns = None
     if columns is None and mul is None and add is None:

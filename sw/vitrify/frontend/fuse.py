@@ -59,21 +59,14 @@ class _LayerNorm(pattern.RewriteRuleClassBase):
         return op.Mul(centred, op.Reciprocal(deviation))
 
     def check(
-        self,
-        context: Any,
-        x: Any,
-        epsilon: Any,
-        mean: Any,
-        variance: Any,
-        two: Any = None,
-        **_: Any,
+        self, _context: Any, x: Any, epsilon: Any, mean: Any, variance: Any, **others: Any
     ) -> pattern.MatchResult:
         result = pattern.MatchResult()
         small = _number(epsilon)
         if small is None or small <= 0:
             return result.fail("epsilon is no positive constant", epsilon)
-        if two is not None and _number(two) != 2.0:
-            return result.fail("the exponent is not two", two)
+        if self.power and _number(others["two"]) != 2.0:
+            return result.fail("the exponent is not two", others["two"])
         if not (_over_last_axis(mean) and _over_last_axis(variance)):
             return result.fail("a mean is not over the last axis", mean)
         if x.shape is None or not isinstance(x.shape[-1], int):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 import re
 from collections.abc import Iterable
 
@@ -38,6 +38,14 @@ def _parent(name: str) -> str:
     return name.rpartition(".")[0]
 
 
+def _common_module(names: list[str]) -> str:
+    """The innermost module that contains all the names."""
+    parts = zip(*(_parent(name).split(".") for name in names), strict=False)
+    return ".".join(
+        same[0] for same in itertools.takewhile(lambda part: len(set(part)) == 1, parts)
+    )
+
+
 def _join(parent: str, leaf: str) -> str:
     return f"{parent}.{leaf}" if parent else leaf
 
@@ -64,8 +72,7 @@ def _derived_name(node: ir.Node) -> str:
     inputs = [value.name or "" for value in node.inputs if value is not None]
     match node.op_type:
         case "Attention":
-            common = os.path.commonprefix([f"{name}." for name in inputs])
-            module = _parent(common)
+            module = _common_module(inputs)
             while module.rpartition(".")[2] in _FUSED:
                 module = _parent(module)
             return _join(module, "attention")
@@ -101,7 +108,7 @@ def rename(model: ir.Model) -> None:
     suffixes = _operand_suffixes(graph)
     taken = {value.name for value in (*graph.inputs, *graph.outputs)}
     used: dict[str, int] = {}
-    parameters = [value for value in graph.initializers.values()]
+    parameters = list(graph.initializers.values())
     graph.initializers.clear()
     for node in graph:
         output = node.outputs[0]

@@ -106,7 +106,7 @@ def attend(tracer: Tracer, scores: Scores, v: View) -> View:
 
 
 @handles("Softmax")
-def softmax(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
+def softmax(_tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
     """Of attention scores, over the keys."""
     scores = inputs[0]
     if not isinstance(scores, Scores) or scores.normalised:
@@ -137,7 +137,7 @@ def join_heads(view: View) -> View:
 
 def attention(tracer: Tracer, q: View, k: View, v: View, scale: float | None) -> View:
     """Attention of operands [N, heads, T, d]."""
-    factor = q.shape[-1] ** -0.5 if not scale else scale
+    factor = scale or q.shape[-1] ** -0.5
     scores = score(q, k.moved(lambda array: array.swapaxes(-1, -2)))
     return attend(tracer, Scores(q, scores.k, scores.shape, factor, normalised=True), v)
 

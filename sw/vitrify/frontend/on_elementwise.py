@@ -164,9 +164,8 @@ def _residual(tracer: Tracer, node: ir.Node, x: View, y: View) -> View:
 def _scores(node: ir.Node, scores: Scores, other: Const, reverse: bool) -> Scores:
     """Scaling of attention scores, and masks that mask nothing."""
     array = other.array
-    if node.op_type in ("Add", "Sub") and not array.any() and not (reverse and scores.normalised):
-        if not reverse or node.op_type == "Add":
-            return scores
+    if not array.any() and (node.op_type == "Add" or (node.op_type == "Sub" and not reverse)):
+        return scores
     if array.size == 1 and not scores.normalised:
         number = float(array.reshape(()))
         if node.op_type == "Mul" or (node.op_type == "Div" and not reverse and number):
@@ -223,9 +222,7 @@ def function(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list
     return [found]
 
 
-def sampled(
-    tracer: Tracer, node: ir.Node, value: Traced | None, kind: str, scale: float = 1.0
-) -> Elementwise:
+def sampled(node: ir.Node, value: Traced | None, kind: str, scale: float = 1.0) -> Elementwise:
     """``kind(scale * x) / scale`` as if a chain of operators had computed it."""
     if not isinstance(value, View | Elementwise):
         raise Unfit("its input is no activation")

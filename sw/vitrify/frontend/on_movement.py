@@ -10,7 +10,7 @@ from .values import CONSTANT, Const, Scores, Traced, Unfit, View
 
 
 @handles("Identity", "Dropout", "Cast", "CastLike", "QuantizeLinear", "DequantizeLinear")
-def same(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
+def same(_tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
     """Pass on: everything is computed in float32, and calibration chooses its own steps."""
     if inputs[0] is None:
         raise Unfit("it has no input")
@@ -90,9 +90,7 @@ def concat(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[T
             mul.append(np.ones(part.shape) if part.mul is None else part.mul)
             add.append(np.zeros(part.shape) if part.add is None else part.add)
             hints = (*hints, *part.hints)
-    joined = [tracer.execute(node, arrays)[0] for arrays in (index, mul, add)]
+    where, mul_all, add_all = (tracer.execute(node, arrays)[0] for arrays in (index, mul, add))
     scaled = any(view.mul is not None for view in views)
     shifted = any(view.add is not None for view in views) or len(views) < len(parts)
-    return [
-        View(base, joined[0], joined[1] if scaled else None, joined[2] if shifted else None, hints)
-    ]
+    return [View(base, where, mul_all if scaled else None, add_all if shifted else None, hints)]

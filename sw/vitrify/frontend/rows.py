@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -71,7 +72,7 @@ class Settler:
 
     def emit(
         self, op: str, *inputs: ir.Value | np.ndarray, hints: tuple[str, ...] = (),
-        **attributes: object,
+        **attributes: Any,
     ) -> ir.Value:  # fmt: skip
         """Append a canonical node."""
         return emit(self.builder, op, *inputs, source=self.source, hints=hints, **attributes)

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vitrify.arch.errors import ModelError, UnsupportedOpError
-from vitrify.ir import BATCH, Builder, tensor
+from vitrify.ir import BATCH, Builder, shape_of, tensor
 from vitrify.ir.ops import ShapeError
 
 from .load import image_input
@@ -68,9 +68,8 @@ class Tracer:
         self.batch = batch
         self.opsets = dict(model.opset_imports)
         source = image_input(model)
-        assert source.shape is not None
         dtype = source.dtype or ir.DataType.FLOAT
-        self.image = tensor(source.name or "image", [BATCH, *source.shape.dims[1:]], dtype)
+        self.image = tensor(source.name or "image", [BATCH, *shape_of(source)[1:]], dtype)
         self.builder = Builder([self.image], name=model.graph.name or "canonical")
         self.settler = Settler(self.builder, self.image, batch)
         self.known: dict[ir.Value, Traced] = {source: whole(self.image, batch)}
@@ -155,17 +154,14 @@ def unsupported(node: ir.Node, error: Unfit | ShapeError) -> UnsupportedOpError:
 
 def trace(model: ir.Model) -> ir.Model:
     """The canonical model of a folded and fused one."""
-    shape = image_input(model).shape
-    assert shape is not None
-    size = shape[0]
+    size = shape_of(image_input(model))[0]
     if isinstance(size, int):
         return Tracer(model, size).run()
-    for batch in TRIAL_BATCHES[:-1]:
-        try:
-            return Tracer(model, batch).run()
-        except UnsupportedOpError as error:
-            first = error
+    first, last = TRIAL_BATCHES
     try:
-        return Tracer(model, TRIAL_BATCHES[-1]).run()
-    except UnsupportedOpError:
-        raise first from None
+        return Tracer(model, first).run()
+    except UnsupportedOpError as error:
+        try:
+            return Tracer(model, last).run()
+        except UnsupportedOpError:
+            raise error from None

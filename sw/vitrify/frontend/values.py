@@ -26,7 +26,7 @@ from vitrify.ir import shape_of
 CONSTANT = -1
 
 
-class Unfit(Exception):
+class Unfit(Exception):  # noqa: N818 -- a finding about a node, not yet an error
     """A node does not fit; the tracer adds its name.
 
     Parameters
@@ -52,10 +52,12 @@ class Const:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Shape of the array."""
         return self.array.shape
 
     @property
     def is_scalar(self) -> bool:
+        """Whether it is one number."""
         return self.array.size == 1
 
 
@@ -85,6 +87,7 @@ class View:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Shape of the tensor."""
         return self.index.shape
 
     def moved(self, move: Callable[[np.ndarray], np.ndarray]) -> View:
