@@ -85,13 +85,17 @@ async def finish(task: Any, *, limit: int = 100_000) -> Any:
 def pack(layout: data.Layout, fields: dict[str, Any]) -> int:
     """Integer of a payload; missing fields are zero, arrays are sequences, structs dicts."""
     value = 0
-    for name, member in layout:
+    for name, member in _fields(layout):
         if name not in fields:
             continue
         value |= _pack(member.shape, fields[name]) << member.offset
-    unknown = set(fields) - {name for name, _ in layout}
+    unknown = set(fields) - {name for name, _ in _fields(layout)}
     assert not unknown, f"the layout has no field {sorted(unknown)[0]!r}"
     return value
+
+
+def _fields(layout: Any) -> Iterable[tuple[str, data.Field]]:
+    return layout  # its base class declares no items
 
 
 def _pack(shape: Any, value: Any) -> int:
@@ -110,7 +114,7 @@ def _pack(shape: Any, value: Any) -> int:
 
 def unpack(layout: data.Layout, value: int) -> dict[str, Any]:
     """Fields of a payload: integers (signed where the layout says so), lists, dicts."""
-    return {name: _unpack(member.shape, value >> member.offset) for name, member in layout}
+    return {name: _unpack(member.shape, value >> member.offset) for name, member in _fields(layout)}
 
 
 def _unpack(shape: Any, value: int) -> Any:
