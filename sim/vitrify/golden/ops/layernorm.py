@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from vitrify.arch import formats
-
 from vitrify.golden.numerics import IntArray, bit_length, round_shift, saturate
 
 _RSQRT = np.array(formats.rsqrt_table(), np.int64)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from vitrify.arch import formats
-
 from vitrify.golden.numerics import IntArray
 
 #: A chunk of this depth sums below 2**24, where float32 is exact: 512 * 127 * 255 < 2**24.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from vitrify.arch import formats
-
 from vitrify.golden.numerics import IntArray, round_shift, saturate, saturate_sym8
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import numpy as np
 
 from vitrify.arch import formats
-
 from vitrify.golden.numerics import IntArray, bit_length, round_shift
 
 _RECIPROCAL = np.array(formats.reciprocal_table(), np.int64)

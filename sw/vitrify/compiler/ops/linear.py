@@ -10,7 +10,7 @@ from vitrify.compiler.pack import weight_words
 from vitrify.quant.graph import QLinear
 
 
-def lower(state: Lowering, op: QLinear, step: int) -> None:
+def lower(state: Lowering, op: QLinear, _step: int) -> None:
     """One MATMUL for each block of rows (the stream repeats with every block)."""
     x = state.placed[op.x]
     out = state.placed[op.out] if op.add else state.place_near(op.out, apart=[op.x])

@@ -1,0 +1,56 @@
+"""Instruction packing: every legal value survives, every illegal one is refused by name."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vitrify.arch import isa
+from vitrify.arch.errors import ProgramError
+from vitrify.arch.isa import FORMATS, INSTRUCTION_BYTES, Opcode, make, pack, unpack
+
+
+@st.composite
+def instructions(draw: st.DrawFn) -> isa.Instruction:
+    opcode = draw(st.sampled_from(list(Opcode)))
+    return make(opcode, **{
+        f.name: draw(st.integers(f.low, f.max)) for f in FORMATS[opcode].fields
+    })
+
+
+@given(instructions())
+def test_pack_round_trip(instruction: isa.Instruction) -> None:
+    data = pack(instruction)
+    assert len(data) == INSTRUCTION_BYTES
+    assert unpack(data) == instruction
+
+
+@pytest.mark.parametrize("fmt", FORMATS.values(), ids=lambda f: f.opcode.name)
+def test_fields_do_not_overlap_and_fit(fmt: isa.Format) -> None:
+    taken = [bit for at, bits in fmt.layout.values() for bit in range(at, at + bits)]
+    assert len(taken) == len(set(taken))
+    assert max(taken) < 8 * INSTRUCTION_BYTES
+
+
+@pytest.mark.parametrize("fmt", FORMATS.values(), ids=lambda f: f.opcode.name)
+def test_out_of_range_names_field_and_value(fmt: isa.Format) -> None:
+    for field in fmt.fields:
+        with pytest.raises(ProgramError, match=rf"{field.name} must be .* not {field.max + 1}"):
+            make(fmt.opcode, **{field.name: field.max + 1})
+
+
+def test_unknown_field() -> None:
+    with pytest.raises(ProgramError, match="END has no field 'rows'"):
+        make(Opcode.END, rows=1)
+
+
+@pytest.mark.parametrize("data", [bytes(INSTRUCTION_BYTES), b"\x0f" + bytes(63), b"\x05"])
+def test_blank_unknown_and_short_are_refused(data: bytes) -> None:
+    with pytest.raises(ProgramError, match="not an instruction"):
+        unpack(data)
+
+
+def test_stray_bits_are_refused() -> None:
+    with pytest.raises(ProgramError, match="END has bits set"):
+        unpack(bytes([Opcode.END]) + bytes(62) + b"\x01")
