@@ -1,0 +1,66 @@
+"""Token-memory allocation."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from vitrify.arch.errors import CapacityError
+from vitrify.arch.memmap import pair_banks
+from vitrify.arch.presets import preset
+from vitrify.compiler.alloc import Allocator
+
+NANO = preset("nano")
+
+
+def test_blocks_never_overlap() -> None:
+    rng = np.random.default_rng(7)
+    memory, alive = Allocator(NANO), {}
+    for i in range(400):
+        if alive and rng.random() < 0.45:
+            name = rng.choice(list(alive))
+            memory.release(str(name))
+            del alive[name]
+            continue
+        try:
+            block = memory.place(f"t{i}", int(rng.integers(1, 200)), wide=bool(rng.random() < 0.4))
+        except CapacityError:
+            continue
+        taken = set(block.where.tolist())
+        assert len(taken) == block.words * (2 if block.wide else 1)
+        assert all(taken.isdisjoint(other) for other in alive.values())
+        assert max(taken) < NANO.token_words
+        alive[f"t{i}"] = taken
+    assert memory.peak_words > NANO.token_words // 2
+
+
+def test_wide_blocks_follow_the_pair_layout() -> None:
+    memory = Allocator(NANO)
+    block = memory.place("residual", NANO.bank_words + 10, wide=True)
+    expected = {w for p in range(block.address, block.address + block.words)
+                for w in pair_banks(NANO, p)}
+    assert set(block.where.tolist()) == expected
+
+
+def test_simultaneous_reads_get_different_banks_when_there_is_room() -> None:
+    memory = Allocator(NANO)
+    keys = memory.place("keys", 40)
+    queries = memory.place("queries", 40, apart=["keys"])
+    banks = [set((b.where // NANO.bank_words).tolist()) for b in (keys, queries)]
+    assert banks[0].isdisjoint(banks[1])
+
+
+def test_sharing_a_bank_beats_giving_up() -> None:
+    small = dataclasses.replace(NANO, banks=2)
+    memory = Allocator(small)
+    memory.place("keys", 300)
+    assert memory.place("queries", 100, apart=["keys"]).words == 100
+
+
+def test_no_room_says_how_much() -> None:
+    memory = Allocator(NANO)
+    memory.place("a", 1500)
+    with pytest.raises(CapacityError, match="'b' needs 800 bytes .* 288 of the 12288 bytes"):
+        memory.place("b", 100)
