@@ -84,7 +84,7 @@ def to_words(rows: npt.NDArray[Any], depth: int) -> UInt8:
 
 def from_words(
     data: UInt8, rows: int, channels: int, bits: int, depth: int
-) -> npt.NDArray[np.int8] | npt.NDArray[np.int16]:
+) -> npt.NDArray[Any]:
     """Inverse of :func:`to_words`."""
     words, planes = -(-channels // depth), bits // 8
     block = data.reshape(words, rows, planes, depth).transpose(1, 0, 3, 2)
@@ -106,7 +106,7 @@ def pack_input(arch: ArchConfig, spec: InputSpec, images: npt.ArrayLike) -> UInt
 
 def unpack_integers(
     arch: ArchConfig, spec: OutputSpec, region: UInt8
-) -> npt.NDArray[np.int8] | npt.NDArray[np.int16]:
+) -> npt.NDArray[Any]:
     """The integers ``[rows, channels]`` of one output in one image's output region."""
     data = region[spec.offset : spec.offset + spec.size(arch.depth)]
     return from_words(data, spec.rows, spec.channels, spec.bits, arch.depth)
