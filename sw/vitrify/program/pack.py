@@ -43,7 +43,7 @@ def as_batch(spec: InputSpec, images: npt.ArrayLike) -> Float32:
     if array.ndim != 4 or array.shape[1:] != (c, h, w):
         raise InputError(
             f"input {spec.name!r} has the shape {list(array.shape)}; "
-            f"the program takes [N, {c}, {h}, {w}]"
+            f"the model takes [N, {c}, {h}, {w}]"
         )
     if len(array) == 0:
         raise InputError(f"input {spec.name!r} holds no image")
@@ -53,8 +53,8 @@ def as_batch(spec: InputSpec, images: npt.ArrayLike) -> Float32:
         return array.astype(np.float32, copy=False)
     if spec.preprocess is None:
         raise InputError(
-            f"input {spec.name!r} is uint8, but the program does not say how pixels become "
-            f"floats; compile with --preprocess or give a float array"
+            f"input {spec.name!r} is uint8, but nothing says how pixels become the model's floats; "
+            f"give --preprocess or a float array"
         )
     return preprocess.parse(spec.preprocess).normalise(array)
 

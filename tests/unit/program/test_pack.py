@@ -95,7 +95,7 @@ def test_golden_machine_carries_rows_through():
 
 
 @pytest.mark.parametrize(("array", "message"), [
-    (np.zeros((3, 4, 8), np.float32), r"shape \[3, 4, 8\]; the program takes \[N, 3, 4, 8\]"),
+    (np.zeros((3, 4, 8), np.float32), r"shape \[3, 4, 8\]; the model takes \[N, 3, 4, 8\]"),
     (np.zeros((1, 3, 8, 4), np.float32), r"\[1, 3, 8, 4\]"),
     (np.zeros((1, 4, 8, 3), np.float32), r"\[1, 4, 8, 3\]"),
     (np.zeros((0, 3, 4, 8), np.float32), "no image"),
@@ -109,7 +109,7 @@ def test_wrong_inputs(array, message):
 
 
 def test_pixels_need_a_specification():
-    with pytest.raises(InputError, match="compile with --preprocess"):
+    with pytest.raises(InputError, match="give --preprocess"):
         pack_input(ARCH, dataclasses.replace(SPEC, preprocess=None), pixels())
 
 

@@ -1,0 +1,142 @@
+"""Where programs run: the interface that golden, RTL and float backends share."""
+
+from __future__ import annotations
+
+import abc
+import importlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from vitrify.arch.errors import InputError
+from vitrify.program import Program, pack_input, unpack_output
+
+from .statistics import Statistics
+
+UInt8 = npt.NDArray[np.uint8]
+
+
+class Progress(Protocol):
+    """Told how far a run is; may raise to stop it."""
+
+    def __call__(self, done: int, total: int) -> None:
+        """``done`` of ``total`` steps (layers of all images) are finished."""
+        ...
+
+
+def no_progress(done: int, total: int) -> None:
+    """Ignore progress."""
+
+
+@dataclass(frozen=True)
+class NodeArg:
+    """Name, element type and shape of an input or output, as ONNX Runtime gives them."""
+
+    name: str
+    type: str
+    shape: list[int | str]
+
+
+class Backend(abc.ABC):
+    """Runs one model.  ``statistics`` describe the latest run."""
+
+    name: str
+    inputs: Sequence[NodeArg]
+    outputs: Sequence[NodeArg]
+    statistics: Statistics | None = None
+
+    @abc.abstractmethod
+    def run(self, names: Sequence[str], feed: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        """Results ``names`` for a batch ``[N, …]`` of the only input."""
+
+    def close(self) -> None:  # noqa: B027  (most backends hold nothing)
+        """Give back processes, libraries and memory."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class ProgramBackend(Backend):
+    """A backend that executes program images: bytes in, bytes out."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        spec = program.input
+        self.inputs = (NodeArg(spec.name, "tensor(float)", ["N", *spec.shape]),)
+        self.outputs = tuple(
+            NodeArg(out.name, "tensor(float)", ["N", *out.shape]) for out in program.outputs
+        )
+
+    @abc.abstractmethod
+    def execute(self, regions: UInt8) -> tuple[UInt8, Statistics]:
+        """Input regions ``[N, input_bytes]`` to output regions ``[N, output_bytes]``."""
+
+    def run(self, names: Sequence[str], feed: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        """Pack, execute, unpack."""
+        program = self.program
+        regions = pack_input(program.arch, program.input, feed)
+        start = time.perf_counter()
+        results, statistics = self.execute(regions)
+        statistics.seconds = time.perf_counter() - start
+        self.statistics = statistics
+        specs = {out.name: out for out in program.outputs}
+        return [unpack_output(program.arch, specs[name], results) for name in names]
+
+
+#: What makes a backend from a program or a model file, its preprocessing and its options.
+Factory = Callable[[Program | Path, str | None, Mapping[str, Any]], Backend]
+
+#: Names and modules; each module has ``create``, imported when asked for, so that a machine
+#: without a simulator or ONNX Runtime still runs the others.
+BACKENDS = {
+    "golden": "vitrify.runtime.backends.golden",
+    "rtl": "vitrify.runtime.backends.rtl",
+    "float": "vitrify.runtime.backends.float",
+}
+
+
+def create(
+    name: str, model: Program | Path, preprocess: str | None, options: Mapping[str, Any]
+) -> Backend:
+    """The backend called ``name`` for ``model``.
+
+    Raises
+    ------
+    InputError
+        For an unknown backend, a model it cannot run, or a missing optional package.
+    """
+    if name not in BACKENDS:
+        raise InputError(f"no backend is called {name!r}; the backends are {', '.join(BACKENDS)}")
+    factory: Factory = importlib.import_module(BACKENDS[name]).create
+    return factory(model, preprocess, options)
+
+
+def check_options(name: str, options: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Refuse options that a backend does not have."""
+    for option in options:
+        if option not in known:
+            raise InputError(
+                f"backend {name!r} has no option {option!r}; it has {', '.join(known) or 'none'}"
+            )
+
+
+def need_program(name: str, model: Program | Path) -> Program:
+    """``model`` as a program, or a sentence that says how to get one."""
+    if isinstance(model, Program):
+        return model
+    raise InputError(
+        f"backend {name!r} runs programs, and {str(model)!r} is a model; make one with "
+        f"`vitrify compile {model.name} --arch … --calib …`, or use the backend 'float'"
+    )

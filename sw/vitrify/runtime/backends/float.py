@@ -1,0 +1,134 @@
+"""Backend ``float``: ONNX Runtime on the original model, the reference for accuracy.
+
+For a program, the model it was compiled from is looked for where the compiler found it;
+option ``onnx`` says where it is now.  Option ``progress`` is as in the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vitrify.arch.errors import BackendError, InputError, ModelError
+from vitrify.program import Program, as_batch
+from vitrify.program.spec import InputSpec
+from vitrify.runtime.backend import Backend, NodeArg, Progress, check_options, no_progress
+
+#: Images that ONNX Runtime gets at once: enough to fill its threads, little memory.
+_CHUNK = 16
+
+
+class FloatBackend(Backend):
+    """ONNX Runtime's CPU provider."""
+
+    name = "float"
+
+    def __init__(
+        self, path: Path, preprocess: str | None = None, *, progress: Progress | None = None
+    ) -> None:
+        try:
+            import onnxruntime as ort
+        except ImportError:
+            raise BackendError(
+                "backend 'float' needs ONNX Runtime: install it with `pip install "
+                "vitrify[compiler]`"
+            ) from None
+        settings = ort.SessionOptions()
+        settings.log_severity_level = 4
+        try:
+            self._session = ort.InferenceSession(path, settings, ["CPUExecutionProvider"])
+        # ONNX Runtime's exceptions share no base of their own.
+        except Exception as error:
+            raise ModelError(
+                f"{str(path)!r} is no ONNX model that ONNX Runtime can load: {_line(error)}"
+            ) from error
+        self._progress = progress or no_progress
+        inputs = self._session.get_inputs()
+        if len(inputs) != 1 or len(inputs[0].shape) != 4:
+            shapes = ", ".join(f"{i.name} {i.shape}" for i in inputs) or "none"
+            raise ModelError(
+                f"model {path.name!r} must have one input of the shape [N, C, H, W]; "
+                f"its inputs are: {shapes}"
+            )
+        self.inputs = [NodeArg(a.name, a.type, list(a.shape)) for a in inputs]
+        self.outputs = [NodeArg(a.name, a.type, list(a.shape))
+                        for a in self._session.get_outputs()]
+        self._preprocess = preprocess
+
+    def spec(self, feed: npt.NDArray[Any]) -> InputSpec:
+        """What the model takes; sizes that it leaves open are those of ``feed``."""
+        arg = self.inputs[0]
+        given = feed.shape[1:] if feed.ndim == 4 else (1, 1, 1)
+        c, h, w = (size if isinstance(size, int) else int(actual)
+                   for size, actual in zip(arg.shape[1:], given, strict=True))
+        return InputSpec(name=arg.name, shape=(c, h, w), patch=(h, w), prefix=0, rows=1,
+                         multiplier=np.ones(c), offset=np.zeros(c), preprocess=self._preprocess)
+
+    def run(self, names: Sequence[str], feed: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        """Run the batch in chunks (one by one when the model's batch is fixed to 1)."""
+        batch = as_batch(self.spec(feed), feed)
+        arg = self.inputs[0]
+        fixed = arg.shape[0]
+        chunk = fixed if isinstance(fixed, int) and fixed > 0 else _CHUNK
+        if isinstance(fixed, int) and fixed > 0 and len(batch) % fixed:
+            raise InputError(
+                f"the model takes batches of {fixed}, and {len(batch)} images were given"
+            )
+        kind = np.float16 if "float16" in arg.type else np.float32
+        start, parts = time.perf_counter(), []
+        for at in range(0, len(batch), chunk):
+            piece = batch[at : at + chunk].astype(kind)
+            try:
+                parts.append(self._session.run(list(names), {arg.name: piece}))
+            except Exception as error:
+                raise BackendError(f"ONNX Runtime failed: {_line(error)}") from error
+            self._progress(min(at + chunk, len(batch)), len(batch))
+        self.seconds = time.perf_counter() - start
+        return [np.concatenate(results) for results in zip(*parts, strict=True)]
+
+
+def _line(error: Exception) -> str:
+    """First sentence of a message, without ONNX Runtime's prefix."""
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error)).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def source_of(program: Program) -> Path:
+    """The model file that ``program`` was compiled from.
+
+    Raises
+    ------
+    InputError
+        If it is not there any more, or has changed.
+    """
+    source = program.metadata.get("source", {})
+    path = Path(source.get("path", ""))
+    if not path.is_file():
+        raise InputError(
+            f"backend 'float' runs the original model, and {str(path)!r}, from which "
+            f"{program.model!r} was compiled, does not exist; give the .onnx file instead"
+        )
+    if hashlib.sha256(path.read_bytes()).hexdigest() != source.get("sha256"):
+        raise InputError(
+            f"{str(path)!r} has changed since {program.model!r} was compiled from it; give the "
+            f"right .onnx file instead"
+        )
+    return path
+
+
+def create(model: Program | Path, preprocess: str | None, options: Mapping[str, Any]) -> Backend:
+    """Backend for a model, or for the model behind a program."""
+    check_options("float", options, ("onnx", "progress"))
+    rest = dict(options)
+    given = rest.pop("onnx", None)
+    if isinstance(model, Program):
+        preprocess = model.input.preprocess
+        model = Path(given) if given else source_of(model)
+    return FloatBackend(model, preprocess, **rest)

@@ -1,0 +1,61 @@
+"""Backend ``golden``: the NumPy machine that defines the instruction set.
+
+Options: ``progress`` (called as ``progress(done, total)`` in layers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitrify.golden.machine import Machine
+from vitrify.program import Program
+from vitrify.runtime.backend import (
+    Backend,
+    ProgramBackend,
+    Progress,
+    UInt8,
+    check_options,
+    need_program,
+    no_progress,
+)
+from vitrify.runtime.statistics import Statistics, of_program
+
+
+class GoldenBackend(ProgramBackend):
+    """Executes the instruction stream in NumPy; knows no cycles."""
+
+    name = "golden"
+
+    def __init__(self, program: Program, *, progress: Progress | None = None) -> None:
+        super().__init__(program)
+        self._machine = Machine(program.arch)
+        self._progress = progress or no_progress
+
+    def execute(self, regions: UInt8) -> tuple[UInt8, Statistics]:
+        """One job after the other."""
+        program = self.program
+        total = len(regions) * len(program.layers)
+        done = 0
+
+        def observe(*_: Any) -> None:
+            nonlocal done
+            done += 1
+            self._progress(done, total)
+
+        results = np.stack([
+            self._machine.run(
+                program.image, program.instruction_count, region, program.output_bytes, observe
+            )
+            for region in regions
+        ])
+        return results, of_program(program, self.name, len(regions))
+
+
+def create(model: Program | Path, _preprocess: str | None, options: Mapping[str, Any]) -> Backend:
+    """Backend for a program."""
+    check_options("golden", options, ("progress",))
+    return GoldenBackend(need_program("golden", model), **options)

@@ -1,0 +1,138 @@
+"""Files to batches: pictures through the preprocessing specification, NumPy arrays as they are."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vitrify.arch.errors import BackendError, InputError
+from vitrify.program import preprocess as preprocessing
+from vitrify.program.preprocess import Preprocess
+
+ARRAY_SUFFIXES = (".npy", ".npz")
+PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+#: Pillow's picture mode for a number of channels.
+_MODES = {1: "L", 3: "RGB"}
+
+
+def read_picture(
+    path: Path, shape: tuple[int, int, int], spec: Preprocess
+) -> npt.NDArray[np.uint8]:
+    """A picture file as uint8 pixels ``[C, H, W]``: resized, then cropped in the centre.
+
+    The shorter side becomes ``floor(size / crop_pct)`` (for a model that is not square, the
+    picture is made just large enough in both directions).
+    """
+    try:
+        from PIL import Image
+    except ImportError:
+        raise BackendError(
+            "pictures need Pillow: install it with `pip install vitrify[compiler]`"
+        ) from None
+    channels, height, width = shape
+    if channels not in _MODES:
+        raise InputError(f"a picture cannot become {channels} channels; give an array instead")
+    try:
+        with Image.open(path) as file:
+            picture = file.convert(_MODES[channels])
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{str(path)!r} is no picture that Pillow can read") from error
+    tall, wide = spec.resized(height), spec.resized(width)
+    factor = max(tall / picture.height, wide / picture.width)
+    size = max(wide, int(picture.width * factor)), max(tall, int(picture.height * factor))
+    picture = picture.resize(size, Image.Resampling[spec.filter.upper()])
+    left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
+    pixels = np.asarray(picture.crop((left, top, left + width, top + height)))
+    return pixels.reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def read_array(path: Path, name: str) -> npt.NDArray[Any]:
+    """The array in a ``.npy``, or the one called ``name`` (or the only one) in a ``.npz``."""
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            if name in loaded.files:
+                return loaded[name]
+            if len(loaded.files) == 1:
+                return loaded[loaded.files[0]]
+            listed = ", ".join(loaded.files) or "none"
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{str(path)!r} is no NumPy file, or it is damaged") from error
+    raise InputError(f"{str(path)!r} has no array {name!r}; its arrays are: {listed}")
+
+
+def expand(paths: Iterable[Path]) -> list[Path]:
+    """The files themselves, and the pictures and arrays in directories, by name."""
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found = sorted(
+                p for p in path.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES + ARRAY_SUFFIXES
+            )
+            if not found:
+                raise InputError(f"directory {str(path)!r} holds no picture and no NumPy file")
+            files += found
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise InputError(f"input file {str(path)!r} does not exist")
+    return files
+
+
+def read_batch(
+    paths: Iterable[Path], name: str, shape: tuple[int, int, int], preprocess: str | None
+) -> npt.NDArray[Any]:
+    """One batch from several files, in their order: uint8 pixels or floats ``[N, C, H, W]``.
+
+    Parameters
+    ----------
+    paths : pictures, ``.npy``, ``.npz``, or directories of them
+    name : of the model's input: picks the array in a ``.npz``
+    shape : ``(C, H, W)`` of the model's input
+    preprocess : specification for pictures and uint8 arrays
+
+    Raises
+    ------
+    InputError
+        For files that cannot be read or do not fit the model or each other.
+    """
+    spec = preprocessing.parse(preprocess) if preprocess is not None else None
+    parts: list[npt.NDArray[Any]] = []
+    for path in expand(paths):
+        if path.suffix.lower() in ARRAY_SUFFIXES:
+            parts.append(_as_images(read_array(path, name), shape, path))
+        elif spec is None:
+            raise InputError(
+                f"picture {str(path)!r} needs to know how it becomes the model's input; "
+                f"give --preprocess, for instance crop_pct=0.9,mean=0.5,std=0.5"
+            )
+        else:
+            parts.append(read_picture(path, shape, spec)[None])
+    if len({part.dtype == np.uint8 for part in parts}) > 1:
+        # Pixels and floats in one batch: pixels become floats like the rest.
+        if spec is None:
+            raise InputError("uint8 arrays among floats need --preprocess")
+        parts = [spec.normalise(p) if p.dtype == np.uint8 else p for p in parts]
+    return np.concatenate(parts)
+
+
+def _as_images(
+    array: npt.NDArray[Any], shape: tuple[int, int, int], path: Path
+) -> npt.NDArray[Any]:
+    """``[N, C, H, W]`` from that, a single ``[C, H, W]``, or uint8 with the channels last."""
+    c, h, w = shape
+    batch = array[None] if array.ndim == 3 else array
+    if batch.dtype == np.uint8 and batch.ndim == 4 and batch.shape[1:] == (h, w, c) != shape:
+        batch = batch.transpose(0, 3, 1, 2)
+    if batch.ndim != 4 or batch.shape[1:] != shape:
+        raise InputError(
+            f"{str(path)!r} has the shape {list(array.shape)}; the model takes [N, {c}, {h}, {w}]"
+        )
+    return batch

@@ -1,0 +1,111 @@
+"""What a run cost: cycles, arithmetic and bus traffic, whole and by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vitrify.arch.config import ArchConfig
+from vitrify.program import Program, roofline
+
+
+@dataclass(kw_only=True)
+class Cost:
+    """Cost of a layer or a run.  ``cycles`` is ``None`` where no clock was simulated."""
+
+    name: str
+    arch: ArchConfig
+    macs: int = 0
+    cycles: int | None = None
+    dram_read_bytes: int = 0
+    dram_write_bytes: int = 0
+
+    @property
+    def utilisation(self) -> float | None:
+        """Share of the multiply-accumulates that the cycles offered."""
+        return self.macs / (self.cycles * self.arch.macs) if self.cycles else None
+
+    @property
+    def roofline_cycles(self) -> int:
+        """Cycles below which this work cannot be done: arithmetic or bandwidth."""
+        return roofline(self.arch, self.macs, self.dram_read_bytes + self.dram_write_bytes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {
+            "name": self.name,
+            "cycles": self.cycles,
+            "macs": self.macs,
+            "array_macs": self.arch.macs,
+            "utilisation": self.utilisation,
+            "dram_read_bytes": self.dram_read_bytes,
+            "dram_write_bytes": self.dram_write_bytes,
+            "roofline_cycles": self.roofline_cycles,
+        }
+
+
+@dataclass(kw_only=True)
+class Statistics(Cost):
+    """Cost of a run over all its images (``name`` is the model's)."""
+
+    backend: str
+    images: int
+    layers: list[Cost] = field(default_factory=list)
+    #: The core's counters, by name (see :data:`vitrify.arch.csr.COUNTERS`).
+    counters: dict[str, int] = field(default_factory=dict)
+    #: Wall-clock time of the backend.
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form: the keys of a layer, and those of the run."""
+        own = super().to_dict()
+        own["model"] = own.pop("name")
+        return {
+            **own,
+            "arch": self.arch.name,
+            "backend": self.backend,
+            "images": self.images,
+            "cycles_per_image": self.cycles / self.images if self.cycles else None,
+            "clock_mhz": self.arch.clock_mhz,
+            "seconds": self.seconds,
+            "stalls": {name.removeprefix("STALL_").lower(): value
+                       for name, value in self.counters.items() if name.startswith("STALL_")},
+            "counters": self.counters,
+            "layers": [layer.to_dict() for layer in self.layers],
+        }
+
+
+def of_program(
+    program: Program, backend: str, images: int, cycles: Sequence[int] | None = None
+) -> Statistics:
+    """Statistics that follow from the program itself; bytes are exact on every backend.
+
+    Parameters
+    ----------
+    program, backend, images : what ran, where, how often
+    cycles : cycles of every entry of ``program.layers``, all images together
+    """
+    arch = program.arch
+    layers: dict[str, Cost] = {}
+    names = {layer.instruction: i for i, layer in enumerate(program.layers)}
+    write = 0
+    for number, (op, size) in enumerate(
+        zip(program.instructions(), program.transfers(), strict=True)
+    ):
+        if op.opcode.name == "STORE":
+            write += size
+        if number in names:
+            entry = program.layers[names[number]]
+            cost = layers.setdefault(entry.name, Cost(name=entry.name, arch=arch))
+            cost.macs += entry.macs * images
+            cost.dram_read_bytes += size * images
+            if cycles is not None:
+                cost.cycles = (cost.cycles or 0) + cycles[names[number]]
+    return Statistics(
+        name=program.model, arch=arch, backend=backend, images=images,
+        macs=program.macs * images,
+        dram_read_bytes=(program.dram_bytes - write) * images,
+        dram_write_bytes=write * images,
+        layers=list(layers.values()),
+    )
