@@ -1,0 +1,46 @@
+"""The row statistics memory: LayerNorm mean and reciprocal deviation, or a softmax maximum."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Module
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from vitrify.arch.config import ArchConfig
+from vitrify.rtl import interfaces
+
+
+class StatMemory(wiring.Component):
+    """One entry for each row whose statistic is alive.
+
+    Members
+    -------
+    write : :py:`In(pipe(stat_write(arch)))`
+    addr : :py:`In(unsigned)`
+    stat : :py:`Out(STAT)`
+        Entry ``addr`` of one cycle before; undefined if it was being written.
+    """
+
+    def __init__(self, arch: ArchConfig) -> None:
+        self.arch = arch
+        super().__init__({
+            "write": In(interfaces.pipe(interfaces.stat_write(arch))),
+            "addr": In(interfaces.index_bits(arch.stat_rows)),
+            "stat": Out(interfaces.STAT),
+        })
+
+    def elaborate(self, _platform: Any) -> Module:
+        m = Module()
+        m.submodules.memory = memory = Memory(
+            shape=interfaces.STAT, depth=self.arch.stat_rows, init=[]
+        )
+        write, read = memory.write_port(), memory.read_port()
+        m.d.comb += [
+            write.en.eq(self.write.valid), write.addr.eq(self.write.p.addr),
+            write.data.eq(self.write.p.stat),
+            read.addr.eq(self.addr), self.stat.eq(read.data),
+        ]
+        return m

@@ -1,0 +1,159 @@
+"""The token memory: banks of K-byte words, shared by fixed priority."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Cat, Const, Module, Mux, Signal, unsigned
+from amaranth.hdl import Value
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In
+from amaranth.utils import exact_log2
+
+from vitrify.arch.config import ArchConfig
+from vitrify.rtl import interfaces
+
+#: Clients in order of priority.
+READERS = ("epilogue", "fetch", "loader", "mover")
+WRITERS = ("epilogue", "mover")
+
+
+class TokenMemory(wiring.Component):
+    """Banks with one read and one write a cycle each, and their arbitration.
+
+    Word address ``a`` lies in bank ``a // bank_words``; a ``wide`` access with pair address ``p``
+    touches banks ``2 * (p // bank_words)`` and the next one at the same offset
+    (:func:`vitrify.arch.memmap.pair_banks`).
+
+    ``ready`` is combinational: a request is granted unless a client above it in the order of
+    priority *requests* a bank that it needs.  Data of a granted read are on ``lo`` (and ``hi``)
+    :data:`~vitrify.rtl.interfaces.READ_LATENCY` cycles later, for one cycle.  A granted write is
+    visible to reads granted from the next cycle on.  Reading a word in the very cycle in which
+    it is written gives an undefined value; a read address outside the banks gives zeros.
+
+    Parameters
+    ----------
+    arch : ArchConfig
+        Banks are held in UltraRAM if its part has any.
+
+    Members
+    -------
+    read_epilogue, read_fetch, read_loader, read_mover : :py:`In(read_client(arch))`
+    write_epilogue, write_mover : :py:`In(write_client(arch))`
+        ``mask`` bit ``i`` enables bytes ``i*E`` to ``i*E + E-1`` of the word (of both words when
+        wide).
+    """
+
+    def __init__(self, arch: ArchConfig) -> None:
+        self.arch = arch
+        super().__init__({
+            **{f"read_{name}": In(interfaces.read_client(arch)) for name in READERS},
+            **{f"write_{name}": In(interfaces.write_client(arch)) for name in WRITERS},
+        })
+
+    def elaborate(self, _platform: Any) -> Module:
+        m = Module()
+        self._offset_bits = exact_log2(self.arch.bank_words)
+        reads = [getattr(self, f"read_{name}") for name in READERS]
+        writes = [getattr(self, f"write_{name}") for name in WRITERS]
+        self._arbitrate(m, reads)
+        self._arbitrate(m, writes)
+        words = []
+        for bank in range(self.arch.banks):
+            memory = self._bank(m, bank)
+            self._write(m, bank, writes, memory)
+            words.append(self._read(m, bank, reads, memory))
+        for name, client in zip(READERS, reads, strict=True):
+            self._answer(m, name, client, words)
+        return m
+
+    # Addresses: (pair of banks, odd bank, offset) -------------------------------------------
+    def _pair(self, client: wiring.PureInterface) -> Value:
+        """Pair of banks of a request."""
+        bank = client.addr[self._offset_bits:]
+        return Mux(client.wide, bank, bank >> 1)
+
+    def _wants(self, client: wiring.PureInterface, bank: int) -> Value:
+        """Whether a request needs ``bank`` (its validity apart)."""
+        odd = client.addr[self._offset_bits]
+        return (self._pair(client) == bank // 2) & (client.wide | (odd == bank % 2))
+
+    def _arbitrate(self, m: Module, clients: list[wiring.PureInterface]) -> None:
+        for i, client in enumerate(clients):
+            blocked = Const(0)
+            for other in clients[:i]:
+                same_side = ~(client.addr[self._offset_bits] ^ other.addr[self._offset_bits])
+                blocked |= (
+                    other.valid & (self._pair(client) == self._pair(other))
+                    & (client.wide | other.wide | same_side)
+                )
+            m.d.comb += client.ready.eq(~blocked)
+
+    # Banks ----------------------------------------------------------------------------------
+    def _bank(self, m: Module, bank: int) -> Memory:
+        attrs = {"ram_style": "ultra"} if self.arch.part.urams else {}
+        memory = Memory(
+            shape=unsigned(8 * self.arch.depth), depth=self.arch.bank_words, init=[], attrs=attrs
+        )
+        m.submodules[f"bank{bank}"] = memory
+        return memory
+
+    def _write(
+        self, m: Module, bank: int, clients: list[wiring.PureInterface], memory: Memory
+    ) -> None:
+        port = memory.write_port(granularity=8 * self.arch.lanes)
+        # The lowest priority is the default, so that one comparison less is in the data's way.
+        *others, last = clients
+        # Half of a wide write may not slip in before the other.
+        takes = [client.valid & client.ready & self._wants(client, bank) for client in clients]
+        half = "hi" if bank % 2 else "lo"
+
+        def data(client: wiring.PureInterface) -> Value:
+            return Mux(client.wide, getattr(client, half), client.lo)
+
+        m.d.comb += [
+            port.addr.eq(last.addr), port.data.eq(data(last)),
+            port.en.eq(last.mask & takes[-1].replicate(len(port.en))),
+        ]
+        for client, take in zip(reversed(others), reversed(takes[:-1]), strict=True):
+            with m.If(take):
+                m.d.comb += [
+                    port.addr.eq(client.addr), port.data.eq(data(client)),
+                    port.en.eq(client.mask),
+                ]
+
+    def _read(
+        self, m: Module, bank: int, clients: list[wiring.PureInterface], memory: Memory
+    ) -> Signal:
+        port = memory.read_port()
+        *others, last = clients
+        takes = [client.valid & self._wants(client, bank) for client in clients]
+        m.d.comb += [port.addr.eq(last.addr), port.en.eq(Cat(*takes).any())]
+        for client, take in zip(reversed(others), reversed(takes[:-1]), strict=True):
+            with m.If(take):
+                m.d.comb += port.addr.eq(client.addr)
+        # Output register of the RAM block.
+        word = Signal(8 * self.arch.depth, name=f"word{bank}", reset_less=True)
+        m.d.sync += word.eq(port.data)
+        return word
+
+    def _answer(
+        self, m: Module, name: str, client: wiring.PureInterface, words: list[Signal]
+    ) -> None:
+        pairs = self.arch.banks // 2
+        pair_bits = interfaces.index_bits(pairs)
+        chosen: Value = Cat(
+            self._pair(client)[:pair_bits], client.addr[self._offset_bits] & ~client.wide
+        )
+        for stage in range(interfaces.READ_LATENCY):
+            later = Signal(pair_bits + 1, name=f"{name}_bank_{stage + 1}", reset_less=True)
+            m.d.sync += later.eq(chosen)
+            chosen = later
+        with m.Switch(chosen[:pair_bits]):
+            for pair in range(pairs):
+                with m.Case(pair):
+                    low, high = words[2 * pair], words[2 * pair + 1]
+                    m.d.comb += [
+                        client.lo.eq(Mux(chosen[pair_bits], high, low)), client.hi.eq(high)
+                    ]

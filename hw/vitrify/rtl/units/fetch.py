@@ -1,0 +1,341 @@
+"""Row fetch: streams rows of the token memory past each stationary tile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth.hdl import Value
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from vitrify.arch.config import ArchConfig
+from vitrify.arch.isa import Transform
+from vitrify.rtl import interfaces
+from vitrify.rtl.memory.index_memory import ENTRY_BITS, index_read
+
+#: Events of a cycle without a row, in the order in which the blame is given.
+STALLS = ("tile", "dependency", "drain", "bank", "empty")
+
+_SEQ = interfaces.SEQ_BITS
+_FIELDS = dict(interfaces.FETCH_COMMAND)
+_K_BITS = _FIELDS["k_tiles"].shape.width
+_C_BITS = _FIELDS["c_tiles"].shape.width
+_POSITION_BITS = interfaces.ROW_BITS + _K_BITS
+#: Instructions in flight: one whose rows are generated, one whose rows are issued.
+_SLOTS = 2
+#: Cycles from an issued row to the end of its gain read, and one to spare.
+_PROGRESS_DELAY = 3
+
+#: A row on its way from the loops to its request.
+_ROW = data.StructLayout({
+    "slot": 1,
+    "row": interfaces.ROW_BITS,
+    "k": _K_BITS,
+    "first": 1, "last": 1, "final": 1, "swap": 1, "sum": 1,
+    "needs_row": 1,                 # k >= dep_k
+    "position": _POSITION_BITS,     # k * rows + row
+    "tile": _SEQ,                   # global c tile
+    "end": 1,                       # last row of the instruction
+})
+
+_SLOT = data.StructLayout({
+    **{name: field.shape for name, field in _FIELDS.items()},
+    "dep_seq": _SEQ, "load": _SEQ, "sum_bank": 1, "wide": 1,
+})
+
+
+class Fetch(wiring.Component):
+    """Address generation, waiting and tagging: one row a cycle.
+
+    For c tile, for k tile, for row.  Nothing that has been issued is ever stalled.  The next
+    instruction is prefetched: with nothing to wait for there is no bubble between passes, tiles
+    and instructions (passes of fewer than ``MIN_PASS`` rows are stretched to that).
+
+    Everything a row waits for stays true once it is, so that the request is a register: a row
+    whose conditions hold in one cycle is requested in the next.
+
+    Members
+    -------
+    command : :py:`In(stream.Signature(FETCH_COMMAND))`
+    read : :py:`Out(read_client(arch))`
+    index : :py:`Out(index_read(arch))`
+    stat_addr : :py:`Out(unsigned)`
+        Statistics entry; ``stat`` answers one cycle later.
+    gain_write : :py:`In(pipe(gain_write(arch)))`
+    o : :py:`Out(pipe(transform_input(arch)))`
+        ``READ_LATENCY`` cycles after the granted request.
+    tile_ready : :py:`In(1)`
+        A stationary tile is loaded, or will be before a row issued now reaches it.
+    tile_take : :py:`Out(1)`
+        The first row of a pass was issued in the previous cycle.
+    epilogue, mover : :py:`In(EPILOGUE_PROGRESS)`, :py:`In(MOVER_PROGRESS)`
+    drain_read : :py:`In(DRAIN_PROGRESS)`
+        Rows that the epilogue has read.
+    progress : :py:`Out(FETCH_PROGRESS)`
+        Instructions before ``seq`` read nothing any more, gains included.
+    row : :py:`Out(1)`
+        Event: a row was issued.
+    stall : :py:`Out(StructLayout)`
+        Events, one for each of :data:`STALLS`.  Exactly one of them and ``row`` is set in every
+        cycle.  Waiting for the end of a stretched pass counts as ``tile``.
+    """
+
+    def __init__(self, arch: ArchConfig) -> None:
+        self.arch = arch
+        super().__init__({
+            "command": In(stream.Signature(interfaces.FETCH_COMMAND)),
+            "read": Out(interfaces.read_client(arch)),
+            "index": Out(index_read(arch)),
+            "stat_addr": Out(interfaces.index_bits(arch.stat_rows)),
+            "stat": In(interfaces.STAT),
+            "gain_write": In(interfaces.pipe(interfaces.gain_write(arch))),
+            "o": Out(interfaces.pipe(interfaces.transform_input(arch))),
+            "tile_ready": In(1),
+            "tile_take": Out(1),
+            "epilogue": In(interfaces.EPILOGUE_PROGRESS),
+            "mover": In(interfaces.MOVER_PROGRESS),
+            "drain_read": In(interfaces.DRAIN_PROGRESS),
+            "progress": Out(interfaces.FETCH_PROGRESS),
+            "row": Out(1),
+            "stall": Out(data.StructLayout(dict.fromkeys(STALLS, 1))),
+        })
+        self._slots = Signal(data.ArrayLayout(_SLOT, _SLOTS), reset_less=True)
+        #: Slots whose rows are still to be generated, and to be issued.
+        self._fresh = Signal(_SLOTS)
+        self._full = Signal(_SLOTS)
+        #: The row pipeline moves.
+        self._advance = Signal()
+
+    def elaborate(self, _platform: Any) -> Module:
+        m = Module()
+        self._accept(m)
+        row, valid = self._generate(m)
+        row, valid = self._stage(m, row, valid, "index")
+        command = self._slots[row.slot]
+        row_id = self._register(m, Mux(command.src_list, self.index.data, row.row), ENTRY_BITS)
+        word = self._register(m, command.src_addr + row.k, interfaces.ADDR_BITS)
+        stride = self._register(m, command.src_stride, len(command.src_stride))
+        row, valid = self._stage(m, row, valid, "factors")
+        product = self._register(m, row_id * stride, interfaces.ADDR_BITS)
+        word = self._register(m, word, interfaces.ADDR_BITS)
+        stat = self._register(m, self._slots[row.slot].stat_src + row_id, len(self.stat_addr))
+        row, valid = self._stage(m, row, valid, "product")
+        addr = self._register(m, product + word, interfaces.ADDR_BITS)
+        stat = self._register(m, stat, len(stat))
+        coming, coming_valid = row, valid
+        row, valid = self._stage(m, row, valid, "request")
+        m.d.comb += [
+            self.read.addr.eq(addr), self.read.wide.eq(self._slots[row.slot].wide),
+        ]
+        issue = self._issue(m, coming, coming_valid, row, valid)
+        self._deliver(m, issue, row, stat)
+        return m
+
+    # Commands -----------------------------------------------------------------------------------
+    def _accept(self, m: Module) -> None:
+        put, sum_bank = Signal(), Signal()
+        command = self.command.payload
+        m.d.comb += self.command.ready.eq(~self._full.bit_select(put, 1))
+        with m.If(self.command.valid & self.command.ready):
+            slot = self._slots[put]
+            is_norm, is_scale, is_exp2 = (
+                command.transform == t for t in (Transform.NORM, Transform.SCALE, Transform.EXP2)
+            )
+            m.d.sync += [
+                *(slot[name].eq(command[name]) for name in _FIELDS),
+                slot.dep_seq.eq(command.seq - command.dep_distance),
+                slot.load.eq(command.load_seq - command.load_distance),
+                slot.sum_bank.eq(sum_bank),
+                slot.wide.eq(is_norm | is_scale),
+                sum_bank.eq(sum_bank ^ is_exp2),
+                self._fresh.bit_select(put, 1).eq(1),
+                self._full.bit_select(put, 1).eq(1),
+                put.eq(~put),
+            ]
+
+    # Loops ----------------------------------------------------------------------------------------
+    def _generate(self, m: Module) -> tuple[data.View, Value]:
+        slot = Signal()
+        command = self._slots[slot]
+        row, k, c = Signal(interfaces.ROW_BITS), Signal(_K_BITS), Signal(_C_BITS)
+        position, tile = Signal(_POSITION_BITS), Signal(_SEQ)
+        row_end, k_end, c_end = Signal(), Signal(), Signal()
+        valid = self._fresh.bit_select(slot, 1)
+        made = Signal(_ROW)
+        m.d.comb += [
+            row_end.eq(row + 1 == command.rows),
+            k_end.eq(k + 1 == command.k_tiles),
+            c_end.eq(c + 1 == command.c_tiles),
+            self.index.addr.eq(command.src_list_base + row),
+            self.index.en.eq(self._advance),
+            made.slot.eq(slot), made.row.eq(row), made.k.eq(k),
+            made.first.eq(k == 0), made.last.eq(k_end), made.final.eq(row_end),
+            made.swap.eq(row == 0),
+            made.sum.eq((command.transform == Transform.EXP2) & (c == 0)),
+            made.needs_row.eq(k >= command.dep_k),
+            made.position.eq(position), made.tile.eq(tile),
+            made.end.eq(row_end & k_end & c_end),
+        ]
+        with m.If(self._advance & valid):
+            m.d.sync += [row.eq(row + 1), position.eq(position + 1)]
+            with m.If(row_end):
+                m.d.sync += [row.eq(0), k.eq(k + 1)]
+                with m.If(k_end):
+                    m.d.sync += [k.eq(0), position.eq(0), c.eq(c + 1), tile.eq(tile + 1)]
+                    with m.If(c_end):
+                        m.d.sync += [
+                            c.eq(0), slot.eq(~slot), self._fresh.bit_select(slot, 1).eq(0)
+                        ]
+        return made, valid
+
+    def _stage(
+        self, m: Module, row: data.View, valid: Value, name: str
+    ) -> tuple[data.View, Value]:
+        later = Signal(_ROW, name=f"{name}_row", reset_less=True)
+        later_valid = Signal(name=f"{name}_valid")
+        with m.If(self._advance):
+            m.d.sync += [later.eq(row), later_valid.eq(valid)]
+        return later, later_valid
+
+    def _register(self, m: Module, value: Value, bits: int) -> Signal:
+        later = Signal(bits, name="stage", reset_less=True)
+        with m.If(self._advance):
+            m.d.sync += later.eq(value)
+        return later
+
+    # Waiting --------------------------------------------------------------------------------------
+    def _flags(self, m: Module) -> data.View:
+        """What can be said of a whole instruction, a cycle late (which only errs on the safe side).
+
+        A slot's flags are right when its first row arrives, three cycles behind its command.
+        """
+        flags = Signal(data.ArrayLayout(data.StructLayout(
+            {"dep_done": 1, "dep_now": 1, "load_done": 1, "load_now": 1}
+        ), _SLOTS))
+        for i in range(_SLOTS):
+            slot = self._slots[i]
+            passed = (self.epilogue.seq - slot.dep_seq)[:_SEQ].as_signed()
+            loaded = (self.mover.seq - slot.load)[:_SEQ].as_signed()
+            m.d.sync += [
+                flags[i].dep_done.eq((slot.dep_distance == 0) | (passed > 0)),
+                flags[i].dep_now.eq((passed == 0) & self.epilogue.last_tile),
+                flags[i].load_done.eq((slot.load_distance == 0) | (loaded > 0)),
+                flags[i].load_now.eq((loaded == 0) & slot.load_stream),
+            ]
+        return flags
+
+    def _blocked(self, row: data.View, flags: data.View, pass_ok: Value) -> Value:
+        """Reasons to wait, in the order of :data:`STALLS`."""
+        flag, slot = flags[row.slot], self._slots[row.slot]
+        # A list may ask for any row, so it waits for all of them.
+        row_written = ~slot.src_list & (self.epilogue.row > row.row)
+        produced = flag.dep_done | (flag.dep_now & (~row.needs_row | row_written))
+        loaded = flag.load_done | (flag.load_now & (self.mover.words > row.position))
+        behind = (row.tile - self.drain_read.tile)[:_SEQ]
+        drained = (
+            ~row.last | behind[-1] | (behind == 0)
+            | ((behind == 1) & (self.drain_read.row > row.row))
+        )
+        return Cat(row.swap & ~(self.tile_ready & pass_ok), ~(produced & loaded), ~drained)
+
+    def _issue(
+        self, m: Module, coming: data.View, coming_valid: Value, row: data.View, valid: Value
+    ) -> Value:
+        """Evaluate the conditions of the row that is in the request stage in the next cycle."""
+        issue, starts, go = Signal(), Signal(), Signal()
+        pass_timer = Signal(range(interfaces.MIN_PASS))
+        flags = self._flags(m)
+        pass_ok = (pass_timer == 0) & ~starts
+        blocked, blocked_next, next_valid = Signal(3), Signal(3), Signal()
+        m.d.comb += [
+            blocked_next.eq(Mux(
+                self._advance,
+                self._blocked(coming, flags, pass_ok), self._blocked(row, flags, pass_ok),
+            )),
+            next_valid.eq(Mux(self._advance, coming_valid, valid)),
+            self.read.valid.eq(go),
+            issue.eq(go & self.read.ready),
+            starts.eq(issue & row.swap),
+            self._advance.eq(~valid | issue),
+        ]
+        m.d.sync += [
+            go.eq(next_valid & ~blocked_next.any()),
+            blocked.eq(blocked_next),
+            self.tile_take.eq(starts),
+            pass_timer.eq(Mux(
+                starts, interfaces.MIN_PASS - 2, pass_timer - (pass_timer != 0)
+            )),
+            self.row.eq(issue),
+            self.stall.empty.eq(~valid),
+            self.stall.bank.eq(go & ~self.read.ready),
+        ]
+        earlier = ~valid
+        for bit, name in zip(blocked, STALLS, strict=False):
+            m.d.sync += self.stall[name].eq(bit & ~earlier)
+            earlier |= bit
+        with m.If(issue & row.end):
+            m.d.sync += self._full.bit_select(row.slot, 1).eq(0)
+        self._report(m, issue & row.end)
+        return issue
+
+    def _report(self, m: Module, finished: Value) -> None:
+        for stage in range(_PROGRESS_DELAY):
+            later = Signal(name=f"finished_{stage}")
+            m.d.sync += later.eq(finished)
+            finished = later
+        with m.If(finished):
+            m.d.sync += self.progress.seq.eq(self.progress.seq + 1)
+
+    # What goes with the data ----------------------------------------------------------------------
+    def _deliver(self, m: Module, issue: Value, row: data.View, stat: Value) -> None:
+        arch = self.arch
+        assert interfaces.READ_LATENCY == 2, "the gain and statistics reads take two cycles"
+        m.submodules.gains = gains = Memory(
+            shape=unsigned(8 * arch.depth), depth=2 * arch.max_dim_words, init=[]
+        )
+        write, read = gains.write_port(), gains.read_port()
+        command = self._slots[row.slot]
+        word_bits = len(self.gain_write.p.word)
+        gain_addr = Signal.like(read.addr, reset_less=True)
+        m.d.comb += [
+            write.en.eq(self.gain_write.valid),
+            write.addr.eq(Cat(self.gain_write.p.word, self.gain_write.p.slot)),
+            write.data.eq(self.gain_write.p.data),
+            read.addr.eq(gain_addr),
+        ]
+        m.d.sync += [
+            gain_addr.eq(Cat(row.k[:word_bits], command.gain_slot)), self.stat_addr.eq(stat)
+        ]
+
+        layout = data.StructLayout({
+            "mode": 2, "lanes": self.o.p.lanes.shape().width, "shift": 5,
+            "mantissa": interfaces.STAT["mantissa"].width, "tag": interfaces.tag_layout(arch),
+        })
+        requested = Signal(layout, reset_less=True)
+        arrived = Signal(layout, reset_less=True)
+        requested_valid = Signal()
+        m.d.sync += [
+            requested_valid.eq(issue), self.o.valid.eq(requested_valid),
+            requested.mode.eq(command.transform),
+            requested.lanes.eq(Mux(row.last, command.k_last, arch.depth)),
+            requested.shift.eq(command.norm_shift),
+            requested.mantissa.eq(command.norm_mantissa),
+            requested.tag.row.eq(row.row),
+            *(requested.tag[name].eq(row[name])
+              for name in ("first", "last", "final", "swap", "sum")),
+            requested.tag.sum_bank.eq(command.sum_bank),
+            arrived.eq(requested),
+        ]
+        out = self.o.p
+        m.d.comb += [
+            out.lo.eq(self.read.lo), out.hi.eq(self.read.hi), out.gain.eq(read.data),
+            out.mode.eq(arrived.mode), out.lanes.eq(arrived.lanes), out.tag.eq(arrived.tag),
+            out.stat.eq(self.stat),
+        ]
+        with m.If(arrived.mode == Transform.SCALE):
+            m.d.comb += [
+                out.stat.mean.eq(0), out.stat.shift.eq(arrived.shift),
+                out.stat.mantissa.eq(arrived.mantissa),
+            ]

@@ -1,0 +1,326 @@
+"""Loader: fills the stationary tile, parameters, activation tables and gains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from vitrify.arch.config import ArchConfig
+from vitrify.arch.isa import Stationary
+from vitrify.rtl import interfaces
+
+from .tile_writer import TileWriter, tile_words
+
+_SEQ = interfaces.SEQ_BITS
+_FIELDS = dict(interfaces.LOADER_COMMAND)
+
+
+class _Phase(enum.Enum, shape=2):
+    GAIN = 0
+    TABLE = 1
+    PARAMS = 2
+    TILE = 3
+
+
+class Loader(wiring.Component):
+    """Everything that stands still while rows stream past it.
+
+    Takes the weight stream in its order (gains, table, and for every c tile parameters and
+    tiles), or reads tiles from the token memory; one word a cycle, running ahead by a tile
+    (:class:`~vitrify.rtl.units.tile_writer.TileWriter`) as far as the docs' table of waits allows.
+
+    Parameters
+    ----------
+    arch : ArchConfig
+    swap_latency : int
+        See :class:`~vitrify.rtl.units.tile_writer.TileWriter`.
+
+    Members
+    -------
+    command : :py:`In(stream.Signature(LOADER_COMMAND))`
+    weights : :py:`In(stream.Signature(8*K))`
+        The weight streams of all MATMULs.
+    read : :py:`Out(read_client(arch))`
+    tile_write, param_write, table_write, gain_write : :py:`Out(pipe(…))`
+    tile_ready, tile_take : :py:`Out(1)`, :py:`In(1)`
+        As in :class:`~vitrify.rtl.units.fetch.Fetch`.
+    epilogue : :py:`In(EPILOGUE_PROGRESS)`
+    fetch : :py:`In(FETCH_PROGRESS)`
+    busy, starved : :py:`Out(1)`
+        Events: a word went to its place; the weight stream had no word.
+    """
+
+    def __init__(self, arch: ArchConfig, *, swap_latency: int) -> None:
+        self.arch = arch
+        self.swap_latency = swap_latency
+        super().__init__({
+            "command": In(stream.Signature(interfaces.LOADER_COMMAND)),
+            "weights": In(stream.Signature(unsigned(8 * arch.depth))),
+            "read": Out(interfaces.read_client(arch)),
+            "tile_write": Out(interfaces.pipe(interfaces.tile_write(arch))),
+            "param_write": Out(interfaces.pipe(interfaces.param_write(arch))),
+            "table_write": Out(interfaces.pipe(interfaces.table_write(arch))),
+            "gain_write": Out(interfaces.pipe(interfaces.gain_write(arch))),
+            "tile_ready": Out(1),
+            "tile_take": In(1),
+            "epilogue": In(interfaces.EPILOGUE_PROGRESS),
+            "fetch": In(interfaces.FETCH_PROGRESS),
+            "busy": Out(1),
+            "starved": Out(1),
+        })
+
+    def elaborate(self, _platform: Any) -> Module:
+        m = Module()
+        self._writer = TileWriter(self.arch, swap_latency=self.swap_latency)
+        m.submodules.writer = self._writer
+        wiring.connect(m, self._writer.tile_write, wiring.flipped(self.tile_write))
+        m.d.comb += [
+            self.tile_ready.eq(self._writer.tile_ready),
+            self._writer.tile_take.eq(self.tile_take),
+        ]
+        self._registers()
+        self._loops(m)
+        self._waits(m)
+        self._step(m)
+        self._sequence(m)
+        self._reads(m)
+        self._outputs(m)
+        return m
+
+    def _registers(self) -> None:
+        arch = self.arch
+        #: The MATMUL being loaded, with the number before its own and that of its producer.
+        self._active = Signal()
+        self._op = Signal(data.StructLayout({
+            **{name: field.shape for name, field in _FIELDS.items()},
+            "previous": _SEQ, "producer": _SEQ,
+        }))
+        self._phase = Signal(_Phase)
+        self._tile = Signal(_SEQ)                                # global c tile
+        self._k = Signal(_FIELDS["k_tiles"].shape)
+        self._c = Signal(_FIELDS["c_tiles"].shape)
+        # Word of the phase, and word within it: lane group or column group.
+        outer = max(tile_words(arch), arch.max_dim_words, arch.table_words, arch.groups)
+        self._outer = Signal(range(outer + 1))
+        self._inner = Signal(range(max(2, arch.param_words, arch.width // arch.depth)))
+        # The word taken in this cycle, and what it is the last of.
+        self._go = Signal()
+        self._word_end, self._k_end, self._c_end = Signal(), Signal(), Signal()
+        # The stream may not overtake tile words that come from the token memory.
+        self._reading = Signal()
+
+    def _loops(self, m: Module) -> None:
+        """Counters: ``outer`` and ``inner`` words of a phase, k tiles, c tiles."""
+        op, arch = self._op, self.arch
+        weights, columns = (op.stationary == s for s in (Stationary.WEIGHTS, Stationary.COLUMNS))
+        self._weights, self._columns = Signal(), Signal()
+        outer_count, inner_last = Signal(len(self._outer)), Signal(len(self._inner))
+        groups = max(1, arch.width // arch.depth)
+        m.d.comb += [
+            self._weights.eq(weights), self._columns.eq(columns),
+            self._k_end.eq(self._k + 1 == op.k_tiles),
+            self._c_end.eq(self._c + 1 == op.c_tiles),
+        ]
+        with m.Switch(self._phase):
+            with m.Case(_Phase.GAIN):
+                m.d.comb += outer_count.eq(op.k_tiles)
+            with m.Case(_Phase.TABLE):
+                m.d.comb += outer_count.eq(arch.table_words)
+            with m.Case(_Phase.PARAMS):
+                m.d.comb += [outer_count.eq(arch.groups), inner_last.eq(arch.param_words - 1)]
+            with m.Case(_Phase.TILE):
+                with m.If(columns):
+                    m.d.comb += [
+                        outer_count.eq(Mux(self._k_end, op.k_last, arch.depth)),
+                        inner_last.eq(groups - 1),
+                    ]
+                with m.Else():
+                    # The stream has all columns; of the token memory only those that exist.
+                    m.d.comb += outer_count.eq(
+                        Mux(~weights & self._c_end, op.c_last, arch.width)
+                    )
+        inner_end = self._inner == inner_last
+        m.d.comb += self._word_end.eq(inner_end & (self._outer + 1 == outer_count))
+        with m.If(self._go):
+            m.d.sync += self._inner.eq(self._inner + 1)
+            with m.If(inner_end):
+                m.d.sync += [self._inner.eq(0), self._outer.eq(self._outer + 1)]
+            with m.If(self._word_end):
+                m.d.sync += self._outer.eq(0)
+        # Announce a tile with its first word.
+        info = self._writer.info
+        self._first = Signal()
+        m.d.comb += [
+            self._first.eq((self._outer == 0) & (self._inner == 0)),
+            info.payload.words.eq(
+                Mux(columns, outer_count << (groups.bit_length() - 1), outer_count)
+            ),
+            info.payload.columns.eq(columns),
+            info.payload.part.eq(self._c),
+            info.valid.eq(self._go & self._first & (self._phase == _Phase.TILE)),
+        ]
+
+    def _waits(self, m: Module) -> None:
+        op = self._op
+        unfinished = (self.epilogue.seq - op.previous)[_SEQ - 1]   # MATMUL seq - 2
+        fetching = (self.fetch.seq - op.previous)[_SEQ - 1]        # before MATMUL seq - 1
+        produced = (self.epilogue.seq - op.producer)[:_SEQ].as_signed() > 0
+        ahead = (self._tile - self.epilogue.tiles_done)[:_SEQ]
+        self._clear = Signal()
+        with m.Switch(self._phase):
+            with m.Case(_Phase.GAIN):
+                m.d.comb += self._clear.eq(~fetching)
+            with m.Case(_Phase.TABLE):
+                m.d.comb += self._clear.eq(~unfinished)
+            with m.Case(_Phase.PARAMS):
+                m.d.comb += self._clear.eq(ahead < interfaces.PARAM_SLOTS)
+            with m.Case(_Phase.TILE):
+                m.d.comb += self._clear.eq(
+                    Mux(self._weights, ~self._reading, (op.st_distance == 0) | produced)
+                    & (self._writer.info.ready | ~self._first)
+                )
+
+    def _step(self, m: Module) -> None:
+        """Take a word of the stream, or ask the token memory for one."""
+        to_tile = self._phase == _Phase.TILE
+        self._from_stream, self._ask = Signal(), Signal()
+        # Places of the buffer that are neither full nor promised to a read.
+        self._room = Signal(range(tile_words(self.arch) + 1), init=tile_words(self.arch))
+        may_ask, wants_stream = Signal(), Signal()
+        m.d.comb += [
+            wants_stream.eq(
+                self._active & self._clear
+                & (~to_tile | (self._weights & (self._room != 0)))
+            ),
+            may_ask.eq(
+                self._active & self._clear & to_tile & ~self._weights & (self._room != 0)
+                & (~self.read.valid | self.read.ready)
+            ),
+            self.weights.ready.eq(wants_stream),
+            self._from_stream.eq(wants_stream & self.weights.valid),
+            self._ask.eq(may_ask),
+            self._go.eq(self._from_stream | self._ask),
+        ]
+        uses = self._go & to_tile
+        m.d.sync += [
+            self._room.eq(self._room + self._writer.busy - uses),
+            self.starved.eq(wants_stream & ~self.weights.valid),
+        ]
+
+    def _sequence(self, m: Module) -> None:
+        op = self._op
+        command = self.command.payload
+        finished = Signal()
+        after_table = Mux(self._weights, _Phase.PARAMS, _Phase.TILE)
+        with m.If(self._go & self._word_end), m.Switch(self._phase):
+            with m.Case(_Phase.GAIN):
+                m.d.sync += self._phase.eq(Mux(op.load_table, _Phase.TABLE, after_table))
+            with m.Case(_Phase.TABLE):
+                m.d.sync += self._phase.eq(after_table)
+            with m.Case(_Phase.PARAMS):
+                m.d.sync += self._phase.eq(_Phase.TILE)
+            with m.Case(_Phase.TILE):
+                m.d.sync += self._k.eq(self._k + 1)
+                with m.If(self._k_end):
+                    m.d.sync += [
+                        self._k.eq(0), self._c.eq(self._c + 1),
+                        self._tile.eq(self._tile + 1), self._phase.eq(after_table),
+                    ]
+                    m.d.comb += finished.eq(self._c_end)
+        m.d.comb += self.command.ready.eq(~self._active | finished)
+        with m.If(self.command.ready):
+            m.d.sync += self._active.eq(self.command.valid)
+            m.d.sync += [
+                *(op[name].eq(command[name]) for name in _FIELDS),
+                op.previous.eq(command.seq - 1),
+                op.producer.eq(command.seq - command.st_distance),
+                self._c.eq(0),
+            ]
+            with m.If(command.load_gain):
+                m.d.sync += self._phase.eq(_Phase.GAIN)
+            with m.Elif(command.load_table):
+                m.d.sync += self._phase.eq(_Phase.TABLE)
+            with m.Elif(command.stationary == Stationary.WEIGHTS):
+                m.d.sync += self._phase.eq(_Phase.PARAMS)
+            with m.Else():
+                m.d.sync += self._phase.eq(_Phase.TILE)
+
+    # Token memory -------------------------------------------------------------------------------
+    def _reads(self, m: Module) -> None:
+        """Addresses by addition only.
+
+        ``token`` is the word address of the token row; ``offset`` the word within it: the k tile
+        (ROWS), or the c tile's first word and the column group (COLUMNS).
+        """
+        arch, op = self.arch, self._op
+        token, base = Signal(interfaces.ADDR_BITS), Signal(interfaces.ADDR_BITS)
+        column_word = Signal(_FIELDS["c_tiles"].shape.width + arch.width.bit_length())
+        # COLUMNS: C*c / K, in words.
+        if arch.width >= arch.depth:
+            groups = arch.width // arch.depth
+            m.d.comb += column_word.eq(self._c << (groups.bit_length() - 1))
+        else:
+            parts = arch.depth // arch.width
+            m.d.comb += column_word.eq(self._c >> (parts.bit_length() - 1))
+        following = Signal(interfaces.ADDR_BITS)
+        row_end = Signal()
+        m.d.comb += [
+            following.eq(token + op.st_stride),
+            row_end.eq(Mux(self._columns, self._inner == max(1, arch.width // arch.depth) - 1, 1)),
+        ]
+        with m.If(self._ask):
+            m.d.sync += self.read.addr.eq(
+                token + Mux(self._columns, column_word + self._inner, self._k)
+            )
+            with m.If(row_end):
+                m.d.sync += token.eq(following)
+            with m.If(self._word_end):
+                # ROWS: the same columns again for the next k tile.  COLUMNS: the depth goes on in
+                # the next k tile, and begins again for the next c tile.
+                with m.If(self._columns == self._k_end):
+                    m.d.sync += token.eq(base)
+                with m.Elif(~self._columns):
+                    m.d.sync += base.eq(following)
+        with m.If(self.command.ready):
+            m.d.sync += [
+                token.eq(self.command.payload.st_addr), base.eq(self.command.payload.st_addr)
+            ]
+
+        with m.If(self._ask):
+            m.d.sync += self.read.valid.eq(1)
+        with m.Elif(self.read.ready):
+            m.d.sync += self.read.valid.eq(0)
+        on_way = Signal(interfaces.READ_LATENCY)
+        m.d.sync += on_way.eq(Cat(self.read.valid & self.read.ready, on_way))
+        arrived = on_way[-1]
+        word = self._writer.word
+        m.d.comb += [
+            self._reading.eq(self.read.valid | on_way.any()),
+            word.valid.eq(arrived | (self._from_stream & (self._phase == _Phase.TILE))),
+            word.payload.eq(Mux(arrived, self.read.lo, self.weights.payload)),
+        ]
+
+    # Parameters, tables, gains ------------------------------------------------------------------
+    def _outputs(self, m: Module) -> None:
+        arch, op = self.arch, self._op
+        word = Signal(8 * arch.depth, reset_less=True)
+        m.d.sync += word.eq(self.weights.payload)
+        pipes = {
+            _Phase.GAIN: self.gain_write,
+            _Phase.TABLE: self.table_write,
+            _Phase.PARAMS: self.param_write,
+        }
+        for phase, pipe in pipes.items():
+            m.d.sync += pipe.valid.eq(self._from_stream & (self._phase == phase))
+            m.d.comb += pipe.p.data.eq(word)
+        m.d.sync += [
+            self.gain_write.p.slot.eq(op.gain_slot), self.gain_write.p.word.eq(self._outer),
+            self.table_write.p.slot.eq(op.table_slot), self.table_write.p.word.eq(self._outer),
+            self.param_write.p.slot.eq(self._tile), self.param_write.p.group.eq(self._outer),
+            self.param_write.p.word.eq(self._inner),
+        ]
+        written = Cat(pipe.valid for pipe in pipes.values()).any() | self._writer.busy
+        m.d.comb += self.busy.eq(written)
