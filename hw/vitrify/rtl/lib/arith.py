@@ -1,0 +1,152 @@
+"""The two rounding rules on Amaranth values, and a pipelined multiplier in two styles.
+
+:func:`round_shift`, :func:`saturate` and :func:`saturate_sym8` are combinational and compute
+exactly what :mod:`vitrify.golden.numerics` does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Cat, Const, Module, Mux, Shape, Signal, Value, signed, unsigned
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import ceil_log2
+
+
+def round_shift(x: Value, shift: int | Value) -> Value:
+    """``x / 2**shift`` rounded half up: one shifter and one incrementer.
+
+    Parameters
+    ----------
+    x : signed or unsigned
+    shift : a constant (wires only) or an unsigned value (a barrel shifter)
+
+    Returns
+    -------
+    Signed (unsigned if ``x`` is), one bit wider than what the shift leaves, so that rounding up
+    never wraps.
+    """
+    x = _value(x)
+    if isinstance(shift, int):
+        return _right(x, shift) + _right(x, shift - 1)[0] if shift else x
+    # With a zero below the point, the rounding bit ends up at the bottom (zero for shift 0).
+    shifted = _like(x, Cat(0, x)) >> shift
+    return _like(x, shifted[1:]) + shifted[0]
+
+
+def _value(x: Value) -> Any:
+    return Value.cast(x)  # Any: type checkers cannot follow Amaranth's operators
+
+
+def _right(x: Any, shift: int) -> Any:
+    """``x >> shift`` as wires, no wider than needed (at least one bit)."""
+    if shift < len(x):
+        return _like(x, x[shift:])
+    return _like(x, x[-1:]) if x.shape().signed else Const(0, 1)
+
+
+def _like(x: Any, bits: Any) -> Any:
+    return bits.as_signed() if x.shape().signed else bits
+
+
+def saturate(x: Value, bits: int) -> Value:
+    """Clip a value to a signed ``bits``-bit integer."""
+    x = _as_signed(x)
+    if len(x) <= bits:
+        return x
+    sign, top = x[-1], x[bits - 1:]
+    fits = top.all() | ~top.any()
+    limit = _value(Cat((~sign).replicate(bits - 1), sign))
+    return Mux(fits, x[:bits], limit).as_signed()
+
+
+def saturate_sym8(x: Value) -> Value:
+    """Clip a value to -127 … 127, 8 bits signed."""
+    x = _as_signed(x)
+    if len(x) < 8:
+        return x
+    sign, top, low = x[-1], x[7:], x[:7]
+    fits = (top.all() & low.any()) | ~top.any()
+    # 0x7f, or 0x81 for negative values
+    limit = _value(Cat(1, (~sign).replicate(6), sign))
+    return Mux(fits, x[:8], limit).as_signed()
+
+
+def _as_signed(x: Value) -> Any:
+    x = _value(x)
+    return x if x.shape().signed else _value(Cat(x, 0)).as_signed()
+
+
+class Multiplier(wiring.Component):
+    """``p = a * b``, :attr:`latency` cycles later, one product a cycle.
+
+    With ``fabric`` it is a tree of shifted additions, one level a cycle, that no synthesiser
+    turns into a DSP block; otherwise registers in front of, inside and behind one ``*``, which
+    DSP blocks swallow.  The latency is the same for both, so the style changes nothing else.
+
+    Parameters
+    ----------
+    a : shape of the first factor
+    b : shape of the second factor, unsigned (one row of the tree for each of its bits)
+    fabric : build from LUTs
+
+    Members
+    -------
+    a, b : In
+    p : Out, wide enough for every product
+    """
+
+    a: Signal
+    b: Signal
+    p: Signal
+
+    def __init__(self, a: Shape, b: Shape, *, fabric: bool):
+        a, b = Shape.cast(a), Shape.cast(b)
+        if b.signed:
+            raise TypeError(f"the second factor must be unsigned, not {b!r}")
+        self.fabric = fabric
+        product = signed(a.width + b.width) if a.signed else unsigned(a.width + b.width)
+        super().__init__({"a": In(a), "b": In(b), "p": Out(product)})
+
+    @property
+    def latency(self) -> int:
+        """Cycles from the factors to their product."""
+        return self.latency_of(len(self.b))
+
+    @staticmethod
+    def latency_of(bits: int) -> int:
+        """Latency for a second factor of ``bits`` bits."""
+        return max(3, ceil_log2(bits))
+
+    def elaborate(self, _platform: object) -> Module:
+        """One of the two styles."""
+        m = Module()
+        value, depth = self._tree(m) if self.fabric else self._block(m)
+        for _ in range(depth, self.latency):
+            value = _register(m, value)
+        m.d.comb += self.p.eq(value)
+        return m
+
+    def _block(self, m: Module) -> tuple[Any, int]:
+        a, b = _register(m, self.a), _register(m, self.b)
+        return _register(m, a * b), 2
+
+    def _tree(self, m: Module) -> tuple[Any, int]:
+        # Level by level; entry i of a level stands for 2**(i * step).
+        rows: list[Any] = [Mux(bit, self.a, 0) for bit in self.b]
+        step, depth = 1, 0
+        while len(rows) > 1:
+            pairs = [rows[i:i + 2] for i in range(0, len(rows), 2)]
+            rows = [
+                _register(m, pair[0] + pair[1].shift_left(step) if len(pair) == 2 else pair[0])
+                for pair in pairs
+            ]
+            step, depth = 2 * step, depth + 1
+        return rows[0], depth
+
+
+def _register(m: Module, value: Any) -> Any:
+    register = Signal(value.shape(), reset_less=True)
+    m.d.sync += register.eq(value)
+    return register
