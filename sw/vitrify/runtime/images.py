@@ -16,39 +16,24 @@ from vitrify.program.preprocess import Preprocess
 
 ARRAY_SUFFIXES = (".npy", ".npz")
 PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-#: Pillow's picture mode for a number of channels.
-_MODES = {1: "L", 3: "RGB"}
 
 
 def read_picture(
     path: Path, shape: tuple[int, int, int], spec: Preprocess
 ) -> npt.NDArray[np.uint8]:
-    """A picture file as uint8 pixels ``[C, H, W]``: resized, then cropped in the centre.
-
-    The shorter side becomes ``floor(size / crop_pct)`` (for a model that is not square, the
-    picture is made just large enough in both directions).
-    """
+    """A picture file as uint8 pixels ``[C, H, W]``, resized and cropped as ``spec`` says."""
     try:
         from PIL import Image
     except ImportError:
         raise BackendError(
             "pictures need Pillow: install it with `pip install vitrify[compiler]`"
         ) from None
-    channels, height, width = shape
-    if channels not in _MODES:
-        raise InputError(f"a picture cannot become {channels} channels; give an array instead")
     try:
         with Image.open(path) as file:
-            picture = file.convert(_MODES[channels])
+            file.load()
+            return spec.picture(file, shape)
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{str(path)!r} is no picture that Pillow can read") from error
-    tall, wide = spec.resized(height), spec.resized(width)
-    factor = max(tall / picture.height, wide / picture.width)
-    size = max(wide, int(picture.width * factor)), max(tall, int(picture.height * factor))
-    picture = picture.resize(size, Image.Resampling[spec.filter.upper()])
-    left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
-    pixels = np.asarray(picture.crop((left, top, left + width, top + height)))
-    return pixels.reshape(height, width, channels).transpose(2, 0, 1)
 
 
 def read_array(path: Path, name: str) -> npt.NDArray[Any]:

@@ -1,0 +1,1 @@
+"""The command line: ``vitrify emit | compile | run | info | describe``, one file each."""

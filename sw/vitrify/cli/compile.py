@@ -1,0 +1,67 @@
+"""``vitrify compile``: an ONNX model and calibration pictures to a program."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from vitrify.arch.load import load as load_arch
+from vitrify.program import preprocess
+from vitrify.runtime.images import read_batch
+
+from .options import (
+    OUT,
+    add_arch,
+    add_preprocess,
+    check_writable,
+    human_bytes,
+    progress_bar,
+)
+
+
+def register(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "compile", help="compile an ONNX model to a program",
+        description="Read, quantise with the calibration images, lower and emit.",
+    )
+    parser.add_argument("model", metavar="MODEL.onnx", type=Path)
+    add_arch(parser)
+    parser.add_argument("--calib", required=True, type=Path, metavar="FILE.npz|FILE.npy|IMAGE_DIR",
+                        help="calibration images, a few dozen of the kind the model will see")
+    add_preprocess(parser)
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT.vfy",
+                        help="default: the model's name with .vfy")
+    parser.add_argument("--keep-intermediates", type=Path, metavar="DIR",
+                        help="write every intermediate model there, for Netron and ONNX Runtime")
+    parser.set_defaults(execute=execute)
+
+
+def execute(options: argparse.Namespace) -> None:
+    """Run the command."""
+    from vitrify.compiler import compile_model
+    from vitrify.frontend import image_input, load
+
+    target = options.output or Path(options.model.with_suffix(".vfy").name)
+    check_writable(target)
+    arch = load_arch(options.arch)
+    if options.preprocess is not None:
+        preprocess.parse(options.preprocess)
+    image = image_input(load(options.model))
+    assert image.shape is not None  # image_input has checked it
+    assert image.name is not None
+    c, h, w = (int(size) for size in image.shape.numpy()[1:])
+    calibration = read_batch([options.calib], image.name, (c, h, w), options.preprocess)
+    with progress_bar(f"compiling {options.model.name}") as bar:
+        program = compile_model(
+            options.model, arch, calibration, preprocess=options.preprocess,
+            keep=options.keep_intermediates, progress=bar,
+        )
+    program.save(target)
+    cycles = program.roofline_cycles
+    OUT.print(
+        f"{target}: {program.model} for {arch.name}, {human_bytes(len(program.image))}, "
+        f"{program.macs / 1e6:.1f} M MACs, at least {cycles:,} cycles an image "
+        f"({cycles / arch.clock_mhz / 1e3:.3f} ms at {arch.clock_mhz:g} MHz)"
+    )

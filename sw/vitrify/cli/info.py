@@ -1,0 +1,178 @@
+"""``vitrify info``: what is in a program, a model or an architecture, and where it would run."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from vitrify.arch.config import ArchConfig
+from vitrify.arch.load import YAML_SUFFIXES
+from vitrify.arch.load import load as load_arch
+from vitrify.arch.presets import PRESETS
+from vitrify.program import Program
+from vitrify.runtime import open_model
+from vitrify.runtime.statistics import of_program
+
+from .options import OUT, add_json, human_bytes, print_json
+
+
+def register(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "info", help="show what is in a program, a model or a preset",
+        description="Contents, sizes, op table, and where it would run.",
+    )
+    parser.add_argument("what", metavar="OUT.vfy|MODEL.onnx|PRESET|FILE.yaml")
+    add_json(parser)
+    parser.set_defaults(execute=execute)
+
+
+def execute(options: argparse.Namespace) -> None:
+    """Run the command."""
+    what = options.what
+    path = Path(what)
+    if what in PRESETS or path.suffix.lower() in YAML_SUFFIXES:
+        data = of_arch(load_arch(what))
+    elif not path.exists() and not path.suffix:
+        data = of_arch(load_arch(what))  # the error lists the presets
+    else:
+        model = open_model(path)
+        data = of_compiled(model) if isinstance(model, Program) else of_model(model)
+    if options.json:
+        print_json(data)
+    else:
+        _show(data)
+
+
+def of_arch(arch: ArchConfig) -> dict[str, Any]:
+    """Facts of an architecture."""
+    return {
+        "kind": "arch",
+        "name": arch.name,
+        "hash": f"{arch.hash:08x}",
+        "macs": f"{arch.macs} a cycle ({arch.depth} deep x {arch.width} wide)",
+        "epilogue": f"{arch.lanes} lanes, {arch.groups} groups a tile",
+        "token memory": f"{human_bytes(arch.token_bytes)} in {arch.banks} banks",
+        "rows a tile": arch.max_rows,
+        "bus": f"{arch.bus_bytes} bytes a cycle",
+        "weight demand": f"{arch.macs / arch.max_rows:.1f} bytes a cycle at {arch.max_rows} rows",
+        "clock": f"{arch.clock_mhz:g} MHz, {2e-3 * arch.macs * arch.clock_mhz:.1f} GOP/s at most",
+        "part": arch.part.name,
+        "settings": arch.to_dict(),
+    }
+
+
+def of_compiled(program: Program) -> dict[str, Any]:
+    """Facts of a program."""
+    arch, spec = program.arch, program.input
+    cost = of_program(program, "info", 1)
+    fitting = [p.name for p in PRESETS.values() if p.hash == arch.hash]
+    cycles = program.roofline_cycles
+    return {
+        "kind": "program",
+        "name": program.model,
+        "arch": f"{arch.name} ({arch.hash:08x})",
+        "runs on": ", ".join(fitting) or f"its own architecture {arch.name!r} only",
+        "input": f"{spec.name} float32 [N, {', '.join(map(str, spec.shape))}]",
+        "preprocess": spec.preprocess or "not stored",
+        "outputs": ", ".join(
+            f"{o.name} float32 [N, {', '.join(map(str, o.shape))}]" for o in program.outputs
+        ),
+        "instructions": program.instruction_count,
+        "image": human_bytes(len(program.image)),
+        "macs": program.macs,
+        "dram an image": human_bytes(program.dram_bytes),
+        "roofline": f"{cycles} cycles, {cycles / arch.clock_mhz / 1e3:.3f} ms at "
+                    f"{arch.clock_mhz:g} MHz",
+        **{key: value for key, value in program.metadata.items()
+           if isinstance(value, int | float | str)},
+        "layers": [layer.to_dict() for layer in cost.layers],
+    }
+
+
+def of_model(path: Path) -> dict[str, Any]:
+    """Facts of an ONNX model: as exported, and as the core would see it."""
+    from vitrify import frontend
+    from vitrify.arch.errors import ModelError
+
+    model = frontend.load(path)
+    image = frontend.image_input(model)
+    data: dict[str, Any] = {
+        "kind": "model",
+        "name": path.name,
+        "producer": " ".join(filter(None, (model.producer_name, model.producer_version))),
+        "opset": ", ".join(f"{d or 'ai.onnx'} {v}" for d, v in model.opset_imports.items()),
+        "input": f"{image.name} {image.shape}",
+        "outputs": ", ".join(f"{o.name} {o.shape}" for o in model.graph.outputs),
+        "parameters": sum(int(v.const_value.size) for v in model.graph.initializers.values()
+                          if v.const_value is not None),
+        "ops": dict(Counter(node.op_type for node in model.graph).most_common()),
+    }
+    try:
+        canonical = frontend.canonicalise(model)
+    except ModelError as error:
+        data["on the core"] = f"no: {' '.join(str(error).split())}"
+        return data
+    macs = sum(_macs(node) for node in canonical.graph)
+    weights = sum(int(v.const_value.size) for v in canonical.graph.initializers.values()
+                  if v.const_value is not None and len(v.const_value.shape) == 2)
+    data |= {
+        "on the core": "yes",
+        "canonical ops": dict(Counter(n.op_type for n in canonical.graph).most_common()),
+        "macs": macs,
+        "at best": {
+            a.name: f"{c} cycles, {c / a.clock_mhz / 1e3:.3f} ms"
+            for a in PRESETS.values()
+            for c in [max(-(-macs // a.macs), -(-weights // a.bus_bytes))]
+        },
+    }
+    return data
+
+
+def _macs(node: Any) -> int:
+    """Exact multiply-accumulates of a canonical node, one image."""
+    from vitrify.ir import shape_of
+
+    if node.op_type in ("PatchEmbed", "Linear"):
+        return math.prod(int(n) for n in shape_of(node.outputs[0])[1:]) * int(
+            shape_of(node.inputs[1])[1]
+        )
+    if node.op_type == "Attention":
+        _, tokens, dim = shape_of(node.inputs[0])
+        return 2 * int(tokens) ** 2 * int(dim)
+    return 0
+
+
+#: Columns of the layer table: heading, key, unit.
+_COLUMNS = (
+    ("layer", "name", 1), ("MACs (M)", "macs", 1e6), ("weights (KiB)", "dram_read_bytes", 1024),
+    ("cycles at least", "roofline_cycles", 1),
+)
+
+
+def _show(data: dict[str, Any]) -> None:
+    """Key and value lines, then the tables."""
+    facts = Table(box=None, show_header=False)
+    facts.add_column(style="bold")
+    facts.add_column(overflow="fold")
+    for key, value in data.items():
+        if isinstance(value, dict) and key != "settings":
+            facts.add_row(key, "\n".join(f"{k}  {v}" for k, v in value.items()))
+        elif not isinstance(value, dict | list):
+            facts.add_row(key, f"{value:,}" if isinstance(value, int) else str(value))
+    OUT.print(facts)
+    if data.get("layers"):
+        table = Table(box=None)
+        for heading, key, _unit in _COLUMNS:
+            table.add_column(heading, justify="left" if key == "name" else "right")
+        for layer in data["layers"]:
+            table.add_row(*(
+                str(layer[key]) if unit == 1 else f"{layer[key] / unit:.2f}"
+                for _heading, key, unit in _COLUMNS
+            ))
+        OUT.print(table)

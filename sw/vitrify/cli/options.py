@@ -1,0 +1,102 @@
+"""What several commands share: arguments, output files, progress."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from vitrify.arch.errors import InputError
+from vitrify.arch.presets import PRESETS
+
+#: Results go to stdout; progress and remarks to stderr, so that pipes stay clean.
+OUT = Console(highlight=False)
+ERR = Console(stderr=True, highlight=False)
+
+
+def add_arch(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """``--arch PRESET|FILE.yaml``."""
+    parser.add_argument(
+        "--arch", required=required, metavar="PRESET|FILE.yaml",
+        help=f"the core: {', '.join(PRESETS)}, or a YAML file",
+    )
+
+
+def add_preprocess(parser: argparse.ArgumentParser) -> None:
+    """``--preprocess SPEC``."""
+    parser.add_argument(
+        "--preprocess", metavar="SPEC",
+        help="how pictures become the model's input: crop_pct=0.9,mean=0.5,std=0.5 or imagenet",
+    )
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """``--json``."""
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+
+
+def check_writable(path: Path | None) -> None:
+    """Refuse an output file that could not be written, before hours of work.
+
+    Raises
+    ------
+    InputError
+        If its directory does not exist or is not writable, or the path is a directory.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise InputError(f"cannot write {str(path)!r}: it is a directory")
+    folder = path.parent
+    if not folder.is_dir():
+        raise InputError(f"cannot write {str(path)!r}: directory {str(folder)!r} does not exist")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"cannot write {str(path)!r}: directory {str(folder)!r} is read-only")
+
+
+def print_json(data: Any) -> None:
+    """JSON on stdout."""
+    print(json.dumps(data, indent=2))
+
+
+class Bar:
+    """A progress bar that is told ``(done, total)``."""
+
+    def __init__(self, progress: Progress, text: str) -> None:
+        self._progress = progress
+        self._task = progress.add_task(text, total=None)
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show ``done`` of ``total``."""
+        self._progress.update(self._task, completed=done, total=total)
+
+    def say(self, text: str) -> None:
+        """Change the text."""
+        self._progress.update(self._task, description=text)
+
+
+@contextlib.contextmanager
+def progress_bar(text: str) -> Iterator[Bar]:
+    """A bar on stderr, gone when finished and absent where stderr is no terminal."""
+    progress = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        console=ERR, transient=True, disable=not ERR.is_terminal,
+    )
+    with progress:
+        yield Bar(progress, text)
+
+
+def human_bytes(size: float) -> str:
+    """Bytes with a unit."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"

@@ -1,0 +1,185 @@
+"""``vitrify run``: inputs through a backend, results and cost out."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from vitrify.arch.errors import InputError
+from vitrify.arch.load import load as load_arch
+from vitrify.program.container import write_atomic
+from vitrify.runtime import BACKENDS, InferenceSession
+from vitrify.runtime.images import read_batch
+from vitrify.runtime.statistics import Statistics
+
+from .options import (
+    OUT,
+    add_arch,
+    add_json,
+    add_preprocess,
+    check_writable,
+    human_bytes,
+    print_json,
+    progress_bar,
+)
+
+#: Best results shown for an image.
+_TOP = 5
+
+
+def register(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "run", help="run a program or a model",
+        description="Run a program on the golden machine or the simulated core, or the original "
+        "model on ONNX Runtime.  Several inputs make a batch, in the order given.",
+    )
+    parser.add_argument("model", metavar="OUT.vfy|MODEL.onnx", type=Path)
+    parser.add_argument(
+        "--input", required=True, nargs="+", action="extend", metavar="[NAME=]FILE",
+        help=".npy, .npz or pictures",
+    )
+    parser.add_argument("--backend", choices=tuple(BACKENDS), default="golden")
+    add_preprocess(parser)
+    add_arch(parser, required=False)
+    parser.add_argument("--check", action="store_true",
+                        help="rtl: compare every tensor with golden, stop at the first difference")
+    parser.add_argument("-o", "--output", type=Path, metavar="OUT.npz",
+                        help="write the outputs, named as in the model")
+    parser.add_argument("--stats", type=Path, metavar="STATS.json",
+                        help="write cycles, utilisation and DRAM bytes, whole and by layer")
+    parser.add_argument("--trace", type=Path, metavar="FILE.fst", help="rtl: write a waveform")
+    parser.add_argument("--dram-latency", type=int, metavar="CYCLES",
+                        help="rtl: cycles to the first beat (default: the preset's)")
+    parser.add_argument("--dram-outstanding", type=int, metavar="N",
+                        help="rtl: bursts in flight (default: the preset's)")
+    parser.add_argument("--dram-bandwidth", type=float, metavar="BYTES",
+                        help="rtl: bytes a cycle, each way (default: one beat)")
+    add_json(parser)
+    parser.set_defaults(execute=execute)
+
+
+def execute(options: argparse.Namespace) -> None:
+    """Run the command."""
+    for path in (options.output, options.stats, options.trace):
+        check_writable(path)
+    settings = _backend_options(options)
+    with progress_bar(f"preparing {options.backend}") as bar:
+        session = InferenceSession(
+            options.model, options.backend,
+            arch=load_arch(options.arch) if options.arch else None,
+            preprocess=options.preprocess, progress=bar, **settings,
+        )
+        with session:
+            feed = _feed(session, options)
+            bar.say(f"running on {options.backend}")
+            results = session.run(None, feed)
+            names = [out.name for out in session.get_outputs()]
+            statistics = session.statistics
+    outputs = dict(zip(names, results, strict=True))
+    if options.output is not None:
+        buffer = io.BytesIO()
+        np.savez(buffer, **outputs)  # type: ignore[arg-type]
+        write_atomic(options.output, buffer.getvalue())
+    if options.stats is not None and statistics is not None:
+        text = json.dumps(statistics.to_dict(), indent=2) + "\n"
+        write_atomic(options.stats, text.encode())
+    if options.json:
+        print_json({
+            "outputs": {name: value.tolist() for name, value in outputs.items()},
+            "statistics": statistics.to_dict() if statistics else None,
+        })
+        return
+    _show(outputs, statistics, options)
+
+
+def _backend_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Options that only the simulated core has."""
+    given = {
+        "check": options.check or None,
+        "trace": options.trace,
+        "latency": options.dram_latency,
+        "outstanding": options.dram_outstanding,
+        "bytes_per_cycle": options.dram_bandwidth,
+    }
+    flags = {"check": "--check", "trace": "--trace", "latency": "--dram-latency",
+             "outstanding": "--dram-outstanding", "bytes_per_cycle": "--dram-bandwidth"}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if chosen and options.backend != "rtl":
+        raise InputError(
+            f"{flags[next(iter(chosen))]} belongs to --backend rtl, not to {options.backend}"
+        )
+    if options.stats is not None and options.backend == "float":
+        raise InputError("--stats needs --backend golden or rtl: ONNX Runtime counts no cycles")
+    return chosen
+
+
+def _feed(session: InferenceSession, options: argparse.Namespace) -> dict[str, Any]:
+    """The batch, under the input's name."""
+    arg = session.get_inputs()[0]
+    paths: list[Path] = []
+    for text in options.input:
+        name, equals, rest = text.partition("=")
+        if Path(text).exists() or not equals:
+            paths.append(Path(text))
+            continue
+        if name != arg.name:
+            raise InputError(f"the model has no input {name!r}; its input is {arg.name!r}")
+        paths.append(Path(rest))
+    sizes = arg.shape[1:]
+    if not all(isinstance(size, int) for size in sizes):
+        raise InputError(
+            f"input {arg.name!r} of the model has no fixed size ({arg.shape}); export the model "
+            f"with one"
+        )
+    preprocess = options.preprocess
+    if preprocess is None and session.program is not None:
+        preprocess = session.program.input.preprocess
+    c, h, w = (int(size) for size in sizes)
+    return {arg.name: read_batch(paths, arg.name, (c, h, w), preprocess)}
+
+
+def _show(
+    outputs: dict[str, np.ndarray], statistics: Statistics | None, options: argparse.Namespace
+) -> None:
+    for name, value in outputs.items():
+        if value.ndim != 2:
+            OUT.print(f"{name}: {list(value.shape)} {value.dtype}")
+            continue
+        table = Table(title=name, title_justify="left", box=None)
+        table.add_column("image", justify="right")
+        best = min(_TOP, value.shape[1])
+        for rank in range(best):
+            table.add_column(f"#{rank + 1}", justify="right")
+        for number, row in enumerate(value):
+            order = np.argsort(-row, kind="stable")[:best]
+            table.add_row(str(number), *(f"{i} ({row[i]:.3f})" for i in order))
+        OUT.print(table)
+    if options.check:
+        OUT.print("every tensor equal: rtl = golden")
+    if statistics is not None:
+        OUT.print(summary(statistics))
+
+
+def summary(statistics: Statistics) -> str:
+    """One line of cost."""
+    parts = [f"{statistics.images} images", f"{statistics.macs / 1e6:.1f} M MACs"]
+    if statistics.cycles and statistics.utilisation is not None:
+        each = statistics.cycles / statistics.images
+        time = each / statistics.arch.clock_mhz / 1e3
+        parts += [
+            f"{each:,.0f} cycles an image ({time:.2f} ms at {statistics.arch.clock_mhz:g} MHz)",
+            f"{100 * statistics.utilisation:.1f} % of {statistics.arch.macs} MACs a cycle",
+            f"{100 * statistics.roofline_cycles / statistics.cycles:.1f} % of the roofline",
+        ]
+    parts.append(
+        f"DRAM {human_bytes(statistics.dram_read_bytes / statistics.images)} in, "
+        f"{human_bytes(statistics.dram_write_bytes / statistics.images)} out an image"
+    )
+    return ", ".join(parts)
