@@ -1,0 +1,111 @@
+"""Lowered programs on the golden machine equal the direct evaluation of the graph, tensor by tensor.
+
+The kernels are shared, so a difference is a bug of placement, packing or emission.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.synthetic import vision_transformer
+from vitrify.arch.errors import CapacityError
+from vitrify.arch.isa import Opcode
+from vitrify.arch.presets import preset
+from vitrify.compiler import compile_graph
+from vitrify.compiler.compile import schedule
+from vitrify.compiler.placement import Spread
+from vitrify.golden.machine import Machine
+from vitrify.program import pack_input, unpack_output
+from vitrify.quant.evaluate import Evaluator
+
+NANO = preset("nano")
+#: Tensors whose heads begin at words.
+SPREAD = ("q", "k", "v", "attention")
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "class token": ("nano", {}),
+    "pooled": ("nano", {"pooled": True, "prefix": 0}),
+    "head channels are no whole word": ("nano", {"dim": 24, "heads": 2, "hidden": 40}),
+    "one head": ("nano", {"heads": 1, "blocks": 1}),
+    "three heads, colour": ("nano", {"image": (3, 8, 8), "dim": 24, "heads": 3, "classes": 3}),
+    "more tokens than accumulator rows": ("nano", {"image": (1, 12, 12), "blocks": 1}),
+    "wide tiles": ("kv260", {"image": (3, 32, 32), "patch": 4, "dim": 96, "heads": 3,
+                             "hidden": 384, "blocks": 1}),
+    "narrow tiles": ("ulx3s", {"dim": 40, "heads": 5, "hidden": 72}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_machine_equals_evaluator(case: str) -> None:
+    name, shape = CASES[case]
+    arch, graph = preset(name), vision_transformer(seed=3, **shape)
+    program = compile_graph(graph, arch)
+    image = np.random.default_rng(5).normal(size=(2, *graph.input.shape)).astype(np.float32)
+    expected = Evaluator(graph, arch).run(image)
+    machine = Machine(arch)
+    layers = {layer.instruction: layer for layer in program.layers}
+    for i, data in enumerate(pack_input(arch, program.input, image)):
+        written: dict[str, np.ndarray] = {}
+
+        def observe(number: int, _op: object, value: np.ndarray, into: Any = written) -> None:
+            layer = layers[number]
+            name = layer.name.split(".values[")[0]
+            if name in expected:
+                part = layer.tensor
+                whole = into.setdefault(name, np.zeros((arch.token_words, 4096), np.int16))
+                whole[part.first_row : part.first_row + part.rows,
+                      part.first_channel : part.first_channel + part.channels] = value
+
+        region = machine.run(
+            program.image, program.instruction_count, data, program.output_bytes, observe
+        )
+        assert set(written) == {op.name for op in graph.ops}
+        for op in graph.ops:
+            value = expected[op.name][i]
+            heads = shape.get("heads", 2) if op.name.split(".")[-1] in SPREAD else 1
+            where = Spread(value.shape[1], heads, arch.depth).scatter(
+                np.arange(1, value.shape[1] + 1)
+            )
+            assert (written[op.name][: len(value), np.flatnonzero(where)] == value).all(), op.name
+        result = unpack_output(arch, program.outputs[0], region[None])[0]
+        logits = graph.tensors["logits"].dequantise(expected["head"][i])[0]
+        assert (result == logits.astype(np.float32)).all()
+
+
+def test_queries_come_last() -> None:
+    graph = vision_transformer()
+    names = [op.name for op in schedule(graph.ops)]
+    at = names.index("blocks.0.attention")
+    assert names[at - 3 : at] == ["blocks.0.k", "blocks.0.v", "blocks.0.q"]
+    assert sorted(names) == sorted(op.name for op in graph.ops)
+
+
+def test_gains_and_tables_are_sent_once() -> None:
+    program = compile_graph(vision_transformer(blocks=1), NANO)
+    matmuls = [op for op in program.instructions() if op.opcode is Opcode.MATMUL]
+    # q, k and v share one LayerNorm; fc1 and the head have their own.
+    assert sum(op.load_gain for op in matmuls) == 3
+    assert sum(op.load_table for op in matmuls) == 1
+
+
+def test_macs_are_exact() -> None:
+    graph = vision_transformer()
+    program = compile_graph(graph, NANO)
+    assert program.macs == sum(graph.macs.values())
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"banks": 2, "bank_words": 32}, "needs .* bytes of token memory"),
+    ({"stat_rows": 16}, "row statistics and arch 'nano' has 16"),
+])
+def test_too_big(change: dict[str, int], message: str) -> None:
+    with pytest.raises(CapacityError, match=message):
+        compile_graph(vision_transformer(), dataclasses.replace(NANO, **change))
+
+
+def test_too_deep() -> None:
+    with pytest.raises(CapacityError, match=r"'blocks.0.fc2' sums 4104 products"):
+        compile_graph(vision_transformer(hidden=4104, blocks=1), preset("reference"))
