@@ -1,0 +1,101 @@
+"""The core's AXI4 master: instruction, weight and load readers, one writer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from vitrify.arch.config import ArchConfig
+from vitrify.arch.isa import INSTRUCTION_BYTES
+from vitrify.rtl.interfaces import memory_read, memory_write, pipe
+
+from .axi import axi4, connect_flat
+from .bursts import beats_per_word
+from .read_master import BUS_ERROR, ReadMaster
+from .write_master import WriteMaster
+
+#: Instructions that the prefetch FIFO holds.
+PREFETCH = 8
+#: Beats that the FIFO of the loads holds: covers a latency of 240 cycles at full rate.
+LOAD_FIFO_BEATS = 256
+#: Beats that the FIFO of the stores holds: two bursts.
+STORE_FIFO_BEATS = 32
+#: No FIFO is shorter, so that several bursts fit.
+_MIN_WORDS = 4
+
+
+class AxiMaster(wiring.Component):
+    """:class:`ReadMaster` and :class:`WriteMaster` behind one port.
+
+    Parameters
+    ----------
+    arch : ArchConfig
+        ``weight_fifo_words`` is the depth of the weight FIFO.
+
+    Members
+    -------
+    m_axi : Out(axi4(arch))
+    instructions, weights, loads : In(memory_read(arch))
+    stores : In(memory_write(arch))
+    stop : In(1)
+        Begin no new burst.
+    idle : Out(1)
+        Nothing is in flight; stays so while ``stop`` is set.
+    read_beat, write_beat : Out(1)
+        Pulse for every beat.
+    read_error, write_error : Out(pipe(BUS_ERROR))
+    """
+
+    m_axi: Any
+    instructions: Any
+    weights: Any
+    loads: Any
+    stores: Any
+    stop: Signal
+    idle: Signal
+    read_beat: Signal
+    write_beat: Signal
+    read_error: Any
+    write_error: Any
+
+    def __init__(self, arch: ArchConfig) -> None:
+        self.arch = arch
+        super().__init__({
+            "m_axi": Out(axi4(arch)),
+            "instructions": In(memory_read(arch)),
+            "weights": In(memory_read(arch)),
+            "loads": In(memory_read(arch)),
+            "stores": In(memory_write(arch)),
+            "stop": In(1), "idle": Out(1),
+            "read_beat": Out(1), "write_beat": Out(1),
+            "read_error": Out(pipe(BUS_ERROR)), "write_error": Out(pipe(BUS_ERROR)),
+        })
+
+    def elaborate(self, _platform: Any) -> Module:
+        m = Module()
+        arch = self.arch
+        bpw = beats_per_word(arch)
+        m.submodules.read = read = ReadMaster(arch, clients={
+            "instructions": max(PREFETCH * INSTRUCTION_BYTES // arch.depth, _MIN_WORDS),
+            "weights": arch.weight_fifo_words,
+            "loads": max(LOAD_FIFO_BEATS // bpw, _MIN_WORDS),
+        })
+        m.submodules.write = write = WriteMaster(
+            arch, fifo_words=max(STORE_FIFO_BEATS // bpw, _MIN_WORDS)
+        )
+        for name in read.clients:
+            connect(m, flipped(getattr(self, name)), getattr(read, name))
+        connect(m, flipped(self.stores), write.client)
+        connect_flat(m, self.m_axi, "", read.axi)
+        connect_flat(m, self.m_axi, "", write.axi)
+        connect(m, read.error, flipped(self.read_error))
+        connect(m, write.error, flipped(self.write_error))
+        m.d.comb += [
+            read.stop.eq(self.stop), write.stop.eq(self.stop),
+            self.idle.eq(read.idle & write.idle),
+            self.read_beat.eq(read.beat), self.write_beat.eq(write.beat),
+        ]
+        return m

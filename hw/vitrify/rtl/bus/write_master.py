@@ -1,0 +1,161 @@
+"""AXI4 write master: one client, bursts that are announced only when their data are at hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Module, Mux, Signal, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from vitrify.arch import memmap
+from vitrify.arch.config import ArchConfig
+from vitrify.rtl.interfaces import memory_write, pipe
+
+from .axi import axi4_write, drive_address
+from .bursts import BURST_BEATS, OUTSTANDING, BurstSplitter, beats_per_word, burst_words
+from .read_master import BUS_ERROR
+
+
+class WriteMaster(wiring.Component):
+    """AXI4 write master for a ``memory_write`` client.
+
+    A burst begins when all its words are in the FIFO: it never blocks the bus, and can always be
+    finished.  Full bus rate from the second burst on.  While ``stop`` is set no new burst begins;
+    those announced are completed.
+
+    Parameters
+    ----------
+    arch : ArchConfig
+    fifo_words : int
+        Words of K bytes in the FIFO; two bursts keep the bus busy.
+    burst_beats : int
+        Longest burst in beats, a power of two.
+    outstanding : int
+        Bursts without a response at once.
+
+    Members
+    -------
+    axi : Out(axi4_write(arch))
+    client : In(memory_write(arch))
+        ``done`` pulses once a request, in order, when all its responses are in.
+    stop : In(1)
+    idle : Out(1)
+        No burst is announced or without response; stays so while ``stop`` is set.
+    beat : Out(1)
+        Pulse for every beat sent.
+    error : Out(pipe(BUS_ERROR))
+        SLVERR or DECERR for the burst at this address.
+    """
+
+    axi: Any
+    client: Any
+    stop: Signal
+    idle: Signal
+    beat: Signal
+    error: Any
+
+    def __init__(
+        self,
+        arch: ArchConfig,
+        *,
+        fifo_words: int,
+        burst_beats: int = BURST_BEATS,
+        outstanding: int = OUTSTANDING,
+    ) -> None:
+        self.arch = arch
+        self.fifo_words = fifo_words
+        self.burst_words = burst_words(arch, fifo_words, burst_beats)
+        self.outstanding = outstanding
+        super().__init__({
+            "axi": Out(axi4_write(arch)), "client": In(memory_write(arch)),
+            "stop": In(1), "idle": Out(1), "beat": Out(1), "error": Out(pipe(BUS_ERROR)),
+        })
+
+    def elaborate(self, _platform: Any) -> Module:
+        m = Module()
+        axi, client = self.axi, self.client
+        drive_address(m, axi, "aw", self.arch)
+        m.d.comb += axi.bready.eq(1)
+
+        m.submodules.bursts = bursts = BurstSplitter(self.arch, words=self.burst_words)
+        m.submodules.fifo = fifo = SyncFIFOBuffered(
+            width=8 * self.arch.depth, depth=self.fifo_words + 1
+        )
+        connect(m, flipped(client.request), bursts.i)
+        connect(m, flipped(client.data), fifo.w_stream)
+
+        # Bursts whose data are still to be sent, and bursts without a response.
+        m.submodules.sending = sending = SyncFIFO(
+            width=len(bursts.o.p.words), depth=self.outstanding
+        )
+        flight = data.StructLayout({"address": memmap.ADDRESS_BITS, "last": unsigned(1)})
+        m.submodules.flights = flights = SyncFIFO(width=flight.size, depth=self.outstanding)
+        entry, head = Signal(flight), Signal(flight)
+        m.d.comb += [flights.w_data.eq(entry), head.eq(flights.r_data)]
+
+        # Announce.  ``stored``: words in the FIFO that belong to no announced burst.
+        stored = Signal(range(self.fifo_words + 2))
+        ready, issue = Signal(), Signal()
+        m.d.comb += [
+            issue.eq(ready & ~axi.awvalid & flights.w_rdy & ~self.stop),
+            bursts.o.ready.eq(issue),
+            sending.w_data.eq(bursts.o.p.words), sending.w_en.eq(issue),
+            entry.address.eq(bursts.o.p.address), entry.last.eq(bursts.o.p.last),
+            flights.w_en.eq(issue),
+        ]
+        m.d.sync += [
+            stored.eq(stored + (fifo.w_en & fifo.w_rdy) - Mux(issue, bursts.o.p.words, 0)),
+            ready.eq(bursts.o.valid & (stored >= bursts.o.p.words) & ~issue),
+        ]
+        with m.If(axi.awready):
+            m.d.sync += axi.awvalid.eq(0)
+        with m.If(issue):
+            m.d.sync += axi.awvalid.eq(1)
+        with m.If(~axi.awvalid):
+            m.d.sync += [
+                axi.awaddr.eq(bursts.o.p.address),
+                axi.awlen.eq(bursts.o.p.words * beats_per_word(self.arch) - 1),
+            ]
+
+        self._send(m, fifo, sending)
+
+        m.d.comb += flights.r_en.eq(axi.bvalid)
+        m.d.sync += [
+            client.done.eq(axi.bvalid & head.last),
+            self.error.valid.eq(axi.bvalid & axi.bresp[1]),
+            self.error.p.address.eq(head.address),
+            self.beat.eq(axi.wvalid & axi.wready),
+        ]
+        m.d.comb += self.idle.eq(~(axi.awvalid | flights.r_rdy))
+        return m
+
+    def _send(self, m: Module, fifo: Any, sending: Any) -> None:
+        """Serialise the words of announced bursts into beats."""
+        axi, bpw = self.axi, beats_per_word(self.arch)
+        word = Signal(8 * self.arch.depth, reset_less=True)
+        left = Signal(range(self.burst_words + 1))  # words behind this one in the burst
+        place = Signal(range(bpw))                  # beat within the word
+        last_beat, last_word = Signal(), Signal()
+        m.d.comb += [
+            axi.wdata.eq(word), axi.wstrb.eq(~0),
+            last_beat.eq(place == bpw - 1),
+            last_word.eq(left == 0),
+            axi.wlast.eq(last_beat & last_word),
+        ]
+        with m.If(~axi.wvalid | axi.wready):
+            with m.If(axi.wvalid & ~last_beat):
+                m.d.sync += [
+                    place.eq(place + 1),
+                    word.eq(word >> (8 * self.arch.bus_bytes)),
+                ]
+            with m.Else():
+                m.d.sync += [axi.wvalid.eq(0), place.eq(0), word.eq(fifo.r_data)]
+                # Every word of an announced burst is in the FIFO, if not yet at its output.
+                with m.If(fifo.r_rdy & (~last_word | sending.r_rdy)):
+                    m.d.comb += [fifo.r_en.eq(1), sending.r_en.eq(last_word)]
+                    m.d.sync += [
+                        axi.wvalid.eq(1),
+                        left.eq(Mux(last_word, sending.r_data, left) - 1),
+                    ]

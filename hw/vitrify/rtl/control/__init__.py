@@ -1,0 +1,1 @@
+"""What runs a program: job queue, instruction fetch, dispatcher, supervisor, counters."""

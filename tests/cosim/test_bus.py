@@ -1,0 +1,42 @@
+"""The AXI4 master at several ratios of word and bus."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from vitrify.arch.presets import preset
+from vitrify.cosim.runner import simulate
+from vitrify.rtl.bus.bursts import burst_words
+from vitrify.rtl.bus.master import AxiMaster
+
+BENCHES = Path(__file__).parent / "benches"
+NANO = preset("nano")
+#: Word and bus equal; a bus of one byte; a word longer than an instruction.
+WIDE = dataclasses.replace(NANO, name="wide", depth=16, bus_bytes=16, weight_fifo_words=256)
+NARROW = dataclasses.replace(NANO, name="narrow", depth=4, bus_bytes=1)
+LONG = dataclasses.replace(NANO, name="long", depth=128, bus_bytes=32)
+
+
+@pytest.mark.parametrize("arch", [NANO, WIDE, NARROW, LONG], ids=lambda arch: arch.name)
+def test_master(arch):
+    simulate(AxiMaster(arch), f"bus-{arch.name}", BENCHES / "bus_bench.py", arch=arch)
+
+
+def test_burst_words():
+    assert burst_words(NANO, 64) == 8  # 16 beats of 4 bytes, words of 8
+    assert burst_words(LONG, 64) == 4
+    assert burst_words(NARROW, 6) == 2  # half of 6 words, down to a power of two
+    assert burst_words(dataclasses.replace(NANO, depth=128, bus_bytes=1), 64) == 1
+
+
+@pytest.mark.parametrize(("fifo", "beats", "match"), [
+    (64, 12, "burst_beats must be a power of two from 1 to 256, not 12"),
+    (64, 512, "burst_beats must be a power of two from 1 to 256, not 512"),
+    (1, 16, "must hold at least 2 words, not 1"),
+])
+def test_burst_words_refuses(fifo, beats, match):
+    with pytest.raises(ValueError, match=match):
+        burst_words(NANO, fifo, beats)
