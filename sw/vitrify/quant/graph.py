@@ -23,7 +23,7 @@ Float = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class QTensor:
-    """An integer tensor: real value = ``scale * (q - zero_point)``.
+    """An integer tensor: real value = ``scale * (q - zero_point) + offset``.
 
     ``bits`` 16 marks the residual stream and results; ``scale`` is one value or one a channel.
     """
@@ -34,10 +34,21 @@ class QTensor:
     bits: int
     scale: float | Float
     zero_point: int = 0
+    #: Only to interpret the tensor: what was taken off each channel (the mean of attention keys).
+    offset: float | Float = 0.0
+    #: Only to interpret the tensor: the last ``len(copies)`` channels hold what large units have
+    #: beyond the range; the i-th of them adds to channel ``copies[i]``.
+    copies: tuple[int, ...] = ()
 
     def dequantise(self, q: npt.NDArray[np.integer]) -> Float:
-        """Real values of the integers ``[..., rows, channels]``."""
-        return (q.astype(np.float64) - self.zero_point) * self.scale
+        """Real values ``[..., rows, channels - len(copies)]`` of the integers."""
+        real = (q.astype(np.float64) - self.zero_point) * self.scale + self.offset
+        if not self.copies:
+            return real
+        whole = np.ascontiguousarray(real[..., : self.channels - len(self.copies)])
+        for i, channel in enumerate(self.copies):
+            whole[..., channel] += real[..., i - len(self.copies)]
+        return whole
 
 
 @dataclass(frozen=True)
@@ -176,3 +187,5 @@ class QuantGraph:
     outputs: dict[str, str] = field(default_factory=dict)
     #: Arrays' element counts per image, before padding: exact multiply-accumulates per op name.
     macs: dict[str, int] = field(default_factory=dict)
+    #: Op name → tensor of the canonical float graph that it approximates, for reports.
+    values: dict[str, str] = field(default_factory=dict)

@@ -1,0 +1,140 @@
+"""Statistics of float tensors over the calibration images, gathered batch by batch.
+
+Exact running extremes and moments of each channel, and a random sample of rows for everything
+that needs a distribution; no tensor of all images is ever held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from vitrify.ir import Evaluator
+
+from .plan import Rows
+
+Float32 = npt.NDArray[np.float32]
+#: Called with what is being done and the part of it that is done, 0 … 1.
+Progress = Callable[[str, float], None]
+
+#: Images in one run of ONNX Runtime.
+BATCH = 8
+#: Rows kept of each tensor, spread evenly over the images.
+SAMPLE_ROWS = 2048
+#: At least this many rows of each image, however many images there are.
+MIN_ROWS = 2
+SEED = 20240229
+
+
+@dataclass(frozen=True)
+class Request:
+    """A tensor to watch.
+
+    Parameters
+    ----------
+    value : name in the canonical graph, ``[N, T, D]`` or ``[N, D]``
+    rows : only these rows (tensors of one row an image are taken as they are)
+    epsilon : normalise the rows to mean 0 and variance 1 first (LayerNorm)
+    """
+
+    value: str
+    rows: Rows | None = None
+    epsilon: float | None = None
+
+
+@dataclass
+class Stats:
+    """What is known of a requested tensor, per channel, and ``rows`` of it."""
+
+    low: Float32
+    high: Float32
+    total: npt.NDArray[np.float64]
+    count: int = 0
+    parts: list[Float32] = field(default_factory=list)
+
+    @property
+    def mean(self) -> npt.NDArray[np.float64]:
+        """Mean of each channel over all rows of all images."""
+        return self.total / self.count
+
+    @property
+    def peak(self) -> Float32:
+        """Largest magnitude of each channel."""
+        return np.maximum(np.abs(self.low), np.abs(self.high))
+
+    @property
+    def rows(self) -> Float32:
+        """Sampled rows ``[S, D]``."""
+        if len(self.parts) > 1:
+            self.parts = [np.concatenate(self.parts)]
+        return self.parts[0]
+
+
+def normalised(x: npt.NDArray[np.floating], epsilon: float) -> npt.NDArray[np.floating]:
+    """``(x - mean) / sqrt(variance + epsilon)`` over the last axis."""
+    centred = x - x.mean(axis=-1, keepdims=True)
+    variance = np.mean(centred * centred, axis=-1, keepdims=True)
+    return centred / np.sqrt(variance + epsilon)
+
+
+def rows_of(x: npt.NDArray[np.floating], rows: Rows | None) -> npt.NDArray[np.floating]:
+    """``[N, T, D]`` restricted to ``rows``; ``[N, D]`` counts as one row."""
+    if x.ndim == 2:
+        x = x[:, None]
+    if rows is not None and x.shape[1] > rows[1]:
+        x = x[:, rows[0] : rows[0] + rows[1]]
+    return x
+
+
+def collect(
+    model: ir.Model,
+    images: Float32,
+    requests: Iterable[Request],
+    progress: Progress | None = None,
+) -> dict[Request, Stats]:
+    """Run ``model`` over ``images`` and gather what ``requests`` ask for.
+
+    Parameters
+    ----------
+    images : float32 ``[N, C, H, W]``
+    """
+    wanted = list(dict.fromkeys(requests))
+    names = list(dict.fromkeys(request.value for request in wanted))
+    evaluator = Evaluator(model, names)
+    feed = model.graph.inputs[0].name
+    rng = np.random.default_rng(SEED)
+    result: dict[Request, Stats] = {}
+    per_image = max(MIN_ROWS, -(-SAMPLE_ROWS // len(images)))
+    for start in range(0, len(images), BATCH):
+        batch = images[start : start + BATCH]
+        tensors = evaluator.run({feed: batch})
+        for request in wanted:
+            x = rows_of(tensors[request.value], request.rows)
+            if request.epsilon is not None:
+                x = normalised(x, request.epsilon)
+            _update(result, request, x.astype(np.float32, copy=False), per_image, rng)
+        if progress is not None:
+            progress("calibrating", min(1.0, (start + BATCH) / len(images)))
+    return result
+
+
+def _update(
+    result: dict[Request, Stats], request: Request, x: Float32, per_image: int,
+    rng: np.random.Generator,
+) -> None:
+    flat = x.reshape(-1, x.shape[-1])
+    low, high = flat.min(axis=0), flat.max(axis=0)
+    stats = result.get(request)
+    if stats is None:
+        stats = result[request] = Stats(low, high, np.zeros(flat.shape[1]))
+    np.minimum(stats.low, low, out=stats.low)
+    np.maximum(stats.high, high, out=stats.high)
+    stats.total += flat.sum(axis=0, dtype=np.float64)
+    stats.count += len(flat)
+    chosen = min(per_image * len(x), len(flat))
+    keep = np.sort(rng.choice(len(flat), chosen, replace=False))
+    stats.parts.append(flat[keep])

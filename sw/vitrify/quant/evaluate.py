@@ -1,0 +1,184 @@
+"""Direct evaluation of the integer graph over the golden kernels, image batch by image batch.
+
+Independent of compiler and machine: when the machine's tensors differ from these, the compiler is
+at fault; when both differ from the RTL, a kernel is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vitrify.arch import formats
+from vitrify.arch.config import ArchConfig
+from vitrify.golden.ops import layernorm, requantise, softmax
+from vitrify.golden.ops.matmul import matmul
+
+from .graph import (
+    Norm,
+    QAttention,
+    QInput,
+    QLinear,
+    QPool,
+    QTensor,
+    QuantGraph,
+    Requant,
+    Statistics,
+)
+
+IntArray = npt.NDArray[np.signedinteger[Any]]
+#: Mean, shift and mantissa of each row of a tensor, as LayerNorm reads them.
+_Rows = tuple[IntArray, IntArray, IntArray]
+#: Images evaluated together: bounds the memory of the intermediate integers.
+BATCH = 8
+
+
+def quantise_input(spec: QInput, images: npt.NDArray[np.floating]) -> npt.NDArray[np.int8]:
+    """Float images ``[N, C, H, W]`` to the int8 rows ``[N, rows, C*ph*pw]`` of the core."""
+    q = images * spec.multiplier[:, None, None] + spec.offset[:, None, None]
+    q = np.clip(np.round(q), -128, 127).astype(np.int8)
+    n, channels, height, width = q.shape
+    ph, pw = spec.patch
+    patches = q.reshape(n, channels, height // ph, ph, width // pw, pw)
+    rows = patches.transpose(0, 2, 4, 1, 3, 5).reshape(n, -1, channels * ph * pw)
+    return np.pad(rows, ((0, 0), (spec.prefix, 0), (0, 0)))
+
+
+class Evaluator:
+    """Runs a :class:`~vitrify.quant.graph.QuantGraph` with the integer kernels.
+
+    Parameters
+    ----------
+    arch : only ``requant_bits`` enters the result
+    """
+
+    def __init__(self, graph: QuantGraph, arch: ArchConfig) -> None:
+        self.graph = graph
+        self.requant_bits = arch.requant_bits
+
+    def run(
+        self, images: npt.NDArray[np.floating], keep: Collection[str] | None = None
+    ) -> dict[str, IntArray]:
+        """Integers of every op's result (by op name), and of the input (by tensor name).
+
+        Parameters
+        ----------
+        images : float ``[N, C, H, W]``, preprocessed
+        keep : names wanted; all when ``None``
+
+        Returns
+        -------
+        Arrays ``[N, rows, channels]``.  An op that adds to a tensor gives the sum.
+        """
+        parts: dict[str, list[IntArray]] = {}
+        for start in range(0, len(images), BATCH):
+            for name, value in self.steps(images[start : start + BATCH]):
+                if keep is None or name in keep:
+                    # Later additions happen out of place, so no copy is needed.
+                    parts.setdefault(name, []).append(value)
+        return {name: np.concatenate(values) for name, values in parts.items()}
+
+    def outputs(self, images: npt.NDArray[np.floating]) -> dict[str, npt.NDArray[np.float64]]:
+        """Real values ``[N, rows, channels]`` of the graph's outputs, by ONNX name."""
+        last = {op.out: op.name for op in self.graph.ops}
+        wanted = {name: last[tensor] for name, tensor in self.graph.outputs.items()}
+        result = self.run(images, set(wanted.values()))
+        return {
+            name: self.graph.tensors[self.graph.outputs[name]].dequantise(result[op])
+            for name, op in wanted.items()
+        }
+
+    def steps(self, images: npt.NDArray[np.floating]) -> Iterator[tuple[str, IntArray]]:
+        """One batch: ``(name, integers [N, rows, channels])`` op by op."""
+        graph = self.graph
+        rows = quantise_input(graph.input, images)
+        state: dict[str, IntArray] = {graph.input.out: rows}
+        for constant in graph.constants:
+            state[constant.out] = np.broadcast_to(
+                constant.value, (len(images), *constant.value.shape)
+            )
+        statistics: dict[str, _Rows] = {}
+        yield graph.input.out, rows
+        for op in graph.ops:
+            tensor = graph.tensors[op.out]
+            if isinstance(op, QLinear):
+                out = self._linear(op, state, statistics.get(op.x), tensor)
+            elif isinstance(op, QAttention):
+                out = self._attention(op, state[op.q], state[op.k], state[op.v])
+            else:
+                out = self._pool(op, state[op.x], tensor)
+            state[op.out] = out
+            if not isinstance(op, QAttention) and op.statistics is not None:
+                statistics[op.out] = _finish(out, op.statistics)
+            yield op.name, out
+
+    # Ops -----------------------------------------------------------------------------------
+    def _scale(self, acc: IntArray, requant: Requant) -> IntArray:
+        return requantise.scale(
+            acc, bias=requant.bias, pre_shift=requant.pre_shift, multiplier=requant.multiplier,
+            post_shift=requant.post_shift, requant_bits=self.requant_bits,
+        )
+
+    def _linear(
+        self, op: QLinear, state: dict[str, IntArray], statistics: _Rows | None, tensor: QTensor
+    ) -> IntArray:
+        x = state[op.x]
+        start, count = op.rows or (0, x.shape[1])
+        x = x[:, start : start + count]
+        batch = x.shape[0]
+        flat = x.reshape(-1, x.shape[2])
+        if op.norm is not None:
+            if op.norm.statistics:
+                assert statistics is not None, f"{op.name}: {op.x} has no statistics"
+                rows = [
+                    s.reshape(batch, -1)[:, start : start + count].reshape(-1) for s in statistics
+                ]
+            else:
+                rows = [np.full(len(flat), v, np.int64) for v in (0, op.norm.shift,
+                                                                  op.norm.mantissa)]
+            flat = _transform(flat, rows, op.norm)
+        value = self._scale(matmul(flat, op.weight), op.requant)
+        value = value.reshape(batch, count, -1)
+        if tensor.bits == formats.INT8.bits:
+            return requantise.to_int8(value, op.table)
+        return requantise.to_int16(value, state[op.out] if op.add else None)
+
+    def _attention(self, op: QAttention, q: IntArray, k: IntArray, v: IntArray) -> IntArray:
+        out = np.empty(q.shape, np.int8)
+        dim = q.shape[2] // op.heads
+        for image in range(q.shape[0]):
+            for head in range(op.heads):
+                part = (image, slice(None), slice(head * dim, (head + 1) * dim))
+                logits = requantise.to_int8(self._scale(matmul(q[part], k[part]), op.logits))
+                weights = softmax.exp2(logits, softmax.row_max(logits))
+                shift, factor = softmax.reciprocal(weights.sum(axis=1))
+                value = requantise.scale(
+                    matmul(weights, v[part].T), bias=0, pre_shift=shift[:, None],
+                    multiplier=factor[:, None], post_shift=formats.RECIPROCAL_SHIFT,
+                    requant_bits=self.requant_bits,
+                )
+                out[part] = requantise.to_int8(value)
+        return out
+
+    def _pool(self, op: QPool, x: IntArray, tensor: QTensor) -> IntArray:
+        acc = op.weight * x[:, op.start : op.stop].astype(np.int64).sum(axis=1, keepdims=True)
+        value = self._scale(acc, op.requant)
+        if tensor.bits == formats.INT8.bits:
+            return requantise.to_int8(value)
+        return requantise.to_int16(value)
+
+
+def _transform(x: IntArray, rows: list[IntArray], norm: Norm) -> IntArray:
+    mean, shift, mantissa = rows
+    return layernorm.apply(x, mean, shift, mantissa, norm.gain)
+
+
+def _finish(x: IntArray, statistics: Statistics) -> _Rows:
+    wide = x.reshape(-1, x.shape[2]).astype(np.int64)
+    return layernorm.finish(
+        wide.sum(axis=1), (wide * wide).sum(axis=1), inv_dim=statistics.inv_dim,
+        inv_shift=statistics.inv_shift, epsilon=statistics.epsilon,
+    )

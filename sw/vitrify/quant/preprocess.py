@@ -1,0 +1,270 @@
+"""The preprocessing specification: how a picture becomes the float input of a model.
+
+``imagenet``, ``none``, or settings separated by commas; per-channel lists by colons::
+
+    crop_pct=0.9,mean=0.5,std=0.5
+    size=224:256,crop_pct=0.875,mean=0.485:0.456:0.406,std=0.229:0.224:0.225
+
+=================  ==========================================================================
+``size``           height and width of the input, one number when equal (default: the model's)
+``crop_pct``       shorter side to ``floor(size / crop_pct)`` before the centre crop (1)
+``interpolation``  ``bicubic`` (default), ``bilinear``, ``lanczos`` or ``nearest``
+``mean, std``      ``x = (pixel / 255 - mean) / std``, one value or one a channel (0, 1)
+=================  ==========================================================================
+
+``none`` resizes nothing and leaves the pixel values 0 … 255 as they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from vitrify.arch.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+#: Largest value of a pixel.
+PIXEL_MAX = 255
+#: Names of Pillow's resampling filters that a specification may ask for.
+INTERPOLATIONS = ("bicubic", "bilinear", "lanczos", "nearest")
+#: Specifications with a name.
+NAMED = {
+    "imagenet": "crop_pct=0.875,mean=0.485:0.456:0.406,std=0.229:0.224:0.225",
+    "none": "none",
+}
+#: Pillow's mode for a model with this many input channels.
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """A parsed specification.
+
+    ``raw`` marks ``none``: the picture must have the model's size, pixels stay 0 … 255.
+    """
+
+    size: tuple[int, int] | None = None
+    crop_pct: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    interpolation: str = "bicubic"
+    raw: bool = False
+
+    def affine(self, channels: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """``(gain, offset)`` per channel with ``x = pixel * gain + offset``.
+
+        Raises
+        ------
+        InputError
+            If ``mean`` or ``std`` lists another number of channels.
+        """
+        if self.raw:
+            return np.ones(channels), np.zeros(channels)
+        mean, std = (
+            _per_channel(value, channels, name)
+            for value, name in ((self.mean, "mean"), (self.std, "std"))
+        )
+        return 1 / (PIXEL_MAX * std), -mean / std
+
+    def normalise(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """uint8 ``[..., C, H, W]`` to the float input of the model."""
+        gain, offset = self.affine(pixels.shape[-3])
+        return (pixels * gain[:, None, None] + offset[:, None, None]).astype(np.float32)
+
+    def picture(self, image: Image, shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
+        """A picture resized and cropped to the model's input ``(C, H, W)``: uint8 ``[C, H, W]``.
+
+        Raises
+        ------
+        InputError
+            If the model's channels fit no picture, or ``none`` is asked for another size.
+        """
+        from PIL import Image as pillow  # noqa: N813 - a board without pictures needs no Pillow
+
+        channels, height, width = shape
+        if channels not in _MODES:
+            raise InputError(
+                f"a model with {channels} input channels cannot take pictures; give an array file"
+            )
+        if self.size is not None and self.size != (height, width):
+            raise InputError(
+                f"preprocess size={_format_size(self.size)} differs from the model's input of "
+                f"{height} x {width}; leave size out"
+            )
+        image = image.convert(_MODES[channels])
+        if not self.raw:
+            # floor(224 / 0.875) is 256 however the decimal fraction is stored.
+            short = math.floor(min(height, width) / self.crop_pct + 1e-9)
+            ratio = max(short / min(image.size), height / image.height, width / image.width)
+            # The longer side is truncated, as torchvision does it.
+            size = (max(width, int(image.width * ratio + 1e-6)),
+                    max(height, int(image.height * ratio + 1e-6)))
+            image = image.resize(size, getattr(pillow.Resampling, self.interpolation.upper()))
+            left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
+            image = image.crop((left, top, left + width, top + height))
+        elif image.size != (width, height):
+            raise InputError(
+                f"a picture of {image.width} x {image.height} does not fit the model's input of "
+                f"{width} x {height}; give a preprocess specification other than 'none'"
+            )
+        pixels = np.asarray(image, np.uint8)
+        return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+    def apply(
+        self, images: Sequence[Image] | npt.NDArray[np.uint8], shape: tuple[int, int, int]
+    ) -> npt.NDArray[np.float32]:
+        """Pictures, or uint8 arrays ``[N, C, H, W]`` or ``[N, H, W, C]``, to float32 NCHW.
+
+        Arrays are only normalised, when they have the model's size already; otherwise they are
+        treated like pictures.
+
+        Parameters
+        ----------
+        shape : the model's input ``(C, H, W)``
+
+        Raises
+        ------
+        InputError
+            For an array of another type, rank or number of channels.
+        """
+        if not isinstance(images, np.ndarray):
+            pixels = [self.picture(image, shape) for image in images]
+            return self.normalise(np.stack(pixels) if pixels else np.zeros((0, *shape), np.uint8))
+        return self.normalise(self._array(images, shape))
+
+    def _array(
+        self, images: npt.NDArray[np.uint8], shape: tuple[int, int, int]
+    ) -> npt.NDArray[np.uint8]:
+        if images.dtype != np.uint8 or images.ndim not in (3, 4):
+            raise InputError(
+                f"pictures must be uint8 of rank 3 or 4, not {images.dtype} {list(images.shape)}"
+            )
+        batch = images if images.ndim == 4 else images[None]
+        if batch.shape[1:] == shape:
+            return batch
+        channels = shape[0]
+        if batch.shape[-1] == channels:
+            hwc = batch
+        elif batch.shape[1] == channels:
+            hwc = batch.transpose(0, 2, 3, 1)
+        else:
+            raise InputError(
+                f"pictures {list(images.shape)} do not have the model's {channels} channels"
+            )
+        if hwc.shape[1:3] == shape[1:]:
+            return np.ascontiguousarray(hwc.transpose(0, 3, 1, 2))
+        from PIL import Image as pillow  # noqa: N813
+
+        squeeze: Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]] = (
+            (lambda a: a[..., 0]) if channels == 1 else lambda a: a
+        )
+        return np.stack([self.picture(pillow.fromarray(squeeze(a)), shape) for a in hwc])
+
+
+def parse(text: str) -> Preprocess:
+    """The specification in ``text``.
+
+    Raises
+    ------
+    InputError
+        For an unknown setting or a value that makes no sense; the message names both.
+    """
+    spec = NAMED.get(text.strip(), text.strip())
+    if spec == "none":
+        return Preprocess(raw=True)
+    values: dict[str, object] = {}
+    for item in spec.split(","):
+        key, equals, value = (part.strip() for part in item.partition("="))
+        if not equals or key not in _PARSERS:
+            raise InputError(
+                f"preprocess setting {item.strip()!r} is not known; the settings are "
+                f"{', '.join(f'{name}=' for name in _PARSERS)} (or {', '.join(NAMED)})"
+            )
+        if key in values:
+            raise InputError(f"preprocess setting {key!r} is given twice; leave one out")
+        values[key] = _PARSERS[key](key, value)
+    return Preprocess(**values)  # type: ignore[arg-type]
+
+
+def format(spec: Preprocess) -> str:  # noqa: A001 - the counterpart of parse
+    """The text that :func:`parse` turns into ``spec``."""
+    if spec.raw:
+        return "none"
+    parts = [] if spec.size is None else [f"size={_format_size(spec.size)}"]
+    parts += [
+        f"crop_pct={spec.crop_pct!r}",
+        f"mean={':'.join(map(repr, spec.mean))}",
+        f"std={':'.join(map(repr, spec.std))}",
+        f"interpolation={spec.interpolation}",
+    ]
+    return ",".join(parts)
+
+
+def _format_size(size: tuple[int, int]) -> str:
+    return str(size[0]) if size[0] == size[1] else f"{size[0]}:{size[1]}"
+
+
+def _per_channel(
+    values: tuple[float, ...], channels: int, name: str
+) -> npt.NDArray[np.float64]:
+    if len(values) not in (1, channels):
+        raise InputError(
+            f"preprocess {name} has {len(values)} values for {channels} channels; "
+            f"give 1 or {channels}"
+        )
+    return np.broadcast_to(np.asarray(values, np.float64), (channels,))
+
+
+def _numbers(key: str, text: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in text.split(":"))
+    except ValueError:
+        raise InputError(
+            f"preprocess {key}={text!r} is not a number, nor a list such as 0.5:0.5:0.5"
+        ) from None
+    if not all(map(math.isfinite, numbers)):
+        raise InputError(f"preprocess {key}={text!r} must be finite")
+    return numbers
+
+
+def _positive(key: str, text: str) -> tuple[float, ...]:
+    numbers = _numbers(key, text)
+    if min(numbers) <= 0:
+        raise InputError(f"preprocess {key}={text!r} must be positive")
+    return numbers
+
+
+def _crop(key: str, text: str) -> float:
+    numbers = _positive(key, text)
+    if len(numbers) != 1 or numbers[0] > 1:
+        raise InputError(f"preprocess {key}={text!r} must be one number above 0 and at most 1")
+    return numbers[0]
+
+
+def _size(key: str, text: str) -> tuple[int, int]:
+    numbers = _positive(key, text)
+    if len(numbers) > 2 or any(number != int(number) for number in numbers):
+        raise InputError(f"preprocess {key}={text!r} must be one whole number or height:width")
+    return int(numbers[0]), int(numbers[-1])
+
+
+def _interpolation(key: str, text: str) -> str:
+    if text not in INTERPOLATIONS:
+        raise InputError(f"preprocess {key}={text!r} is not one of {', '.join(INTERPOLATIONS)}")
+    return text
+
+
+_PARSERS: dict[str, Callable[[str, str], object]] = {
+    "size": _size,
+    "crop_pct": _crop,
+    "mean": _numbers,
+    "std": _positive,
+    "interpolation": _interpolation,
+}

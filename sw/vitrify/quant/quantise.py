@@ -1,0 +1,113 @@
+"""Canonical float graph and calibration images to the integer graph of the core."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from vitrify.arch.config import ArchConfig
+from vitrify.arch.errors import InputError
+from vitrify.ir import shape_of
+
+from .assemble import Assembler
+from .calibrate import Progress, Request, collect
+from .graph import Float, QInput, QuantGraph
+from .plan import AttentionOp, LinearOp, PatchOp, Plan, PoolOp, make_plan
+from .preprocess import PIXEL_MAX, Preprocess
+
+
+def quantise(
+    canonical: ir.Model,
+    calibration: npt.NDArray[np.float32],
+    *,
+    arch: ArchConfig,
+    preprocess: Preprocess | None = None,
+    progress: Progress | None = None,
+) -> QuantGraph:
+    """Quantise a canonical model.
+
+    Parameters
+    ----------
+    canonical : as :func:`vitrify.frontend.canonicalise` returns it
+    calibration : float32 ``[N, C, H, W]``, preprocessed like the model's inputs
+    arch : the multiplier widths of the core
+    preprocess : how pictures become inputs; with it the core sees exact 8-bit pixels, without it
+        the input range is that of the calibration images
+    progress : called with a phrase and a fraction
+
+    Raises
+    ------
+    UnsupportedOpError
+        Names the first node that the core has no place for.
+    InputError
+        If the calibration images do not fit the model.
+    """
+    images = check_images(canonical, calibration)
+    plan = make_plan(canonical)
+    stats = collect(canonical, images, _requests(plan), progress)
+    patch = next(op for op in plan.ops if isinstance(op, PatchOp))
+    multiplier, offset = _input_map(images, preprocess)
+    spec = QInput(
+        name=plan.image, out=f"{plan.image}.rows", shape=images.shape[1:], patch=patch.patch,
+        prefix=len(patch.prefix), multiplier=multiplier, offset=offset,
+    )
+    return Assembler(plan, stats, arch, spec, images, progress).graph
+
+
+def check_images(canonical: ir.Model, images: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """``images`` as float32 ``[N, C, H, W]`` that fits the model's input."""
+    shape = shape_of(canonical.graph.inputs[0])
+    images = np.asarray(images)
+    if images.ndim != len(shape) or images.shape[1:] != shape[1:]:
+        raise InputError(
+            f"the calibration images have shape {list(images.shape)}, the model's input "
+            f"{canonical.graph.inputs[0].name!r} takes {list(shape)}"
+        )
+    if not len(images):
+        raise InputError("there are no calibration images; give at least one, better 32 or more")
+    if not np.issubdtype(images.dtype, np.floating) or not np.isfinite(images).all():
+        raise InputError(
+            f"the calibration images ({images.dtype}) must be finite floats, preprocessed as the "
+            f"model expects its input"
+        )
+    return images.astype(np.float32, copy=False)
+
+
+def _input_map(
+    images: npt.NDArray[np.float32], preprocess: Preprocess | None
+) -> tuple[Float, Float]:
+    """Factor and offset per channel from the float input to -128 … 127."""
+    if preprocess is not None:
+        gain, offset = preprocess.affine(images.shape[1])
+        return 1 / gain, -offset / gain - 128
+    low = images.min(axis=(0, 2, 3)).astype(np.float64)
+    high = images.max(axis=(0, 2, 3)).astype(np.float64)
+    multiplier = PIXEL_MAX / np.maximum(high - low, 1e-6)
+    return multiplier, -low * multiplier - 128
+
+
+def _requests(plan: Plan) -> list[Request]:
+    """Everything the assembler will ask of the calibration."""
+    wanted: list[Request] = []
+    for op in plan.ops:
+        if isinstance(op, LinearOp):
+            wanted += operand_requests(op)
+            if op.role != "add":
+                wanted.append(result_request(op))
+        elif isinstance(op, (AttentionOp, PoolOp)):
+            wanted.append(Request(op.value))
+    return wanted
+
+
+def operand_requests(op: LinearOp) -> list[Request]:
+    """The operand as it is, and normalised if a LayerNorm reads it."""
+    plain = Request(op.x.value, op.x.rows)
+    if op.x.norm is None:
+        return [plain]
+    return [plain, Request(op.x.value, op.x.rows, op.x.norm.epsilon)]
+
+
+def result_request(op: LinearOp) -> Request:
+    """What a linear layer gives before its activation."""
+    return Request(op.before if op.kind else op.value, op.x.rows)

@@ -1,0 +1,149 @@
+"""Integer parameters of one matrix product: weights, bias, multiplier and shifts.
+
+The multiplier of each column is rounded first and the weights are quantised with the step that the
+rounded multiplier stands for, so that requantisation itself adds no scale error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vitrify.arch import formats
+from vitrify.arch.errors import ModelError
+
+from .graph import Requant
+
+Float = npt.NDArray[np.float64]
+
+#: Largest stationary weight.
+WEIGHT_MAX = 127
+#: Clip factors tried for each row of weights, relative to its largest magnitude.
+_CLIPS = np.linspace(1.0, 0.6, 17)
+#: Steps of a row are at least this part of the largest step: multipliers keep 6 bits or more.
+_STEP_RANGE = 2.0**-10
+#: Magnitude that a bias may reach; half of the accumulator's range is left to the products.
+_BIAS_MAX = 1 << (formats.BIAS_BITS - 1)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Weights ``[out, in]`` and requantisation of a matrix product, with the step per output."""
+
+    weight: npt.NDArray[np.int8]
+    requant: Requant
+    step: Float
+
+
+def weight_steps(weight: Float, energy: Float) -> Float:
+    """Step of each row of ``weight`` that minimises the energy-weighted rounding error.
+
+    Parameters
+    ----------
+    weight : ``[out, in]``
+    energy : ``[in]``, mean square of each input
+    """
+    peak = np.abs(weight).max(axis=1)
+    best = peak / WEIGHT_MAX
+    least = np.full(len(weight), np.inf)
+    safe = np.where(peak > 0, peak, 1.0)
+    for clip in _CLIPS:
+        step = safe * clip / WEIGHT_MAX
+        error = weight - step[:, None] * _round(weight, step)
+        cost = (error * error) @ energy
+        better = cost < least
+        least = np.where(better, cost, least)
+        best = np.where(better & (peak > 0), step, best)
+    return best
+
+
+def _round(weight: Float, step: Float) -> Float:
+    return np.clip(np.rint(weight / step[:, None]), -WEIGHT_MAX, WEIGHT_MAX)
+
+
+def shifts(factor: Float, reach: int, bound: Float, requant_bits: int, what: str) -> tuple[int, int]:
+    """``(pre_shift, post_shift)`` for real factors from accumulator to output.
+
+    Parameters
+    ----------
+    factor : positive, one a column
+    reach : largest magnitude of the output
+    bound : largest magnitude of the accumulator with bias, one a column
+    requant_bits : width of the multiplier's data port
+
+    Raises
+    ------
+    ModelError
+        If no legal shift represents the factors.
+    """
+    port = (1 << (requant_bits - 1)) - 1
+    # The port may saturate only where the output saturates too.
+    needed = float(np.max(np.minimum(bound, (reach + 1) / factor)))
+    pre = max(0, int(np.ceil(np.log2(needed / port)))) if needed > port else 0
+    largest = float(np.max(factor))
+    limit = formats.IntFormat(formats.MULTIPLIER_BITS, signed=False).max
+    fitting = [s for s in formats.POST_SHIFTS if largest * 2.0 ** (pre + s) <= limit]
+    if pre > formats.MAX_PRE_SHIFT or not fitting:
+        raise ModelError(
+            f"{what}: its output is {1 / largest:.3g} accumulator units a step, which the core's "
+            f"requantisation cannot express; check the weights for extreme values"
+        )
+    return pre, max(fitting)
+
+
+def columns(
+    weight: Float,
+    bias: Float,
+    out_step: float | Float,
+    *,
+    energy: Float,
+    reach: int,
+    requant_bits: int,
+    what: str,
+    mean: Float | None = None,
+    zero_point: int = 0,
+) -> Columns:
+    """Integers of ``out = weight @ x + bias``.
+
+    Parameters
+    ----------
+    weight : ``[out, in]``, from the integer input (less its zero point) to real output
+    bias : ``[out]``, real
+    out_step : real value of an output step, one or one a column
+    energy : ``[in]``, mean square of the integer input less its zero point
+    mean : ``[in]``, its mean; the bias takes up the mean rounding error of the weights
+    reach : largest magnitude of the output in steps
+    zero_point : of the input; its contribution is taken off the bias
+    what : names the op in messages
+    """
+    steps = weight_steps(weight, energy)
+    # Rows without weights, and rows whose bias would not fit, take a coarser step.
+    floor = max(float(steps.max()) * _STEP_RANGE, 1e-30)
+    steps = np.maximum.reduce([
+        steps, np.full_like(steps, floor), 2 * np.abs(bias) / (_BIAS_MAX - 1)
+    ])
+    inputs = 2 * WEIGHT_MAX if zero_point else WEIGHT_MAX + 1
+    bound = np.abs(weight).sum(axis=1) / steps * inputs + np.abs(bias) / steps
+    factor = steps / out_step
+    pre, post = shifts(factor, reach, bound, requant_bits, what)
+    multiplier = np.maximum(1, np.rint(factor * 2.0 ** (pre + post)))
+    steps = multiplier * 2.0 ** -(pre + post) * out_step
+    rounded = _round(weight, steps)
+    if mean is not None:
+        bias = bias + (weight - rounded * steps[:, None]) @ mean
+    whole = np.rint(bias / steps) - zero_point * rounded.sum(axis=1)
+    if np.abs(whole).max(initial=0) >= _BIAS_MAX:
+        raise ModelError(f"{what}: its bias does not fit the accumulator; rescale the layer")
+    return Columns(
+        rounded.astype(np.int8),
+        Requant(pre, post, multiplier.astype(np.uint16), whole.astype(np.int32)),
+        steps,
+    )
+
+
+def single(factor: float, reach: int, bound: float, requant_bits: int, what: str) -> Requant:
+    """Requantisation with one multiplier, no bias: ``out = acc * factor``."""
+    pre, post = shifts(np.array([factor]), reach, np.array([bound]), requant_bits, what)
+    return Requant(pre, post, max(1, round(factor * 2.0 ** (pre + post))))

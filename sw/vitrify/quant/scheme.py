@@ -1,0 +1,253 @@
+"""Choice of every scale: residual step, LayerNorm gains, int8 ranges, activation windows.
+
+All of them minimise a measured error over sampled rows; the reasons are in ``docs/numerics.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vitrify.arch import formats
+from vitrify.ir import UNARY
+
+Float = npt.NDArray[np.float64]
+Rows = npt.NDArray[np.floating]
+
+INT8_MAX = 127
+_RESIDUAL_MAX = (1 << (formats.RESIDUAL_BITS - 1)) - 1
+#: Variance of rounding to steps of one.
+_ROUNDING = 1 / 12
+#: The residual step is no finer than this: beyond, nothing is gained and multipliers overflow.
+_FINEST_STEP = 2.0**-12
+#: Exponents tried below the step at which nothing saturates.
+_STEP_SEARCH = 4
+
+#: Strengths of per-channel equalisation tried for LayerNorm (1: every channel fills the range).
+_ALPHAS = (0.25, 0.5, 0.75)
+#: Clip factors tried: ranges relative to the largest magnitude seen.
+_CLIPS = np.linspace(1.0, 0.3, 29)
+_GAIN_CLIPS = (1.0, 1.15, 1.35, 1.6)
+#: Rows used where a trial costs a matrix product.
+_TRIAL_ROWS = 384
+
+#: Activations with f(x) → x for large x: their large results may be split over copies of a unit.
+SPLITTABLE = frozenset({
+    "gelu", "gelu_tanh", "quick_gelu", "silu", "relu", "leaky_relu", "hard_swish", "elu", "mish",
+})
+#: A unit is split only if the error of the layer without splitting is this many times larger.
+_SPLIT_GAIN = 2.0
+#: Most units that are considered for splitting.
+_SPLIT_UNITS = 8
+#: Copies reach this far beyond the largest value seen.
+_SPLIT_MARGIN = 1.1
+_BINS = 4096
+
+
+# Residual stream ---------------------------------------------------------------------------
+@dataclass(frozen=True)
+class StreamRead:
+    """Sampled rows of one version of a stream that something reads, after ``additions``."""
+
+    rows: Rows
+    peak: float
+    additions: int
+
+
+def residual_step(reads: Sequence[StreamRead]) -> float:
+    """Power-of-two step with the least error as LayerNorm sees it: relative to each row's spread.
+
+    Rounding errors add up over the additions; saturation may clip single outliers, because a row
+    with an outlier is dominated by it.
+    """
+    peak = max(read.peak for read in reads)
+    safe = int(np.ceil(np.log2(max(peak, 1e-6) / _RESIDUAL_MAX)))
+    best, least = 2.0**safe, np.inf
+    for exponent in range(safe, safe - _STEP_SEARCH, -1):
+        step = 2.0**exponent
+        cost = 0.0
+        for read in reads:
+            x = read.rows.astype(np.float64)
+            spread = np.maximum(x.var(axis=1), 1e-12)
+            clipped = np.abs(x) - _RESIDUAL_MAX * step
+            error = np.mean(np.where(clipped > 0, clipped, 0.0) ** 2, axis=1)
+            cost += float(np.mean((error + (read.additions + 1) * _ROUNDING * step**2) / spread))
+        if cost < least:
+            best, least = step, cost
+    return max(best, _FINEST_STEP)
+
+
+# Operand transforms ------------------------------------------------------------------------
+def gains(rows: Rows, peak: Rows, matrix: Float) -> Float:
+    """Gain of each channel of a normalised operand: multiples of ``2**-GAIN_FRAC``.
+
+    Equalises the channels' ranges with the strength, and clips them with the factor, that give
+    the least error behind ``matrix``, rounding of its weights included.
+
+    Parameters
+    ----------
+    rows : ``[S, D]``, normalised, before gamma
+    peak : ``[D]``, largest magnitudes
+    matrix : ``[out, D]``, all weights that read the operand, gamma included
+    """
+    x = np.asarray(rows[:: max(1, len(rows) // _TRIAL_ROWS)], np.float32)
+    gram = (matrix.T @ matrix).astype(np.float32)
+    peak = np.maximum(np.asarray(peak, np.float64), 1e-3)
+    weight = np.maximum(np.sqrt(np.diag(gram).astype(np.float64)), 1e-12)
+    best, least = np.ones(len(peak)), np.inf
+    unit = 2.0**-formats.GAIN_FRAC
+    top = (1 << formats.GAIN_BITS) - 1
+    for alpha in _ALPHAS:
+        # alpha = 0: steps such that all channels weigh alike behind the matrix;
+        # alpha = 1: steps such that all channels fill the range.
+        reach = np.max(peak * weight)
+        base = INT8_MAX * weight / ((peak * weight) ** alpha * reach ** (1 - alpha))
+        for clip in _GAIN_CLIPS:
+            gain = np.clip(np.rint(base * clip / unit), 1, top) * unit
+            q = np.clip(np.rint(x * gain.astype(np.float32)), -128, INT8_MAX)
+            error = x - q / gain.astype(np.float32)
+            scaled = matrix / gain
+            steps = np.abs(scaled).max(axis=1) / INT8_MAX
+            energy = float(np.mean(q.astype(np.float64) ** 2, axis=0).sum())
+            cost = float(np.sum((error @ gram) * error)) / len(x)
+            cost += _ROUNDING * float(np.sum(steps**2)) * energy
+            if cost < least:
+                best, least = gain, cost
+    return best
+
+
+# int8 tensors ------------------------------------------------------------------------------
+def tensor_step(rows: Rows, peak: float) -> float:
+    """Step of a symmetric int8 tensor with the least mean square error."""
+    x = np.abs(np.asarray(rows, np.float32)).reshape(-1)
+    x = x[:: max(1, len(x) // (64 * _BINS))]
+    peak = max(float(peak), 1e-9)
+    best, least = peak / INT8_MAX, np.inf
+    for clip in _CLIPS:
+        step = peak * clip / INT8_MAX
+        error = x - step * np.minimum(np.rint(x / step), INT8_MAX)
+        cost = float(np.dot(error, error))
+        if cost < least:
+            best, least = step, cost
+    return best
+
+
+def channel_steps(rows: Rows, peak: Rows) -> Float:
+    """Step of each channel of a symmetric int8 tensor with the least mean square error."""
+    x = np.abs(np.asarray(rows, np.float32))
+    top = np.maximum(np.asarray(peak, np.float64), float(np.max(peak)) * 2.0**-10 + 1e-9)
+    best, least = top / INT8_MAX, np.full(x.shape[1], np.inf)
+    for clip in _CLIPS:
+        step = top * clip / INT8_MAX
+        narrow = step.astype(np.float32)
+        error = x - narrow * np.minimum(np.rint(x / narrow), INT8_MAX)
+        cost = np.einsum("rc,rc->c", error, error)
+        best = np.where(cost < least, step, best)
+        least = np.minimum(cost, least)
+    return best
+
+
+# Activation tables -------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Activation:
+    """An int8 → int8 table, the steps on both sides, and the units that are split.
+
+    Input ``h ≈ centre + step_in * q``; output ``f(h) ≈ step_out * (q - zero_point)``.
+    ``copies[j]`` is the number of units that unit ``j`` becomes, each ``cap`` apart.
+    """
+
+    table: npt.NDArray[np.int8]
+    centre: float
+    step_in: float
+    step_out: float
+    zero_point: int
+    copies: npt.NDArray[np.int64]
+    cap: float
+
+
+def activation(kind: str, rows: Rows, peak: Rows, weight: Rows) -> Activation:
+    """Window and table of an activation, large units split where that helps.
+
+    Parameters
+    ----------
+    rows : ``[S, D]``, float inputs
+    peak : ``[D]``, largest input of each unit
+    weight : ``[D]``, how much the error of a unit's output counts
+    """
+    units = len(peak)
+    order = np.argsort(-np.asarray(peak))
+    limit = min(_SPLIT_UNITS, units - 1) if kind in SPLITTABLE else 0
+    trials = []
+    for count in range(limit + 1):
+        rest = np.sort(order[count:])
+        trials.append(_window(kind, rows[:, rest], weight[rest]))
+    costs = np.array([trial.cost for trial in trials])
+    # The fewest units whose splitting leaves an error close to the best.
+    count = int(np.argmax(costs <= _SPLIT_GAIN * costs.min()))
+    window = trials[count]
+    copies = np.ones(units, np.int64)
+    for unit in order[:count]:
+        copies[unit] = max(1, int(np.ceil(peak[unit] * _SPLIT_MARGIN / window.high)))
+    return Activation(window.table, window.centre, window.step_in, window.step_out,
+                      window.zero_point, copies, window.high)
+
+
+@dataclass(frozen=True)
+class _Window:
+    cost: float
+    high: float
+    centre: float
+    step_in: float
+    step_out: float
+    zero_point: int
+    table: npt.NDArray[np.int8]
+
+
+def _window(kind: str, rows: Rows, weight: Rows) -> _Window:
+    """The input range with the least weighted error of the function's value."""
+    low, high = float(rows.min()), float(rows.max())
+    if high - low < 1e-6:
+        high = low + 1e-6
+    mass, edges = np.histogram(
+        rows, _BINS, (low, high), weights=np.broadcast_to(weight, rows.shape)
+    )
+    x = (edges[1:] + edges[:-1]) / 2
+    used = mass > 0
+    x, mass = x[used], mass[used] / mass.sum()
+    exact = UNARY[kind].reference(x)
+    lows = np.unique(low * np.array([1, 0.8, 0.65, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15]))
+    highs = np.unique(high * np.array([1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]))
+    best: _Window | None = None
+    for _ in range(2):
+        for a in lows:
+            for b in highs:
+                if b - a < 0.05 * (high - low):
+                    continue
+                trial = _trial(kind, float(a), float(b), x, mass, exact)
+                if best is None or trial.cost < best.cost:
+                    best = trial
+        assert best is not None
+        a, b = best.centre - INT8_MAX * best.step_in, best.centre + INT8_MAX * best.step_in
+        lows, highs = a * np.linspace(0.85, 1.15, 7), b * np.linspace(0.85, 1.15, 7)
+    assert best is not None
+    return best
+
+
+def _trial(kind: str, low: float, high: float, x: Float, mass: Float, exact: Float) -> _Window:
+    centre, step_in = (low + high) / 2, (high - low) / (2 * INT8_MAX)
+    codes = np.arange(-INT8_MAX, INT8_MAX + 1)
+    values = UNARY[kind].reference(centre + step_in * codes)
+    bottom, top = float(values.min()), float(values.max())
+    step_out = max(top - bottom, 1e-9) / (2 * INT8_MAX)
+    zero_point = int(np.clip(round(-INT8_MAX - bottom / step_out), -128, INT8_MAX))
+    result = np.clip(np.rint(values / step_out) + zero_point, -INT8_MAX, INT8_MAX)
+    index = np.clip(np.rint((x - centre) / step_in), -INT8_MAX, INT8_MAX).astype(int) + INT8_MAX
+    error = (result[index] - zero_point) * step_out - exact
+    table = np.empty(formats.TABLE_ENTRIES, np.int8)
+    table[codes & 0xFF] = result
+    table[-128 & 0xFF] = table[-INT8_MAX & 0xFF]
+    return _Window(float(np.dot(mass, error * error)), high, centre, step_in, step_out,
+                   zero_point, table)
