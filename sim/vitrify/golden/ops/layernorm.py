@@ -26,7 +26,10 @@ def finish(
     mean : ``MEAN_FRAC`` fraction bits
     shift, mantissa : 1/std = ``mantissa / 2**RSQRT_FRAC / 2**shift`` per step / 2**MEAN_FRAC
     """
-    mean = round_shift(total * inv_dim, inv_shift - formats.MEAN_FRAC)
+    mean = saturate(
+        round_shift(total * inv_dim, inv_shift - formats.MEAN_FRAC),
+        formats.RESIDUAL_BITS + formats.MEAN_FRAC,  # 1/D may be a trifle too large
+    )
     # squares * inv_dim can exceed 63 bits in the worst case: multiply in two halves.
     # 4 * MEAN_FRAC spare low bits keep the rounding of the two halves exact.
     power = _mul_round(squares, inv_dim, inv_shift - 2 * formats.MEAN_FRAC)

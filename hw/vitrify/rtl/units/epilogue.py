@@ -1,0 +1,321 @@
+"""Epilogue: from drain rows to stored results, statistics and progress."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth.hdl import Value
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from vitrify.arch import formats
+from vitrify.arch.config import ArchConfig
+from vitrify.arch.isa import Output, Stats
+from vitrify.rtl import interfaces
+from vitrify.rtl.memory.index_memory import index_read
+
+from .commit import Commit
+from .delay import Delays, select, select_latency
+from .epilogue_lane import EpilogueLane
+from .epilogue_walk import EpilogueWalk, group_layout
+from .params import ParamMemory
+from .reciprocal import Reciprocal
+from .row_stats import RowStats
+from .table import TableMemory
+
+#: Cycle of a request, counted from the one in which its conditions hold.
+_REQUEST = 1
+#: Bits of a count of lane groups inside the pipeline.
+_IN_FLIGHT_BITS = 7
+_RECIPROCAL_POST = formats.POST_SHIFTS.index(formats.RECIPROCAL_SHIFT)
+
+
+class Epilogue(wiring.Component):
+    """One lane group (E columns of a row) a cycle, stalled by missing drain rows alone.
+
+    Once a group is taken, nothing stalls it: from the drain memory to the token memory it is a
+    pipeline of fixed length.  Three kinds of groups wait for their predecessors in it: the first
+    of an ADD16 instruction until all results are written (it may add to one of them), the first
+    of a Stats.MAX instruction until no LayerNorm is being finished (they share the way to the
+    statistics memory), and any that needs an activation table that is still being copied.
+
+    Columns beyond ``c_last`` in the last lane group store zeros.
+
+    Parameters
+    ----------
+    arch : ArchConfig
+    drain_latency : cycles from ``drain_addr`` to ``drain_data``, at least 2
+
+    Members
+    -------
+    command : :py:`In(stream.Signature(EPILOGUE_COMMAND))`
+    drain_written : :py:`In(DRAIN_PROGRESS)`
+    drain_addr, drain_data : :py:`Out(unsigned)`, :py:`In(ArrayLayout(signed(ACC_BITS), C))`
+    drain_read : :py:`Out(DRAIN_PROGRESS)`
+        Rows that may be overwritten.
+    sum_addr, sum_data : :py:`Out(unsigned)`, :py:`In(SOFTMAX_SUM_BITS)`
+        Row with its bank above; the sum answers one cycle later.
+    param, table : :py:`In(pipe(param_write(arch)))`, :py:`In(pipe(table_write(arch)))`
+    residual : :py:`Out(read_client(arch))`
+    result : :py:`Out(write_client(arch))`
+        Must be granted at once: ``ready`` is not looked at.
+    index : :py:`Out(index_read(arch))`
+    stat : :py:`Out(pipe(stat_write(arch)))`
+    mover : :py:`In(MOVER_PROGRESS)`
+    progress : :py:`Out(EPILOGUE_PROGRESS)`
+        Whoever sees a row may read its results and its statistic in that very cycle.
+    busy : :py:`Out(1)`
+        Event: a lane group was taken.
+    idle : :py:`Out(1)`
+        Nothing to do, and everything done is visible.
+    """
+
+    command: stream.Interface
+    drain_written: data.View
+    drain_addr: Signal
+    drain_data: data.View
+    drain_read: data.View
+    sum_addr: Signal
+    sum_data: Signal
+    param: wiring.PureInterface
+    table: wiring.PureInterface
+    residual: wiring.PureInterface
+    result: wiring.PureInterface
+    index: wiring.PureInterface
+    stat: wiring.PureInterface
+    mover: data.View
+    progress: data.View
+    busy: Signal
+    idle: Signal
+
+    def __init__(self, arch: ArchConfig, *, drain_latency: int = 2) -> None:
+        if drain_latency < 2:
+            # The row scale would come too late for the lanes.
+            raise ValueError(f"drain_latency must be at least 2, not {drain_latency!r}")
+        self.arch = arch
+        self.drain_latency = drain_latency
+        row_bits = interfaces.index_bits(arch.max_rows)
+        super().__init__({
+            "command": In(stream.Signature(interfaces.EPILOGUE_COMMAND)),
+            "drain_written": In(interfaces.DRAIN_PROGRESS),
+            "drain_addr": Out(row_bits),
+            "drain_data": In(data.ArrayLayout(signed(formats.ACC_BITS), arch.width)),
+            "drain_read": Out(interfaces.DRAIN_PROGRESS),
+            "sum_addr": Out(row_bits + 1),
+            "sum_data": In(formats.SOFTMAX_SUM_BITS),
+            "param": In(interfaces.pipe(interfaces.param_write(arch))),
+            "table": In(interfaces.pipe(interfaces.table_write(arch))),
+            "residual": Out(interfaces.read_client(arch)),
+            "result": Out(interfaces.write_client(arch)),
+            "index": Out(index_read(arch)),
+            "stat": Out(interfaces.pipe(interfaces.stat_write(arch))),
+            "mover": In(interfaces.MOVER_PROGRESS),
+            "progress": Out(interfaces.EPILOGUE_PROGRESS),
+            "busy": Out(1),
+            "idle": Out(1),
+        })
+
+    @property
+    def lane_cycle(self) -> int:
+        """Cycle in which the lanes get their sums (cycle 1: the drain row's address)."""
+        return _REQUEST + self.drain_latency + select_latency(self.arch.groups)
+
+    @property
+    def result_cycle(self) -> int:
+        """Cycle in which results are written, after that in which a drain row is seen."""
+        return self.lane_cycle + EpilogueLane.LATENCY
+
+    def elaborate(self, _platform: Any) -> Module:
+        m = Module()
+        m.submodules.walk = walk = EpilogueWalk(self.arch)
+        m.submodules.params = params = ParamMemory(self.arch)
+        m.submodules.tables = tables = TableMemory(self.arch)
+        m.submodules.reciprocal = reciprocal = Reciprocal()
+        m.submodules.stats = stats = RowStats(self.arch)
+        m.submodules.commit = commit = Commit(
+            max_delay=stats.max_latency, norm_delay=stats.norm_latency
+        )
+        wiring.connect(m, wiring.flipped(self.command), walk.command)
+        wiring.connect(m, walk.index, wiring.flipped(self.index))
+        m.d.comb += walk.mover.eq(self.mover)
+        wiring.connect(m, wiring.flipped(self.param), params.write)
+        wiring.connect(m, wiring.flipped(self.table), tables.write)
+        wiring.connect(m, stats.o, wiring.flipped(self.stat))
+
+        self._delays = Delays(m)
+        alive = self._take(m, walk, tables, stats, commit)
+        self._row_scale(m, reciprocal)
+        lanes = self._lanes(m, params, tables)
+        self._store(m, lanes)
+        self._gather(m, lanes, stats, commit)
+        m.d.comb += [
+            self.progress.eq(commit.progress),
+            self.idle.eq(walk.empty & ~self.command.valid & ~alive),
+        ]
+        return m
+
+    # Taking groups ------------------------------------------------------------------------------
+    def _take(
+        self, m: Module, walk: EpilogueWalk, tables: TableMemory, stats: RowStats, commit: Commit
+    ) -> Value:
+        """The request register, cycle 1; returns whether an instruction is not yet visible."""
+        d, group, written = self._delays, walk.o.payload, self.drain_written
+        request, waiting = Signal(group_layout(self.arch), reset_less=True), Signal()
+        tile = Signal(interfaces.SEQ_BITS)
+        adds, gathers = group.output == Output.ADD16, group.stats == Stats.MAX
+        finishes_norm = group.ends & group.last_tile & (group.stats == Stats.NORM)
+        taken, granted, leaves, stored = Signal(), Signal(), Signal(), Signal()
+        unwritten = self._counter(m, "unwritten", taken, stored)
+        unfinished = self._counter(m, "unfinished", taken & finishes_norm, stats.norm_leaves)
+        alive = self._counter(m, "alive", taken & group.finishes, commit.ends)
+
+        available = Signal()
+        m.d.comb += [
+            # The drain memory holds this c tile or already the next one.
+            available.eq((written.tile != tile) | (written.row > group.row)),
+            leaves.eq(
+                walk.o.valid & available
+                & ~(group.activation & ~tables.ready.bit_select(group.table_slot, 1))
+                & ~(group.starts & adds & unwritten)
+                & ~(group.starts & gathers & unfinished)
+            ),
+            granted.eq(~self.residual.valid | self.residual.ready),
+            taken.eq(leaves & (~waiting | granted)),
+            walk.o.ready.eq(taken),
+            self.residual.valid.eq(waiting & (request.output == Output.ADD16)),
+            self.residual.wide.eq(1), self.residual.addr.eq(request.addr),
+            self.drain_addr.eq(request.row),
+            self.sum_addr.eq(Cat(request.row, request.sum_bank)),
+        ]
+        with m.If(taken):
+            m.d.sync += [request.eq(group), tile.eq(tile + group.tile_ends)]
+        with m.If(~waiting | granted):
+            m.d.sync += waiting.eq(leaves)
+
+        fire = waiting & granted
+        with m.If(fire & request.ends):
+            m.d.sync += self.drain_read.row.eq(self.drain_read.row + 1)
+            with m.If(request.tile_ends):
+                m.d.sync += [
+                    self.drain_read.row.eq(0), self.drain_read.tile.eq(self.drain_read.tile + 1)
+                ]
+        for name, _ in group_layout(self.arch):
+            d.put(name, request[name], _REQUEST)
+        d.put("valid", fire, _REQUEST, reset=True)
+        m.d.comb += [
+            self.busy.eq(d.at("valid", _REQUEST + 1)),
+            stored.eq(d.at("valid", self.result_cycle)),
+        ]
+        return alive
+
+    def _counter(self, m: Module, name: str, up: Value, down: Value) -> Value:
+        """Whether more went up than came down, from the next cycle on."""
+        count = Signal(_IN_FLIGHT_BITS, name=name)
+        m.d.sync += count.eq(count + up - down)
+        return count.any()
+
+    # Lanes --------------------------------------------------------------------------------------
+    def _row_scale(self, m: Module, reciprocal: Reciprocal) -> None:
+        d, at = self._delays, _REQUEST + 1
+        m.d.comb += [
+            reciprocal.total.eq(self.sum_data),
+            reciprocal.fixed.eq(~d.at("row_scale", at + 1)),
+            reciprocal.fixed_shift.eq(d.at("pre_shift", at + 1)),
+        ]
+        d.put("shift", reciprocal.pre_shift, at + reciprocal.SHIFT_LATENCY)
+        d.put("scale", reciprocal.multiplier, at + reciprocal.LATENCY)
+        d.put("post", Mux(d.at("row_scale", 1), _RECIPROCAL_POST, d.at("post_shift", 1)), 1)
+
+    def _lanes(self, m: Module, params: ParamMemory, tables: TableMemory) -> list[Value]:
+        """The values of a lane group, in ``result_cycle``."""
+        d, arch, at, lanes = self._delays, self.arch, self.lane_cycle, []
+        acc = self._columns(m)
+        residual = self._old_values(m, at + 10)
+        d.put("narrow", d.at("output", 1) == Output.INT8, 1)
+        d.put("looks_up", d.at("activation", 1) & d.at("narrow", 1), 1)
+        d.put("keep", Cat(*(
+            d.at("lane_last", at + 10) >= lane for lane in range(arch.lanes)
+        )), at + 10)
+        for address, cycle in ((params.bias_at, at), (params.multiplier_at, at + 4)):
+            cycle -= params.LATENCY
+            m.d.comb += [
+                address.slot.eq(d.at("param_slot", cycle)), address.group.eq(d.at("group", cycle))
+            ]
+        bits = formats.ACC_BITS
+        for i in range(arch.lanes):
+            m.submodules[f"lane{i}"] = lane = EpilogueLane(requant_bits=arch.requant_bits)
+            m.d.comb += [
+                lane.acc.eq(acc[bits * i : bits * (i + 1)].as_signed()),
+                lane.bias.eq(Mux(d.at("weights", at), params.bias[i], 0)),
+                lane.pre_shift.eq(d.at("shift", at + 1)),
+                lane.multiplier.eq(Mux(
+                    d.at("row_scale", at + 4), d.at("scale", at + 4),
+                    Mux(d.at("weights", at + 4), params.multiplier[i], d.at("multiplier", at + 4)),
+                )),
+                lane.post_shift.eq(d.at("post", at + 5)),
+                lane.narrow.eq(d.at("narrow", at + 8)),
+                tables.at[i].eq(Cat(lane.index, d.at("table_slot", at + lane.INDEX))),
+                lane.residual.eq(residual.word_select(i, formats.RESIDUAL_BITS)),
+                lane.use_table.eq(d.at("looks_up", at + 11)),
+                lane.table.eq(tables.value[i]),
+                lane.keep.eq(d.at("keep", at + 11)[i]),
+            ]
+            lanes.append(lane.value)
+        return lanes
+
+    def _columns(self, m: Module) -> Value:
+        """The group's E sums of the drain row, in ``lane_cycle``."""
+        d, size = self._delays, self.arch.lanes * formats.ACC_BITS
+        row, first = self.drain_data.as_value(), _REQUEST + self.drain_latency
+        groups = [row[at : at + size] for at in range(0, len(row), size)]
+        return select(m, groups, lambda step: d.at("group", first + step), "columns")
+
+    def _old_values(self, m: Module, cycle: int) -> Value:
+        """What an ADD16 adds to, zero for the others, in ``cycle``."""
+        d, size, first = self._delays, 8 * self.arch.lanes, _REQUEST + interfaces.READ_LATENCY
+        pieces = [
+            Cat(*(
+                half[at + 8 * lane : at + 8 * lane + 8]
+                for lane in range(self.arch.lanes)
+                for half in (self.residual.lo, self.residual.hi)
+            ))
+            for at in range(0, 8 * self.arch.depth, size)
+        ]
+        piece = select(m, pieces, lambda step: d.at("piece", first + step), "old")
+        d.put("old", piece, first + select_latency(len(pieces)))
+        d.put("adds", d.at("output", 1) == Output.ADD16, 1)
+        values = Signal(2 * size, name="old_values", reset_less=True)
+        m.d.sync += values.eq(Mux(d.at("adds", cycle - 1), d.at("old", cycle - 1), 0))
+        return values
+
+    # Results ------------------------------------------------------------------------------------
+    def _store(self, m: Module, lanes: list[Value]) -> None:
+        d, at, result = self._delays, self.result_cycle, self.result
+        pieces = self.arch.depth // self.arch.lanes
+        d.put("mask", Cat(*(d.at("piece", at - 1) == i for i in range(pieces))), at - 1)
+        m.d.comb += [
+            result.valid.eq(d.at("valid", at)),
+            result.wide.eq(~d.at("narrow", at)),
+            result.addr.eq(d.at("addr", at)),
+            result.mask.eq(d.at("mask", at)),
+            result.lo.eq(Cat(*(value[:8] for value in lanes)).replicate(pieces)),
+            result.hi.eq(Cat(*(value[8:] for value in lanes)).replicate(pieces)),
+        ]
+
+    def _gather(self, m: Module, lanes: list[Value], stats: RowStats, commit: Commit) -> None:
+        d, at, group, row = self._delays, self.result_cycle, stats.i.p, commit.i.p
+        m.d.comb += [
+            stats.i.valid.eq(d.at("valid", at)),
+            group.values.eq(Cat(*lanes)),
+            group.keep.eq(d.at("keep", at)),
+            group.addr.eq(d.at("stat_addr", at)),
+            *(group[name].eq(d.at(name, at)) for name in (
+                "row", "stats", "begins", "ends", "first_tile", "last_tile", "inv_dim",
+                "inv_shift", "epsilon")),
+            commit.i.valid.eq(d.at("valid", at) & d.at("ends", at)),
+            row.stats.eq(Mux(d.at("last_tile", at), d.at("stats", at), Stats.NONE)),
+            row.last_tile.eq(d.at("last_next", at)),
+            row.tile_ends.eq(d.at("tile_ends", at)),
+            row.ends.eq(d.at("finishes", at)),
+        ]

@@ -1,0 +1,236 @@
+"""The epilogue's loops: instructions in, lane groups with all their addresses out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.hdl import Value
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from vitrify.arch.config import ArchConfig
+from vitrify.arch.isa import Stationary
+from vitrify.rtl import interfaces
+from vitrify.rtl.memory.index_memory import ENTRY_BITS, index_read
+
+_FIELDS = dict(interfaces.EPILOGUE_COMMAND)
+_C_BITS = _FIELDS["c_tiles"].shape.width
+_SEQ = interfaces.SEQ_BITS
+#: Instructions in flight: one whose groups are generated, one whose groups are taken.
+_SLOTS = 2
+#: Fields of the instruction that every group carries.
+_CARRIED = ("output", "pre_shift", "post_shift", "multiplier", "row_scale", "activation",
+            "table_slot", "stats", "inv_dim", "inv_shift", "epsilon")
+
+_SLOT = data.StructLayout({
+    **{name: field.shape for name, field in _FIELDS.items()},
+    "row_last": interfaces.ROW_BITS, "tile_last": _C_BITS, "column_last": 9,
+    "load": _SEQ, "sum_bank": 1,
+})
+
+
+def group_layout(arch: ArchConfig) -> data.StructLayout:
+    """A lane group of one row: where it is, where it goes, what happens to it."""
+    return data.StructLayout({
+        "row": interfaces.index_bits(arch.max_rows),
+        "group": interfaces.index_bits(arch.groups),
+        "param_slot": exact_log2(interfaces.PARAM_SLOTS),
+        "lane_last": interfaces.index_bits(arch.lanes),     # last lane whose column exists
+        "piece": interfaces.index_bits(arch.depth // arch.lanes),
+        "addr": interfaces.ADDR_BITS,
+        "stat_addr": interfaces.index_bits(arch.stat_rows),
+        "starts": 1,            # first group of the instruction
+        "begins": 1,            # first group of the row in this c tile
+        "ends": 1,              # last one
+        "first_tile": 1,
+        "last_tile": 1,
+        "tile_ends": 1,         # last group of the c tile
+        "finishes": 1,          # last group of the instruction
+        "last_next": 1,         # behind this row, the c tile in progress is the last one
+        "weights": 1,           # bias and multipliers come from the parameter memory
+        "sum_bank": 1,
+        **{name: _FIELDS[name].shape for name in _CARRIED},
+    })
+
+
+class EpilogueWalk(wiring.Component):
+    """For c tile, for row, for lane group; runs a few groups ahead of what it waits for.
+
+    The instruction behind the present one is prefetched, so that there is no bubble between
+    rows, c tiles and instructions.
+
+    Members
+    -------
+    command : :py:`In(stream.Signature(EPILOGUE_COMMAND))`
+    mover : :py:`In(MOVER_PROGRESS)`
+        The first group of an instruction waits for its load.
+    index : :py:`Out(index_read(arch))`
+    o : :py:`Out(stream.Signature(group_layout(arch)))`
+    empty : :py:`Out(1)`
+        No instruction is in here.
+    """
+
+    command: stream.Interface
+    mover: data.View
+    index: wiring.PureInterface
+    o: stream.Interface
+    empty: Signal
+
+    def __init__(self, arch: ArchConfig) -> None:
+        self.arch = arch
+        self._group = group_layout(arch)
+        #: What the loops know about a group.
+        self._step = data.StructLayout({
+            "slot": 1, "row_id": ENTRY_BITS, "word": interfaces.ADDR_BITS,
+            **{name: self._group[name].shape for name in (
+                "row", "group", "param_slot", "lane_last", "piece", "starts", "begins", "ends",
+                "first_tile", "last_tile", "tile_ends", "finishes", "last_next")},
+        })
+        super().__init__({
+            "command": In(stream.Signature(interfaces.EPILOGUE_COMMAND)),
+            "mover": In(interfaces.MOVER_PROGRESS),
+            "index": Out(index_read(arch)),
+            "o": Out(stream.Signature(self._group)),
+            "empty": Out(1),
+        })
+        self._slots = Signal(data.ArrayLayout(_SLOT, _SLOTS), reset_less=True)
+        #: Slots with an instruction, and those whose groups are still to be generated.
+        self._full = Signal(_SLOTS)
+        self._fresh = Signal(_SLOTS)
+        #: Slots whose load is finished.
+        self._loaded = Signal(_SLOTS)
+        #: The pipeline behind the loops moves.
+        self._advance = Signal()
+
+    def elaborate(self, _platform: Any) -> Module:
+        m = Module()
+        self._accept(m)
+        step, valid = self._loops(m)
+        self._addresses(m, step, valid)
+        m.d.comb += self.empty.eq(self._full == 0)
+        return m
+
+    def _accept(self, m: Module) -> None:
+        put, sum_bank = Signal(), Signal()
+        command = self.command.payload
+        accept = self.command.valid & self.command.ready
+        m.d.comb += self.command.ready.eq(~self._full.bit_select(put, 1))
+        for i in range(_SLOTS):
+            # Signed difference of sequence numbers: positive when the load is finished.
+            ahead = Signal(_SEQ, name=f"ahead{i}")
+            slot = self._slots[i]
+            m.d.comb += ahead.eq(self.mover.seq - slot.load)
+            done = (slot.epi_load_distance == 0) | ((ahead != 0) & ~ahead[-1])
+            m.d.sync += self._loaded[i].eq(self._full[i] & done)
+        with m.If(accept):
+            slot = self._slots[put]
+            m.d.sync += [
+                *(slot[name].eq(command[name]) for name in _FIELDS),
+                slot.row_last.eq(command.rows - 1),
+                slot.tile_last.eq(command.c_tiles - 1),
+                slot.column_last.eq(command.c_last - 1),
+                slot.load.eq(command.load_seq - command.epi_load_distance),
+                slot.sum_bank.eq(sum_bank),
+                sum_bank.eq(sum_bank ^ command.row_scale),
+                self._fresh.bit_select(put, 1).eq(1),
+                self._full.bit_select(put, 1).eq(1),
+                put.eq(~put),
+            ]
+
+    def _loops(self, m: Module) -> tuple[data.View, Value]:
+        arch = self.arch
+        group_bits, lane_bits = exact_log2(arch.groups), exact_log2(arch.lanes)
+        piece_bits = exact_log2(arch.depth // arch.lanes)
+        slot = Signal()
+        command = self._slots[slot]
+        group, row, tile = (
+            Signal(group_bits), Signal(interfaces.ROW_BITS), Signal(_C_BITS)
+        )
+        param_slot = Signal(exact_log2(interfaces.PARAM_SLOTS))
+        group_end, row_end, tile_end = Signal(), Signal(), Signal()
+        valid = self._fresh.bit_select(slot, 1) & self._loaded.bit_select(slot, 1)
+        step = Signal(self._step)
+        group_last = command.column_last[lane_bits : lane_bits + group_bits]
+        # Pieces of E columns from column 0 on: as many as fit make a word.
+        place = Cat(group, tile)
+        m.d.comb += [
+            tile_end.eq(tile == command.tile_last),
+            row_end.eq(row == command.row_last),
+            group_end.eq(group == Mux(tile_end, group_last, arch.groups - 1)),
+            step.slot.eq(slot), step.row_id.eq(row), step.row.eq(row), step.group.eq(group),
+            step.param_slot.eq(param_slot),
+            step.lane_last.eq(
+                Mux(tile_end & group_end, command.column_last[:lane_bits], arch.lanes - 1)
+            ),
+            step.piece.eq(place[:piece_bits]), step.word.eq(place[piece_bits:]),
+            step.starts.eq((group == 0) & (row == 0) & (tile == 0)),
+            step.begins.eq(group == 0), step.ends.eq(group_end),
+            step.first_tile.eq(tile == 0), step.last_tile.eq(tile_end),
+            step.tile_ends.eq(group_end & row_end),
+            step.finishes.eq(group_end & row_end & tile_end),
+            step.last_next.eq(Mux(row_end, ~tile_end & (tile + 1 == command.tile_last), tile_end)),
+            self.index.addr.eq(command.dst_list_base + row),
+            self.index.en.eq(self._advance),
+        ]
+        with m.If(self._advance & valid):
+            m.d.sync += group.eq(group + 1)
+            with m.If(group_end):
+                m.d.sync += [group.eq(0), row.eq(row + 1)]
+                with m.If(row_end):
+                    m.d.sync += [row.eq(0), tile.eq(tile + 1), param_slot.eq(param_slot + 1)]
+                    with m.If(tile_end):
+                        m.d.sync += [
+                            tile.eq(0), slot.eq(~slot), self._fresh.bit_select(slot, 1).eq(0)
+                        ]
+        return step, valid
+
+    def _addresses(self, m: Module, step: data.View, valid: Value) -> None:
+        """Row number (perhaps from the list), times stride, plus base: four stages."""
+        step, valid = self._stage(m, step, valid, "index")
+        command = self._slots[step.slot]
+        row_id = self._register(
+            m, Mux(command.dst_list, self.index.data, step.row_id), ENTRY_BITS, "row_id"
+        )
+        word = self._register(m, command.dst_addr + step.word, interfaces.ADDR_BITS, "word")
+        stride = self._register(m, command.dst_stride, len(command.dst_stride), "stride")
+        stat = self._register(m, command.stat_dst, len(command.stat_dst), "stat_base")
+        step, valid = self._stage(m, step, valid, "factors")
+        product = self._register(m, row_id * stride, interfaces.ADDR_BITS, "row_words")
+        word = self._register(m, word, interfaces.ADDR_BITS, "word_later")
+        stat = self._register(m, stat + row_id, len(stat), "stat")
+        step, valid = self._stage(m, step, valid, "product")
+        addr = self._register(m, product + word, interfaces.ADDR_BITS, "addr")
+        stat = self._register(m, stat, len(stat), "stat_later")
+        step, valid = self._stage(m, step, valid, "address")
+
+        command = self._slots[step.slot]
+        made = self.o.payload
+        named = {name for name, _ in self._step} & {name for name, _ in self._group}
+        m.d.comb += [
+            self.o.valid.eq(valid),
+            self._advance.eq(~self.o.valid | self.o.ready),
+            *(made[name].eq(step[name]) for name in sorted(named)),
+            *(made[name].eq(command[name]) for name in _CARRIED),
+            made.addr.eq(addr), made.stat_addr.eq(stat),
+            made.weights.eq(command.stationary == Stationary.WEIGHTS),
+            made.sum_bank.eq(command.sum_bank),
+        ]
+        with m.If(self.o.valid & self.o.ready & made.finishes):
+            m.d.sync += self._full.bit_select(step.slot, 1).eq(0)
+
+    def _stage(
+        self, m: Module, step: data.View, valid: Value, name: str
+    ) -> tuple[data.View, Value]:
+        later = Signal(self._step, name=f"{name}_step", reset_less=True)
+        later_valid = Signal(name=f"{name}_valid")
+        with m.If(self._advance):
+            m.d.sync += [later.eq(step), later_valid.eq(valid)]
+        return later, later_valid
+
+    def _register(self, m: Module, value: Value, width: int, name: str) -> Signal:
+        register = Signal(width, name=name, reset_less=True)
+        with m.If(self._advance):
+            m.d.sync += register.eq(value)
+        return register
