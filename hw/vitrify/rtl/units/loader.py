@@ -12,7 +12,7 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.isa import Stationary
 from vitrify.rtl import interfaces
 
-from .tile_writer import TileWriter, tile_words
+from .tile_writer import TileWriter, buffer_words, tile_words
 
 _SEQ = interfaces.SEQ_BITS
 _FIELDS = dict(interfaces.LOADER_COMMAND)
@@ -188,7 +188,8 @@ class Loader(wiring.Component):
         to_tile = self._phase == _Phase.TILE
         self._from_stream, self._ask = Signal(), Signal()
         # Places of the buffer that are neither full nor promised to a read.
-        self._room = Signal(range(tile_words(self.arch) + 1), init=tile_words(self.arch))
+        places = buffer_words(self.arch)
+        self._room = Signal(range(places + 1), init=places)
         may_ask, wants_stream = Signal(), Signal()
         m.d.comb += [
             wants_stream.eq(

@@ -13,6 +13,8 @@ from amaranth.lib.wiring import In, Out
 from vitrify.arch.config import ArchConfig
 from vitrify.rtl import interfaces
 
+#: Shortest buffer: a read of the token memory is several cycles on its way.
+_LEAST_BUFFER = 16
 #: Tiles that are announced while another is written.
 _ANNOUNCED = 2
 #: Cycles from taking a word out of the buffer to its ``tile_write``.
@@ -26,6 +28,11 @@ _TAKE_DELAY = 2
 def tile_words(arch: ArchConfig) -> int:
     """Most words of a tile: C columns, or K depth positions of C/K words."""
     return max(arch.width, arch.depth)
+
+
+def buffer_words(arch: ArchConfig) -> int:
+    """Words that the buffer holds at least: a tile."""
+    return max(tile_words(arch), _LEAST_BUFFER)
 
 
 def tile_info(arch: ArchConfig) -> data.StructLayout:
@@ -86,7 +93,7 @@ class TileWriter(wiring.Component):
         layout = tile_info(arch)
         # One entry is the FIFO's output register: the memory is a power of two.
         m.submodules.buffer = buffer = SyncFIFOBuffered(
-            width=8 * arch.depth, depth=tile_words(arch) + 1
+            width=8 * arch.depth, depth=buffer_words(arch) + 1
         )
         m.submodules.announced = announced = SyncFIFO(width=layout.size, depth=_ANNOUNCED)
         wiring.connect(m, wiring.flipped(self.word), buffer.w_stream)

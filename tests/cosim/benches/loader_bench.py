@@ -1,0 +1,180 @@
+"""Cocotb bench of the loader: what goes where, in which order, and never too early or too late."""
+
+import random
+from itertools import pairwise
+
+import cocotb
+from cocotb.triggers import FallingEdge, ReadOnly
+
+from vitrify.arch.isa import Stationary
+from vitrify.cosim import bench
+from vitrify.rtl import interfaces
+from vitrify.rtl.interfaces import MIN_PASS, PARAM_SLOTS, READ_LATENCY
+
+_SEQ = 1 << interfaces.SEQ_BITS
+_PIPES = ("tile_write", "param_write", "table_write", "gain_write")
+
+
+def _token(arch, addr):
+    return random.Random(addr).getrandbits(8 * arch.depth)
+
+
+def _command(arch, seq, **fixed):
+    command = {
+        "seq": seq % _SEQ,
+        "k_tiles": random.randrange(1, 4), "k_last": random.randrange(1, arch.depth + 1),
+        "c_tiles": random.randrange(1, 4), "c_last": random.randrange(1, arch.width + 1),
+        "stationary": random.randrange(3),
+        "st_addr": random.randrange(1 << 18), "st_stride": random.randrange(30),
+        "load_gain": int(random.random() < 0.3), "gain_slot": seq & 1,
+        "load_table": int(random.random() < 0.2), "table_slot": seq & 1,
+        "st_distance": random.randrange(2) if seq else 0,
+    }
+    return command | fixed
+
+
+def _expect(arch, commands):
+    """Stream words; reads with their seq; what each pipe carries; tiles per c tile."""
+    stream, reads, tiles = [], [], []
+    written = {name: [] for name in _PIPES}
+
+    def word():
+        stream.append(random.getrandbits(8 * arch.depth))
+        return stream[-1]
+
+    def read(seq, addr):
+        addr %= 1 << interfaces.ADDR_BITS
+        reads.append((seq, addr))
+        return _token(arch, addr)
+
+    t = 0
+    for seq, op in enumerate(commands):
+        weights = op["stationary"] == Stationary.WEIGHTS
+        if op["load_gain"]:
+            for w in range(op["k_tiles"]):
+                written["gain_write"].append(
+                    (seq, {"slot": op["gain_slot"], "word": w, "data": word()}))
+        if op["load_table"]:
+            for w in range(arch.table_words):
+                written["table_write"].append(
+                    (seq, {"slot": op["table_slot"], "word": w, "data": word()}))
+        for c in range(op["c_tiles"]):
+            if weights:
+                for g in range(arch.groups):
+                    for w in range(arch.param_words):
+                        written["param_write"].append((t, {
+                            "slot": t % PARAM_SLOTS, "group": g, "word": w, "data": word()}))
+            c_last = op["c_last"] if c == op["c_tiles"] - 1 else arch.width
+            for k in range(op["k_tiles"]):
+                k_last = op["k_last"] if k == op["k_tiles"] - 1 else arch.depth
+                tile = []
+                if op["stationary"] == Stationary.COLUMNS:
+                    at = c * arch.width
+                    for kk in range(k_last):
+                        for group in range(max(1, arch.width // arch.depth)):
+                            data = read(seq, op["st_addr"] + at // arch.depth + group
+                                        + (k * arch.depth + kk) * op["st_stride"])
+                            data >>= 8 * (at % arch.depth)
+                            tile.append({"columns": 1, "index": kk, "group": group, "data": data})
+                else:
+                    for i in range(arch.width if weights else c_last):
+                        data = word() if weights else read(
+                            seq, op["st_addr"] + (c * arch.width + i) * op["st_stride"] + k)
+                        tile.append({"columns": 0, "index": i, "group": 0, "data": data})
+                written["tile_write"] += [(len(tiles), word) for word in tile]
+                tiles.append({"tile": t, "seq": seq, "words": len(tile),
+                              "ends": k == op["k_tiles"] - 1,
+                              "finishes": k == op["k_tiles"] - 1 and c == op["c_tiles"] - 1})
+            t += 1
+    return stream, reads, written, tiles
+
+
+async def _run(dut, commands, *, gap, bank, idle, lag):
+    """Play all neighbours; returns the cycles in which tiles were taken by a row."""
+    arch, latency = bench.arch(), bench.option("swap_latency")
+    await bench.start(dut)
+    stream, reads, written, tiles = _expect(arch, commands)
+    layouts = {name: getattr(interfaces, name)(arch) for name in _PIPES}
+    words = [bench.pack(interfaces.LOADER_COMMAND, c) for c in commands]
+    cocotb.start_soon(bench.stream_put(dut, "command", words))
+    cocotb.start_soon(bench.stream_put(dut, "weights", stream, gap=gap))
+    issues, due, done = [], {}, []           # done: (cycle, tile) of tiles past the epilogue
+    fetch_seq = epilogue_seq = tiles_done = taken_in = pause = 0
+    low_bytes = (1 << 8 * min(arch.width, arch.depth)) - 1
+    for cycle in range(100_000):
+        while done and done[0][0] <= cycle:
+            tile = done.pop(0)[1]
+            tiles_done += tile["ends"]
+            epilogue_seq += tile["finishes"]
+        dut.fetch.value = fetch_seq % _SEQ
+        dut.epilogue.value = bench.pack(interfaces.EPILOGUE_PROGRESS, {
+            "seq": epilogue_seq % _SEQ, "tiles_done": tiles_done % _SEQ})
+        dut.tile_take.value = int(bool(issues) and issues[-1] == cycle - 1)
+        dut.read__ready.value = int(random.random() < bank)
+        dut.read__lo.value = due.pop(cycle, random.getrandbits(8 * arch.depth))
+        await ReadOnly()
+        for name, layout in layouts.items():
+            if getattr(dut, f"{name}__valid").value != 1:
+                continue
+            got = bench.unpack(layout, int(getattr(dut, f"{name}__p").value))
+            owner, want = written[name].pop(0)
+            if name == "tile_write":
+                n = owner
+                assert n <= len(issues), f"tile {n} over its predecessor"
+                assert n == 0 or cycle >= issues[n - 1] + latency, f"tile {n} before the swap"
+                assert n >= len(issues) or cycle < issues[n] + latency, f"tile {n} is late"
+                if want["columns"]:
+                    got["data"] &= low_bytes
+                    want["data"] &= low_bytes
+            elif name == "param_write":
+                assert owner - tiles_done < PARAM_SLOTS, "parameters are in use"
+            elif name == "table_write":
+                assert epilogue_seq >= owner - 1, "table is in use"
+            else:
+                assert fetch_seq >= owner - 1, "gains are in use"
+            assert got == want, f"{name} in cycle {cycle}: {got}, not {want}"
+        if dut.read__valid.value == 1 and dut.read__ready.value == 1:
+            seq, addr = reads.pop(0)
+            assert int(dut.read__addr.value) == addr
+            assert dut.read__wide.value == 0
+            distance = commands[seq]["st_distance"]
+            assert distance == 0 or epilogue_seq > seq - distance, "the producer has not finished"
+            due[cycle + READ_LATENCY] = _token(arch, addr)
+        # A row may be issued in the cycle after tile_ready.
+        n = len(issues)
+        if dut.tile_ready.value == 1 and n < len(tiles) and cycle > taken_in + 1:
+            pause = pause or random.random() < idle
+            if not pause and (not issues or cycle + 1 >= issues[-1] + MIN_PASS):
+                issues.append(cycle + 1)
+                taken_in = cycle + 1
+                fetch_seq += tiles[n]["finishes"]
+                done.append((cycle + 1 + lag, tiles[n]))
+            pause = pause and random.random() < 0.9
+        await FallingEdge(dut.clk)
+        if n == len(tiles) and cycle > issues[-1] + latency:
+            break
+    assert not reads, "tiles were not read"
+    assert not any(written.values()), "words were not written"
+    return issues
+
+
+@cocotb.test()
+async def full_rate(dut):
+    """A pass may follow after as many cycles as the tile has words, or after the swap."""
+    arch, latency = bench.arch(), bench.option("swap_latency")
+    for stationary in Stationary:
+        op = _command(arch, 0, stationary=stationary, k_tiles=6, c_tiles=1, c_last=arch.width,
+                      k_last=arch.depth, load_gain=0, load_table=0)
+        issues = await _run(dut, [op], gap=0.0, bank=1.0, idle=0.0, lag=1)
+        words = max(arch.width, arch.depth) if stationary == Stationary.COLUMNS else arch.width
+        periods = [b - a for a, b in pairwise(issues)]
+        want = max(words, latency, MIN_PASS)
+        assert max(periods) == want, f"{stationary.name}: {periods}, not {want}"
+
+
+@cocotb.test()
+async def every_wait(dut):
+    """Random instructions with gaps, bank conflicts, slow rows and a slow epilogue."""
+    for gap, bank, idle, lag in ((0.0, 1.0, 0.0, 2), (0.3, 0.6, 0.1, 60), (0.1, 0.8, 0.0, 200)):
+        commands = [_command(bench.arch(), seq) for seq in range(15)]
+        await _run(dut, commands, gap=gap, bank=bank, idle=idle, lag=lag)

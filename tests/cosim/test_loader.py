@@ -1,0 +1,23 @@
+"""The loader: C below, above and equal to K, tiles longer and shorter than the swap's latency."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from vitrify.arch.presets import preset
+from vitrify.cosim.runner import simulate
+from vitrify.rtl.units.loader import Loader
+
+BENCHES = Path(__file__).parent / "benches"
+NANO = preset("nano")
+TALL = dataclasses.replace(NANO, name="tall", depth=4, width=16, lanes=4, bus_bytes=4)
+
+
+@pytest.mark.parametrize(("arch", "swap_latency"), [(NANO, 12), (TALL, 11)],
+                         ids=lambda value: getattr(value, "name", None))
+def test_loader(arch, swap_latency):
+    simulate(Loader(arch, swap_latency=swap_latency), f"loader-{arch.name}",
+             BENCHES / "loader_bench.py", arch=arch, options={"swap_latency": swap_latency})
