@@ -1,0 +1,156 @@
+"""Comparison of what a core writes with what the golden machine writes, tensor by tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vitrify.arch import memmap
+from vitrify.arch.errors import BackendError
+from vitrify.arch.isa import Instruction, Output
+from vitrify.golden.machine import Machine
+from vitrify.program import Program
+
+UInt8 = npt.NDArray[np.uint8]
+
+
+class MismatchError(BackendError):
+    """RTL and golden differ; the message names tensor, place and cycle."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What one MATMUL of the golden machine wrote."""
+
+    instruction: Instruction
+    #: int8 or int16 ``[rows, columns]``.
+    values: npt.NDArray[Any]
+    #: Token-memory (pair) address of every word, ``[rows, words]``.
+    addresses: npt.NDArray[np.int64]
+
+
+class Checker:
+    """Takes the records of a simulation as they come and raises at the first difference.
+
+    Parameters
+    ----------
+    program : Program
+    regions : input regions ``[N, input_bytes]``; golden runs an image when its records arrive
+    first_matmul : number of the batch's first MATMUL in the records
+    """
+
+    def __init__(self, program: Program, regions: UInt8, first_matmul: int = 0) -> None:
+        self._program, self._regions, self._first = program, regions, first_matmul
+        self._machine = Machine(program.arch)
+        self._image = -1
+        self._expected: list[Expected] = []
+        self._pending: list[npt.NDArray[Any]] = []
+        #: MATMULs found equal.
+        self.compared = 0
+
+    def feed(self, records: npt.NDArray[Any]) -> None:
+        """Take the records of a slice; compare every MATMUL that is complete."""
+        if not len(records):
+            return
+        edges = np.flatnonzero(np.diff(records["matmul"])) + 1
+        for part in np.split(records, edges):
+            if self._pending and self._pending[0]["matmul"][0] != part["matmul"][0]:
+                self._finish()
+            self._pending.append(part)
+
+    def close(self) -> None:
+        """Compare the last MATMUL and see that none is missing."""
+        if self._pending:
+            self._finish()
+        total = len(self._regions) * len(self._program.layers)
+        if self.compared != total:
+            raise MismatchError(f"the core wrote {self.compared} tensors where golden has {total}")
+
+    def _finish(self) -> None:
+        records = np.concatenate(self._pending)
+        self._pending = []
+        number = int(records["matmul"][0]) - self._first
+        if number != self.compared:
+            name = self._program.layers[self.compared % len(self._program.layers)].name
+            raise MismatchError(f"the core wrote nothing for MATMUL {self.compared} ({name})")
+        image, layer = divmod(number, len(self._program.layers))
+        if image >= len(self._regions):
+            raise MismatchError(f"the core wrote more than the {self.compared} tensors of golden")
+        if image != self._image:
+            self._expected, self._image = self._golden(image), image
+        difference = compare(self._program, self._expected[layer], records)
+        if difference is not None:
+            info = self._program.layers[layer]
+            raise MismatchError(
+                f"image {image}, layer {info.name!r}, instruction {info.instruction}: tensor "
+                f"{info.tensor.name!r} differs from golden: {difference}"
+            )
+        self.compared += 1
+
+    def _golden(self, image: int) -> list[Expected]:
+        program, machine = self._program, self._machine
+        seen: list[Expected] = []
+
+        def observe(_index: int, op: Instruction, values: npt.NDArray[Any]) -> None:
+            rows = np.arange(op.rows, dtype=np.int64)
+            if op.dst_list:
+                rows = machine.index[op.dst_list_base : op.dst_list_base + op.rows].copy()
+            words = np.arange(memmap.words(program.arch, values.shape[1]), dtype=np.int64)
+            seen.append(Expected(op, values.copy(), op.dst_addr + rows[:, None] * op.dst_stride
+                                 + words))
+
+        machine.run(program.image, program.instruction_count, self._regions[image],
+                    program.output_bytes, observe)
+        return seen
+
+
+def compare(program: Program, expected: Expected, records: npt.NDArray[Any]) -> str | None:
+    """The first difference between one MATMUL's records and golden, in words; or ``None``."""
+    arch, op = program.arch, expected.instruction
+    rows, columns = expected.values.shape
+    words = expected.addresses.shape[1]
+    wide = op.output != Output.INT8
+    # Where a record goes: token-memory address -> place in the tensor.
+    place = np.full(arch.token_words, -1, np.int64)
+    place[expected.addresses.reshape(-1)] = np.arange(rows * words)
+    at = place[np.minimum(records["address"], arch.token_words - 1)]
+    stray = (at < 0) | (records["wide"] != wide)
+    if stray.any():
+        first = records[np.flatnonzero(stray)[0]]
+        kind = "int16" if first["wide"] else "int8"
+        return (
+            f"cycle {first['cycle']} writes {kind} word {first['address']}, which is no part of it"
+        )
+    lanes = np.unpackbits(records["mask"], axis=1, bitorder="little")[:, : arch.depth // arch.lanes]
+    enabled = np.repeat(lanes, arch.lanes, axis=1).astype(bool)
+    got = np.zeros((rows * words, arch.depth), np.int64)
+    cycle = np.full((rows * words, arch.depth), -1, np.int64)
+    values = records["low"].astype(np.int64)
+    if wide:
+        values = (values | records["high"].astype(np.int64) << 8).astype(np.uint16).view(np.int16)
+    else:
+        values = values.astype(np.uint8).view(np.int8)
+    record, lane = np.nonzero(enabled)
+    got[at[record], lane] = values[record, lane]
+    cycle[at[record], lane] = records["cycle"][record]
+    got = got.reshape(rows, words * arch.depth)[:, :columns]
+    cycle = cycle.reshape(rows, words * arch.depth)[:, :columns]
+    wrong = (got != expected.values) & (cycle >= 0)
+    if wrong.any():
+        r, c = np.unravel_index(np.where(wrong, cycle, np.iinfo(np.int64).max).argmin(), got.shape)
+        return (
+            f"row {r}, channel {c} (c tile {c // arch.width}) is {got[r, c]}, golden has "
+            f"{expected.values[r, c]}, written in cycle {cycle[r, c]}; {wrong.sum()} of "
+            f"{wrong.size} values differ"
+        )
+    missing = np.argwhere(cycle < 0)
+    if len(missing):
+        r, c = missing[0]
+        return (
+            f"row {r}, channel {c} (c tile {c // arch.width}) was never written (the last write "
+            f"was in cycle {records['cycle'][-1]}); {len(missing)} values are missing"
+        )
+    return None

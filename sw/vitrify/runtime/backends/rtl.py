@@ -1,0 +1,104 @@
+"""Backend ``rtl``: the core's Verilog, compiled by Verilator, behind a DRAM with limits.
+
+Options
+-------
+``check``
+    Compare every tensor with the golden machine; stop at the first difference.
+``trace``
+    Waveform (FST) to write.
+``latency``, ``outstanding``, ``bytes_per_cycle``
+    The DRAM: cycles to the first beat, bursts in flight, bytes a cycle each way.  Default: the
+    architecture's, one beat a cycle.
+``stall``, ``seed``
+    Probability of random stalls on the bus, for tests.
+``progress``
+    Called as ``progress(done, total)`` in layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vitrify.cosim.check import Checker
+from vitrify.cosim.core import DramModel, SimulatedCore
+from vitrify.cosim.jobs import run_jobs
+from vitrify.cosim.library import core_library
+from vitrify.program import Program
+from vitrify.runtime.backend import (
+    Backend,
+    ProgramBackend,
+    Progress,
+    UInt8,
+    check_options,
+    need_program,
+    no_progress,
+)
+from vitrify.runtime.statistics import Statistics, of_program
+
+OPTIONS = (
+    "check", "trace", "latency", "outstanding", "bytes_per_cycle", "stall", "seed", "progress",
+)
+
+
+class RtlBackend(ProgramBackend):
+    """Cycle-true simulation of the emitted Verilog.  Every run starts from reset."""
+
+    name = "rtl"
+
+    def __init__(
+        self,
+        program: Program,
+        *,
+        check: bool = False,
+        trace: Path | str | None = None,
+        progress: Progress | None = None,
+        latency: int | None = None,
+        outstanding: int | None = None,
+        bytes_per_cycle: float | None = None,
+        stall: float = 0.0,
+        seed: int = 1,
+    ) -> None:
+        super().__init__(program)
+        preset = program.arch.dram
+        self._dram = DramModel(
+            latency=preset.latency if latency is None else latency,
+            outstanding=preset.outstanding if outstanding is None else outstanding,
+            bytes_per_cycle=bytes_per_cycle, stall=stall, seed=seed,
+        )
+        self._check = check
+        self._trace = None if trace is None else Path(trace)
+        self._progress = progress or no_progress
+        self._library = core_library(
+            program.arch, fst=trace is not None, say=getattr(progress, "say", lambda _: None)
+        )
+
+    def execute(self, regions: UInt8) -> tuple[UInt8, Statistics]:
+        """One queued job an image."""
+        program = self.program
+        core = SimulatedCore(self._library, program.arch, self._dram, self._trace)
+        try:
+            checker = Checker(program, regions) if self._check else None
+            result = run_jobs(
+                core, program, regions, progress=self._progress,
+                inspect=checker.feed if checker else None,
+            )
+            if checker is not None:
+                checker.close()
+        finally:
+            core.close()
+        statistics = of_program(program, self.name, len(regions), result.layer_cycles)
+        counters = result.counters
+        statistics.counters = counters
+        statistics.cycles = counters["CYCLES"]
+        bus = program.arch.bus_bytes
+        statistics.dram_read_bytes = counters["DRAM_READ_BEATS"] * bus
+        statistics.dram_write_bytes = counters["DRAM_WRITE_BEATS"] * bus
+        return result.outputs, statistics
+
+
+def create(model: Program | Path, _preprocess: str | None, options: Mapping[str, Any]) -> Backend:
+    """Backend for a program."""
+    check_options("rtl", options, OPTIONS)
+    return RtlBackend(need_program("rtl", model), **options)
