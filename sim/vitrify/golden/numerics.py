@@ -10,6 +10,7 @@ import numpy.typing as npt
 from vitrify.arch.formats import IntFormat
 
 IntArray = npt.NDArray[np.signedinteger[Any]]
+AnyInt = npt.NDArray[np.integer[Any]]
 
 
 def round_shift(x: IntArray, shift: int | IntArray) -> IntArray:

@@ -62,5 +62,5 @@ def test_sharing_a_bank_beats_giving_up() -> None:
 def test_no_room_says_how_much() -> None:
     memory = Allocator(NANO)
     memory.place("a", 1500)
-    with pytest.raises(CapacityError, match="'b' needs 800 bytes .* 288 of the 12288 bytes"):
+    with pytest.raises(CapacityError, match=r"'b' needs 800 bytes .* 288 of the 12288 bytes"):
         memory.place("b", 100)

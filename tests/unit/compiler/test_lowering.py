@@ -1,4 +1,4 @@
-"""Lowered programs on the golden machine equal the direct evaluation of the graph, tensor by tensor.
+"""Lowered programs on the golden machine equal the evaluated graph, tensor by tensor.
 
 The kernels are shared, so a difference is a bug of placement, packing or emission.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vitrify.arch import formats
-from vitrify.golden.numerics import IntArray, bit_length, round_shift, saturate
+from vitrify.golden.numerics import AnyInt, IntArray, bit_length, round_shift, saturate
 
 _RSQRT = np.array(formats.rsqrt_table(), np.int64)
 
@@ -48,7 +48,7 @@ def _mul_round(x: IntArray, factor: int, shift: int) -> IntArray:
 
 
 def apply(
-    x: IntArray, mean: IntArray, shift: IntArray, mantissa: IntArray, gain: IntArray
+    x: IntArray, mean: IntArray, shift: IntArray, mantissa: IntArray, gain: AnyInt
 ) -> IntArray:
     """``round((x - mean) * rstd * gain)`` saturated to int8: int32 ``[rows, D]``.
 
