@@ -61,7 +61,7 @@ def core_library(arch: ArchConfig, *, fst: bool = False, say: Say = lambda _: No
     from vitrify.rtl.emit import verilog
 
     say(f"elaborating {arch.name}")
-    return build(verilog(arch), arch, fst=fst, say=say)
+    return build(verilog(arch, trace=True), arch, fst=fst, say=say)
 
 
 def build(text: str, arch: ArchConfig, *, fst: bool = False, say: Say = lambda _: None) -> Path:

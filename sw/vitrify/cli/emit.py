@@ -30,5 +30,5 @@ def execute(options: argparse.Namespace) -> None:
     arch = load_arch(options.arch)
     folder = options.output or Path("build") / arch.name
     with ERR.status(f"elaborating {arch.name}"):
-        manifest = emit(arch, folder)
-    OUT.print(f"{folder}: {', '.join(sorted(manifest))}")
+        emit(arch, folder)
+    OUT.print(f"{folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")

@@ -41,6 +41,10 @@ class IndexMemory(wiring.Component):
     fetch, epilogue : :py:`In(index_read(arch))`
     """
 
+    write: wiring.PureInterface
+    fetch: wiring.PureInterface
+    epilogue: wiring.PureInterface
+
     def __init__(self, arch: ArchConfig) -> None:
         self.arch = arch
         super().__init__({

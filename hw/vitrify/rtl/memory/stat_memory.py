@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Module
-from amaranth.lib import wiring
+from amaranth import Module, Signal
+from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
@@ -23,6 +23,10 @@ class StatMemory(wiring.Component):
     stat : :py:`Out(STAT)`
         Entry ``addr`` of one cycle before; undefined if it was being written.
     """
+
+    write: wiring.PureInterface
+    addr: Signal
+    stat: data.View
 
     def __init__(self, arch: ArchConfig) -> None:
         self.arch = arch

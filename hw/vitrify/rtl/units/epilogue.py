@@ -67,6 +67,8 @@ class Epilogue(wiring.Component):
         Whoever sees a row may read its results and its statistic in that very cycle.
     busy : :py:`Out(1)`
         Event: a lane group was taken.
+    finishes : :py:`Out(1)`
+        Event: ``result`` has the last results of an instruction.
     idle : :py:`Out(1)`
         Nothing to do, and everything done is visible.
     """
@@ -87,6 +89,7 @@ class Epilogue(wiring.Component):
     mover: data.View
     progress: data.View
     busy: Signal
+    finishes: Signal
     idle: Signal
 
     def __init__(self, arch: ArchConfig, *, drain_latency: int = 2) -> None:
@@ -113,6 +116,7 @@ class Epilogue(wiring.Component):
             "mover": In(interfaces.MOVER_PROGRESS),
             "progress": Out(interfaces.EPILOGUE_PROGRESS),
             "busy": Out(1),
+            "finishes": Out(1),
             "idle": Out(1),
         })
 
@@ -318,4 +322,5 @@ class Epilogue(wiring.Component):
             row.last_tile.eq(d.at("last_next", at)),
             row.tile_ends.eq(d.at("tile_ends", at)),
             row.ends.eq(d.at("finishes", at)),
+            self.finishes.eq(d.at("valid", at) & d.at("finishes", at)),
         ]

@@ -80,7 +80,26 @@ class Fetch(wiring.Component):
     stall : :py:`Out(StructLayout)`
         Events, one for each of :data:`STALLS`.  Exactly one of them and ``row`` is set in every
         cycle.  Waiting for the end of a stretched pass counts as ``tile``.
+    idle : :py:`Out(1)`
+        No instruction is in here.
     """
+
+    command: stream.Interface
+    read: wiring.PureInterface
+    index: wiring.PureInterface
+    stat_addr: Signal
+    stat: data.View
+    gain_write: wiring.PureInterface
+    o: wiring.PureInterface
+    tile_ready: Signal
+    tile_take: Signal
+    epilogue: data.View
+    mover: data.View
+    drain_read: data.View
+    progress: data.View
+    row: Signal
+    stall: data.View
+    idle: Signal
 
     def __init__(self, arch: ArchConfig) -> None:
         self.arch = arch
@@ -100,6 +119,7 @@ class Fetch(wiring.Component):
             "progress": Out(interfaces.FETCH_PROGRESS),
             "row": Out(1),
             "stall": Out(data.StructLayout(dict.fromkeys(STALLS, 1))),
+            "idle": Out(1),
         })
         self._slots = Signal(data.ArrayLayout(_SLOT, _SLOTS), reset_less=True)
         #: Slots whose rows are still to be generated, and to be issued.
@@ -131,6 +151,7 @@ class Fetch(wiring.Component):
         ]
         issue = self._issue(m, coming, coming_valid, row, valid)
         self._deliver(m, issue, row, stat)
+        m.d.comb += self.idle.eq(~self._full.any())
         return m
 
     # Commands -----------------------------------------------------------------------------------

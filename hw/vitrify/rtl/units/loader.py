@@ -51,7 +51,24 @@ class Loader(wiring.Component):
     fetch : :py:`In(FETCH_PROGRESS)`
     busy, starved : :py:`Out(1)`
         Events: a word went to its place; the weight stream had no word.
+    idle : :py:`Out(1)`
+        No instruction is in here; its last tile may still wait to be taken.
     """
+
+    command: stream.Interface
+    weights: stream.Interface
+    read: wiring.PureInterface
+    tile_write: wiring.PureInterface
+    param_write: wiring.PureInterface
+    table_write: wiring.PureInterface
+    gain_write: wiring.PureInterface
+    tile_ready: Signal
+    tile_take: Signal
+    epilogue: data.View
+    fetch: data.View
+    busy: Signal
+    starved: Signal
+    idle: Signal
 
     def __init__(self, arch: ArchConfig, *, swap_latency: int) -> None:
         self.arch = arch
@@ -70,6 +87,7 @@ class Loader(wiring.Component):
             "fetch": In(interfaces.FETCH_PROGRESS),
             "busy": Out(1),
             "starved": Out(1),
+            "idle": Out(1),
         })
 
     def elaborate(self, _platform: Any) -> Module:
@@ -324,4 +342,4 @@ class Loader(wiring.Component):
             self.param_write.p.word.eq(self._inner),
         ]
         written = Cat(pipe.valid for pipe in pipes.values()).any() | self._writer.busy
-        m.d.comb += self.busy.eq(written)
+        m.d.comb += [self.busy.eq(written), self.idle.eq(~self._active)]

@@ -72,6 +72,13 @@ class TileWriter(wiring.Component):
         Event: a word left the buffer.
     """
 
+    info: stream.Interface
+    word: stream.Interface
+    tile_write: wiring.PureInterface
+    tile_ready: Signal
+    tile_take: Signal
+    busy: Signal
+
     def __init__(self, arch: ArchConfig, *, swap_latency: int) -> None:
         least = _WRITE_DELAY + _TAKE_DELAY
         if swap_latency < least:
