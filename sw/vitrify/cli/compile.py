@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any
 
 from vitrify.arch.load import load as load_arch
 from vitrify.program import preprocess
-from vitrify.runtime.images import read_batch
+from vitrify.runtime.images import read_floats
 
 from .options import (
     OUT,
@@ -40,7 +42,7 @@ def register(commands: Any) -> None:
 
 def execute(options: argparse.Namespace) -> None:
     """Run the command."""
-    from vitrify.compiler import compile_model
+    from vitrify.compiler.driver import compile_model
     from vitrify.frontend import image_input, load
 
     target = options.output or Path(options.model.with_suffix(".vfy").name)
@@ -52,12 +54,23 @@ def execute(options: argparse.Namespace) -> None:
     assert image.shape is not None  # image_input has checked it
     assert image.name is not None
     c, h, w = (int(size) for size in image.shape.numpy()[1:])
-    calibration = read_batch([options.calib], image.name, (c, h, w), options.preprocess)
+    calibration = read_floats([options.calib], image.name, (c, h, w), options.preprocess)
     with progress_bar(f"compiling {options.model.name}") as bar:
+
+        def report(phrase: str, fraction: float) -> None:
+            bar.say(phrase)
+            bar(round(100 * fraction), 100)
+
         program = compile_model(
             options.model, arch, calibration, preprocess=options.preprocess,
-            keep=options.keep_intermediates, progress=bar,
+            keep=options.keep_intermediates, progress=report,
         )
+    source = {
+        "path": str(options.model.resolve()),
+        "sha256": hashlib.sha256(options.model.read_bytes()).hexdigest(),
+    }
+    # The float backend finds the original model by this.
+    program = dataclasses.replace(program, metadata={**program.metadata, "source": source})
     program.save(target)
     cycles = program.roofline_cycles
     OUT.print(

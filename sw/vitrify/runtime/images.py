@@ -101,11 +101,30 @@ def read_batch(
         else:
             parts.append(read_picture(path, shape, spec)[None])
     if len({part.dtype == np.uint8 for part in parts}) > 1:
-        # Pixels and floats in one batch: pixels become floats like the rest.
-        if spec is None:
-            raise InputError("uint8 arrays among floats need --preprocess")
-        parts = [spec.normalise(p) if p.dtype == np.uint8 else p for p in parts]
+        parts = [_floats(part, name, preprocess) for part in parts]
     return np.concatenate(parts)
+
+
+def read_floats(
+    paths: Iterable[Path], name: str, shape: tuple[int, int, int], preprocess: str | None
+) -> npt.NDArray[np.float32]:
+    """As :func:`read_batch`, with pixels turned into the model's floats."""
+    return _floats(read_batch(paths, name, shape, preprocess), name, preprocess)
+
+
+def _floats(
+    array: npt.NDArray[Any], name: str, preprocess: str | None
+) -> npt.NDArray[np.float32]:
+    if array.dtype != np.uint8:
+        if array.dtype.kind != "f":
+            raise InputError(f"input {name!r} must be float or uint8, not {array.dtype}")
+        return array.astype(np.float32)
+    if preprocess is None:
+        raise InputError(
+            f"input {name!r} is uint8, but nothing says how pixels become the model's floats; "
+            f"give --preprocess or a float array"
+        )
+    return preprocessing.parse(preprocess).normalise(array)
 
 
 def _as_images(
