@@ -92,10 +92,14 @@ class Assembler:
                 seen.setdefault(op.x.tensor, []).append(scheme.StreamRead(
                     stats.rows, float(stats.peak.max()), op.x.version
                 ))
-        self.steps = {name: scheme.residual_step(parts) for name, parts in seen.items()}
         for op in self.plan.ops:
-            if op.out not in self.steps and isinstance(op, PoolOp):
-                self.steps[op.out] = _power_step(self.stats[Request(op.value)])
+            if op.out in self.plan.outputs.values() and not isinstance(op, AttentionOp):
+                rows = op.x.rows if isinstance(op, LinearOp) else None
+                stats = self.stats[Request(op.value, rows)]
+                seen.setdefault(op.out, []).append(scheme.StreamRead(
+                    stats.rows, _OUTPUT_MARGIN * float(stats.peak.max()), op.version
+                ))
+        self.steps = {name: scheme.residual_step(parts) for name, parts in seen.items()}
 
     def _statistics(self, tensor: str, version: int, dim: int) -> Statistics | None:
         """What must be gathered when ``version`` of a stream is written."""
@@ -229,7 +233,7 @@ class Assembler:
                 step, offset = self._byte_format(op)
                 bias, scale = bias - offset, step
         elif op.role == "output":
-            step = scale = _power_step(self.stats[Request(op.value, op.x.rows)])
+            step = scale = _output_step(self.stats[Request(op.value, op.x.rows)])
         else:
             step = scale = self.steps[op.out]
         part = columns(
@@ -295,10 +299,14 @@ class Assembler:
         x, step = self.graph.tensors[op.x], self.steps[op.out]
         count = op.stop - op.start
         factor = float(x.scale) / (count * step)
-        requant = single(factor, _INT16_MAX, count * scheme.INT8_MAX, self.arch.requant_bits,
-                         op.name)
+        # An accumulator finer than the result, whatever the number of rows.
+        weight = int(np.clip(np.ceil(factor), 1, scheme.INT8_MAX))
+        requant = single(
+            factor / weight, _INT16_MAX, weight * count * scheme.INT8_MAX,
+            self.arch.requant_bits, op.name,
+        )
         self.graph.ops.append(QPool(
-            op.name, op.x, op.out, op.start, op.stop, 1, requant,
+            op.name, op.x, op.out, op.start, op.stop, weight, requant,
             self._statistics(op.out, op.version, x.channels),
         ))
         self.graph.tensors[op.out] = QTensor(
@@ -312,7 +320,7 @@ def _key(x: Operand) -> tuple[object, ...]:
     return x.tensor, x.version, x.rows, x.norm.node if x.norm else None
 
 
-def _power_step(stats: Stats) -> float:
+def _output_step(stats: Stats) -> float:
     """Power-of-two step at which 16 bits hold what was seen, with a margin."""
     peak = max(float(stats.peak.max()) * _OUTPUT_MARGIN, 1e-6)
     return 2.0 ** int(np.ceil(np.log2(peak / _INT16_MAX)))

@@ -172,6 +172,8 @@ class _Planner:
         self.values: dict[str, _Value] = {}
         #: int8 form of a value, made at most once.
         self.bytes: dict[str, str] = {}
+        #: int16 form of a value that is no stream by itself.
+        self.streams: dict[str, Operand] = {}
         #: Additions to each stream so far.
         self.versions: dict[str, int] = {}
         self.names: set[str] = set()
@@ -225,15 +227,9 @@ class _Planner:
         if _is_stream(x) and _is_stream(y):
             raise unsupported(node, "it adds two residual streams; one side must be a linear layer")
         if not _is_stream(x):
-            for side in (x, y):
-                if isinstance(side, Operand) and side.norm is not None:
-                    raise unsupported(
-                        node,
-                        f"its residual path is the 8-bit result of {side.norm.node!r}, where 16 "
-                        f"bits are needed (normalise before, not after the residual addition)",
-                    )
             x = self._stream(x, node)
-        assert isinstance(x, Operand) and x.version is not None
+        assert isinstance(x, Operand)
+        assert x.version is not None
         if x.rows is not None:
             raise unsupported(node, "it adds to some rows of the residual stream only")
         if x.version != self.versions[x.tensor]:
@@ -268,7 +264,8 @@ class _Planner:
     # Forms ---------------------------------------------------------------------------------
     def _of(self, node: ir.Node, index: int) -> _Value:
         value = node.inputs[index]
-        assert value is not None and value.name
+        assert value is not None
+        assert value.name
         if value.name not in self.values:
             raise unsupported(node, f"it reads {value.name!r}, an input of the model, directly")
         return self.values[value.name]
@@ -294,10 +291,13 @@ class _Planner:
             self.values[name] = stream
             return stream
         affine = x if isinstance(x, _Affine) else self._identity(x, node)
-        name = self._unique(affine.value, "stream")
-        self.versions[name] = 0
-        self._emit(affine, out=name, value=affine.value, role="stream")
-        return Operand(name, affine.value, 0)
+        key = f"{affine.value}@{affine.x.rows}"
+        if key not in self.streams:
+            name = self._unique(affine.value, "stream")
+            self.versions[name] = 0
+            self._emit(affine, out=name, value=affine.value, role="stream")
+            self.streams[key] = Operand(name, affine.value, 0)
+        return self.streams[key]
 
     def _byte_operand(self, x: _Value, node: ir.Node) -> Operand:
         """``x`` as a whole int8 tensor, computed now if it is not there yet."""

@@ -13,7 +13,7 @@ from vitrify.ir import shape_of
 from .assemble import Assembler
 from .calibrate import Progress, Request, collect
 from .graph import Float, QInput, QuantGraph
-from .plan import AttentionOp, LinearOp, PatchOp, Plan, PoolOp, make_plan
+from .plan import LinearOp, PatchOp, Plan, make_plan
 from .preprocess import PIXEL_MAX, Preprocess
 
 
@@ -93,9 +93,9 @@ def _requests(plan: Plan) -> list[Request]:
     for op in plan.ops:
         if isinstance(op, LinearOp):
             wanted += operand_requests(op)
-            if op.role != "add":
+            if op.role != "add" or op.out in plan.outputs.values():
                 wanted.append(result_request(op))
-        elif isinstance(op, (AttentionOp, PoolOp)):
+        elif not isinstance(op, PatchOp) or op.out in plan.outputs.values():
             wanted.append(Request(op.value))
     return wanted
 
@@ -109,5 +109,5 @@ def operand_requests(op: LinearOp) -> list[Request]:
 
 
 def result_request(op: LinearOp) -> Request:
-    """What a linear layer gives before its activation."""
+    """What a linear layer gives (before its activation), or its sum with the stream."""
     return Request(op.before if op.kind else op.value, op.x.rows)

@@ -63,7 +63,9 @@ def _round(weight: Float, step: Float) -> Float:
     return np.clip(np.rint(weight / step[:, None]), -WEIGHT_MAX, WEIGHT_MAX)
 
 
-def shifts(factor: Float, reach: int, bound: Float, requant_bits: int, what: str) -> tuple[int, int]:
+def shifts(
+    factor: Float, reach: int, bound: Float, requant_bits: int, what: str
+) -> tuple[int, int]:
     """``(pre_shift, post_shift)`` for real factors from accumulator to output.
 
     Parameters

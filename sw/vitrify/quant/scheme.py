@@ -32,7 +32,7 @@ _ALPHAS = (0.25, 0.5, 0.75)
 _CLIPS = np.linspace(1.0, 0.3, 29)
 _GAIN_CLIPS = (1.0, 1.15, 1.35, 1.6)
 #: Rows used where a trial costs a matrix product.
-_TRIAL_ROWS = 384
+_TRIAL_ROWS = 512
 
 #: Activations with f(x) → x for large x: their large results may be split over copies of a unit.
 SPLITTABLE = frozenset({
@@ -40,6 +40,8 @@ SPLITTABLE = frozenset({
 })
 #: A unit is split only if the error of the layer without splitting is this many times larger.
 _SPLIT_GAIN = 2.0
+#: Units beyond ``_LARGE`` times this quantile of all units' peaks are candidates for splitting.
+_USUAL, _LARGE = 0.95, 2.0
 #: Most units that are considered for splitting.
 _SPLIT_UNITS = 8
 #: Copies reach this far beyond the largest value seen.
@@ -93,7 +95,7 @@ def gains(rows: Rows, peak: Rows, matrix: Float) -> Float:
     peak : ``[D]``, largest magnitudes
     matrix : ``[out, D]``, all weights that read the operand, gamma included
     """
-    x = np.asarray(rows[:: max(1, len(rows) // _TRIAL_ROWS)], np.float32)
+    x = _thin(np.asarray(rows, np.float32))
     gram = (matrix.T @ matrix).astype(np.float32)
     peak = np.maximum(np.asarray(peak, np.float64), 1e-3)
     weight = np.maximum(np.sqrt(np.diag(gram).astype(np.float64)), 1e-12)
@@ -119,11 +121,15 @@ def gains(rows: Rows, peak: Rows, matrix: Float) -> Float:
     return best
 
 
+def _thin(rows: Rows) -> Rows:
+    """At most about ``_TRIAL_ROWS`` of the rows, evenly spread."""
+    return rows[:: max(1, len(rows) // _TRIAL_ROWS)]
+
+
 # int8 tensors ------------------------------------------------------------------------------
 def tensor_step(rows: Rows, peak: float) -> float:
     """Step of a symmetric int8 tensor with the least mean square error."""
-    x = np.abs(np.asarray(rows, np.float32)).reshape(-1)
-    x = x[:: max(1, len(x) // (64 * _BINS))]
+    x = np.abs(_thin(np.asarray(rows, np.float32))).reshape(-1)
     peak = max(float(peak), 1e-9)
     best, least = peak / INT8_MAX, np.inf
     for clip in _CLIPS:
@@ -178,8 +184,11 @@ def activation(kind: str, rows: Rows, peak: Rows, weight: Rows) -> Activation:
     weight : ``[D]``, how much the error of a unit's output counts
     """
     units = len(peak)
+    rows = _thin(rows)
     order = np.argsort(-np.asarray(peak))
-    limit = min(_SPLIT_UNITS, units - 1) if kind in SPLITTABLE else 0
+    usual = float(np.quantile(peak, _USUAL))
+    large = int(np.sum(np.asarray(peak) > _LARGE * max(usual, 0.0)))
+    limit = min(_SPLIT_UNITS, large, units - 1) if kind in SPLITTABLE else 0
     trials = []
     for count in range(limit + 1):
         rest = np.sort(order[count:])

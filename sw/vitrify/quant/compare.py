@@ -1,0 +1,70 @@
+"""How far the integer graph is from the float graph, tensor by tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from vitrify.arch.config import ArchConfig
+from vitrify.ir import Evaluator as FloatEvaluator
+
+from .calibrate import rows_of
+from .evaluate import BATCH, Evaluator
+from .graph import QLinear, QuantGraph
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One op's result against the float tensor it stands for.
+
+    ``sqnr`` is the signal-to-noise ratio in dB, ``error`` the largest deviation, ``peak`` the
+    largest magnitude of the float tensor.
+    """
+
+    name: str
+    value: str
+    sqnr: float
+    error: float
+    peak: float
+
+
+def compare(
+    canonical: ir.Model, graph: QuantGraph, images: npt.NDArray[np.float32], arch: ArchConfig
+) -> list[Comparison]:
+    """Compare every op's result over ``images``, in execution order.
+
+    Parameters
+    ----------
+    images : float32 ``[N, C, H, W]``, preprocessed
+    """
+    ops = [op for op in graph.ops if op.name in graph.values]
+    names = list(dict.fromkeys(graph.values[op.name] for op in ops))
+    floats = FloatEvaluator(canonical, names)
+    integers = Evaluator(graph, arch)
+    signal, noise, error, peak = (dict.fromkeys((op.name for op in ops), 0.0) for _ in range(4))
+    for start in range(0, len(images), BATCH):
+        batch = images[start : start + BATCH]
+        exact = floats.run({canonical.graph.inputs[0].name: batch})
+        result = dict(integers.steps(batch))
+        for op in ops:
+            rows = op.rows if isinstance(op, QLinear) else None
+            x = rows_of(exact[graph.values[op.name]], rows).astype(np.float64)
+            difference = graph.tensors[op.out].dequantise(result[op.name]) - x
+            signal[op.name] += float(np.sum(x * x))
+            noise[op.name] += float(np.sum(difference * difference))
+            error[op.name] = max(error[op.name], float(np.abs(difference).max()))
+            peak[op.name] = max(peak[op.name], float(np.abs(x).max()))
+    return [
+        Comparison(op.name, graph.values[op.name], _decibel(signal[op.name], noise[op.name]),
+                   error[op.name], peak[op.name])
+        for op in ops
+    ]
+
+
+def _decibel(signal: float, noise: float) -> float:
+    if noise == 0:
+        return float("inf")
+    return float(10 * np.log10(max(signal, np.finfo(float).tiny) / noise))
