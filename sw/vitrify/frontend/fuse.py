@@ -1,4 +1,4 @@
-"""Rewriting rules for decomposed LayerNormalization, before tracing."""
+"""Rewriting rules for decomposed normalisations, before tracing."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class _LayerNorm(pattern.RewriteRuleClassBase):
         return op.Mul(centred, op.Reciprocal(deviation))
 
     def check(
-        self, _context: Any, x: Any, epsilon: Any, mean: Any, variance: Any, **others: Any
+        self, _context: Any, epsilon: Any, mean: Any, variance: Any, **others: Any
     ) -> pattern.MatchResult:
         result = pattern.MatchResult()
         small = _number(epsilon)
@@ -69,20 +69,38 @@ class _LayerNorm(pattern.RewriteRuleClassBase):
             return result.fail("the exponent is not two", others["two"])
         if not (_over_last_axis(mean) and _over_last_axis(variance)):
             return result.fail("a mean is not over the last axis", mean)
-        if x.shape is None or not isinstance(x.shape[-1], int):
-            return result.fail("the number of channels is unknown", x)
         return result
 
     def rewrite(self, op: Any, x: Any, epsilon: Any, **_: Any) -> Any:
-        ones = op.Constant(value=ir.tensor(np.ones(x.shape[-1], np.float32)))
+        # one number, broadcast: the number of channels may not be known yet
+        ones = op.Constant(value=ir.tensor(np.ones(1, np.float32)))
         return op.LayerNormalization(x, ones, axis=-1, epsilon=_number(epsilon))
+
+
+class _SafeSoftmax(pattern.RewriteRuleClassBase):
+    """PyTorch's guard against rows that a mask empties: Where(IsNaN(p), 0, p)."""
+
+    def pattern(self, op: Any, x: Any, axis: Any, zero: Any) -> Any:
+        weights = op.Softmax(x, axis=axis)
+        return op.Where(op.IsNaN(weights), zero, weights)
+
+    def check(self, _context: Any, zero: Any, **_: Any) -> pattern.MatchResult:
+        result = pattern.MatchResult()
+        return result if _number(zero) == 0.0 else result.fail("it inserts no zero", zero)
+
+    def rewrite(self, op: Any, x: Any, axis: Any, **_: Any) -> Any:
+        return op.Softmax(x, axis=axis)
 
 
 _CHOICES = itertools.product((True, False), repeat=3)
 
-#: Fuses every decomposed LayerNormalization; gamma and beta stay a Mul and an Add.
+#: Fuses every decomposed LayerNormalization (gamma and beta stay a Mul and an Add) and softmax.
 FUSE = RewritePass(
     RewriteRuleSet(
-        [_LayerNorm.rule(power=p, divide=d, twice=t) for p, d, t in _CHOICES], commute=True
+        [
+            _SafeSoftmax.rule(),
+            *(_LayerNorm.rule(power=p, divide=d, twice=t) for p, d, t in _CHOICES),
+        ],
+        commute=True,
     )
 )

@@ -27,11 +27,18 @@ def _from_hint(hint: str) -> str:
     """A module name from the name of a weight or a node; empty when it says nothing."""
     if "/" in hint:
         # TorchScript: /blocks.0/attn/qkv/MatMul
-        parts = [part for part in hint.split("/") if part]
-        return "" if "_output_" in hint else ".".join(parts[:-1])
+        parts = [part for part in hint.split("/") if part][:-1]
+        inner = [*parts[1:], ""]
+        # the scope of a module in a list repeats the list: /blocks/blocks.0
+        parts = [part for part, after in zip(parts, inner, strict=True) if not _in(after, part)]
+        return "" if "_output_" in hint else ".".join(parts)
     if _INVENTED.match(hint):
         return ""
     return _PARAMETER.sub("", hint)
+
+
+def _in(name: str, module: str) -> bool:
+    return name.startswith(f"{module}.")
 
 
 def _parent(name: str) -> str:
@@ -67,6 +74,13 @@ def _own_name(node: ir.Node) -> str:
     return ""
 
 
+def _branch(node: ir.Node) -> str:
+    """Name of the operand of a residual addition that is not the residual stream."""
+    operands = [value for value in node.inputs if value is not None]
+    linear = [v for v in operands if (p := v.producer()) is not None and p.op_type == "Linear"]
+    return (linear or operands)[-1].name or ""
+
+
 def _derived_name(node: ir.Node) -> str:
     """A name from those of the inputs, which have theirs already."""
     inputs = [value.name or "" for value in node.inputs if value is not None]
@@ -79,7 +93,7 @@ def _derived_name(node: ir.Node) -> str:
         case "Activation":
             return _join(_parent(inputs[0]), "act")
         case "Add":
-            return _join(_parent(inputs[1]), "add")
+            return _join(_parent(_branch(node)), "add")
         case "SelectToken":
             return "select_token"
         case "MeanPool":

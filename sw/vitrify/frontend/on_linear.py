@@ -41,6 +41,50 @@ def _plain(value: Const) -> bool:
     return all(size == 1 for size in value.shape[:-2])
 
 
+@handles("Einsum")
+def einsum(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
+    """A product of two tensors that is a (batched) matrix product with axes moved about."""
+    equation = attribute(node, "equation", "").replace(" ", "")
+    terms, arrow, out = equation.partition("->")
+    labels = terms.split(",")
+    if not arrow or len(labels) != 2 or any(len(set(term)) < len(term) for term in (*labels, out)):
+        raise Unfit(f"its equation {equation!r} is no matrix product")
+    left, right = labels
+    batch = [axis for axis in left if axis in right and axis in out]
+    rows = [axis for axis in left if axis not in right]
+    inner = [axis for axis in left if axis in right and axis not in out]
+    columns = [axis for axis in right if axis not in left]
+    sizes: dict[str, int] = {}
+
+    def grouped(value: Traced | None, term: str, *groups: list[str]) -> Traced:
+        if value is None or len(value.shape) != len(term):
+            raise Unfit(f"its equation {equation!r} does not fit its inputs")
+        sizes.update(zip(term, value.shape, strict=True))
+        order = [axis for group in groups for axis in group]
+        if isinstance(value, Scores):
+            if list(term) != order or any(len(group) != 1 for group in groups[-2:]):
+                raise Unfit("it rearranges attention scores")
+            return value
+        form = [sizes[axis] for axis in batch]
+        form += [int(np.prod([sizes[axis] for axis in group])) for group in groups[1:]]
+        where = [term.index(axis) for axis in order]
+        if isinstance(value, Const):
+            return Const(value.array.transpose(where).reshape(form), value.name)
+        return tracer.view(value).moved(lambda array: array.transpose(where).reshape(form))
+
+    operands = [grouped(inputs[0], left, batch, rows, inner)]
+    operands.append(grouped(inputs[1], right, batch, inner, columns))
+    result = matmul(tracer, node, list(operands))[0]
+    axes = [*batch, *rows, *columns]
+    form = tuple(sizes[axis] for axis in axes)
+    if isinstance(result, Scores):
+        if "".join(axes) != out or result.shape != form:
+            raise Unfit("it rearranges attention scores")
+        return [result]
+    order = [axes.index(axis) for axis in out]
+    return [tracer.view(result).moved(lambda array: array.reshape(form).transpose(order))]
+
+
 @handles("Gemm")
 def gemm(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
     """A linear layer."""
@@ -121,17 +165,17 @@ def mean(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Tra
         axes = tuple(sorted(int(axis) % rank for axis in given or ()))
         keep = bool(attribute(node, "keepdims", 1))
     rest = [axis for axis in range(rank) if axis not in axes and view.shape[axis] != 1]
-    if view.shape[0] == 1 and 0 not in axes:
-        rest.insert(0, 0)
+    *lead, channel = rest or [0]
     fix = "pool over tokens, normalise over channels with LayerNormalization"
-    if not axes or 0 in axes or len(rest) != 2:
+    if not axes or np.prod([view.shape[axis] for axis in lead], dtype=int) != tracer.batch:
         raise Unfit("it takes a mean over something else than the tokens", fix)
-    channels = view.shape[rest[1]]
+    if axes == (rank - 1,):
+        raise Unfit("it is part of a normalisation that is no LayerNormalization", fix)
     others = [axis for axis in range(rank) if axis not in axes and axis not in rest]
 
     def line_up(array: np.ndarray) -> np.ndarray:
-        order = (0, *axes, *others, rest[1])
-        return array.transpose(order).reshape(view.shape[0], -1, channels)
+        order = (*lead, *axes, *others, channel)
+        return array.transpose(order).reshape(tracer.batch, -1, view.shape[channel])
 
     value, rows = tracer.settler.settle(view.moved(line_up))
     shape = shape_of(value)

@@ -221,9 +221,14 @@ class Settler:
     def layer_norm(self, view: View, gamma: Const, beta: Const | None, epsilon: float) -> View:
         """LayerNorm over the last axis of ``view``."""
         value, rows = self.settle(view)
-        shift = np.zeros(gamma.array.size) if beta is None else beta.array.ravel()
+        width = int(shape_of(value)[-1])
+        shift = np.zeros(1) if beta is None else beta.array.ravel()
         result = self.emit(
-            "LayerNorm", value, gamma.array.ravel(), shift, epsilon=epsilon,
+            "LayerNorm",
+            value,
+            np.broadcast_to(gamma.array.ravel(), width),
+            np.broadcast_to(shift, width),
+            epsilon=epsilon,
             hints=(gamma.name, beta.name if beta else ""),
-        )  # fmt: skip
+        )
         return self.view_of_rows(result, rows)
