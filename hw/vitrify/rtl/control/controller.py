@@ -1,0 +1,179 @@
+"""Everything between the register bus and the engines' command queues."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Cat, Module, ResetInserter, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from vitrify.arch import memmap
+from vitrify.arch.config import ArchConfig
+from vitrify.rtl.bus.axi import axi4_lite
+from vitrify.rtl.bus.csr import ControlRegisters
+from vitrify.rtl.bus.read_master import BUS_ERROR
+from vitrify.rtl.interfaces import (
+    EPILOGUE_COMMAND,
+    FETCH_COMMAND,
+    LOADER_COMMAND,
+    MEMORY_REQUEST,
+    MOVE_COMMAND,
+    memory_read,
+    pipe,
+)
+
+from .counters import EVENTS, Counters
+from .dispatcher import ENGINES, FINISHED, Dispatcher
+from .instruction_fetch import InstructionFetch
+from .jobs import JobQueue
+from .supervisor import Supervisor
+
+_COMMANDS = {
+    "loader": LOADER_COMMAND, "fetch": FETCH_COMMAND, "epilogue": EPILOGUE_COMMAND,
+    "weights": MEMORY_REQUEST, "loads": MOVE_COMMAND, "stores": MOVE_COMMAND,
+}
+#: Events that the controller knows itself.
+_OWN_EVENTS = ("cycles", "instructions")
+#: Events of the engines and of the bus.
+ENGINE_EVENTS = data.StructLayout(
+    {name: 1 for name in EVENTS.members if name not in _OWN_EVENTS}
+)
+
+
+class Controller(wiring.Component):
+    """Registers, job queue, instruction fetch, dispatcher, supervisor and counters.
+
+    Parameters
+    ----------
+    arch : ArchConfig
+
+    Members
+    -------
+    s_axi : In(axi4_lite())
+    irq : Out(1)
+    instructions : Out(memory_read(arch))
+    loader, fetch, epilogue : Out(stream of their commands)
+    weights : Out(stream.Signature(MEMORY_REQUEST))
+        Requests of the weight stream; their words go to the loader.
+    loads, stores : Out(stream.Signature(MOVE_COMMAND))
+    idle : In(ENGINES)
+        Set while an engine has nothing to do; falls at most ``SETTLE_CYCLES - 1`` cycles after
+        the engine took a command.
+    finished : In(FINISHED)
+        ``matmuls``: ``epilogue.progress.seq``; ``loads``: ``mover.progress.seq``; ``stores``:
+        ``mover.stores_done``.
+    events : In(ENGINE_EVENTS)
+    bus_idle : In(1)
+    bus_stop : Out(1)
+    read_error, write_error : In(pipe(BUS_ERROR))
+        All of the AXI master.
+    core_reset : Out(1)
+        Synchronous reset of everything outside the controller.
+    """
+
+    s_axi: Any
+    irq: Signal
+    instructions: Any
+    loader: Any
+    fetch: Any
+    epilogue: Any
+    weights: Any
+    loads: Any
+    stores: Any
+    idle: Any
+    finished: Any
+    events: Any
+    bus_idle: Signal
+    bus_stop: Signal
+    read_error: Any
+    write_error: Any
+    core_reset: Signal
+
+    def __init__(self, arch: ArchConfig) -> None:
+        self.arch = arch
+        super().__init__({
+            "s_axi": In(axi4_lite()), "irq": Out(1),
+            "instructions": Out(memory_read(arch)),
+            **{name: Out(stream.Signature(layout)) for name, layout in _COMMANDS.items()},
+            "idle": In(ENGINES), "finished": In(FINISHED), "events": In(ENGINE_EVENTS),
+            "bus_idle": In(1), "bus_stop": Out(1),
+            "read_error": In(pipe(BUS_ERROR)), "write_error": In(pipe(BUS_ERROR)),
+            "core_reset": Out(1),
+        })
+
+    def elaborate(self, _platform: Any) -> Module:
+        m = Module()
+        m.submodules.registers = registers = ControlRegisters(self.arch)
+        m.submodules.jobs = jobs = JobQueue()
+        m.submodules.supervisor = supervisor = Supervisor()
+        m.submodules.counters = counters = Counters()
+        fetch, dispatcher = InstructionFetch(self.arch), Dispatcher()
+        core_reset = supervisor.core_reset
+        m.submodules.instruction_fetch = ResetInserter(core_reset)(fetch)
+        m.submodules.dispatcher = ResetInserter(core_reset)(dispatcher)
+
+        connect(m, flipped(self.s_axi), registers.s_axi)
+        connect(m, fetch.memory, flipped(self.instructions))
+        connect(m, fetch.o, dispatcher.instructions)
+        connect(m, jobs.o, dispatcher.job)
+        for name in _COMMANDS:
+            connect(m, getattr(dispatcher, name), flipped(getattr(self, name)))
+        connect(m, flipped(self.read_error), supervisor.read_error)
+        connect(m, flipped(self.write_error), supervisor.write_error)
+        connect(m, dispatcher.error, supervisor.fault)
+
+        stopped = supervisor.failed | supervisor.resetting
+        base, count = self._address(registers, "program"), registers.program_count.value
+        m.d.comb += [
+            jobs.push.eq(registers.job_push_write),
+            jobs.job.input.eq(self._address(registers, "input")),
+            jobs.job.output.eq(self._address(registers, "output")),
+            jobs.clear.eq(supervisor.reset),
+            fetch.start.eq(dispatcher.start), fetch.stop.eq(dispatcher.stop),
+            fetch.base.eq(base), fetch.count.eq(count),
+            dispatcher.program_base.eq(base), dispatcher.program_count.eq(count),
+            dispatcher.exhausted.eq(fetch.exhausted), dispatcher.fetch_idle.eq(fetch.idle),
+            dispatcher.idle.eq(self.idle), dispatcher.finished.eq(self.finished),
+            dispatcher.halt.eq(stopped),
+            supervisor.reset.eq(registers.control.reset),
+            supervisor.overflow.eq(jobs.overflow), supervisor.done.eq(dispatcher.done),
+            supervisor.bus_idle.eq(self.bus_idle), self.bus_stop.eq(supervisor.bus_stop),
+            self.core_reset.eq(core_reset), self.irq.eq(registers.irq),
+        ]
+        self._status(m, registers, supervisor, jobs, dispatcher)
+
+        for name in ENGINE_EVENTS.members:
+            m.d.comb += counters.events[name].eq(self.events[name])
+        m.d.comb += [
+            counters.events.cycles.eq(1), counters.events.instructions.eq(dispatcher.issued),
+            counters.running.eq(dispatcher.running & ~stopped),
+            counters.clear.eq(registers.control.clear_counters),
+            registers.counters.eq(counters.values),
+        ]
+        return m
+
+    @staticmethod
+    def _address(registers: Any, name: str) -> Any:
+        low, high = (getattr(registers, f"{name}_base_{half}").value for half in ("lo", "hi"))
+        return Cat(low, high)[:memmap.ADDRESS_BITS]
+
+    @staticmethod
+    def _status(
+        m: Module, registers: Any, supervisor: Supervisor, jobs: JobQueue, dispatcher: Dispatcher
+    ) -> None:
+        """What the host sees."""
+        work = (dispatcher.running | jobs.o.valid) & ~supervisor.failed
+        m.d.sync += [
+            registers.status.busy.eq(work | supervisor.resetting),
+            registers.status.error.eq(supervisor.failed),
+            registers.status.space.eq(jobs.space),
+        ]
+        m.d.comb += [
+            registers.jobs_done.value.eq(supervisor.jobs_done),
+            registers.error_code.value.eq(supervisor.error_code),
+            registers.error_info.value.eq(supervisor.error_info),
+            registers.irq_status.done.eq(dispatcher.done),
+            registers.irq_status.error.eq(supervisor.failure),
+            registers.irq_status_clear.eq(supervisor.reset),
+        ]

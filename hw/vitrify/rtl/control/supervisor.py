@@ -1,0 +1,115 @@
+"""Errors, interrupts, and a reset that leaves the bus in a legal state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Module, Mux, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from vitrify.arch.csr import ErrorCode
+from vitrify.rtl.bus.csr import REGISTER_BITS
+from vitrify.rtl.bus.read_master import BUS_ERROR
+from vitrify.rtl.interfaces import pipe
+
+from .dispatcher import FAULT
+
+#: Cycles for which ``core_reset`` is asserted.
+RESET_CYCLES = 4
+
+
+class Supervisor(wiring.Component):
+    """Keep the first error, count jobs, and reset the core without breaking a burst.
+
+    An error, or ``reset``, stops the bus masters from beginning bursts.  After ``reset`` the
+    supervisor waits until nothing is in flight, and asserts ``core_reset`` for ``RESET_CYCLES``
+    cycles: the synchronous reset of everything but registers, job queue and supervisor.
+
+    Members
+    -------
+    reset : In(1)
+        Pulse.
+    read_error, write_error : In(pipe(BUS_ERROR))
+    fault : In(pipe(FAULT))
+    overflow : In(1)
+    done : In(1)
+        Pulse: a job finished.
+    bus_idle : In(1)
+    bus_stop : Out(1)
+    core_reset : Out(1)
+    resetting : Out(1)
+        From ``reset`` to the end of ``core_reset``.
+    failed : Out(1)
+        There is an error; until the next reset.
+    failure : Out(1)
+        Pulse: ``failed`` begins.
+    error_code, error_info, jobs_done : Out(32)
+    """
+
+    reset: Signal
+    read_error: Any
+    write_error: Any
+    fault: Any
+    overflow: Signal
+    done: Signal
+    bus_idle: Signal
+    bus_stop: Signal
+    core_reset: Signal
+    resetting: Signal
+    failed: Signal
+    failure: Signal
+    error_code: Signal
+    error_info: Signal
+    jobs_done: Signal
+
+    def __init__(self) -> None:
+        super().__init__({
+            "reset": In(1),
+            "read_error": In(pipe(BUS_ERROR)), "write_error": In(pipe(BUS_ERROR)),
+            "fault": In(pipe(FAULT)), "overflow": In(1), "done": In(1),
+            "bus_idle": In(1), "bus_stop": Out(1),
+            "core_reset": Out(1), "resetting": Out(1), "failed": Out(1), "failure": Out(1),
+            "error_code": Out(REGISTER_BITS), "error_info": Out(REGISTER_BITS),
+            "jobs_done": Out(REGISTER_BITS),
+        })
+
+    def elaborate(self, _platform: Any) -> Module:
+        m = Module()
+        # The address goes to a 32-bit register: its low part.
+        causes = (
+            (self.overflow, ErrorCode.QUEUE_OVERFLOW, 0),
+            (self.fault.valid, ErrorCode.ILLEGAL_INSTRUCTION, self.fault.p.index),
+            (self.write_error.valid, ErrorCode.BUS_WRITE, self.write_error.p.address),
+            (self.read_error.valid, ErrorCode.BUS_READ, self.read_error.p.address),
+        )
+        m.d.sync += self.failure.eq(0)
+        for valid, code, info in causes:
+            with m.If(valid & ~self.failed & ~self.resetting):
+                m.d.sync += [
+                    self.failed.eq(1), self.failure.eq(1),
+                    self.error_code.eq(code), self.error_info.eq(info),
+                ]
+        m.d.sync += self.jobs_done.eq(self.jobs_done + self.done)
+        m.d.sync += self.bus_stop.eq(self.failed | self.resetting)
+
+        left = Signal(range(RESET_CYCLES))
+        with m.FSM():
+            with m.State("RUN"), m.If(self.reset):
+                m.d.sync += self.resetting.eq(1)
+                m.next = "STOP"
+            with m.State("STOP"), m.If(self.bus_stop):  # no burst begins from now on
+                m.next = "DRAIN"
+            with m.State("DRAIN"), m.If(self.bus_idle):
+                m.d.sync += [self.core_reset.eq(1), left.eq(RESET_CYCLES - 1)]
+                m.next = "RESET"
+            with m.State("RESET"):
+                m.d.sync += left.eq(Mux(left == 0, 0, left - 1))
+                with m.If(left == 0):
+                    m.d.sync += [
+                        self.core_reset.eq(0), self.resetting.eq(0), self.failed.eq(0),
+                        self.error_code.eq(ErrorCode.NONE), self.error_info.eq(0),
+                        self.jobs_done.eq(0),
+                    ]
+                    m.next = "RUN"
+        return m

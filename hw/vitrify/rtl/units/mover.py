@@ -1,0 +1,309 @@
+"""LOAD, LOAD_INDEX and STORE: between DRAM and the core's memories."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Cat, Module, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.fifo import SyncFIFO
+from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.utils import exact_log2
+
+from vitrify.arch import formats
+from vitrify.arch.config import ArchConfig
+from vitrify.arch.isa import Opcode
+from vitrify.rtl.interfaces import (
+    ADDR_BITS,
+    EPILOGUE_PROGRESS,
+    MOVE_COMMAND,
+    MOVER_PROGRESS,
+    READ_LATENCY,
+    SEQ_BITS,
+    memory_read,
+    memory_write,
+    pipe,
+    read_client,
+    write_client,
+)
+from vitrify.rtl.memory.index_memory import ENTRY_BITS, index_write
+
+from .move_walk import ElementWalk, MoveRequest, finished
+
+#: Words between the token memory and the write master: those that can be in flight while the
+#: first of them waits, so that a word comes every cycle.
+_STORE_FIFO = 8
+
+
+class LoadEngine(wiring.Component):
+    """DRAM to token memory and row-index memory, one word of K bytes (one index) a cycle.
+
+    Members
+    -------
+    i : In(stream.Signature(MOVE_COMMAND))
+    finished_matmuls : In(SEQ_BITS)
+    memory : Out(memory_read(arch))
+    write : Out(write_client(arch))
+    index : Out(pipe(index_write(arch)))
+    progress : Out(MOVER_PROGRESS)
+    idle : Out(1)
+    """
+
+    i: Any
+    finished_matmuls: Signal
+    memory: Any
+    write: Any
+    index: Any
+    progress: Any
+    idle: Signal
+
+    def __init__(self, arch: ArchConfig) -> None:
+        self.arch = arch
+        super().__init__({
+            "i": In(stream.Signature(MOVE_COMMAND)), "finished_matmuls": In(SEQ_BITS),
+            "memory": Out(memory_read(arch)), "write": Out(write_client(arch)),
+            "index": Out(pipe(index_write(arch))),
+            "progress": Out(MOVER_PROGRESS), "idle": Out(1),
+        })
+
+    def elaborate(self, _platform: Any) -> Module:
+        m = Module()
+        m.submodules.request = request = MoveRequest(self.arch)
+        m.submodules.walk = walk = ElementWalk()
+        connect(m, flipped(self.i), request.i)
+        connect(m, request.request, flipped(self.memory.request))
+        write, words, command = self.write, self.memory.data, request.o
+        m.d.comb += [walk.command.eq(command.p), write.mask.eq(~0)]
+
+        free = ~write.valid | write.ready
+        wide, high, last = Signal(), Signal(), Signal()
+        indexed = Signal()  # LOAD_INDEX finished
+        m.d.sync += self.index.valid.eq(0)
+        with m.If(write.ready):
+            m.d.sync += write.valid.eq(0)
+        with m.FSM() as fsm:
+            with m.State("WAIT"):
+                m.d.comb += [
+                    command.ready.eq(finished(self.finished_matmuls, command.p)),
+                    walk.start.eq(1),
+                ]
+                m.d.sync += [wide.eq(command.p.wide), high.eq(0)]
+                with m.If(command.valid & command.ready):
+                    m.next = "MOVE"
+                    with m.If(command.p.opcode == Opcode.LOAD_INDEX):
+                        m.next = "INDEX"
+            with m.State("MOVE"):
+                m.d.comb += words.ready.eq(free)
+                with m.If(words.valid & free):
+                    complete = high | ~wide
+                    m.d.comb += walk.step.eq(complete)
+                    m.d.sync += [
+                        high.eq(wide & ~high), write.valid.eq(complete),
+                        write.wide.eq(wide), write.addr.eq(walk.addr), last.eq(walk.last),
+                        write.hi.eq(words.payload),
+                    ]
+                    with m.If(~high):
+                        m.d.sync += write.lo.eq(words.payload)
+                    with m.If(complete & walk.last):
+                        m.next = "WAIT"
+            with m.State("INDEX"):
+                m.d.comb += indexed.eq(self._index(m, walk))
+                with m.If(indexed):
+                    m.next = "WAIT"
+
+        self._progress(m, write.valid & write.ready, last, indexed)
+        m.d.comb += self.idle.eq(request.idle & fsm.ongoing("WAIT") & ~write.valid)
+        return m
+
+    def _index(self, m: Module, walk: ElementWalk) -> Signal:
+        """One entry a cycle; LOAD_INDEX comes as one row of ``count`` words at its base."""
+        words = self.memory.data
+        entries = self.arch.depth // formats.INDEX_BYTES
+        rest = Signal(8 * self.arch.depth - ENTRY_BITS, reset_less=True)
+        left = Signal(range(entries), name="entries_left")
+        done = Signal(name="index_done")
+        entry = Signal(ENTRY_BITS)
+        more = left != 0
+        m.d.comb += [words.ready.eq(~more), entry.eq(words.payload)]
+        m.d.sync += [self.index.p.addr.eq(walk.addr), self.index.p.data.eq(entry)]
+        with m.If(more):
+            m.d.comb += entry.eq(rest)
+        with m.If(more | words.valid):
+            m.d.comb += [walk.step.eq(1), done.eq(walk.last)]
+            m.d.sync += [self.index.valid.eq(1), left.eq(left - 1), rest.eq(rest >> ENTRY_BITS)]
+            with m.If(~more):
+                m.d.sync += [left.eq(entries - 1), rest.eq(words.payload >> ENTRY_BITS)]
+            with m.If(walk.last):
+                m.d.sync += left.eq(0)
+        return done
+
+    def _progress(self, m: Module, written: Any, last: Any, indexed: Any) -> None:
+        """Count what is visible: a granted write is, in the cycle after its grant."""
+        progress = self.progress
+        visible = Signal()  # one cycle later: the last entry is then in the index memory
+        m.d.sync += visible.eq(indexed)
+        with m.If(written):
+            m.d.sync += progress.words.eq(progress.words + 1)
+        with m.If((written & last) | visible):
+            m.d.sync += [progress.seq.eq(progress.seq + 1), progress.words.eq(0)]
+
+
+class StoreEngine(wiring.Component):
+    """Token memory to DRAM, one word of K bytes a cycle; wide elements are two narrow reads.
+
+    Members
+    -------
+    i : In(stream.Signature(MOVE_COMMAND))
+    finished_matmuls : In(SEQ_BITS)
+    memory : Out(memory_write(arch))
+    read : Out(read_client(arch))
+    done : Out(SEQ_BITS)
+        STOREs whose data are in DRAM.
+    idle : Out(1)
+        No STORE is under way, all write responses are in.
+    """
+
+    i: Any
+    finished_matmuls: Signal
+    memory: Any
+    read: Any
+    done: Signal
+    idle: Signal
+
+    def __init__(self, arch: ArchConfig) -> None:
+        self.arch = arch
+        super().__init__({
+            "i": In(stream.Signature(MOVE_COMMAND)), "finished_matmuls": In(SEQ_BITS),
+            "memory": Out(memory_write(arch)), "read": Out(read_client(arch)),
+            "done": Out(SEQ_BITS), "idle": Out(1),
+        })
+
+    def elaborate(self, _platform: Any) -> Module:
+        m = Module()
+        m.submodules.request = request = MoveRequest(self.arch)
+        m.submodules.walk = walk = ElementWalk()
+        m.submodules.fifo = fifo = SyncFIFO(width=8 * self.arch.depth, depth=_STORE_FIFO)
+        connect(m, flipped(self.i), request.i)
+        connect(m, request.request, flipped(self.memory.request))
+        connect(m, fifo.r_stream, flipped(self.memory.data))
+        read, command = self.read, request.o
+        m.d.comb += walk.command.eq(command.p)
+
+        # Reads are issued only for words that the FIFO will have room for.
+        room = Signal(range(_STORE_FIFO + 1), init=_STORE_FIFO)
+        issue = Signal()
+        m.d.sync += room.eq(room - issue + (fifo.r_rdy & fifo.r_en))
+
+        wide, high = Signal(), Signal()
+        offset_bits = exact_log2(self.arch.bank_words)
+        pair, offset = walk.addr[offset_bits:], walk.addr[:offset_bits]
+        with m.If(read.ready):
+            m.d.sync += read.valid.eq(0)
+        with m.FSM() as fsm:
+            with m.State("WAIT"):
+                m.d.comb += [
+                    command.ready.eq(finished(self.finished_matmuls, command.p)),
+                    walk.start.eq(1),
+                ]
+                m.d.sync += [wide.eq(command.p.wide), high.eq(0)]
+                with m.If(command.valid & command.ready):
+                    m.next = "MOVE"
+            with m.State("MOVE"):
+                m.d.comb += issue.eq((~read.valid | read.ready) & (room != 0))
+                with m.If(issue):
+                    complete = high | ~wide
+                    m.d.comb += walk.step.eq(complete)
+                    m.d.sync += [
+                        high.eq(wide & ~high), read.valid.eq(1), read.addr.eq(walk.addr),
+                    ]
+                    with m.If(wide):  # as memmap.pair_banks
+                        m.d.sync += read.addr.eq(Cat(offset, high, pair)[:ADDR_BITS])
+                    with m.If(complete & walk.last):
+                        m.next = "WAIT"
+
+        arriving = Signal(READ_LATENCY)
+        m.d.sync += arriving.eq(Cat(read.valid & read.ready, arriving))
+        m.d.comb += [fifo.w_en.eq(arriving[-1]), fifo.w_data.eq(read.lo)]
+
+        asked = Signal(SEQ_BITS)
+        m.d.sync += [
+            asked.eq(asked + (self.memory.request.valid & self.memory.request.ready)),
+            self.done.eq(self.done + self.memory.done),
+        ]
+        m.d.comb += self.idle.eq(request.idle & fsm.ongoing("WAIT") & (asked == self.done))
+        return m
+
+
+class Mover(wiring.Component):
+    """Loads and stores, each in the order of their commands, independent of each other.
+
+    A granted token-memory write counts as visible in the next cycle, which is what
+    :class:`vitrify.rtl.memory.token_memory.TokenMemory` promises.
+
+    Parameters
+    ----------
+    arch : ArchConfig
+
+    Members
+    -------
+    loads, stores : In(stream.Signature(MOVE_COMMAND))
+    epilogue : In(EPILOGUE_PROGRESS)
+    read_memory : Out(memory_read(arch))
+    write_memory : Out(memory_write(arch))
+    read : Out(read_client(arch))
+        Narrow reads of STORE.
+    write : Out(write_client(arch))
+        Writes of LOAD.
+    index : Out(pipe(index_write(arch)))
+    progress : Out(MOVER_PROGRESS)
+        ``seq``: LOAD and LOAD_INDEX finished; ``words``: elements (a wide one counts once) of
+        the current LOAD in the token memory.
+    stores_done : Out(SEQ_BITS)
+        STOREs that are in DRAM.
+    loads_idle, stores_idle : Out(1)
+    """
+
+    loads: Any
+    stores: Any
+    epilogue: Any
+    read_memory: Any
+    write_memory: Any
+    read: Any
+    write: Any
+    index: Any
+    progress: Any
+    stores_done: Signal
+    loads_idle: Signal
+    stores_idle: Signal
+
+    def __init__(self, arch: ArchConfig) -> None:
+        self.arch = arch
+        super().__init__({
+            "loads": In(stream.Signature(MOVE_COMMAND)),
+            "stores": In(stream.Signature(MOVE_COMMAND)),
+            "epilogue": In(EPILOGUE_PROGRESS),
+            "read_memory": Out(memory_read(arch)), "write_memory": Out(memory_write(arch)),
+            "read": Out(read_client(arch)), "write": Out(write_client(arch)),
+            "index": Out(pipe(index_write(arch))),
+            "progress": Out(MOVER_PROGRESS), "stores_done": Out(SEQ_BITS),
+            "loads_idle": Out(1), "stores_idle": Out(1),
+        })
+
+    def elaborate(self, _platform: Any) -> Module:
+        m = Module()
+        m.submodules.load = load = LoadEngine(self.arch)
+        m.submodules.store = store = StoreEngine(self.arch)
+        connect(m, flipped(self.loads), load.i)
+        connect(m, load.memory, flipped(self.read_memory))
+        connect(m, load.write, flipped(self.write))
+        connect(m, load.index, flipped(self.index))
+        connect(m, flipped(self.stores), store.i)
+        connect(m, store.memory, flipped(self.write_memory))
+        connect(m, store.read, flipped(self.read))
+        m.d.comb += [
+            load.finished_matmuls.eq(self.epilogue.seq),
+            store.finished_matmuls.eq(self.epilogue.seq),
+            self.progress.eq(load.progress), self.stores_done.eq(store.done),
+            self.loads_idle.eq(load.idle), self.stores_idle.eq(store.idle),
+        ]
+        return m
