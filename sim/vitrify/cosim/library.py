@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 from vitrify.arch.config import ArchConfig
@@ -43,13 +44,17 @@ _TIMEOUT = 3600
 Say = Callable[[str], None]
 
 
+def _silent(_: str) -> None:
+    """Say nothing."""
+
+
 def cache_root() -> Path:
     """Folder of the kept libraries."""
     given = os.environ.get(CACHE_VARIABLE)
     return Path(given) if given else toolchain.build_root() / "cores"
 
 
-def core_library(arch: ArchConfig, *, fst: bool = False, say: Say = lambda _: None) -> Path:
+def core_library(arch: ArchConfig, *, fst: bool = False, say: Say = _silent) -> Path:
     """The shared library of ``arch``'s core, built if needed.
 
     Parameters
@@ -58,48 +63,70 @@ def core_library(arch: ArchConfig, *, fst: bool = False, say: Say = lambda _: No
     fst : able to write waveforms (slower)
     say : told in a word or two what takes time
     """
-    from vitrify.rtl.emit import verilog
 
-    say(f"elaborating {arch.name}")
-    return build(verilog(arch, trace=True), arch, fst=fst, say=say)
+    def verilog() -> str:
+        from vitrify.rtl.emit import verilog
+
+        say(f"elaborating {arch.name}")
+        return verilog(arch, trace=True)
+
+    # Elaborating takes longer than looking at what it depends on.
+    identity = json.dumps([_sources(), metadata.version("amaranth"), arch.to_dict()])
+    return _cached(verilog, identity, arch, fst, say)
 
 
-def build(text: str, arch: ArchConfig, *, fst: bool = False, say: Say = lambda _: None) -> Path:
-    """Verilate and compile ``text``, whose only top module has the ports of a core.
+def build(text: str, arch: ArchConfig, *, fst: bool = False, say: Say = _silent) -> Path:
+    """As :func:`core_library`, for Verilog whose top module has the ports of ``arch``'s core.
 
     Raises
     ------
     BackendError
         If a tool is missing or fails; the message names the log.
     """
-    top = _top_module(text)
-    defines = {
-        "VFY_DEPTH": arch.depth,
-        "VFY_BUS": arch.bus_bytes,
-        "VFY_TAP": int(re.search(r"\btrace_valid\b", text) is not None),
-        "VFY_FST": int(fst),
-    }
-    options = [*_VERILATOR, "--top-module", top, *(["--trace-fst"] if fst else [])]
-    flags = [*_CFLAGS, *(f"-D{name}={value}" for name, value in defines.items())]
-    compiler = os.environ.get("CXX", "g++")
-    harness = _HARNESS.read_text()
-    tools = [toolchain.verilator_version(), _version(compiler)]
-    key = json.dumps([text, harness, options, flags, _OPTIMISE, tools])
-    folder = cache_root() / f"{arch.name}-{_digest(key)}"
+    return _cached(lambda: text, text, arch, fst, say)
+
+
+def _cached(
+    verilog: Callable[[], str], identity: str, arch: ArchConfig, fst: bool, say: Say
+) -> Path:
+    flags = [*_CFLAGS, f"-DVFY_DEPTH={arch.depth}", f"-DVFY_BUS={arch.bus_bytes}",
+             f"-DVFY_FST={int(fst)}"]
+    tools = [toolchain.verilator_version(), _version(_compiler()), _VERILATOR, _OPTIMISE, fst]
+    folder = cache_root() / (
+        f"{arch.name}-{_digest(json.dumps([identity, _HARNESS.read_text(), flags, tools]))}"
+    )
     library = folder / LIBRARY
-    if library.is_file():
-        return library
-    runtime = cache_root() / f"runtime-{_digest(json.dumps([*tools, _CFLAGS, _OPTIMISE, fst]))}"
+    runtime = cache_root() / f"runtime-{_digest(json.dumps([_CFLAGS, tools]))}"
     with toolchain.locked(folder.with_suffix(".lock")):
         if not library.is_file():
-            _compile(text, options, flags, folder, runtime, say)
+            _compile(verilog(), flags, fst, folder, runtime, say)
     return library
 
 
+def _sources() -> str:
+    """Digest of everything that the Verilog of a core is made from."""
+    import vitrify.arch
+    import vitrify.rtl
+
+    digest = hashlib.sha256()
+    for package in (vitrify.arch, vitrify.rtl):
+        root = Path(package.__path__[0])
+        for path in sorted(root.rglob("*.py")):
+            digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
 def _compile(
-    text: str, options: list[str], flags: list[str], folder: Path, runtime: Path, say: Say
+    text: str, flags: list[str], fst: bool, folder: Path, runtime: Path, say: Say
 ) -> None:
     """Build in a temporary folder, then move the result to its place in one step."""
+    tap = re.search(r"\btrace_valid\b", text) is not None
+    flags = [*flags, f"-DVFY_TAP={int(tap)}"]
+    libraries: list[str] = []
+    if fst and not _has_header("lz4.h"):
+        flags.append(f"-I{_HARNESS.parent / 'fallback'}")
+        libraries.append("LDLIBS=-shared -lz -lpthread")
+    options = [*_VERILATOR, "--top-module", _top_module(text), *(["--trace-fst"] if fst else [])]
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     log = folder.parent / f"{folder.name}.log"
     try:
@@ -118,6 +145,7 @@ def _compile(
         say("compiling the simulator")
         _tool([
             "make", "-s", "-j1", "-C", str(objects), "-f", f"{_PREFIX}.mk", *_OPTIMISE,
+            *libraries,
         ], environment, log)
         _keep_runtime(objects, runtime)
         result = work / "result"
@@ -155,6 +183,18 @@ def _tool(command: list[str], environment: dict[str, str], log: Path) -> None:
             raise BackendError(f"{command[0]!r} ran for more than {_TIMEOUT} s") from None
     if code:
         raise BackendError(f"{command[0]!r} failed to build the simulator; its log is {log}")
+
+
+def _has_header(name: str) -> bool:
+    """Whether the C++ compiler finds a system header."""
+    return subprocess.run(
+        [_compiler(), "-x", "c++", "-E", "-"], input=f"#include <{name}>\n", text=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
+    ).returncode == 0
+
+
+def _compiler() -> str:
+    return os.environ.get("CXX", "g++")
 
 
 def _version(compiler: str) -> str:

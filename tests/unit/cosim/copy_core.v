@@ -85,7 +85,7 @@ module copy_core(
                 12'h00: s_axi_rdata <= 32'h59465456;
                 12'h08: s_axi_rdata <= 32'h15011c36;
                 12'h10: s_axi_rdata <= (state != IDLE || queued != 0) | (error_code != 0) << 1
-                                       | (queued == 0) << 8;
+                                       | (queued == 0 && state == IDLE) << 8;
                 12'h1c: s_axi_rdata <= jobs;
                 12'h20: s_axi_rdata <= error_code;
                 12'h80: s_axi_rdata <= cycles;
