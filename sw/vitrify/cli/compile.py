@@ -13,12 +13,12 @@ from vitrify.program import preprocess
 from vitrify.runtime.images import read_floats
 
 from .options import (
-    OUT,
     add_arch,
     add_preprocess,
     check_writable,
     human_bytes,
     progress_bar,
+    say,
 )
 
 
@@ -53,7 +53,7 @@ def execute(options: argparse.Namespace) -> None:
     image = image_input(load(options.model))
     assert image.shape is not None  # image_input has checked it
     assert image.name is not None
-    c, h, w = (int(size) for size in image.shape.numpy()[1:])
+    c, h, w = (int(image.shape[axis]) for axis in (1, 2, 3))
     calibration = read_floats([options.calib], image.name, (c, h, w), options.preprocess)
     with progress_bar(f"compiling {options.model.name}") as bar:
 
@@ -73,7 +73,7 @@ def execute(options: argparse.Namespace) -> None:
     program = dataclasses.replace(program, metadata={**program.metadata, "source": source})
     program.save(target)
     cycles = program.roofline_cycles
-    OUT.print(
+    say(
         f"{target}: {program.model} for {arch.name}, {human_bytes(len(program.image))}, "
         f"{program.macs / 1e6:.1f} M MACs, at least {cycles:,} cycles an image "
         f"({cycles / arch.clock_mhz / 1e3:.3f} ms at {arch.clock_mhz:g} MHz)"

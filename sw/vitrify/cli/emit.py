@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from vitrify.arch.errors import InputError
 from vitrify.arch.load import load as load_arch
 
-from .options import ERR, OUT, add_arch
+from .options import ERR, add_arch, say
 
 
 def register(commands: Any) -> None:
@@ -29,6 +30,12 @@ def execute(options: argparse.Namespace) -> None:
 
     arch = load_arch(options.arch)
     folder = options.output or Path("build") / arch.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot write to {str(folder)!r}: {error.strerror}") from error
     with ERR.status(f"elaborating {arch.name}"):
-        emit(arch, folder)
-    OUT.print(f"{folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")
+        source = emit(arch, folder)
+    files = sorted(path.name for path in folder.iterdir())
+    say(f"{source}: {arch.macs} multiply-accumulates a cycle, hash {arch.hash:08x}")
+    say(f"{folder}: {', '.join(files)}")

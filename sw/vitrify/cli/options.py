@@ -61,6 +61,11 @@ def check_writable(path: Path | None) -> None:
         raise InputError(f"cannot write {str(path)!r}: directory {str(folder)!r} is read-only")
 
 
+def say(text: str) -> None:
+    """A line on stdout, however long."""
+    OUT.print(text, soft_wrap=True)
+
+
 def print_json(data: Any) -> None:
     """JSON on stdout."""
     print(json.dumps(data, indent=2))

@@ -27,6 +27,7 @@ from .options import (
     human_bytes,
     print_json,
     progress_bar,
+    say,
 )
 
 #: Best results shown for an image.
@@ -150,7 +151,7 @@ def _show(
 ) -> None:
     for name, value in outputs.items():
         if value.ndim != 2:
-            OUT.print(f"{name}: {list(value.shape)} {value.dtype}")
+            say(f"{name}: {list(value.shape)} {value.dtype}")
             continue
         table = Table(title=name, title_justify="left", box=None)
         table.add_column("image", justify="right")
@@ -162,9 +163,9 @@ def _show(
             table.add_row(str(number), *(f"{i} ({row[i]:.3f})" for i in order))
         OUT.print(table)
     if options.check:
-        OUT.print("every tensor equal: rtl = golden")
+        say("every tensor equal: rtl = golden")
     if statistics is not None:
-        OUT.print(summary(statistics))
+        say(summary(statistics))
 
 
 def summary(statistics: Statistics) -> str:

@@ -1,0 +1,165 @@
+"""InferenceSession as ONNX Runtime users expect it, on golden and float."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from tests.support.synthetic import vision_transformer
+from tests.unit.program.cases import copy_program
+from vitrify.arch.errors import InputError, ModelError, ProgramError
+from vitrify.arch.presets import preset
+from vitrify.compiler import compile_graph
+from vitrify.quant.evaluate import Evaluator
+from vitrify.runtime import InferenceSession
+
+MODEL = Path(__file__).parents[2] / "data" / "timm_ts17.onnx"
+IMAGES = np.random.default_rng(4).random((3, 3, 4, 8)).astype(np.float32)
+
+
+def test_golden_runs_a_program(tmp_path):
+    copy_program().save(tmp_path / "copy.vfy")
+    session = InferenceSession(tmp_path / "copy.vfy")
+    arg, = session.get_inputs()
+    assert (arg.name, arg.type, arg.shape) == ("image", "tensor(float)", ["N", 3, 4, 8])
+    assert [o.name for o in session.get_outputs()] == ["rows"]
+    whole, = session.run(None, {"image": IMAGES})
+    assert whole.shape == (3, 9, 12)
+    assert whole.dtype == np.float32
+    one, = session.run(["rows"], {"image": IMAGES[1:2]})
+    assert (one[0] == whole[1]).all()
+
+
+def test_golden_equals_the_integer_graph():
+    arch, graph = preset("nano"), vision_transformer(seed=1)
+    program = compile_graph(graph, arch)
+    images = np.random.default_rng(2).normal(size=(2, *graph.input.shape)).astype(np.float32)
+    steps = []
+    session = InferenceSession(program, progress=lambda done, total: steps.append((done, total)))
+    results = session.run(None, {graph.input.name: images})
+    expected = Evaluator(graph, arch).outputs(images)
+    for out, (name, value) in zip(results, expected.items(), strict=True):
+        assert (out == value.reshape(out.shape).astype(np.float32)).all(), name
+    total = 2 * len(program.layers)
+    assert steps == [(i + 1, total) for i in range(total)]
+
+
+def test_golden_statistics():
+    program = compile_graph(vision_transformer(seed=1), preset("nano"))
+    session = InferenceSession(program)
+    assert session.statistics is None
+    images = np.zeros((2, *program.input.shape), np.float32)
+    session.run(None, {program.input.name: images})
+    stats = session.statistics
+    assert stats is not None
+    data = stats.to_dict()
+    assert data["images"] == 2
+    assert data["macs"] == 2 * program.macs == sum(layer["macs"] for layer in data["layers"])
+    assert data["array_macs"] == 32
+    assert data["cycles"] is None
+    assert data["utilisation"] is None
+    assert data["dram_read_bytes"] + data["dram_write_bytes"] == 2 * program.dram_bytes
+    assert data["dram_write_bytes"] == 2 * sum(o.size(8) for o in program.outputs)
+    assert sum(layer["dram_read_bytes"] for layer in data["layers"]) == 2 * program.stream_bytes
+    assert data["roofline_cycles"] >= data["macs"] / 32
+    for key in ("macs", "array_macs", "cycles", "utilisation", "dram_read_bytes",
+                "dram_write_bytes", "roofline_cycles"):
+        assert all(key in layer for layer in data["layers"])
+
+
+def test_float_is_onnx_runtime():
+    reference = ort.InferenceSession(MODEL, providers=["CPUExecutionProvider"])
+    arg = reference.get_inputs()[0]
+    shape = [size if isinstance(size, int) else 1 for size in arg.shape]
+    images = np.random.default_rng(3).random((2, *shape[1:])).astype(np.float32)
+    session = InferenceSession(MODEL, "float")
+    assert session.get_inputs()[0].shape == arg.shape
+    result, = session.run(None, {arg.name: images})
+    expected = np.concatenate([reference.run(None, {arg.name: x[None]})[0] for x in images])
+    assert np.allclose(result, expected, atol=1e-5)
+
+
+def test_float_takes_pixels():
+    session = InferenceSession(MODEL, "float", preprocess="mean=0.5,std=0.5")
+    arg, = session.get_inputs()
+    pixels = np.random.default_rng(3).integers(0, 256, (1, *arg.shape[1:])).astype(np.uint8)
+    floats = (pixels / np.float32(127.5) - 1).astype(np.float32)
+    result, = session.run(None, {arg.name: pixels})
+    assert np.allclose(result, session.run(None, {arg.name: floats})[0], atol=1e-4)
+    with pytest.raises(InputError, match="is uint8, but nothing says"):
+        InferenceSession(MODEL, "float").run(None, {arg.name: pixels})
+
+
+def with_source(path, sha256=None):
+    digest = sha256 or hashlib.sha256(MODEL.read_bytes()).hexdigest()
+    return copy_program(metadata={"source": {"path": str(path), "sha256": digest}})
+
+
+def test_float_finds_the_model_behind_a_program(tmp_path):
+    assert InferenceSession(with_source(MODEL), "float").get_outputs()
+    assert InferenceSession(copy_program(), "float", onnx=MODEL).get_outputs()
+    with pytest.raises(InputError, match="from which 'copy' was compiled, does not exist"):
+        InferenceSession(with_source(tmp_path / "gone.onnx"), "float")
+    with pytest.raises(InputError, match=r"does not exist; give the \.onnx file"):
+        InferenceSession(copy_program(), "float")
+    with pytest.raises(InputError, match="has changed since"):
+        InferenceSession(with_source(MODEL, "0" * 64), "float")
+
+
+@pytest.mark.parametrize("backend", ["golden", "rtl"])
+def test_models_need_compiling(backend):
+    with pytest.raises(InputError, match=rf"'{backend}' runs programs.*vitrify compile timm_ts17"):
+        InferenceSession(MODEL, backend)
+
+
+def test_user_errors(tmp_path):
+    with pytest.raises(InputError, match="no backend is called 'gpu'; the backends are golden"):
+        InferenceSession(copy_program(), "gpu")
+    with pytest.raises(InputError, match="'golden' has no option 'speed'"):
+        InferenceSession(copy_program(), speed=2)
+    with pytest.raises(InputError, match=r"no file 'x\.vfy'"):
+        InferenceSession("x.vfy")
+    with pytest.raises(ProgramError, match="not for 'ulx3s'"):
+        InferenceSession(copy_program(), arch="ulx3s")
+    with pytest.raises(InputError, match="'zoom=1' is not known"):
+        InferenceSession(copy_program(), preprocess="zoom=1")
+    (tmp_path / "bad.onnx").write_bytes(b"not a model")
+    with pytest.raises(ModelError, match="is no ONNX model that ONNX Runtime can load"):
+        InferenceSession(tmp_path / "bad.onnx", "float")
+    session = InferenceSession(copy_program())
+    with pytest.raises(InputError, match="no input 'x'; its input is 'image'"):
+        session.run(None, {"x": IMAGES})
+    with pytest.raises(InputError, match="input 'image' is missing"):
+        session.run(None, {})
+    with pytest.raises(InputError, match="no output 'y'; it has rows"):
+        session.run(["y"], {"image": IMAGES})
+    with pytest.raises(InputError, match=r"takes \[N, 3, 4, 8\]"):
+        session.run(None, {"image": IMAGES[0]})
+
+
+def test_the_arch_may_differ_where_the_contract_does_not():
+    arch = dataclasses.replace(preset("nano"), name="mine", clock_mhz=12.0)
+    session = InferenceSession(copy_program(), arch=arch)
+    session.run(None, {"image": IMAGES})
+    assert session.statistics is not None
+    assert session.statistics.to_dict()["clock_mhz"] == 12.0
+
+
+def test_golden_needs_numpy_only():
+    """A board has neither a simulator nor ONNX Runtime."""
+    code = (
+        "import sys; from vitrify.runtime import InferenceSession\n"
+        "import vitrify.runtime.backends.golden\n"
+        "bad = [m for m in ('onnxruntime', 'onnx', 'amaranth', 'cocotb', 'rich', 'PIL', 'yaml')"
+        " if m in sys.modules]\n"
+        "assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": "hw:sw:sim"},
+                   cwd=Path(__file__).parents[3])
