@@ -13,7 +13,7 @@ from vitrify.arch.config import ArchConfig
 from vitrify.rtl.interfaces import dot_bits, operand_layout, pipe, sums_layout, tile_write
 
 from .packing import Packing
-from .tile import active_bytes, active_pairs, byte, shadow_tile
+from .tile import TILE_LATENCY, active_bytes, active_pairs, byte, shadow_tile
 
 #: Terms that one registered adder level sums.
 _RADIX = 4
@@ -35,7 +35,7 @@ class MatrixUnit(wiring.Component):
     -------
     i : In(pipe(operand_layout))
     tile : In(pipe(tile_write))
-        Bytes of the next tile; written two cycles later.
+        Bytes of the next tile.
     swapped : Out(1)
         Pulse: the tile has been taken, the next may be written.
     o : Out(pipe(sums_layout))
@@ -49,7 +49,7 @@ class MatrixUnit(wiring.Component):
 
     #: A write on ``tile`` this many cycles after a row with ``swap``, or later, belongs to the
     #: tile that the next swap takes; every earlier one to the tile that this row finds.
-    swap_latency = -1
+    swap_latency = 2 - TILE_LATENCY
 
     def __init__(self, arch: ArchConfig) -> None:
         self._arch = arch

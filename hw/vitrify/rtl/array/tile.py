@@ -9,13 +9,16 @@ from amaranth import Cat, Module, Mux, Signal, Value, signed
 from vitrify.arch.config import ArchConfig
 from vitrify.rtl.interfaces import tile_write
 
+#: Cycles from an offered tile write to the shadow byte.
+TILE_LATENCY = 3
+
 
 def shadow_tile(m: Module, arch: ArchConfig, tile: Any) -> list[Signal]:
     """Add the shadow registers: C signals of K bytes.
 
-    ``tile`` is a ``pipe(tile_write)``; a write has arrived two cycles after it was offered.  A
-    write along the depth replaces one column, a write along the columns replaces one byte of K
-    (or all C) columns; both are one 2:1 multiplexer a bit.
+    ``tile`` is a ``pipe(tile_write)``; a write shows :data:`TILE_LATENCY` cycles after it was
+    offered.  A write along the depth replaces one column, a write along the columns replaces one
+    byte of K (or all C) columns; both are one 2:1 multiplexer a bit.
     """
     k, c = arch.depth, arch.width
     groups = max(1, c // k)

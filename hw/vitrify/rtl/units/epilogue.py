@@ -38,7 +38,7 @@ class Epilogue(wiring.Component):
     pipeline of fixed length.  Three kinds of groups wait for their predecessors in it: the first
     of an ADD16 instruction until all results are written (it may add to one of them), the first
     of a Stats.MAX instruction until no LayerNorm is being finished (they share the way to the
-    statistics memory), and any that needs an activation table that is still being copied.
+    statistics memory), and the first of any instruction until its table slot is not being filled.
 
     Columns beyond ``c_last`` in the last lane group store zeros.
 
@@ -180,7 +180,7 @@ class Epilogue(wiring.Component):
             available.eq((written.tile != tile) | (written.row > group.row)),
             leaves.eq(
                 walk.o.valid & available
-                & ~(group.activation & ~tables.ready.bit_select(group.table_slot, 1))
+                & ~(group.starts & ~tables.ready.bit_select(group.table_slot, 1))
                 & ~(group.starts & adds & unwritten)
                 & ~(group.starts & gathers & unfinished)
             ),

@@ -132,10 +132,11 @@ class RowStats(wiring.Component):
         waiting = self._partial(m, "norm", _PARTIAL, partial, at)
         base = Mux(d.at("begins", at), Mux(d.at("first_tile", at), 0, waiting), partial.as_value())
         old = data.View(_PARTIAL, base)
-        m.d.sync += [
-            partial.total.eq(old.total + d.at("sum", at)),
-            partial.squares.eq(old.squares + square_sum),
-        ]
+        with m.If(d.at("norm", at)):
+            m.d.sync += [
+                partial.total.eq(old.total + d.at("sum", at)),
+                partial.squares.eq(old.squares + square_sum),
+            ]
         m.submodules.finish = finish = NormFinish()
         m.d.comb += finish.i.valid.eq(d.at("norm", at + 1) & self._complete(at + 1))
         for name in ROW_SUMS.members:
@@ -157,7 +158,8 @@ class RowStats(wiring.Component):
         waiting = self._partial(m, "max", unsigned(_MAX_BITS), partial, at).as_signed()
         old = Mux(d.at("begins", at), waiting, partial)
         fresh = d.at("begins", at) & d.at("first_tile", at)
-        m.d.sync += partial.eq(Mux(fresh | (top > old), top, old))
+        with m.If(d.at("max", at)):
+            m.d.sync += partial.eq(Mux(fresh | (top > old), top, old))
         return partial, d.at("max", at + 1) & self._complete(at + 1)
 
     def _complete(self, cycle: int) -> Value:
