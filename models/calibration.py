@@ -5,7 +5,8 @@ Nothing here downloads: only files that are part of the two wheels are read.
 
 from __future__ import annotations
 
-from pathlib import Path
+from importlib import resources
+from pathlib import PurePath
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +28,7 @@ _SKIMAGE = (
 #: Colour photographs inside the scikit-learn wheel.
 _SKLEARN = ("china.jpg", "flower.jpg")
 #: Names of all the photographs, in the order of :func:`photographs`.
-PHOTOGRAPHS = tuple(Path(name).stem for name in _SKIMAGE + _SKLEARN)
+PHOTOGRAPHS = tuple(PurePath(name).stem for name in _SKIMAGE + _SKLEARN)
 _SEED = 2024
 #: Smallest part of a photograph's shorter side that a crop covers: below it there is only texture.
 _SMALLEST_CROP = 0.25
@@ -40,16 +41,13 @@ def digits_calibration(n: int = 256) -> npt.NDArray[np.uint8]:
 
 def photographs() -> list[Image.Image]:
     """Open the sample photographs, RGB, in the order of :data:`PHOTOGRAPHS`."""
-    import skimage
-    import sklearn
-
-    folders = (Path(skimage.__file__).parent / "data",) * len(_SKIMAGE) + (
-        Path(sklearn.__file__).parent / "datasets" / "images",
-    ) * len(_SKLEARN)
-    return [
-        Image.open(folder / name).convert("RGB")
-        for folder, name in zip(folders, _SKIMAGE + _SKLEARN, strict=True)
-    ]
+    packages = [("skimage", ("data",), _SKIMAGE), ("sklearn", ("datasets", "images"), _SKLEARN)]
+    photos = []
+    for package, folder, names in packages:
+        for name in names:
+            with resources.files(package).joinpath(*folder, name).open("rb") as file:
+                photos.append(Image.open(file).convert("RGB"))
+    return photos
 
 
 def photo_crops(n: int, size: int, *, seed: int = _SEED) -> npt.NDArray[np.uint8]:
