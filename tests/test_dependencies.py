@@ -1,6 +1,8 @@
 """Who may import whom. The table below is the architecture; this test keeps the code to it."""
 
 import ast
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -127,6 +129,36 @@ def test_imports_follow_the_table(path):
 def test_every_subpackage_is_in_the_table():
     rooms = {inside(path).parts[0] for path in modules()}
     assert rooms <= TABLE.keys()
+
+
+@pytest.mark.parametrize(
+    ("package", "libraries"),
+    [("arch", ""), ("program", "numpy"), ("runtime", "numpy"), ("golden", "numpy")],
+)
+def test_imports_with_few_libraries(package, libraries):
+    # The table read from the source says so; a fresh interpreter that has nothing else proves it.
+    blocker = f"""
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        ours = top == "vitrify" or top in {libraries.split()!r} or name.startswith("_")
+        if not ours and top not in sys.stdlib_module_names:
+            raise ModuleNotFoundError(f"{{name}} is not installed on a board")
+
+sys.meta_path.insert(0, Blocker())
+import vitrify.{package}
+"""
+    path = os.pathsep.join(str(ROOT / room) for room in ROOMS)
+    done = subprocess.run(
+        [sys.executable, "-c", blocker],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
