@@ -27,15 +27,15 @@ def round_shift(x: Value, shift: int | Value) -> Value:
     Signed (unsigned if ``x`` is), one bit wider than what the shift leaves, so that rounding up
     never wraps.
     """
-    x = _value(x)
+    v = _value(x)
     if isinstance(shift, int):
-        return _right(x, shift) + _right(x, shift - 1)[0] if shift else x
+        return _right(v, shift) + _right(v, shift - 1)[0] if shift else v
     # With a zero below the point, the rounding bit ends up at the bottom (zero for shift 0).
-    shifted = _like(x, Cat(0, x)) >> shift
-    return _like(x, shifted[1:]) + shifted[0]
+    shifted = _like(v, Cat(0, v)) >> shift
+    return _like(v, shifted[1:]) + shifted[0]
 
 
-def _value(x: Value) -> Any:
+def _value(x: Any) -> Any:
     return Value.cast(x)  # Any: type checkers cannot follow Amaranth's operators
 
 
@@ -52,30 +52,30 @@ def _like(x: Any, bits: Any) -> Any:
 
 def saturate(x: Value, bits: int) -> Value:
     """Clip a value to a signed ``bits``-bit integer."""
-    x = _as_signed(x)
-    if len(x) <= bits:
-        return x
-    sign, top = x[-1], x[bits - 1:]
+    v = _as_signed(x)
+    if len(v) <= bits:
+        return v
+    sign, top = v[-1], v[bits - 1:]
     fits = top.all() | ~top.any()
     limit = _value(Cat((~sign).replicate(bits - 1), sign))
-    return Mux(fits, x[:bits], limit).as_signed()
+    return Mux(fits, v[:bits], limit).as_signed()
 
 
 def saturate_sym8(x: Value) -> Value:
     """Clip a value to -127 … 127, 8 bits signed."""
-    x = _as_signed(x)
-    if len(x) < 8:
-        return x
-    sign, top, low = x[-1], x[7:], x[:7]
+    v = _as_signed(x)
+    if len(v) < 8:
+        return v
+    sign, top, low = v[-1], v[7:], v[:7]
     fits = (top.all() & low.any()) | ~top.any()
     # 0x7f, or 0x81 for negative values
     limit = _value(Cat(1, (~sign).replicate(6), sign))
-    return Mux(fits, x[:8], limit).as_signed()
+    return Mux(fits, v[:8], limit).as_signed()
 
 
 def _as_signed(x: Value) -> Any:
-    x = _value(x)
-    return x if x.shape().signed else _value(Cat(x, 0)).as_signed()
+    v = _value(x)
+    return v if v.shape().signed else _value(Cat(v, 0)).as_signed()
 
 
 class Multiplier(wiring.Component):
