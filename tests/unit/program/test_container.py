@@ -38,7 +38,7 @@ def test_round_trip_keeps_everything(saved):
     assert again.layers == program.layers
     assert again.metadata == program.metadata
     assert (again.image == program.image).all()
-    assert (again.outputs[0].scale == scale).all()
+    assert np.array_equal(again.outputs[0].scale, scale)
     assert dataclasses.replace(again.outputs[0], scale=0.0) == dataclasses.replace(out, scale=0.0)
     assert (again.input.multiplier == program.input.multiplier).all()
     assert again.input.shape == (3, 4, 8)
