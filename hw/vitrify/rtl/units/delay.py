@@ -17,11 +17,13 @@ class Delays:
     Parameters
     ----------
     m : Module
-        Takes the registers.
+        Gets the registers, as its sub-module ``delays``.
     """
 
     def __init__(self, m: Module) -> None:
-        self._m = m
+        # A module of its own: a register that is first asked for inside an If must not be
+        # subject to it.
+        self._m = m.submodules.delays = Module()
         self._chains: dict[str, tuple[int, list[Value]]] = {}
         self._resets: set[str] = set()
 

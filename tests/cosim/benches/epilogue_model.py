@@ -1,0 +1,200 @@
+"""What the epilogue should do: random instructions, and every write that they cause, in order."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+
+import numpy as np
+
+from vitrify.arch import formats, isa
+from vitrify.arch.config import ArchConfig
+from vitrify.arch.isa import Output, Stationary, Stats
+from vitrify.cosim import bench
+from vitrify.golden.memory import TokenMemory
+from vitrify.golden.ops import layernorm, requantise, softmax
+
+STRIDE_WORDS = 5    # of a destination row: room for 20 columns and more at every depth
+ROW_IDS = 24        # rows of a destination tensor
+
+
+@dataclasses.dataclass
+class Work:
+    """One instruction with everything that the other units would give the epilogue."""
+
+    op: isa.Instruction
+    #: ``[rows, c_tiles * C]``, garbage in the columns that do not exist.
+    acc: np.ndarray
+    #: Per column, as in the weight stream.
+    bias: np.ndarray
+    multiplier: np.ndarray
+    table: np.ndarray | None
+    sums: np.ndarray
+    ids: np.ndarray
+    columns: int
+
+
+@dataclasses.dataclass
+class Row:
+    """One row of one c tile: the writes that complete it, as ``(cell, ordinal)``."""
+
+    cells: list[tuple[int, int]]
+    stat: tuple[int, int] | None
+
+
+class Expectation:
+    """Runs instructions in order on the golden kernels and logs what every cell receives.
+
+    ``cells[byte address]`` and ``stats[entry]`` are the values that arrive there, in order.
+    """
+
+    def __init__(self, arch: ArchConfig, tokens: TokenMemory) -> None:
+        self.arch = arch
+        self.tokens = tokens
+        self.cells: dict[int, list[int]] = defaultdict(list)
+        self.stats: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+        self.rows: list[list[list[Row]]] = []
+        self.tables = np.zeros((2, formats.TABLE_ENTRIES), np.int8)
+
+    def execute(self, work: Work) -> None:
+        arch, op = self.arch, work.op
+        if work.table is not None:
+            self.tables[op.table_slot] = work.table
+        columns = work.columns
+        pre, multiplier, post = op.pre_shift, work.multiplier[:columns], op.post_shift
+        post = formats.POST_SHIFTS[post]
+        if op.row_scale:
+            shift, factor = softmax.reciprocal(work.sums)
+            pre, multiplier, post = shift[:, None], factor[:, None], formats.RECIPROCAL_SHIFT
+        value = requantise.scale(
+            work.acc[:, :columns], bias=work.bias[:columns], pre_shift=pre, multiplier=multiplier,
+            post_shift=post, requant_bits=arch.requant_bits,
+        )
+        groups = -(-columns // arch.lanes)
+        words = -(-groups * arch.lanes // arch.depth)
+        address = op.dst_addr + work.ids[:, None] * op.dst_stride + np.arange(words)
+        if op.output == Output.INT8:
+            table = self.tables[op.table_slot] if op.activation else None
+            result = requantise.to_int8(value, table)
+        else:
+            old = self.tokens.read16(address, columns) if op.output == Output.ADD16 else None
+            result = requantise.to_int16(value, old)
+        # A lane group is written as a whole.
+        stored = np.zeros((op.rows, groups * arch.lanes), result.dtype)
+        stored[:, :columns] = result
+        if op.output == Output.INT8:
+            self.tokens.write8(address, stored)
+        else:
+            self.tokens.write16(address, stored)
+        self._log(op, work, stored, self._statistics(op, result), address)
+
+    def _statistics(self, op: isa.Instruction, result: np.ndarray) -> np.ndarray | None:
+        if op.stats == Stats.NONE:
+            return None
+        if op.stats == Stats.MAX:
+            top = softmax.row_max(result)
+            return np.stack([top, 0 * top, 0 * top], axis=1)
+        wide = result.astype(np.int64)
+        return np.stack(layernorm.finish(
+            wide.sum(axis=1), (wide * wide).sum(axis=1),
+            inv_dim=op.inv_dim, inv_shift=op.inv_shift, epsilon=op.epsilon,
+        ), axis=1)
+
+    def _log(self, op, work, stored, statistics, address) -> None:
+        arch, wide = self.arch, op.output != Output.INT8
+        tiles = []
+        for tile in range(op.c_tiles):
+            rows = []
+            for r in range(op.rows):
+                cells = []
+                for column in range(tile * arch.width, (tile + 1) * arch.width):
+                    if column >= stored.shape[1]:
+                        break
+                    where = address[r, column // arch.depth]
+                    value = int(stored[r, column])
+                    planes = self.tokens.pair(np.array([where])) if wide else ([where],)
+                    for plane, word in enumerate(planes):
+                        cell = int(word[0]) * arch.depth + column % arch.depth
+                        cells.append((cell, len(self.cells[cell])))
+                        self.cells[cell].append(value >> (8 * plane) & 0xFF)
+                stat = None
+                if statistics is not None and tile == op.c_tiles - 1:
+                    entry = int(op.stat_dst + work.ids[r])
+                    stat = (entry, len(self.stats[entry]))
+                    self.stats[entry].append(tuple(int(v) for v in statistics[r]))
+                rows.append(Row(cells, stat))
+            tiles.append(rows)
+        self.rows.append(tiles)
+
+
+def param_words(arch: ArchConfig, work: Work, tile: int) -> list[dict[str, int]]:
+    """Payloads (slot apart) that bring a c tile's parameters, as the weight stream holds them."""
+    words = []
+    for group in range(arch.groups):
+        at = tile * arch.width + group * arch.lanes
+        part = slice(at, at + arch.lanes)
+        raw = (work.bias[part].astype("<i4").tobytes()
+               + work.multiplier[part].astype("<u2").tobytes()).ljust(
+                   arch.param_words * arch.depth, b"\xa5")
+        for word in range(arch.param_words):
+            chunk = raw[word * arch.depth : (word + 1) * arch.depth]
+            words.append({"group": group, "word": word, "data": int.from_bytes(chunk, "little")})
+    return words
+
+
+def make(
+    arch: ArchConfig, random: np.random.Generator, *, rows: int, c_tiles: int, c_last: int,
+    output: Output, stationary: Stationary = Stationary.WEIGHTS, stats: Stats = Stats.NONE,
+    row_scale: bool = False, activation: bool = False, load_table: bool = False,
+    table_slot: int = 0, listed: bool = False, extreme: bool = False, load_distance: int = 0,
+    region: int = 0,
+) -> Work:
+    """An instruction with random data that mostly stays inside the output format."""
+    shape = (rows, c_tiles * arch.width)
+    columns = (c_tiles - 1) * arch.width + c_last
+    limit = (1 << (formats.ACC_BITS - 1)) - 1
+    post, pre = int(random.integers(4)), int(random.integers(formats.MAX_PRE_SHIFT + 1))
+    weights = stationary == Stationary.WEIGHTS
+    uniform = int(random.integers(1, 1 << 16))
+    multiplier = random.integers(0, 1 << 16, shape[1]) if weights else np.full(shape[1], uniform)
+    bits = 7.5 if output == Output.INT8 else 15.3
+    scale = 2.0 ** (pre + formats.POST_SHIFTS[post] + bits) / max(1.0, float(np.mean(multiplier)))
+    sums = random.integers(0, 1 << int(random.integers(8, 21)), rows)
+    if row_scale:
+        scale = 2.0**bits * float(np.mean(sums)) / 128
+    scale = min(scale, limit / 3)
+    acc = random.normal(0, max(scale / 2, 1.0), shape)
+    if extreme:
+        acc = random.choice([-limit - 1, limit, 0, 1, -1, limit // 2], shape)
+    acc = np.clip(np.round(acc), -limit - 1, limit).astype(np.int64)
+    amount = max(2, min(int(scale / 4), limit))
+    bias = random.integers(-amount, amount, shape[1]) if weights else np.zeros(shape[1], np.int64)
+    if extreme and weights:
+        bias = random.choice([-limit - 1, limit, 0], shape[1])
+        multiplier = random.choice([0, 1, 0xFFFF, 0x8000], shape[1])
+    ids = random.permutation(ROW_IDS)[:rows] if listed else np.arange(rows)
+    inv_dim, inv_shift = formats.inv_dim(columns)
+    op = isa.make(
+        isa.Opcode.MATMUL, rows=rows, c_tiles=c_tiles, c_last=c_last, stationary=stationary,
+        output=output, dst_addr=region, dst_stride=STRIDE_WORDS + region % 3, dst_list=listed,
+        pre_shift=pre, post_shift=post, multiplier=uniform, row_scale=row_scale,
+        transform=isa.Transform.EXP2 if row_scale else isa.Transform.NONE,
+        activation=activation, load_table=load_table, table_slot=table_slot, stats=stats,
+        stat_dst=int(random.integers(0, arch.stat_rows - 40)), inv_dim=inv_dim,
+        inv_shift=inv_shift, epsilon=int(random.choice([0, 1, 65535, 40])),
+        epi_load_distance=load_distance,
+    )
+    table = random.integers(-127, 128, 256).astype(np.int8) if load_table else None
+    return Work(op, acc, bias, multiplier, table, sums, ids, columns)
+
+
+def command(work: Work, seq: int, load_seq: int, list_base: int) -> dict[str, int]:
+    """Fields of the epilogue's command."""
+    values = dict(work.op.values)
+    values |= {"seq": seq % 256, "load_seq": load_seq % 256, "dst_list_base": list_base}
+    return values
+
+
+def drain_row(acc: np.ndarray) -> int:
+    """A drain row as bits."""
+    return bench.vector(acc.tolist(), formats.ACC_BITS)
