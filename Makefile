@@ -26,7 +26,7 @@ PYTHON       := $(firstword $(foreach p,$(PYTHONS),$(shell $(p) -c \
 all: test
 
 demo: setup
-	$(PY) demo/demo.py
+	$(PY) -m demo.demo
 
 test: setup
 	$(PY) -m ruff check

@@ -1,0 +1,145 @@
+"""Real pictures through a vision transformer: ONNX Runtime, golden machine and simulated core.
+
+Run by ``make demo``; needs nothing but the repository and its installed packages.  For each model:
+compile the ONNX file for a core, build the core's simulator from its Verilog, classify pictures
+that ship inside scikit-learn and scikit-image, and compare every tensor of every layer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.table import Table
+
+from demo.picture import draw
+from models.calibration import PHOTOGRAPHS, digits_calibration, photo_crops, photographs
+from models.datasets import digits
+from vitrify.arch.presets import preset
+from vitrify.compiler import compile_model
+from vitrify.program import Program, preprocess
+from vitrify.runtime import InferenceSession
+from vitrify.runtime.statistics import Statistics
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK = ROOT / "build" / "demo"
+OUT = Console()
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+Images = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model on one core."""
+
+    title: str
+    model: str
+    arch: str
+    preprocess: str
+    classes: tuple[str, ...]
+    #: uint8 ``[N, H, W, C]`` to calibrate with, and to classify, with the pictures' names.
+    calibration: Callable[[], Images]
+    pictures: Callable[[], tuple[Images, list[str]]]
+
+
+def _digits() -> tuple[Images, list[str]]:
+    test = digits("test")
+    return test.image[:8], [f"a {label}" for label in test.label[:8]]
+
+
+def _photographs() -> tuple[Images, list[str]]:
+    spec = preprocess.parse("size=32")
+    pixels = np.stack([spec.picture(photo, (3, 32, 32)) for photo in photographs()])
+    return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)), list(PHOTOGRAPHS)
+
+
+JOBS = (
+    Job("handwritten digits", "digits_vit", "nano", "mean=0.305,std=0.376",
+        tuple("0123456789"), digits_calibration, _digits),
+    Job("photographs", "cifar10_vit", "reference",
+        "mean=0.4914:0.4822:0.4465,std=0.247:0.2435:0.2616", CIFAR10,
+        lambda: photo_crops(256, 32), _photographs),
+)
+
+
+def _compile(job: Job) -> Program:
+    arch = preset(job.arch)
+    images = job.calibration()
+    floats = preprocess.parse(job.preprocess).normalise(
+        np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    )
+    with OUT.status(f"compiling {job.model} for {arch.name}") as status:
+        program = compile_model(
+            ROOT / "models" / job.model / "model.onnx", arch, floats, preprocess=job.preprocess,
+            progress=lambda phrase, share: status.update(f"{job.model}: {phrase} {share:.0%}"),
+        )
+    WORK.mkdir(parents=True, exist_ok=True)
+    program.save(WORK / f"{job.model}.vfy")
+    return program
+
+
+def run(job: Job) -> Statistics:
+    """Compile, simulate, compare and show one job."""
+    began = time.monotonic()
+    program = _compile(job)
+    images, names = job.pictures()
+    floats = preprocess.parse(job.preprocess).normalise(
+        np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+    )
+    feed = {program.input.name: floats}
+    original = InferenceSession(ROOT / "models" / job.model / "model.onnx", "float")
+    logits = {"ONNX Runtime": original.run(None, feed)[0]}
+    logits["golden"] = InferenceSession(program, "golden").run(None, feed)[0]
+    with OUT.status(f"building the simulator of {job.arch} (cached from then on)") as status:
+        def show(done: int, total: int) -> None:
+            status.update(f"{job.arch}: layer {done} of {total}, every tensor compared")
+
+        # `check` stops at the first tensor that differs from the golden machine's.
+        session = InferenceSession(program, "rtl", check=True, progress=show)
+        with session:
+            logits["RTL"] = session.run(None, feed)[0]
+            statistics = session.statistics
+    assert statistics is not None
+    assert (logits["RTL"] == logits["golden"]).all()
+
+    labels = {name: [job.classes[i] for i in value.argmax(axis=1)]
+              for name, value in logits.items()}
+    table = Table("picture", "RTL", "golden", "ONNX Runtime", title=f"{job.title}: {job.model}")
+    for row in zip(names, labels["RTL"], labels["golden"], labels["ONNX Runtime"], strict=True):
+        table.add_row(*row)
+    OUT.print(table)
+    _report(statistics, program, len(images), time.monotonic() - began)
+    picture = WORK / f"{job.model}.png"
+    draw(picture, job.title, images, names, labels, statistics)
+    OUT.print(f"picture: {picture.relative_to(ROOT)}\n")
+    return statistics
+
+
+def _report(statistics: Statistics, program: Program, images: int, seconds: float) -> None:
+    cycles = (statistics.cycles or 0) / images
+    arch = program.arch
+    OUT.print(
+        f"{len(program.layers)} matrix products an image, every tensor equal in RTL and golden: "
+        f"{images} of {images} pictures\n"
+        f"{arch.name} ({arch.macs} MACs): {cycles:,.0f} cycles an image "
+        f"({cycles / arch.clock_mhz / 1e3:.3f} ms at {arch.clock_mhz:g} MHz), "
+        f"utilisation {statistics.utilisation or 0:.1%}, DRAM read "
+        f"{statistics.dram_read_bytes // images:,} and written "
+        f"{statistics.dram_write_bytes // images:,} bytes an image; {seconds:.0f} s in all"
+    )
+
+
+def main() -> None:
+    """Run every job."""
+    for job in JOBS:
+        run(job)
+
+
+if __name__ == "__main__":
+    main()
