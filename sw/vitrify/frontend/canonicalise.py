@@ -8,11 +8,13 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 from onnxscript import optimizer
 
+from vitrify.arch.errors import ModelError
 from vitrify.ir import verify
 
 # imported for their handlers
 from . import on_attention, on_contrib, on_elementwise, on_linear, on_movement  # noqa: F401
 from .fuse import FUSE
+from .load import check_wiring
 from .names import rename
 from .trace import trace
 
@@ -34,7 +36,7 @@ def _fold(model: ir.Model) -> ir.Model:
     """Inline functions, fold constants, drop what nothing uses."""
     passes.InlinePass()(model)
     # not optimizer.optimize: its rules take the epsilon 1e-12 of a LayerNorm for zero and drop it
-    optimizer.fold_constants(model)
+    optimizer.fold_constants(model, onnx_shape_inference=True)
     _CLEAN(model)
     return model
 
@@ -74,12 +76,19 @@ def canonicalise(model: ir.Model, keep: Keep | None = None) -> ir.Model:
     UnsupportedOpError
         Names the first node that is no part of a vision transformer, the reason and the way out.
     """
+    check_wiring(model)
     model = model.clone()
     _keep(keep, "original", model)
-    model = _fold(model)
-    _keep(keep, "folded", model)
-    model = _fuse(model)
-    _keep(keep, "fused", model)
+    for stage, step in (("folded", _fold), ("fused", _fuse)):
+        try:
+            model = step(model)
+        except Exception as error:
+            # the libraries raise whatever they please on models that break ONNX's rules
+            raise ModelError(
+                "The model breaks the rules of ONNX and cannot be read; "
+                "check it with onnx.checker, then export or download it again."
+            ) from error
+        _keep(keep, stage, model)
     model = trace(model)
     _keep(keep, "traced", model)
     model = _tidy(model)

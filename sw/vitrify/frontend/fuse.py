@@ -41,13 +41,15 @@ class _LayerNorm(pattern.RewriteRuleClassBase):
         The quotient is ``Div``, not ``Mul`` by a ``Reciprocal``.
     twice:
         The exporter wrote the subtraction twice.
+    scaled:
+        A product with gamma follows.
     """
 
-    def __init__(self, *, power: bool, divide: bool, twice: bool) -> None:
-        super().__init__(name=f"LayerNorm(power={power}, divide={divide}, twice={twice})")
-        self.power, self.divide, self.twice = power, divide, twice
+    def __init__(self, *, power: bool, divide: bool, twice: bool, scaled: bool) -> None:
+        super().__init__(name=f"LayerNorm({power=}, {divide=}, {twice=}, {scaled=})")
+        self.power, self.divide, self.twice, self.scaled = power, divide, twice, scaled
 
-    def pattern(self, op: Any, x: Any, epsilon: Any, two: Any) -> Any:
+    def pattern(self, op: Any, x: Any, epsilon: Any, two: Any, gamma: Any) -> Any:
         mean = op.ReduceMean(x, _allow_other_inputs=True, _outputs=["mean"])
         centred = op.Sub(x, mean)
         other = op.Sub(x, mean) if self.twice else centred
@@ -55,11 +57,13 @@ class _LayerNorm(pattern.RewriteRuleClassBase):
         variance = op.ReduceMean(square, _allow_other_inputs=True, _outputs=["variance"])
         deviation = op.Sqrt(op.Add(variance, epsilon))
         if self.divide:
-            return op.Div(centred, deviation)
-        return op.Mul(centred, op.Reciprocal(deviation))
+            normal = op.Div(centred, deviation)
+        else:
+            normal = op.Mul(centred, op.Reciprocal(deviation))
+        return op.Mul(normal, gamma) if self.scaled else normal
 
     def check(
-        self, _context: Any, epsilon: Any, mean: Any, variance: Any, **others: Any
+        self, _context: Any, x: Any, epsilon: Any, mean: Any, variance: Any, **others: Any
     ) -> pattern.MatchResult:
         result = pattern.MatchResult()
         small = _number(epsilon)
@@ -69,12 +73,20 @@ class _LayerNorm(pattern.RewriteRuleClassBase):
             return result.fail("the exponent is not two", others["two"])
         if not (_over_last_axis(mean) and _over_last_axis(variance)):
             return result.fail("a mean is not over the last axis", mean)
+        if self.scaled:
+            gamma = ir.convenience.get_const_tensor(others["gamma"])
+            if gamma is None or not len(gamma.shape) or gamma.size != gamma.shape[-1]:
+                return result.fail("gamma is no constant vector", others["gamma"])
+        elif x.shape is None or not isinstance(x.shape[-1], int):
+            return result.fail("the number of channels is unknown", x)
         return result
 
-    def rewrite(self, op: Any, x: Any, epsilon: Any, **_: Any) -> Any:
-        # one number, broadcast: the number of channels may not be known yet
-        ones = op.Constant(value=ir.tensor(np.ones(1, np.float32)))
-        return op.LayerNormalization(x, ones, axis=-1, epsilon=_number(epsilon))
+    def rewrite(self, op: Any, x: Any, epsilon: Any, gamma: Any = None, **_: Any) -> Any:
+        if not self.scaled:
+            gamma = op.Constant(value=ir.tensor(np.ones(x.shape[-1], np.float32)))
+        elif gamma.shape is None or len(gamma.shape) != 1:
+            gamma = op.Reshape(gamma, op.Constant(value_ints=[-1]))
+        return op.LayerNormalization(x, gamma, axis=-1, epsilon=_number(epsilon))
 
 
 class _SafeSoftmax(pattern.RewriteRuleClassBase):
@@ -92,14 +104,14 @@ class _SafeSoftmax(pattern.RewriteRuleClassBase):
         return op.Softmax(x, axis=axis)
 
 
-_CHOICES = itertools.product((True, False), repeat=3)
+_CHOICES = itertools.product((True, False), repeat=4)
 
-#: Fuses every decomposed LayerNormalization (gamma and beta stay a Mul and an Add) and softmax.
+#: Fuses every decomposed LayerNormalization (beta stays an Add) and softmax.
 FUSE = RewritePass(
     RewriteRuleSet(
         [
             _SafeSoftmax.rule(),
-            *(_LayerNorm.rule(power=p, divide=d, twice=t) for p, d, t in _CHOICES),
+            *(_LayerNorm.rule(scaled=s, power=p, divide=d, twice=t) for s, p, d, t in _CHOICES),
         ],
         commute=True,
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
-from google.protobuf.message import DecodeError
+from onnx_ir.passes.common import TopologicalSortPass
 
 from vitrify.arch.errors import ModelError
 
@@ -13,6 +14,8 @@ from vitrify.arch.errors import ModelError
 OLDEST_OPSET = 11
 #: Rank of an image batch: [N, C, H, W].
 IMAGE_RANK = 4
+#: Numbers in the largest input accepted; it keeps a damaged size from exhausting memory.
+LARGEST_INPUT = 1 << 26
 
 
 class ModelFileError(ModelError):
@@ -41,7 +44,8 @@ def _read(path: Path) -> ir.Model:
     broken = f"Model file '{path}' is no ONNX model or is damaged; export or download it again."
     try:
         model = ir.load(path, format="protobuf")
-    except (DecodeError, UnicodeDecodeError, ValueError, KeyError, TypeError, OSError) as error:
+    except Exception as error:
+        # the reader raises whatever it stumbles over
         raise ModelFileError(broken) from error
     if len(model.graph) == 0 or not model.graph.outputs or not model.opset_imports:
         raise ModelFileError(broken)
@@ -69,10 +73,28 @@ def _check_weights(path: Path, model: ir.Model) -> None:
         else:
             try:
                 stored.numpy()
-            except (ValueError, TypeError) as error:
+            except (RuntimeError, TypeError, ValueError) as error:
                 raise ModelFileError(
                     f"Weight '{name}' of '{path}' is damaged; export or download the model again."
                 ) from error
+
+
+def check_wiring(model: ir.Model) -> None:
+    """Raise :class:`ModelFileError` when a node uses a tensor that nothing makes."""
+    known = {*model.graph.inputs, *model.graph.initializers.values()}
+    for node in model.graph:
+        for value in node.inputs:
+            if value is not None and value.producer() is None and value not in known:
+                raise ModelFileError(
+                    f"Input '{value.name}' of node '{node.name}' ({node.op_type}) is made by "
+                    "nothing; the model is damaged, export or download it again."
+                )
+    for value in model.graph.outputs:
+        if value.producer() is None:
+            raise ModelFileError(
+                f"Output '{value.name}' of the model is made by nothing; "
+                "the model is damaged, export or download it again."
+            )
 
 
 def image_input(model: ir.Model) -> ir.Value:
@@ -106,6 +128,11 @@ def image_input(model: ir.Model) -> ir.Value:
         raise ModelInputError(
             f"Input '{image.name}' has the empty shape {image.shape}; export the model again."
         )
+    if np.prod([float(size) for size in image.shape if isinstance(size, int)]) > LARGEST_INPUT:
+        raise ModelInputError(
+            f"Input '{image.name}' has the shape {image.shape}, more than {LARGEST_INPUT} numbers; "
+            "export the model for smaller images."
+        )
     return image
 
 
@@ -136,5 +163,8 @@ def load(path: str | Path) -> ir.Model:
             "export it with a newer opset."
         )
     _check_weights(path, model)
+    check_wiring(model)
+    # some converters append nodes out of order
+    TopologicalSortPass()(model)
     image_input(model)
     return model

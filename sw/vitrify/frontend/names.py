@@ -81,12 +81,18 @@ def _branch(node: ir.Node) -> str:
     return (linear or operands)[-1].name or ""
 
 
+def _consumer_name(node: ir.Node) -> str:
+    """Own name of the layer that uses the node's result, when that is a single one."""
+    consumers = list(node.outputs[0].consumers())
+    return _own_name(consumers[0]) if len(consumers) == 1 else ""
+
+
 def _derived_name(node: ir.Node) -> str:
     """A name from those of the inputs, which have theirs already."""
     inputs = [value.name or "" for value in node.inputs if value is not None]
     match node.op_type:
         case "Attention":
-            module = _common_module(inputs)
+            module = _common_module(inputs) or _parent(_consumer_name(node))
             while module.rpartition(".")[2] in _FUSED:
                 module = _parent(module)
             return _join(module, "attention")
@@ -98,19 +104,23 @@ def _derived_name(node: ir.Node) -> str:
             return "select_token"
         case "MeanPool":
             return "mean_pool"
-    return node.op_type.lower()
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", node.op_type).lower()
 
 
-def _operand_suffixes(graph: ir.Graph) -> dict[ir.Value, str]:
-    """q, k or v for projections that came out of one fused layer."""
-    suffixes: dict[ir.Value, str] = {}
+def _operand_names(graph: ir.Graph) -> dict[ir.Value, str]:
+    """Names of q, k and v for projections of one fused layer, or of layers without a name."""
+    names: dict[ir.Value, str] = {}
     for node in graph:
-        if node.op_type == "Attention":
-            operands = [value for value in node.inputs if value is not None]
-            names = [_own_name(p) if (p := value.producer()) else "" for value in operands]
-            if len(set(names)) < len(names) or not all(names):
-                suffixes.update(zip(operands, "qkv", strict=True))
-    return suffixes
+        if node.op_type != "Attention":
+            continue
+        operands = [value for value in node.inputs if value is not None]
+        own = [_own_name(p) if (p := value.producer()) else "" for value in operands]
+        if len(set(own)) == len(own) and all(own):
+            continue
+        for value, name, leaf in zip(operands, own, "qkv", strict=True):
+            module = _parent(name) if name.rpartition(".")[2] in _FUSED else name
+            names[value] = _join(module or _parent(_consumer_name(node)), leaf)
+    return names
 
 
 def rename(model: ir.Model) -> None:
@@ -119,18 +129,14 @@ def rename(model: ir.Model) -> None:
     Graph outputs keep their names; every other tensor is called after its node.
     """
     graph = model.graph
-    suffixes = _operand_suffixes(graph)
+    operands = _operand_names(graph)
     taken = {value.name for value in (*graph.inputs, *graph.outputs)}
     used: dict[str, int] = {}
     parameters = list(graph.initializers.values())
     graph.initializers.clear()
     for node in graph:
         output = node.outputs[0]
-        name = _own_name(node)
-        if output in suffixes:
-            module = _parent(name) if name.rpartition(".")[2] in _FUSED else name
-            name = _join(module, suffixes[output])
-        name = name or _derived_name(node)
+        name = operands.get(output) or _own_name(node) or _derived_name(node)
         while name in taken or name in used:
             used[name] = used.get(name, 1) + 1
             name = f"{name}_{used[name]}"

@@ -27,6 +27,11 @@ def _shifted(tracer: Tracer, value: Traced | None, bias: Traced | None) -> Trace
     return tracer.view(value).affine(1.0, shift.array.astype(np.float64), shift.name)
 
 
+def _step(op_type: str, node: ir.Node) -> ir.Node:
+    """A node of the ONNX domain that is one step of a fused one; its inputs are given apart."""
+    return ir.Node("", op_type, [], num_outputs=1, name=node.name)
+
+
 def _nothing_else(inputs: list[Traced | None], first: int, what: str) -> None:
     if any(value is not None for value in inputs[first:]):
         raise Unfit(f"it has {what}", "export plain scaled-dot-product attention")
@@ -54,8 +59,7 @@ def quick_gelu(_tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> l
 def skip_layer_norm(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
     """A residual addition (with a bias), then LayerNorm; the sum is the fourth output."""
     x = _shifted(tracer, inputs[0], _given(inputs, 4))
-    add = ir.node("Add", list(node.inputs[:2]), name=node.name)
-    total = tracer.view(binary(tracer, add, [x, inputs[1]])[0])
+    total = tracer.view(binary(tracer, _step("Add", node), [x, inputs[1]])[0])
     beta = _given(inputs, 3)
     normal = tracer.settler.layer_norm(
         total,
@@ -85,8 +89,7 @@ def fused_matmul(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> 
     result = matmul(tracer, node, operands)[0]
     if alpha == 1.0:
         return [result]
-    scale = ir.node("Mul", list(node.inputs), name=node.name)
-    return binary(tracer, scale, [result, Const(np.asarray(alpha, np.float32))])
+    return binary(tracer, _step("Mul", node), [result, Const(np.asarray(alpha, np.float32))])
 
 
 @handles("Attention", domain=MICROSOFT)
@@ -118,32 +121,26 @@ def _columns(view: View, start: int, end: int) -> View:
 def multi_head_attention(
     tracer: Tracer, node: ir.Node, inputs: list[Traced | None]
 ) -> list[Traced]:
-    """Attention of three projections, or one packed [N, T, heads, 3, d]; bias [3D] optional."""
+    """Attention of three projections [N, T, D], a bias [3D] optional."""
     _nothing_else(inputs, 4, "a mask, a position bias or a cache")
     if attribute(node, "unidirectional", 0):
         raise Unfit("it is causal", "export plain scaled-dot-product attention")
     heads = attribute(node, "num_heads", 1)
-    query = tracer.view(inputs[0])
-    if len(query.shape) == 5:
-        views = [query.moved(lambda array, i=i: array[:, :, :, i].swapaxes(1, 2)) for i in range(3)]
-        if _given(inputs, 3) is not None:
-            raise Unfit("its packed projections have a separate bias")
-    else:
-        bias = _given(inputs, 3)
-        shift = None if bias is None else constant(bias, "bias")
-        width = query.shape[-1]
-        views = []
-        for place, value in enumerate(inputs[:3]):
-            view = tracer.view(value)
-            if len(view.shape) == 4:
-                # keys and values may come as [N, heads, T, d] already
-                if shift is not None:
-                    raise Unfit("it adds a bias to keys that are split into heads already")
-                views.append(view)
-                continue
+    bias = _given(inputs, 3)
+    shift = None if bias is None else constant(bias, "bias")
+    views = []
+    for place, value in enumerate(inputs[:3]):
+        view = tracer.view(value)
+        if len(view.shape) == 3:
             if shift is not None:
+                width = view.shape[-1]
                 part = shift.array[place * width : (place + 1) * width].astype(np.float64)
                 view = view.affine(1.0, part, shift.name)
-            views.append(split_heads(view, heads))
+            view = split_heads(view, heads)
+        elif len(view.shape) != 4 or shift is not None:
+            raise Unfit("its operands are packed", "export plain scaled-dot-product attention")
+        views.append(view)
+    if len(views) != 3:
+        raise Unfit("its operands are packed", "export plain scaled-dot-product attention")
     q, k, v = views
     return [join_heads(attention(tracer, q, k, v, attribute(node, "scale", None)))]

@@ -108,7 +108,8 @@ def _unknown(tracer: Tracer, value: Elementwise) -> View:
     node = value.node
     live = [part for part in value.operands if isinstance(part, View | Elementwise)]
     inner = [part for part in live if isinstance(part, Elementwise)]
-    if node.op_type in _BINARY and inner:
+    gated = len(live) == 2 and node.op_type in ("Mul", "Div")
+    if node.op_type in _BINARY and inner and not gated:
         parts = [tracer.view(part) if part in inner else part for part in value.operands]  # type: ignore[operator]
         if len(live) == 2:
             return _residual(tracer, node, *parts)  # type: ignore[arg-type]
@@ -117,6 +118,7 @@ def _unknown(tracer: Tracer, value: Elementwise) -> View:
     raise Unfit(
         f"it is the last node of an activation function that is none of {known}",
         "use one of these",
+        node,
     )
 
 

@@ -169,15 +169,19 @@ def mean(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Tra
     fix = "pool over tokens, normalise over channels with LayerNormalization"
     if not axes or np.prod([view.shape[axis] for axis in lead], dtype=int) != tracer.batch:
         raise Unfit("it takes a mean over something else than the tokens", fix)
-    if axes == (rank - 1,):
-        raise Unfit("it is part of a normalisation that is no LayerNormalization", fix)
     others = [axis for axis in range(rank) if axis not in axes and axis not in rest]
 
     def line_up(array: np.ndarray) -> np.ndarray:
         order = (*lead, *axes, *others, channel)
         return array.transpose(order).reshape(tracer.batch, -1, view.shape[channel])
 
-    value, rows = tracer.settler.settle(view.moved(line_up))
+    try:
+        value, rows = tracer.settler.settle(view.moved(line_up))
+    except Unfit as error:
+        if axes != (rank - 1,):
+            raise
+        reason = "it is part of a normalisation that is no LayerNormalization"
+        raise Unfit(reason, fix) from error
     shape = shape_of(value)
     start, count = int(rows[0, 0]), rows.shape[1]
     total = int(shape[1]) if len(shape) == 3 else 1

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from vitrify.arch.errors import ModelError, UnsupportedOpError
+from vitrify.arch.errors import UnsupportedOpError
 from vitrify.ir import BATCH, Builder, shape_of, tensor
 from vitrify.ir.ops import ShapeError
 
@@ -23,6 +23,17 @@ from .values import Const, Traced, Unfit, View, whole
 #: Batch sizes to trace a model of dynamic batch with: two tells the batch from other axes of one;
 #: a model whose reshapes hold a batch of one all the same is traced with one.
 TRIAL_BATCHES = (2, 1)
+
+#: What tracing a node may raise; the last ones mean inputs that ONNX does not allow.
+_FINDINGS = (
+    Unfit,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    TypeError,
+    ValueError,
+)
 
 Handler = Callable[["Tracer", ir.Node, list[Traced | None]], list[Traced]]
 HANDLERS: dict[tuple[str, str], Handler] = {}
@@ -96,14 +107,7 @@ class Tracer:
 
     def trace_node(self, node: ir.Node) -> list[Traced]:
         """What the outputs of ``node`` are."""
-        inputs: list[Traced | None] = []
-        for value in node.inputs:
-            if value is not None and value not in self.known:
-                raise ModelError(
-                    f"Input '{value.name}' of node '{node.name}' ({node.op_type}) is produced by "
-                    "nothing; the model is damaged, export it again."
-                )
-            inputs.append(None if value is None else self.known[value])
+        inputs = [None if value is None else self.known[value] for value in node.inputs]
         handler = HANDLERS.get((node.domain, node.op_type))
         given = [value for value in inputs if value is not None]
         if all(isinstance(value, Const) for value in given) and node.domain == "":
@@ -119,17 +123,14 @@ class Tracer:
             self.settler.source = node.name
             try:
                 results = self.trace_node(node)
-            except (Unfit, ShapeError) as error:
+            except _FINDINGS as error:
                 raise unsupported(node, error) from error
             self.known.update(zip(node.outputs, results, strict=False))
         return self.builder.model([self._output(value) for value in self.model.graph.outputs])
 
     def _output(self, value: ir.Value) -> ir.Value:
         node = value.producer()
-        if value not in self.known or node is None:
-            raise ModelError(
-                f"Output '{value.name}' is not computed by any node; export the model again."
-            )
+        assert node is not None, "check_wiring came first"
         try:
             view = self.view(self.known[value])
             result, rows = self.settler.settle(view)
@@ -137,7 +138,7 @@ class Tracer:
                 result.shape is None or view.index.ndim != len(result.shape)
             ):
                 raise Unfit("its result is an output of the model, but no [N, D] or [N, T, D]")
-        except (Unfit, ShapeError) as error:
+        except _FINDINGS as error:
             raise unsupported(node, error) from error
         if result.is_graph_output() or result.producer() is None:
             raise unsupported(node, Unfit("two outputs of the model are the same tensor"))
@@ -145,11 +146,16 @@ class Tracer:
         return result
 
 
-def unsupported(node: ir.Node, error: Unfit | ShapeError) -> UnsupportedOpError:
+def unsupported(node: ir.Node, error: Exception) -> UnsupportedOpError:
     """The error a user sees: node, operator, reason, way out."""
-    fix = error.fix if isinstance(error, Unfit) else "export the model without it"
+    reason, fix = str(error), "export the model without it"
+    if isinstance(error, Unfit):
+        fix, node = error.fix, error.node or node
+    elif not isinstance(error, ShapeError):
+        reason = "its inputs or attributes do not fit it"
+        fix = "the model may be damaged, export or download it again"
     kind = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-    return UnsupportedOpError(f"Node '{node.name}' ({kind}) is not supported: {error}; {fix}.")
+    return UnsupportedOpError(f"Node '{node.name}' ({kind}) is not supported: {reason}; {fix}.")
 
 
 def trace(model: ir.Model) -> ir.Model:

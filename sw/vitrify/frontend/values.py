@@ -35,12 +35,19 @@ class Unfit(Exception):  # noqa: N818 -- a finding about a node, not yet an erro
         A clause, such as "it multiplies two activations".
     fix:
         A clause that names the way out.
+    node:
+        The node at fault, when it is another than the one being traced.
     """
 
-    def __init__(self, reason: str, fix: str = "export the model without it") -> None:
+    def __init__(
+        self,
+        reason: str,
+        fix: str = "export the model without it",
+        node: ir.Node | None = None,
+    ) -> None:
         super().__init__(reason)
-        self.reason = reason
         self.fix = fix
+        self.node = node
 
 
 @dataclass(eq=False)
