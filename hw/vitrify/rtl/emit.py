@@ -1,0 +1,114 @@
+"""ArchConfig to files: Verilog, manifest and a C header of the registers."""
+
+from __future__ import annotations
+
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from amaranth.back import verilog as backend
+
+from vitrify.arch import csr
+from vitrify.arch.config import CONTRACT_VERSION, ArchConfig
+from vitrify.rtl.wrapper import Wrapper
+
+MANIFEST = "manifest.json"
+HEADER = "vitrify_regs.h"
+
+
+def module_name(arch: ArchConfig) -> str:
+    """Verilog name of the core: ``vitrify_`` and the architecture's name, made an identifier."""
+    return "vitrify_" + "".join(c if c.isalnum() else "_" for c in arch.name)
+
+
+def emit(arch: ArchConfig, directory: Path, *, trace: bool = False) -> Path:
+    """Write the core as ``<name>.v`` with ``manifest.json`` and ``vitrify_regs.h`` beside it.
+
+    Equal architectures and versions give equal files.
+
+    Parameters
+    ----------
+    arch : ArchConfig
+    directory : Path
+        Created if it is missing.
+    trace : bool
+        With the simulation outputs ``trace_*``.
+
+    Returns
+    -------
+    Path
+        The Verilog file; its top module is :func:`module_name`.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    name = module_name(arch)
+    source = directory / f"{name}.v"
+    source.write_text(verilog(arch, trace=trace))
+    (directory / HEADER).write_text(c_header(arch))
+    text = json.dumps(manifest(arch, trace=trace), indent=2)
+    (directory / MANIFEST).write_text(text + "\n")
+    return source
+
+
+def verilog(arch: ArchConfig, *, trace: bool = False) -> str:
+    """The core as Verilog text, the same for every run."""
+    return backend.convert(
+        Wrapper(arch, trace=trace), name=module_name(arch), emit_src=False,
+        strip_internal_attrs=True,
+    )
+
+
+def manifest(arch: ArchConfig, *, trace: bool = False) -> dict[str, Any]:
+    """What the emitted core is, as plain data."""
+    name = module_name(arch)
+    return {
+        "name": arch.name,
+        "top": name,
+        "files": {"verilog": f"{name}.v", "header": HEADER},
+        "arch": arch.to_dict(),
+        "arch_hash": f"{arch.hash:08x}",
+        "contract_version": CONTRACT_VERSION,
+        "trace": trace,
+        "versions": {package: _version(package) for package in ("vitrify", "amaranth")},
+        "registers": {
+            register.name: {"offset": register.offset, "access": register.access.value}
+            for register in csr.REGISTERS
+        },
+    }
+
+
+def c_header(arch: ArchConfig) -> str:
+    """Registers, their fields and error codes as C macros."""
+    lines = [
+        f"/* Registers of the Vitrify core {arch.name}, contract version {CONTRACT_VERSION}. */",
+        "#ifndef VITRIFY_REGS_H",
+        "#define VITRIFY_REGS_H",
+        "",
+        f"#define VITRIFY_MAGIC_VALUE 0x{csr.MAGIC:08x}u",
+        f"#define VITRIFY_ARCH_HASH_VALUE 0x{arch.hash:08x}u",
+        f"#define VITRIFY_QUEUE_DEPTH {csr.QUEUE_DEPTH}u",
+        "",
+    ]
+    for register in csr.REGISTERS:
+        lines.append(
+            f"#define VITRIFY_{register.name} 0x{register.offset:03x}u"
+            f" /* {register.access.value}: {register.doc} */"
+        )
+        for field in register.fields:
+            mask = ((1 << field.bits) - 1) << field.lsb
+            lines.append(
+                f"#define VITRIFY_{register.name}_{field.name.upper()} 0x{mask:x}u"
+                f" /* {field.doc} */"
+            )
+    lines += ["", *(
+        f"#define VITRIFY_ERROR_{code.name} {int(code)}u" for code in csr.ErrorCode
+    ), "", "#endif", ""]
+    return "\n".join(lines)
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "unknown"    # run from a checkout that is not installed

@@ -1,0 +1,53 @@
+"""The outermost module: flat ports, as FPGA tools and simulators want them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Module, Signal
+from amaranth.lib import wiring
+from amaranth.lib.wiring import Out
+
+from vitrify.arch.config import ArchConfig
+from vitrify.rtl.bus.axi import axi4, axi4_lite, connect_flat, flat_ports
+from vitrify.rtl.core import Core, trace_layout
+
+
+class Wrapper(wiring.Component):
+    """The core with ports ``clk``, ``rst``, ``m_axi_*``, ``s_axi_*`` and ``irq``.
+
+    One clock; ``rst`` is synchronous and active high.
+
+    Parameters
+    ----------
+    arch : ArchConfig
+    trace : bool
+        Also bring out ``trace_*`` (:func:`~vitrify.rtl.core.trace_layout`), for simulators.
+    """
+
+    irq: Signal
+
+    def __init__(self, arch: ArchConfig, *, trace: bool = False) -> None:
+        self.arch = arch
+        self.trace = trace
+        shapes = trace_layout(arch) if trace else {}
+        super().__init__({
+            **flat_ports("m_axi", axi4(arch)),
+            **flat_ports("s_axi", axi4_lite().flip()),
+            "irq": Out(1),
+            **{f"trace_{name}": Out(bits) for name, bits in shapes.items()},
+        })
+
+    def elaborate(self, _platform: Any) -> Module:
+        m = Module()
+        m.submodules.core = core = Core(self.arch)
+        connect_flat(m, self, "m_axi", core.m_axi)
+        connect_flat(m, self, "s_axi", core.s_axi)
+        m.d.comb += self.irq.eq(core.irq)
+        if self.trace:
+            # A register in between: simulators see settled values, the core is not loaded.
+            m.d.sync += [
+                getattr(self, f"trace_{name}").eq(getattr(core.trace, name))
+                for name in trace_layout(self.arch)
+            ]
+        return m
