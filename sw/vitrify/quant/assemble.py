@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ from .graph import (
 )
 from .plan import AttentionOp, LinearOp, Operand, PatchOp, Plan, PoolOp, reads, unsupported
 from .requant import columns, single
+from .rounding import Moments
 
 _INT16_MAX = (1 << (formats.RESIDUAL_BITS - 1)) - 1
 _EPSILON_MAX = (1 << 16) - 1
@@ -47,9 +48,8 @@ class _Input:
     step: Float
     #: Real value that a zero stands for (moves into the bias).
     offset: Float
-    #: Mean and mean square of ``q - zero_point``.
-    mean: Float
-    energy: Float
+    #: Of ``q - zero_point``.
+    moments: Moments
     zero_point: int = 0
     norm: Norm | None = None
     #: Channels of the operand in terms of the float tensor's channels.
@@ -67,7 +67,8 @@ class Assembler:
         self.images = images
         self.graph = QuantGraph(plan.name, spec, outputs=dict(plan.outputs))
         self.steps: dict[str, float] = {}
-        self.gains: dict[object, Float] = {}
+        #: The operand of the latest linear op; its neighbours often read the same.
+        self.inputs: dict[object, _Input] = {}
         self._stream_steps()
         for i, op in enumerate(plan.ops):
             if isinstance(op, PatchOp):
@@ -125,8 +126,13 @@ class Assembler:
 
     # Operands ------------------------------------------------------------------------------
     def _input(self, x: Operand) -> _Input:
-        if x.version is not None:
-            return self._wide_input(x)
+        key = _key(x)
+        if key not in self.inputs:
+            make = self._byte_input if x.version is None else self._wide_input
+            self.inputs = {key: make(x)}
+        return self.inputs[key]
+
+    def _byte_input(self, x: Operand) -> _Input:
         tensor = self.graph.tensors[x.tensor]
         copies = np.array(tensor.copies, np.int64)
         base = tensor.channels - len(copies)
@@ -136,7 +142,7 @@ class Assembler:
         rows = self.stats[Request(x.value, x.rows)].rows[:, channels]
         q = np.clip((rows - offset) / step, -2 * scheme.INT8_MAX, 2 * scheme.INT8_MAX)
         return _Input(
-            step, offset, q.mean(axis=0), np.mean(q * q, axis=0), tensor.zero_point,
+            step, offset, Moments(q), tensor.zero_point,
             channels=channels if len(copies) else None,
         )
 
@@ -159,17 +165,20 @@ class Assembler:
         q = np.clip(np.rint(rows * gain), -128, scheme.INT8_MAX)
         units = np.rint(gain * (1 << formats.GAIN_FRAC)).astype(np.uint8)
         norm = Norm(units, x.norm is not None, shift, mantissa)
-        return _Input(factor / gain, offset, q.mean(axis=0), np.mean(q * q, axis=0), norm=norm)
+        return _Input(factor / gain, offset, Moments(q), norm=norm)
 
     def _gain(
         self, x: Operand, rows: npt.NDArray[np.floating], peak: npt.NDArray[np.floating],
         factor: Float,
     ) -> Float:
-        key = _key(x)
-        if key not in self.gains:
-            readers = [op.weight for op in self._linears() if _key(op.x) == key]
-            self.gains[key] = scheme.gains(rows, peak, np.concatenate(readers) * factor)
-        return self.gains[key]
+        thin = scheme.thin(rows)
+        readers = []
+        for op in self._linears():
+            if _key(op.x) == _key(x):
+                matrix = op.weight * factor
+                # All readers count alike, whatever the size of their results.
+                readers.append(matrix / max(float(np.std(thin @ matrix.T)), 1e-9))
+        return scheme.gains(rows, peak, np.concatenate(readers))
 
     # Ops -----------------------------------------------------------------------------------
     def _patch(self, op: PatchOp) -> None:
@@ -184,24 +193,20 @@ class Assembler:
         weight = op.weight / multiplier
         dim, total = len(weight), len(op.position)
         part = columns(
-            weight, np.zeros(dim), step, energy=np.mean(rows * rows, axis=0), reach=_INT16_MAX,
+            weight, op.bias - weight @ offset, step, moments=Moments(rows), reach=_INT16_MAX,
             requant_bits=self.arch.requant_bits, what=op.name,
         )
-        # The constant carries the bias, the input's offset, and the mean rounding error of the
-        # weights; the prefix rows are constants altogether.
-        real = part.weight * part.step[:, None]
-        mean = rows.mean(axis=0)
-        bias = op.bias + weight @ (mean - offset) - real @ mean
+        # The bias goes into the constant: the prefix rows, products of zeros, must not have it.
         value = op.position.copy()
         value[: len(op.prefix)] += op.prefix
-        value[len(op.prefix) :] += bias
+        value[len(op.prefix) :] += part.requant.bias * part.step
         constant = np.clip(np.rint(value / step), -_INT16_MAX - 1, _INT16_MAX).astype(np.int16)
         graph.tensors[spec.out] = QTensor(spec.out, total, weight.shape[1], 8,
                                           np.repeat(1 / spec.multiplier, count))
         graph.tensors[op.out] = QTensor(op.out, total, dim, formats.RESIDUAL_BITS, step)
         graph.constants.append(QConstant(op.out, constant))
         graph.ops.append(QLinear(
-            op.name, spec.out, op.out, part.weight, part.requant, add=True,
+            op.name, spec.out, op.out, part.weight, replace(part.requant, bias=0), add=True,
             statistics=self._statistics(op.out, 0, dim),
         ))
         graph.macs[op.name] = (total - len(op.prefix)) * weight.size
@@ -237,7 +242,7 @@ class Assembler:
         else:
             step = scale = self.steps[op.out]
         part = columns(
-            weight * x.step, bias, step, energy=x.energy, mean=x.mean, zero_point=x.zero_point,
+            weight * x.step, bias, step, moments=x.moments, zero_point=x.zero_point,
             reach=scheme.INT8_MAX if bits == formats.INT8.bits else _INT16_MAX,
             requant_bits=self.arch.requant_bits, what=op.name,
         )
@@ -271,16 +276,14 @@ class Assembler:
         attention = [a for a in self.plan.ops if isinstance(a, AttentionOp)]
         matched = any(op.out in (a.q, a.k) for a in attention)
         users = [r for r in self.plan.ops if any(name == op.out for name, _ in reads(r))]
-        if not matched and not any(isinstance(user, PoolOp) for user in users):
-            return scheme.channel_steps(stats.rows, stats.peak), 0.0
-        if matched and all(
-            isinstance(user, AttentionOp) and op.out not in (user.q, user.v) for user in users
-        ):
-            # A constant in all keys moves all logits of a query alike: softmax does not see it.
-            mean = stats.mean
-            peak = np.maximum(stats.high - mean, mean - stats.low).max()
-            return scheme.tensor_step(stats.rows - mean, float(peak)), mean
-        return scheme.tensor_step(stats.rows, float(stats.peak.max())), 0.0
+        # A constant in all keys moves all logits of a query alike: softmax does not see it.  The
+        # weights of all values add up to one, and linear readers take a constant into their bias.
+        # Only queries must keep theirs.
+        offset: float | Float = 0.0 if any(op.out == a.q for a in attention) else stats.mean
+        peak = np.maximum(stats.high - offset, offset - stats.low)
+        if matched or any(isinstance(user, PoolOp) for user in users):
+            return scheme.tensor_step(stats.rows - offset, float(peak.max())), offset
+        return scheme.channel_steps(stats.rows - offset, peak), offset
 
     def _attention(self, op: AttentionOp) -> None:
         tensors = self.graph.tensors

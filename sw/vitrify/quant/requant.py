@@ -15,6 +15,7 @@ from vitrify.arch import formats
 from vitrify.arch.errors import ModelError
 
 from .graph import Requant
+from .rounding import Moments, nearest
 
 Float = npt.NDArray[np.float64]
 
@@ -51,16 +52,12 @@ def weight_steps(weight: Float, energy: Float) -> Float:
     safe = np.where(peak > 0, peak, 1.0)
     for clip in _CLIPS:
         step = safe * clip / WEIGHT_MAX
-        error = weight - step[:, None] * _round(weight, step)
+        error = weight - step[:, None] * nearest(weight, step, WEIGHT_MAX)
         cost = (error * error) @ energy
         better = cost < least
         least = np.where(better, cost, least)
         best = np.where(better & (peak > 0), step, best)
     return best
-
-
-def _round(weight: Float, step: Float) -> Float:
-    return np.clip(np.rint(weight / step[:, None]), -WEIGHT_MAX, WEIGHT_MAX)
 
 
 def shifts(
@@ -100,11 +97,10 @@ def columns(
     bias: Float,
     out_step: float | Float,
     *,
-    energy: Float,
+    moments: Moments,
     reach: int,
     requant_bits: int,
     what: str,
-    mean: Float | None = None,
     zero_point: int = 0,
 ) -> Columns:
     """Integers of ``out = weight @ x + bias``.
@@ -114,13 +110,12 @@ def columns(
     weight : ``[out, in]``, from the integer input (less its zero point) to real output
     bias : ``[out]``, real
     out_step : real value of an output step, one or one a column
-    energy : ``[in]``, mean square of the integer input less its zero point
-    mean : ``[in]``, its mean; the bias takes up the mean rounding error of the weights
+    moments : of the integer input less its zero point; the bias takes up the mean rounding error
     reach : largest magnitude of the output in steps
     zero_point : of the input; its contribution is taken off the bias
     what : names the op in messages
     """
-    steps = weight_steps(weight, energy)
+    steps = weight_steps(weight, moments.energy)
     # Rows without weights, and rows whose bias would not fit, take a coarser step.
     floor = max(float(steps.max()) * _STEP_RANGE, 1e-30)
     steps = np.maximum.reduce([
@@ -132,9 +127,8 @@ def columns(
     pre, post = shifts(factor, reach, bound, requant_bits, what)
     multiplier = np.maximum(1, np.rint(factor * 2.0 ** (pre + post)))
     steps = multiplier * 2.0 ** -(pre + post) * out_step
-    rounded = _round(weight, steps)
-    if mean is not None:
-        bias = bias + (weight - rounded * steps[:, None]) @ mean
+    rounded = moments.round(weight, steps, WEIGHT_MAX)
+    bias = bias + (weight - rounded * steps[:, None]) @ moments.mean
     whole = np.rint(bias / steps) - zero_point * rounded.sum(axis=1)
     if np.abs(whole).max(initial=0) >= _BIAS_MAX:
         raise ModelError(f"{what}: its bias does not fit the accumulator; rescale the layer")

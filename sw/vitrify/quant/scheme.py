@@ -32,7 +32,7 @@ _ALPHAS = (0.25, 0.5, 0.75)
 _CLIPS = np.linspace(1.0, 0.3, 29)
 _GAIN_CLIPS = (1.0, 1.15, 1.35, 1.6)
 #: Rows used where a trial costs a matrix product.
-_TRIAL_ROWS = 512
+_TRIAL_ROWS = 400
 
 #: Activations with f(x) → x for large x: their large results may be split over copies of a unit.
 SPLITTABLE = frozenset({
@@ -95,7 +95,7 @@ def gains(rows: Rows, peak: Rows, matrix: Float) -> Float:
     peak : ``[D]``, largest magnitudes
     matrix : ``[out, D]``, all weights that read the operand, gamma included
     """
-    x = _thin(np.asarray(rows, np.float32))
+    x = thin(np.asarray(rows, np.float32))
     gram = (matrix.T @ matrix).astype(np.float32)
     peak = np.maximum(np.asarray(peak, np.float64), 1e-3)
     weight = np.maximum(np.sqrt(np.diag(gram).astype(np.float64)), 1e-12)
@@ -121,7 +121,7 @@ def gains(rows: Rows, peak: Rows, matrix: Float) -> Float:
     return best
 
 
-def _thin(rows: Rows) -> Rows:
+def thin(rows: Rows) -> Rows:
     """At most about ``_TRIAL_ROWS`` of the rows, evenly spread."""
     return rows[:: max(1, len(rows) // _TRIAL_ROWS)]
 
@@ -129,7 +129,7 @@ def _thin(rows: Rows) -> Rows:
 # int8 tensors ------------------------------------------------------------------------------
 def tensor_step(rows: Rows, peak: float) -> float:
     """Step of a symmetric int8 tensor with the least mean square error."""
-    x = np.abs(_thin(np.asarray(rows, np.float32))).reshape(-1)
+    x = np.abs(thin(np.asarray(rows, np.float32))).reshape(-1)
     peak = max(float(peak), 1e-9)
     best, least = peak / INT8_MAX, np.inf
     for clip in _CLIPS:
@@ -184,7 +184,7 @@ def activation(kind: str, rows: Rows, peak: Rows, weight: Rows) -> Activation:
     weight : ``[D]``, how much the error of a unit's output counts
     """
     units = len(peak)
-    rows = _thin(rows)
+    rows = thin(rows)
     order = np.argsort(-np.asarray(peak))
     usual = float(np.quantile(peak, _USUAL))
     large = int(np.sum(np.asarray(peak) > _LARGE * max(usual, 0.0)))

@@ -1,0 +1,73 @@
+"""Rounding of weights against the inputs they will see.
+
+Rounding every weight to the nearest integer ignores that inputs are correlated.  Rounding column by
+column, and letting each column make up for the errors of those before it (GPTQ, Frantar et al.
+2022, in the LDL form of QuIP, Chee et al. 2023), leaves the error in directions that the inputs
+hardly use.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Float = npt.NDArray[np.float64]
+
+#: Added to the diagonal of the second moments, relative to its mean.
+_DAMPING = 0.01
+#: Columns whose mutual corrections are made one by one; earlier ones follow block by block.
+_BLOCK = 64
+
+
+def nearest(weight: Float, step: Float, limit: int) -> Float:
+    """``weight / step`` rounded to the nearest integer within ``±limit``: ``[out, in]``."""
+    return np.clip(np.rint(weight / step[:, None]), -limit, limit)
+
+
+class Moments:
+    """What weights need to know of the integer inputs ``x`` that they multiply.
+
+    Parameters
+    ----------
+    x : ``[S, in]``, samples, zero point taken off
+
+    Members
+    -------
+    mean, energy : ``[in]``, mean and mean square of each input
+    """
+
+    def __init__(self, x: npt.NDArray[np.floating]) -> None:
+        x = np.asarray(x, np.float32)
+        self.mean = x.mean(axis=0, dtype=np.float64)
+        second = (x.T @ x).astype(np.float64) / len(x)
+        self.energy = np.diag(second).copy()
+        self._order = np.argsort(-self.energy, kind="stable")
+        damped = second[np.ix_(self._order, self._order)]
+        damped[np.diag_indices_from(damped)] += max(_DAMPING * float(self.energy.mean()), 1e-9)
+        # second = U D U^T with U unit upper triangular: a Cholesky factor, backwards.
+        factor = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]
+        self._feedback = factor / np.diag(factor)
+
+    def round(self, weight: Float, step: Float, limit: int) -> Float:
+        """``weight / step`` to integers within ``±limit``, with the least error for ``x``.
+
+        Parameters
+        ----------
+        weight : ``[out, in]``
+        step : ``[out]``
+        """
+        exact = weight[:, self._order] / step[:, None]
+        result = np.empty_like(exact)
+        error = np.empty_like(exact)
+        count = exact.shape[1]
+        for start in range(0, count, _BLOCK):
+            stop = min(start + _BLOCK, count)
+            earlier = error[:, :start] @ self._feedback[:start, start:stop]
+            for i in range(start, stop):
+                wanted = exact[:, i] + earlier[:, i - start]
+                wanted += error[:, start:i] @ self._feedback[start:i, i]
+                result[:, i] = np.clip(np.rint(wanted), -limit, limit)
+                error[:, i] = exact[:, i] - result[:, i]
+        restored = np.empty_like(result)
+        restored[:, self._order] = result
+        return restored
