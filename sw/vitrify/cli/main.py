@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from vitrify.arch.errors import VitrifyError
 
 from . import compile as compile_command
-from . import describe, emit, info, run
+from . import describe, emit, info, run, synth
 
 #: Exit code of everything that the user can mend (argparse uses the same).
 EXIT_USER = 2
@@ -23,7 +23,7 @@ EXIT_INTERRUPT = 130
 #: Set to see the traceback of an error.
 DEBUG_VARIABLE = "VITRIFY_DEBUG"
 
-COMMANDS = (emit, compile_command, run, info, describe)
+COMMANDS = (emit, compile_command, run, info, synth, describe)
 
 
 class _Parser(argparse.ArgumentParser):

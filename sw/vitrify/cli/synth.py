@@ -1,0 +1,110 @@
+"""``vitrify synth``: LUTs, flip-flops, multipliers and memories of cores on their parts."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from vitrify.arch.config import ArchConfig
+from vitrify.arch.load import load as load_arch
+from vitrify.arch.presets import PRESETS
+from vitrify.program.container import write_atomic
+
+from .options import ERR, OUT, check_writable, print_json
+
+
+def register(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "synth", help="synthesise cores with Yosys and report what they take",
+        description="Synthesise with Yosys for the architecture's part; on ECP5 also place and "
+        "route with nextpnr.  Minutes for a small core, longer for a large one.",
+    )
+    parser.add_argument("--arch", nargs="+", default=list(PRESETS), metavar="PRESET|FILE.yaml",
+                        help="default: every preset")
+    parser.add_argument("--no-route", action="store_true", help="skip place and route")
+    parser.add_argument("-o", "--output", type=Path, default=Path("build/synth"), metavar="DIR",
+                        help="netlists, logs and report.json of each core (default: build/synth)")
+    parser.add_argument("--markdown", type=Path, metavar="FILE.md",
+                        help="update the table in this file with these cores")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(execute=execute)
+
+
+def execute(options: argparse.Namespace) -> None:
+    """Run the command."""
+    check_writable(options.markdown)
+    archs = [load_arch(name) for name in options.arch]
+    reports = [_report(arch, options.output / arch.name, route=not options.no_route)
+               for arch in archs]
+    if options.markdown is not None:
+        write_atomic(options.markdown, markdown(options.output).encode())
+    if options.json:
+        print_json(reports)
+        return
+    OUT.print(_table(reports))
+
+
+def _report(arch: ArchConfig, folder: Path, *, route: bool) -> dict[str, Any]:
+    from vitrify.boards.synthesis import place_and_route, synthesise
+    from vitrify.rtl.emit import emit, module_name
+
+    with ERR.status(f"elaborating {arch.name}"):
+        verilog = emit(arch, folder)
+    with ERR.status(f"synthesising {arch.name} for {arch.part.name}"):
+        used = synthesise(arch, verilog, module_name(arch), folder)
+    report: dict[str, Any] = {
+        "arch": arch.name, "macs": arch.macs, "part": asdict(arch.part), "used": asdict(used),
+        "exceeds": used.exceeds(arch.part),
+    }
+    if route and arch.part.family == "ecp5":
+        with ERR.status(f"placing and routing {arch.name}"):
+            report["timing"] = asdict(place_and_route(arch, folder))
+    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    return report
+
+
+def _cells(report: dict[str, Any]) -> list[str]:
+    """One row of the table."""
+    part, used = report["part"], report["used"]
+
+    def share(name: str) -> str:
+        return f"{used[name]:,g} / {part[name]:,}" if part[name] else f"{used[name]:,g}"
+
+    timing = report.get("timing")
+    clock = "" if timing is None else f"{timing['achieved_mhz']:.1f} MHz"
+    return [report["arch"], str(report["macs"]), part["name"],
+            *(share(name) for name in ("luts", "ffs", "dsps", "brams", "urams")), clock]
+
+
+_COLUMNS = ("arch", "MACs", "part", "LUT", "FF", "DSP", "block RAM", "URAM", "nextpnr clock")
+
+
+def _table(reports: list[dict[str, Any]]) -> Table:
+    table = Table(*_COLUMNS, title="used / available")
+    for report in reports:
+        table.add_row(*_cells(report))
+    return table
+
+
+def markdown(folder: Path) -> str:
+    """The table of every report below ``folder``, presets in their order."""
+    found = {path.parent.name: path for path in folder.glob("*/report.json")}
+    names = [name for name in PRESETS if name in found]
+    names += sorted(found.keys() - PRESETS.keys())
+    lines = [
+        "# Resources", "",
+        "Used / available, by Yosys for the part of each preset (`vitrify synth --markdown "
+        "docs/resources.md`); the clock is what nextpnr reaches for the core alone, without pins. "
+        "ECP5: LUT4 equivalents (carry and distributed RAM included), MULT18X18D, 18-kbit EBR. "
+        "AMD: LUTs with distributed RAM and shift registers, DSP48, 36-kbit block RAM.", "",
+        "| " + " | ".join(_COLUMNS) + " |", "|" + "---|" * len(_COLUMNS),
+    ]
+    lines += ["| " + " | ".join(_cells(json.loads(found[name].read_text()))) + " |"
+              for name in names]
+    return "\n".join(lines) + "\n"
