@@ -2,7 +2,7 @@
 #
 #   make demo     classify real pictures on the simulated core, on golden and on ONNX Runtime
 #   make test     the whole test suite           make lint    style, types
-#   make bench    measure models on presets      make format  rewrite to the style
+#   make bench    measure models on presets      make fix     mend what ruff can
 #   make lock     resolve requirements.lock anew make clean   remove what make made
 
 VENV   ?= .venv
@@ -20,7 +20,7 @@ PYTHON       := $(firstword $(foreach p,$(PYTHONS),$(shell $(p) -c \
                 'import sys, ensurepip, venv; sys.version_info >= (3, 11) and print("$(p)")' \
                 2>/dev/null)))
 
-.PHONY: all demo test lint format bench clean lock setup tools
+.PHONY: all demo test lint fix bench clean lock setup tools
 .DELETE_ON_ERROR:
 
 all: test
@@ -34,12 +34,10 @@ test: setup
 
 lint: setup
 	$(PY) -m ruff check
-	$(PY) -m ruff format --check
-	$(PY) -m pyright --pythonpath $(PY)
+	$(PY) -m pyright --project pyproject.toml --pythonpath $(PY)
 
-format: setup
+fix: setup
 	$(PY) -m ruff check --fix
-	$(PY) -m ruff format
 
 bench: setup
 	$(PY) -m bench
