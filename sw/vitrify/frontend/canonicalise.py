@@ -13,7 +13,7 @@ from vitrify.ir import verify
 
 # imported for their handlers
 from . import on_attention, on_contrib, on_elementwise, on_linear, on_movement  # noqa: F401
-from .fuse import FUSE
+from .fuse import fuse
 from .load import check_wiring
 from .names import rename
 from .trace import trace
@@ -43,7 +43,7 @@ def _fold(model: ir.Model) -> ir.Model:
 
 def _fuse(model: ir.Model) -> ir.Model:
     """One LayerNormalization for every way to spell it."""
-    FUSE(model)
+    fuse(model)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     return model
 

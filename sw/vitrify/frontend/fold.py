@@ -63,7 +63,26 @@ def fold(
         if hints:
             value.meta["hints"] = (*hints_of(value), *hints)
         return value
+    # two uses of one tensor with the same bias must meet the same node again
+    done: dict[tuple[bytes | None, ...], ir.Value] = value.meta.setdefault("folds", {})
+    parts = (columns, mul, add)
+    key = tuple(None if part is None else np.ascontiguousarray(part).tobytes() for part in parts)
+    if key not in done:
+        done[key] = _refold(builder, value, columns, mul, add, hints)
+    return done[key]
+
+
+def _refold(
+    builder: Builder,
+    value: ir.Value,
+    columns: np.ndarray | None,
+    mul: np.ndarray | None,
+    add: np.ndarray | None,
+    hints: tuple[str, ...],
+) -> ir.Value:
+    """Emit the producer of ``value`` again, with what :func:`fold` wants in its weights."""
     node = value.producer()
+    width = int(shape_of(value)[-1])
     if node is None:
         raise Unfit("it scales, shifts or picks channels of the image")
     size = width if columns is None else len(columns)

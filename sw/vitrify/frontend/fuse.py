@@ -39,21 +39,19 @@ class _LayerNorm(pattern.RewriteRuleClassBase):
         The square is ``Pow(d, 2)``, not ``Mul(d, d)``.
     divide:
         The quotient is ``Div``, not ``Mul`` by a ``Reciprocal``.
-    twice:
-        The exporter wrote the subtraction twice.
     scaled:
         A product with gamma follows.
     """
 
-    def __init__(self, *, power: bool, divide: bool, twice: bool, scaled: bool) -> None:
-        super().__init__(name=f"LayerNorm({power=}, {divide=}, {twice=}, {scaled=})")
-        self.power, self.divide, self.twice, self.scaled = power, divide, twice, scaled
+    def __init__(self, *, power: bool, divide: bool, scaled: bool) -> None:
+        super().__init__(name=f"LayerNorm({power=}, {divide=}, {scaled=})")
+        self.power, self.divide, self.scaled = power, divide, scaled
 
     def pattern(self, op: Any, x: Any, epsilon: Any, two: Any, gamma: Any) -> Any:
         mean = op.ReduceMean(x, _allow_other_inputs=True, _outputs=["mean"])
         centred = op.Sub(x, mean)
-        other = op.Sub(x, mean) if self.twice else centred
-        square = op.Pow(other, two) if self.power else op.Mul(other, other)
+        # an exporter that writes the subtraction twice is met by common subexpression elimination
+        square = op.Pow(centred, two) if self.power else op.Mul(centred, centred)
         variance = op.ReduceMean(square, _allow_other_inputs=True, _outputs=["variance"])
         deviation = op.Sqrt(op.Add(variance, epsilon))
         if self.divide:
@@ -104,15 +102,21 @@ class _SafeSoftmax(pattern.RewriteRuleClassBase):
         return op.Softmax(x, axis=axis)
 
 
-_CHOICES = itertools.product((True, False), repeat=4)
+_CHOICES = itertools.product((True, False), repeat=3)
 
 #: Fuses every decomposed LayerNormalization (beta stays an Add) and softmax.
-FUSE = RewritePass(
+_FUSE = RewritePass(
     RewriteRuleSet(
         [
             _SafeSoftmax.rule(),
-            *(_LayerNorm.rule(scaled=s, power=p, divide=d, twice=t) for s, p, d, t in _CHOICES),
+            *(_LayerNorm.rule(scaled=s, power=p, divide=d) for s, p, d in _CHOICES),
         ],
         commute=True,
     )
 )
+
+
+def fuse(model: ir.Model) -> None:
+    """Apply the rules, in place."""
+    if any(node.op_type in ("ReduceMean", "IsNaN") for node in model.graph):
+        _FUSE(model)

@@ -119,6 +119,7 @@ class Tracer:
 
     def run(self) -> ir.Model:
         """Trace everything and return the canonical model."""
+        last = {value: node for node in self.model.graph for value in node.inputs}
         for node in self.model.graph:
             self.settler.source = node.name
             try:
@@ -126,6 +127,10 @@ class Tracer:
             except _FINDINGS as error:
                 raise unsupported(node, error) from error
             self.known.update(zip(node.outputs, results, strict=False))
+            for value in node.inputs:
+                # views are as large as activations: let go of each after its last use
+                if value is not None and last[value] is node and not value.is_graph_output():
+                    self.known.pop(value, None)
         return self.builder.model([self._output(value) for value in self.model.graph.outputs])
 
     def _output(self, value: ir.Value) -> ir.Value:

@@ -138,3 +138,18 @@ def test_pretrained_model_agrees(exporter: str) -> None:
         np.testing.assert_allclose(
             found[place : place + 1], wanted, atol=1e-4 * np.abs(wanted).max()
         )
+
+
+def test_shared_tensor_is_computed_once() -> None:
+    """Class and distillation token come out of one final norm."""
+    for name in ("deit_distilled_ts13", "deit_distilled_dynamo20"):
+        operations = kinds(canonicalise(load(ROOT / "tests" / "data" / f"{name}.onnx")))
+        assert operations[-6:] == [
+            "LayerNorm",
+            "SelectToken",
+            "SelectToken",
+            "Linear",
+            "Linear",
+            "Add",
+        ]
+        assert operations.count("LayerNorm") == 2 * BLOCKS + 1
