@@ -1,0 +1,1 @@
+"""Measurements: cycles, utilisation, traffic, simulation speed, accuracy.  Run by ``make bench``."""

