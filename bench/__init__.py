@@ -1,1 +1,1 @@
-"""Measurements: cycles, utilisation, traffic, simulation speed, accuracy.  Run by ``make bench``."""
+"""Measurements: cycles, utilisation, traffic, speed, accuracy.  Run by ``make bench``."""

@@ -16,7 +16,7 @@ from models.datasets import cifar10, digits
 from vitrify.program import preprocess
 
 ROOT = Path(__file__).resolve().parent.parent
-#: Data sets and third-party models that are no part of the repository; cases need it or are left out.
+#: Data sets and third-party models, no part of the repository; cases without them are left out.
 DATA = ROOT.parent / "shared" / "data"
 
 Float32 = npt.NDArray[np.float32]
