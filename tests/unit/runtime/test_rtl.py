@@ -1,0 +1,116 @@
+"""The simulated nano core: every tensor as golden's, whatever the DRAM does; cost adds up."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.synthetic import vision_transformer
+from vitrify.arch.errors import InputError
+from vitrify.arch.presets import preset
+from vitrify.cli.main import main
+from vitrify.compiler import compile_graph
+from vitrify.cosim.check import Checker, MismatchError
+from vitrify.runtime import InferenceSession
+from vitrify.runtime.backends import rtl
+
+pytestmark = pytest.mark.slow
+
+ARCH = preset("nano")
+GRAPH = vision_transformer(seed=1)
+PROGRAM = compile_graph(GRAPH, ARCH)
+NAME = PROGRAM.input.name
+IMAGES = np.random.default_rng(2).normal(size=(3, *PROGRAM.input.shape)).astype(np.float32)
+GOLDEN = InferenceSession(PROGRAM).run(None, {NAME: IMAGES})
+
+
+@pytest.mark.parametrize("options", [
+    {},
+    {"latency": 300, "outstanding": 1},
+    {"bytes_per_cycle": 0.7},
+    {"stall": 0.4, "seed": 5},
+], ids=str)
+def test_every_tensor_equals_golden(options):
+    session = InferenceSession(PROGRAM, "rtl", check=True, **options)
+    for got, expected in zip(session.run(None, {NAME: IMAGES}), GOLDEN, strict=True):
+        assert (got == expected).all()
+
+
+def test_statistics_add_up():
+    seen = []
+    session = InferenceSession(
+        PROGRAM, "rtl", progress=lambda done, total: seen.append((done, total))
+    )
+    results = session.run(None, {NAME: IMAGES})
+    assert (results[0] == GOLDEN[0]).all()
+    assert seen[-1] == (3 * len(PROGRAM.layers), 3 * len(PROGRAM.layers))
+    stats = session.statistics
+    assert stats is not None
+    data = stats.to_dict()
+    assert data["dram_read_bytes"] + data["dram_write_bytes"] == 3 * PROGRAM.dram_bytes
+    assert data["macs"] == 3 * PROGRAM.macs
+    assert data["cycles"] >= data["roofline_cycles"]
+    assert data["utilisation"] == pytest.approx(data["macs"] / (data["cycles"] * 32))
+    layers = sum(layer["cycles"] for layer in data["layers"])
+    # From the first JOB_PUSH on, up to the last write: without the STORE at the end.
+    assert 0.9 * data["cycles"] < layers <= 1.02 * data["cycles"]
+    # Every cycle of the row fetch is a row or a stall.
+    assert data["counters"]["ARRAY_BUSY"] + sum(data["stalls"].values()) == data["cycles"]
+    # A second run starts afresh.
+    session.run(None, {NAME: IMAGES})
+    again = session.statistics
+    assert again is not None
+    assert again.cycles == data["cycles"]
+
+
+def test_a_difference_stops_the_run_and_is_named():
+    """The core runs one program, golden another with a different weight."""
+    session = InferenceSession(PROGRAM, "rtl", check=True)
+    layer = next(layer for layer in PROGRAM.layers if layer.name.endswith("fc1"))
+    op = list(PROGRAM.instructions())[layer.instruction]
+    image = PROGRAM.image.copy()
+    image[op.stream_offset + (op.stream_words - 1) * ARCH.depth] ^= 1
+    changed = dataclasses.replace(PROGRAM, image=image)
+
+    class Other(Checker):
+        def __init__(self, _program, regions):
+            super().__init__(changed, regions)
+
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rtl, "Checker", Other)
+        with pytest.raises(MismatchError, match=(
+            rf"image 0, layer '{layer.name}', instruction {layer.instruction}: tensor .* differs "
+            rf"from golden: row 0, channel \d+ \(c tile \d+\) is .*, written in cycle \d+"
+        )):
+            session.run(None, {NAME: IMAGES})
+
+
+def test_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    PROGRAM.save("m.vfy")
+    np.save("x.npy", IMAGES[:1])
+    assert main(["run", "m.vfy", "--input", "x.npy", "--backend", "rtl", "--check", "-o", "o.npz",
+                 "--stats", "s.json", "--dram-latency", "50"]) == 0
+    assert "every tensor equal: rtl = golden" in capsys.readouterr().out
+    assert (np.load("o.npz")["logits"] == GOLDEN[0][:1]).all()
+    assert json.loads(Path("s.json").read_text())["cycles"] > 0
+
+
+def test_waveform(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    PROGRAM.save("m.vfy")
+    np.save("x.npy", IMAGES[:1])
+    assert main(["run", "m.vfy", "--input", "x.npy", "--backend", "rtl", "--trace", "t.fst"]) == 0
+    assert Path("t.fst").stat().st_size > 10_000
+
+
+def test_user_errors():
+    with pytest.raises(InputError, match="'rtl' has no option 'speed'"):
+        InferenceSession(PROGRAM, "rtl", speed=1)
+    with pytest.raises(InputError, match="DRAM latency must be"):
+        InferenceSession(PROGRAM, "rtl", latency=-3)
