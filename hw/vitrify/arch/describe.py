@@ -20,15 +20,20 @@ def reference() -> str:
     """The whole document, Markdown."""
     sections = (
         _HEAD.format(version=CONTRACT_VERSION),
-        instructions(), registers(), number_formats(), layouts(), presets(),
+        instructions(),
+        registers(),
+        number_formats(),
+        layouts(),
+        presets(),
     )
     return "\n".join(sections)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines += ["| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |"
-              for row in rows]
+    lines += [
+        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in rows
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -48,12 +53,11 @@ def instructions() -> str:
     for fmt in isa.FORMATS.values():
         parts.append(f"### {fmt.opcode.name} ({int(fmt.opcode)})\n\n{fmt.doc}.\n")
         layout = fmt.layout
-        rows: list[Sequence[object]] = [
-            (_bits(*layout["opcode"]), "opcode", int(fmt.opcode), "")
-        ]
+        rows: list[Sequence[object]] = [(_bits(*layout["opcode"]), "opcode", int(fmt.opcode), "")]
         for field in fmt.fields:
             values = (
-                ", ".join(f"{int(v)} {v.name}" for v in field.kind) if field.kind
+                ", ".join(f"{int(v)} {v.name}" for v in field.kind)
+                if field.kind
                 else f"{field.low} … {field.max}"
             )
             rows.append((_bits(*layout[field.name]), f"`{field.name}`", values, field.doc))
@@ -79,14 +83,17 @@ def registers() -> str:
             )
         rows.append((f"0x{register.offset:03x}", f"`{register.name}`", register.access.value, doc))
     errors = ((int(code), code.name) for code in csr.ErrorCode)
-    return "\n".join((
-        "## Registers\n",
-        f"32 bits each; the queue holds {csr.QUEUE_DEPTH} jobs. Access: "
-        + ", ".join(f"`{a.value}`" for a in csr.Access) + " (w1c: writing ones clears).\n",
-        _table(("offset", "name", "access", "meaning"), rows),
-        "### ERROR_CODE\n",
-        _table(("value", "name"), errors),
-    ))
+    return "\n".join(
+        (
+            "## Registers\n",
+            f"32 bits each; the queue holds {csr.QUEUE_DEPTH} jobs. Access: "
+            + ", ".join(f"`{a.value}`" for a in csr.Access)
+            + " (w1c: writing ones clears).\n",
+            _table(("offset", "name", "access", "meaning"), rows),
+            "### ERROR_CODE\n",
+            _table(("value", "name"), errors),
+        )
+    )
 
 
 def number_formats() -> str:
@@ -96,11 +103,13 @@ def number_formats() -> str:
         for name, value in vars(formats).items()
         if name.isupper() and isinstance(value, int | tuple)
     ]
-    return "\n".join((
-        "## Number formats\n",
-        "Rounding is half up, `(x + 2**(s-1)) >> s`; everything saturates, nothing wraps.\n",
-        _table(("constant", "value"), rows),
-    ))
+    return "\n".join(
+        (
+            "## Number formats\n",
+            "Rounding is half up, `(x + 2**(s-1)) >> s`; everything saturates, nothing wraps.\n",
+            _table(("constant", "value"), rows),
+        )
+    )
 
 
 def layouts() -> str:
@@ -112,11 +121,30 @@ def layouts() -> str:
 def presets() -> str:
     """The named architectures."""
     rows = [
-        (f"`{a.name}`", a.macs, f"{a.depth} x {a.width}", a.lanes, a.max_rows,
-         f"{a.token_bytes // 1024} KiB ({a.banks} x {a.bank_words})", a.bus_bytes,
-         f"{a.clock_mhz:g}", a.part.name, f"{a.hash:08x}")
+        (
+            f"`{a.name}`",
+            a.macs,
+            f"{a.depth} x {a.width}",
+            a.lanes,
+            a.max_rows,
+            f"{a.token_bytes // 1024} KiB ({a.banks} x {a.bank_words})",
+            a.bus_bytes,
+            f"{a.clock_mhz:g}",
+            a.part.name,
+            f"{a.hash:08x}",
+        )
         for a in PRESETS.values()
     ]
-    head = ("preset", "MACs", "K x C", "lanes", "rows", "token memory", "bus bytes", "MHz", "part",
-            "hash")
+    head = (
+        "preset",
+        "MACs",
+        "K x C",
+        "lanes",
+        "rows",
+        "token memory",
+        "bus bytes",
+        "MHz",
+        "part",
+        "hash",
+    )
     return "## Presets\n\n" + _table(head, rows)

@@ -99,11 +99,17 @@ class Checker:
             if op.dst_list:
                 rows = machine.index[op.dst_list_base : op.dst_list_base + op.rows].copy()
             words = np.arange(memmap.words(program.arch, values.shape[1]), dtype=np.int64)
-            seen.append(Expected(op, values.copy(), op.dst_addr + rows[:, None] * op.dst_stride
-                                 + words))
+            seen.append(
+                Expected(op, values.copy(), op.dst_addr + rows[:, None] * op.dst_stride + words)
+            )
 
-        machine.run(program.image, program.instruction_count, self._regions[image],
-                    program.output_bytes, observe)
+        machine.run(
+            program.image,
+            program.instruction_count,
+            self._regions[image],
+            program.output_bytes,
+            observe,
+        )
         return seen
 
 

@@ -103,19 +103,31 @@ class SimulatedCore:
             raise BackendError(f"cannot load the simulator {str(library)!r}: {error}") from error
         self._lib.vfy_create.restype = ctypes.c_void_p
         self._lib.vfy_record_bytes.restype = ctypes.c_uint64
-        self._record = np.dtype([
-            ("cycle", "<u8"), ("matmul", "<u4"), ("address", "<u4"), ("wide", "u1"),
-            ("pad", "V7"), ("mask", "u1", _MASK_BYTES),
-            ("low", "u1", arch.depth), ("high", "u1", arch.depth),
-        ], align=True)
+        self._record = np.dtype(
+            [
+                ("cycle", "<u8"),
+                ("matmul", "<u4"),
+                ("address", "<u4"),
+                ("wide", "u1"),
+                ("pad", "V7"),
+                ("mask", "u1", _MASK_BYTES),
+                ("low", "u1", arch.depth),
+                ("high", "u1", arch.depth),
+            ],
+            align=True,
+        )
         if self._lib.vfy_record_bytes() != self._record.itemsize:
             raise BackendError(f"the simulator {str(library)!r} was built for another arch")
         self._core: ctypes.c_void_p | None = ctypes.c_void_p(self._lib.vfy_create())
         self._memory: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
         beats = (dram.bytes_per_cycle or arch.bus_bytes) / arch.bus_bytes
         self._lib.vfy_dram(
-            self._core, dram.latency, dram.outstanding, max(1, min(_UNIT, round(beats * _UNIT))),
-            round(dram.stall * _UNIT), dram.seed,
+            self._core,
+            dram.latency,
+            dram.outstanding,
+            max(1, min(_UNIT, round(beats * _UNIT))),
+            round(dram.stall * _UNIT),
+            dram.seed,
         )
         if trace is not None and not self._lib.vfy_open_trace(self._core, str(trace).encode()):
             raise BackendError(f"the simulator cannot write the waveform {str(trace)!r}")

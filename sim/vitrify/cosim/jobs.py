@@ -75,7 +75,9 @@ def run_jobs(
         if interrupt:
             run.acknowledge()
         elif (state.read_beats, state.write_beats, state.writes) == (
-            last.read_beats, last.write_beats, last.writes
+            last.read_beats,
+            last.write_beats,
+            last.writes,
         ):
             idle += state.cycle - last.cycle
             if idle > patience:
@@ -92,8 +94,7 @@ def run_jobs(
 
 def _patience(program: Program) -> int:
     """Cycles in which a healthy core may show nothing: twice its longest run of k tiles."""
-    passes = [op.rows * op.k_tiles for op in program.instructions()
-              if op.opcode is Opcode.MATMUL]
+    passes = [op.rows * op.k_tiles for op in program.instructions() if op.opcode is Opcode.MATMUL]
     return _PATIENCE + 2 * max(passes, default=0)
 
 

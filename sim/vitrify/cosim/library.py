@@ -31,9 +31,23 @@ _PREFIX = "Vcore"
 #: C++ files are split at about this many statements, so that compiling them needs little memory.
 _SPLIT = 20_000
 _VERILATOR = (
-    "--cc", "--exe", "-O3", "--x-assign", "fast", "--x-initial", "fast", "--no-timing",
-    "--no-assert", "-Wno-fatal", "-Wno-lint", "--prefix", _PREFIX,
-    "--output-split", str(_SPLIT), "--output-split-cfuncs", str(_SPLIT // 10),
+    "--cc",
+    "--exe",
+    "-O3",
+    "--x-assign",
+    "fast",
+    "--x-initial",
+    "fast",
+    "--no-timing",
+    "--no-assert",
+    "-Wno-fatal",
+    "-Wno-lint",
+    "--prefix",
+    _PREFIX,
+    "--output-split",
+    str(_SPLIT),
+    "--output-split-cfuncs",
+    str(_SPLIT // 10),
 )
 _CFLAGS = ("-fPIC", "-fno-semantic-interposition", "-w")
 #: Of what runs every cycle, of what runs once, of Verilator's run-time library.
@@ -89,8 +103,12 @@ def build(text: str, arch: ArchConfig, *, fst: bool = False, say: Say = _silent)
 def _cached(
     verilog: Callable[[], str], identity: str, arch: ArchConfig, fst: bool, say: Say
 ) -> Path:
-    flags = [*_CFLAGS, f"-DVFY_DEPTH={arch.depth}", f"-DVFY_BUS={arch.bus_bytes}",
-             f"-DVFY_FST={int(fst)}"]
+    flags = [
+        *_CFLAGS,
+        f"-DVFY_DEPTH={arch.depth}",
+        f"-DVFY_BUS={arch.bus_bytes}",
+        f"-DVFY_FST={int(fst)}",
+    ]
     tools = [toolchain.verilator_version(), _version(_compiler()), _VERILATOR, _OPTIMISE, fst]
     folder = cache_root() / (
         f"{arch.name}-{_digest(json.dumps([identity, _HARNESS.read_text(), flags, tools]))}"
@@ -116,9 +134,7 @@ def _sources() -> str:
     return digest.hexdigest()
 
 
-def _compile(
-    text: str, flags: list[str], fst: bool, folder: Path, runtime: Path, say: Say
-) -> None:
+def _compile(text: str, flags: list[str], fst: bool, folder: Path, runtime: Path, say: Say) -> None:
     """Build in a temporary folder, then move the result to its place in one step."""
     tap = re.search(r"\btrace_valid\b", text) is not None
     flags = [*flags, f"-DVFY_TAP={int(tap)}"]
@@ -135,18 +151,43 @@ def _compile(
         environment = {**os.environ, **toolchain.verilator_environment()}
         objects = work / "obj"
         say("verilating")
-        _tool([
-            "verilator", *options, "--Mdir", str(objects), "-CFLAGS", " ".join(flags),
-            "-LDFLAGS", "-shared", "-o", LIBRARY, str(_HARNESS), str(source),
-        ], environment, log)
+        _tool(
+            [
+                "verilator",
+                *options,
+                "--Mdir",
+                str(objects),
+                "-CFLAGS",
+                " ".join(flags),
+                "-LDFLAGS",
+                "-shared",
+                "-o",
+                LIBRARY,
+                str(_HARNESS),
+                str(source),
+            ],
+            environment,
+            log,
+        )
         # Verilator's run-time library is the same for every core: `make` finds it compiled.
         for built in runtime.glob("verilated*.o"):
             shutil.copy(built, objects)
         say("compiling the simulator")
-        _tool([
-            "make", "-s", "-j1", "-C", str(objects), "-f", f"{_PREFIX}.mk", *_OPTIMISE,
-            *libraries,
-        ], environment, log)
+        _tool(
+            [
+                "make",
+                "-s",
+                "-j1",
+                "-C",
+                str(objects),
+                "-f",
+                f"{_PREFIX}.mk",
+                *_OPTIMISE,
+                *libraries,
+            ],
+            environment,
+            log,
+        )
         _keep_runtime(objects, runtime)
         result = work / "result"
         result.mkdir()
@@ -174,8 +215,13 @@ def _tool(command: list[str], environment: dict[str, str], log: Path) -> None:
     with log.open("a") as file:
         try:
             code = subprocess.run(
-                command, env=environment, stdin=subprocess.DEVNULL, stdout=file,
-                stderr=subprocess.STDOUT, timeout=_TIMEOUT, check=False,
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                timeout=_TIMEOUT,
+                check=False,
             ).returncode
         except FileNotFoundError:
             raise BackendError(f"building the simulator needs {command[0]!r}; install it") from None
@@ -187,10 +233,17 @@ def _tool(command: list[str], environment: dict[str, str], log: Path) -> None:
 
 def _has_header(name: str) -> bool:
     """Whether the C++ compiler finds a system header."""
-    return subprocess.run(
-        [_compiler(), "-x", "c++", "-E", "-"], input=f"#include <{name}>\n", text=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
-    ).returncode == 0
+    return (
+        subprocess.run(
+            [_compiler(), "-x", "c++", "-E", "-"],
+            input=f"#include <{name}>\n",
+            text=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=False,
+        ).returncode
+        == 0
+    )
 
 
 def _compiler() -> str:

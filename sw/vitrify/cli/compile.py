@@ -25,18 +25,29 @@ from .options import (
 def register(commands: Any) -> None:
     """Add the command to the parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        "compile", help="compile an ONNX model to a program",
+        "compile",
+        help="compile an ONNX model to a program",
         description="Read, quantise with the calibration images, lower and emit.",
     )
     parser.add_argument("model", metavar="MODEL.onnx", type=Path)
     add_arch(parser)
-    parser.add_argument("--calib", required=True, type=Path, metavar="FILE.npz|FILE.npy|IMAGE_DIR",
-                        help="calibration images, a few dozen of the kind the model will see")
+    parser.add_argument(
+        "--calib",
+        required=True,
+        type=Path,
+        metavar="FILE.npz|FILE.npy|IMAGE_DIR",
+        help="calibration images, a few dozen of the kind the model will see",
+    )
     add_preprocess(parser)
-    parser.add_argument("-o", "--output", type=Path, metavar="OUT.vfy",
-                        help="default: the model's name with .vfy")
-    parser.add_argument("--keep-intermediates", type=Path, metavar="DIR",
-                        help="write every intermediate model there, for Netron and ONNX Runtime")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="OUT.vfy", help="default: the model's name with .vfy"
+    )
+    parser.add_argument(
+        "--keep-intermediates",
+        type=Path,
+        metavar="DIR",
+        help="write every intermediate model there, for Netron and ONNX Runtime",
+    )
     parser.set_defaults(execute=execute)
 
 
@@ -62,8 +73,12 @@ def execute(options: argparse.Namespace) -> None:
             bar(round(100 * fraction), 100)
 
         program = compile_model(
-            options.model, arch, calibration, preprocess=options.preprocess,
-            keep=options.keep_intermediates, progress=report,
+            options.model,
+            arch,
+            calibration,
+            preprocess=options.preprocess,
+            keep=options.keep_intermediates,
+            progress=report,
         )
     source = {
         "path": str(options.model.resolve()),

@@ -15,11 +15,13 @@ from .options import check_writable
 def register(commands: Any) -> None:
     """Add the command to the parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        "describe", help="print the instruction set, registers and formats as Markdown",
+        "describe",
+        help="print the instruction set, registers and formats as Markdown",
         description="Render the reference tables from the contract.",
     )
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.md",
-                        help="write there instead of stdout")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE.md", help="write there instead of stdout"
+    )
     parser.set_defaults(execute=execute)
 
 

@@ -15,12 +15,12 @@ from .options import ERR, add_arch, say
 def register(commands: Any) -> None:
     """Add the command to the parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        "emit", help="write the Verilog of a core",
+        "emit",
+        help="write the Verilog of a core",
         description="Write Verilog, manifest.json and a resource estimate.",
     )
     add_arch(parser)
-    parser.add_argument("-o", "--output", type=Path, metavar="DIR",
-                        help="default: build/NAME")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: build/NAME")
     parser.set_defaults(execute=execute)
 
 

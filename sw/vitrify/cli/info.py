@@ -24,7 +24,8 @@ from .options import OUT, add_json, human_bytes, print_json
 def register(commands: Any) -> None:
     """Add the command to the parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        "info", help="show what is in a program, a model or a preset",
+        "info",
+        help="show what is in a program, a model or a preset",
         description="Contents, sizes, op table, and where it would run.",
     )
     parser.add_argument("what", metavar="OUT.vfy|MODEL.onnx|PRESET|FILE.yaml")
@@ -88,9 +89,12 @@ def of_compiled(program: Program) -> dict[str, Any]:
         "macs": program.macs,
         "dram an image": human_bytes(program.dram_bytes),
         "roofline": f"{cycles} cycles, {cycles / arch.clock_mhz / 1e3:.3f} ms at "
-                    f"{arch.clock_mhz:g} MHz",
-        **{key: value for key, value in program.metadata.items()
-           if isinstance(value, int | float | str)},
+        f"{arch.clock_mhz:g} MHz",
+        **{
+            key: value
+            for key, value in program.metadata.items()
+            if isinstance(value, int | float | str)
+        },
         "layers": [layer.to_dict() for layer in cost.layers],
     }
 
@@ -109,8 +113,11 @@ def of_model(path: Path) -> dict[str, Any]:
         "opset": ", ".join(f"{d or 'ai.onnx'} {v}" for d, v in model.opset_imports.items()),
         "input": f"{image.name} {image.shape}",
         "outputs": ", ".join(f"{o.name} {o.shape}" for o in model.graph.outputs),
-        "parameters": sum(int(v.const_value.size) for v in model.graph.initializers.values()
-                          if v.const_value is not None),
+        "parameters": sum(
+            int(v.const_value.size)
+            for v in model.graph.initializers.values()
+            if v.const_value is not None
+        ),
         "ops": dict(Counter(node.op_type for node in model.graph).most_common()),
     }
     try:
@@ -119,8 +126,11 @@ def of_model(path: Path) -> dict[str, Any]:
         data["on the core"] = f"no: {' '.join(str(error).split())}"
         return data
     macs = sum(_macs(node) for node in canonical.graph)
-    weights = sum(int(v.const_value.size) for v in canonical.graph.initializers.values()
-                  if v.const_value is not None and len(v.const_value.shape) == 2)
+    weights = sum(
+        int(v.const_value.size)
+        for v in canonical.graph.initializers.values()
+        if v.const_value is not None and len(v.const_value.shape) == 2
+    )
     data |= {
         "on the core": "yes",
         "canonical ops": dict(Counter(n.op_type for n in canonical.graph).most_common()),
@@ -150,7 +160,9 @@ def _macs(node: Any) -> int:
 
 #: Columns of the layer table: heading, key, unit.
 _COLUMNS = (
-    ("layer", "name", 1), ("MACs (M)", "macs", 1e6), ("weights (KiB)", "dram_read_bytes", 1024),
+    ("layer", "name", 1),
+    ("MACs (M)", "macs", 1e6),
+    ("weights (KiB)", "dram_read_bytes", 1024),
     ("cycles at least", "roofline_cycles", 1),
 )
 
@@ -171,8 +183,10 @@ def _show(data: dict[str, Any]) -> None:
         for heading, key, _unit in _COLUMNS:
             table.add_column(heading, justify="left" if key == "name" else "right")
         for layer in data["layers"]:
-            table.add_row(*(
-                str(layer[key]) if unit == 1 else f"{layer[key] / unit:.2f}"
-                for _heading, key, unit in _COLUMNS
-            ))
+            table.add_row(
+                *(
+                    str(layer[key]) if unit == 1 else f"{layer[key] / unit:.2f}"
+                    for _heading, key, unit in _COLUMNS
+                )
+            )
         OUT.print(table)

@@ -24,7 +24,9 @@ ERR = Console(stderr=True, highlight=False)
 def add_arch(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """``--arch PRESET|FILE.yaml``."""
     parser.add_argument(
-        "--arch", required=required, metavar="PRESET|FILE.yaml",
+        "--arch",
+        required=required,
+        metavar="PRESET|FILE.yaml",
         help=f"the core: {', '.join(PRESETS)}, or a YAML file",
     )
 
@@ -32,7 +34,8 @@ def add_arch(parser: argparse.ArgumentParser, required: bool = True) -> None:
 def add_preprocess(parser: argparse.ArgumentParser) -> None:
     """``--preprocess SPEC``."""
     parser.add_argument(
-        "--preprocess", metavar="SPEC",
+        "--preprocess",
+        metavar="SPEC",
         help="how pictures become the model's input: crop_pct=0.9,mean=0.5,std=0.5 or imagenet",
     )
 
@@ -91,8 +94,13 @@ class Bar:
 def progress_bar(text: str) -> Iterator[Bar]:
     """A bar on stderr, gone when finished and absent where stderr is no terminal."""
     progress = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        console=ERR, transient=True, disable=not ERR.is_terminal,
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=ERR,
+        transient=True,
+        disable=not ERR.is_terminal,
     )
     with progress:
         yield Bar(progress, text)

@@ -37,31 +37,60 @@ _TOP = 5
 def register(commands: Any) -> None:
     """Add the command to the parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        "run", help="run a program or a model",
+        "run",
+        help="run a program or a model",
         description="Run a program on the golden machine or the simulated core, or the original "
         "model on ONNX Runtime.  Several inputs make a batch, in the order given.",
     )
     parser.add_argument("model", metavar="OUT.vfy|MODEL.onnx", type=Path)
     parser.add_argument(
-        "--input", required=True, nargs="+", action="extend", metavar="[NAME=]FILE",
+        "--input",
+        required=True,
+        nargs="+",
+        action="extend",
+        metavar="[NAME=]FILE",
         help=".npy, .npz or pictures",
     )
     parser.add_argument("--backend", choices=tuple(BACKENDS), default="golden")
     add_preprocess(parser)
     add_arch(parser, required=False)
-    parser.add_argument("--check", action="store_true",
-                        help="rtl: compare every tensor with golden, stop at the first difference")
-    parser.add_argument("-o", "--output", type=Path, metavar="OUT.npz",
-                        help="write the outputs, named as in the model")
-    parser.add_argument("--stats", type=Path, metavar="STATS.json",
-                        help="write cycles, utilisation and DRAM bytes, whole and by layer")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="rtl: compare every tensor with golden, stop at the first difference",
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="OUT.npz",
+        help="write the outputs, named as in the model",
+    )
+    parser.add_argument(
+        "--stats",
+        type=Path,
+        metavar="STATS.json",
+        help="write cycles, utilisation and DRAM bytes, whole and by layer",
+    )
     parser.add_argument("--trace", type=Path, metavar="FILE.fst", help="rtl: write a waveform")
-    parser.add_argument("--dram-latency", type=int, metavar="CYCLES",
-                        help="rtl: cycles to the first beat (default: the preset's)")
-    parser.add_argument("--dram-outstanding", type=int, metavar="N",
-                        help="rtl: bursts in flight (default: the preset's)")
-    parser.add_argument("--dram-bandwidth", type=float, metavar="BYTES",
-                        help="rtl: bytes a cycle, each way (default: one beat)")
+    parser.add_argument(
+        "--dram-latency",
+        type=int,
+        metavar="CYCLES",
+        help="rtl: cycles to the first beat (default: the preset's)",
+    )
+    parser.add_argument(
+        "--dram-outstanding",
+        type=int,
+        metavar="N",
+        help="rtl: bursts in flight (default: the preset's)",
+    )
+    parser.add_argument(
+        "--dram-bandwidth",
+        type=float,
+        metavar="BYTES",
+        help="rtl: bytes a cycle, each way (default: one beat)",
+    )
     add_json(parser)
     parser.set_defaults(execute=execute)
 
@@ -73,9 +102,12 @@ def execute(options: argparse.Namespace) -> None:
     settings = _backend_options(options)
     with progress_bar(f"preparing {options.backend}") as bar:
         session = InferenceSession(
-            options.model, options.backend,
+            options.model,
+            options.backend,
             arch=load_arch(options.arch) if options.arch else None,
-            preprocess=options.preprocess, progress=bar, **settings,
+            preprocess=options.preprocess,
+            progress=bar,
+            **settings,
         )
         with session:
             feed = _feed(session, options)
@@ -92,10 +124,12 @@ def execute(options: argparse.Namespace) -> None:
         text = json.dumps(statistics.to_dict(), indent=2) + "\n"
         write_atomic(options.stats, text.encode())
     if options.json:
-        print_json({
-            "outputs": {name: value.tolist() for name, value in outputs.items()},
-            "statistics": statistics.to_dict() if statistics else None,
-        })
+        print_json(
+            {
+                "outputs": {name: value.tolist() for name, value in outputs.items()},
+                "statistics": statistics.to_dict() if statistics else None,
+            }
+        )
         return
     _show(outputs, statistics, options)
 
@@ -109,8 +143,13 @@ def _backend_options(options: argparse.Namespace) -> dict[str, Any]:
         "outstanding": options.dram_outstanding,
         "bytes_per_cycle": options.dram_bandwidth,
     }
-    flags = {"check": "--check", "trace": "--trace", "latency": "--dram-latency",
-             "outstanding": "--dram-outstanding", "bytes_per_cycle": "--dram-bandwidth"}
+    flags = {
+        "check": "--check",
+        "trace": "--trace",
+        "latency": "--dram-latency",
+        "outstanding": "--dram-outstanding",
+        "bytes_per_cycle": "--dram-bandwidth",
+    }
     chosen = {name: value for name, value in given.items() if value is not None}
     if chosen and options.backend != "rtl":
         raise InputError(

@@ -21,17 +21,33 @@ from .options import ERR, OUT, check_writable, print_json
 def register(commands: Any) -> None:
     """Add the command to the parser."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        "synth", help="synthesise cores with Yosys and report what they take",
+        "synth",
+        help="synthesise cores with Yosys and report what they take",
         description="Synthesise with Yosys for the architecture's part; on ECP5 also place and "
         "route with nextpnr.  Minutes for a small core, longer for a large one.",
     )
-    parser.add_argument("--arch", nargs="+", default=list(PRESETS), metavar="PRESET|FILE.yaml",
-                        help="default: every preset")
+    parser.add_argument(
+        "--arch",
+        nargs="+",
+        default=list(PRESETS),
+        metavar="PRESET|FILE.yaml",
+        help="default: every preset",
+    )
     parser.add_argument("--no-route", action="store_true", help="skip place and route")
-    parser.add_argument("-o", "--output", type=Path, default=Path("build/synth"), metavar="DIR",
-                        help="netlists, logs and report.json of each core (default: build/synth)")
-    parser.add_argument("--markdown", type=Path, metavar="FILE.md",
-                        help="update the table in this file with these cores")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("build/synth"),
+        metavar="DIR",
+        help="netlists, logs and report.json of each core (default: build/synth)",
+    )
+    parser.add_argument(
+        "--markdown",
+        type=Path,
+        metavar="FILE.md",
+        help="update the table in this file with these cores",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(execute=execute)
 
@@ -40,8 +56,9 @@ def execute(options: argparse.Namespace) -> None:
     """Run the command."""
     check_writable(options.markdown)
     archs = [load_arch(name) for name in options.arch]
-    reports = [_report(arch, options.output / arch.name, route=not options.no_route)
-               for arch in archs]
+    reports = [
+        _report(arch, options.output / arch.name, route=not options.no_route) for arch in archs
+    ]
     if options.markdown is not None:
         write_atomic(options.markdown, markdown(options.output).encode())
     if options.json:
@@ -59,7 +76,10 @@ def _report(arch: ArchConfig, folder: Path, *, route: bool) -> dict[str, Any]:
     with ERR.status(f"synthesising {arch.name} for {arch.part.name}"):
         used = synthesise(arch, verilog, module_name(arch), folder)
     report: dict[str, Any] = {
-        "arch": arch.name, "macs": arch.macs, "part": asdict(arch.part), "used": asdict(used),
+        "arch": arch.name,
+        "macs": arch.macs,
+        "part": asdict(arch.part),
+        "used": asdict(used),
         "exceeds": used.exceeds(arch.part),
     }
     if route and arch.part.family == "ecp5":
@@ -78,8 +98,13 @@ def _cells(report: dict[str, Any]) -> list[str]:
 
     timing = report.get("timing")
     clock = "" if timing is None else f"{timing['achieved_mhz']:.1f} MHz"
-    return [report["arch"], str(report["macs"]), part["name"],
-            *(share(name) for name in ("luts", "ffs", "dsps", "brams", "urams")), clock]
+    return [
+        report["arch"],
+        str(report["macs"]),
+        part["name"],
+        *(share(name) for name in ("luts", "ffs", "dsps", "brams", "urams")),
+        clock,
+    ]
 
 
 _COLUMNS = ("arch", "MACs", "part", "LUT", "FF", "DSP", "block RAM", "URAM", "nextpnr clock")
@@ -98,13 +123,17 @@ def markdown(folder: Path) -> str:
     names = [name for name in PRESETS if name in found]
     names += sorted(found.keys() - PRESETS.keys())
     lines = [
-        "# Resources", "",
+        "# Resources",
+        "",
         "Used / available, by Yosys for the part of each preset (`vitrify synth --markdown "
         "docs/resources.md`); the clock is what nextpnr reaches for the core alone, without pins. "
         "ECP5: LUT4 equivalents (carry and distributed RAM included), MULT18X18D, 18-kbit EBR. "
-        "AMD: LUTs with distributed RAM and shift registers, DSP48, 36-kbit block RAM.", "",
-        "| " + " | ".join(_COLUMNS) + " |", "|" + "---|" * len(_COLUMNS),
+        "AMD: LUTs with distributed RAM and shift registers, DSP48, 36-kbit block RAM.",
+        "",
+        "| " + " | ".join(_COLUMNS) + " |",
+        "|" + "---|" * len(_COLUMNS),
     ]
-    lines += ["| " + " | ".join(_cells(json.loads(found[name].read_text()))) + " |"
-              for name in names]
+    lines += [
+        "| " + " | ".join(_cells(json.loads(found[name].read_text()))) + " |" for name in names
+    ]
     return "\n".join(lines) + "\n"

@@ -168,22 +168,34 @@ def _build(header: dict[str, Any], sections: dict[str, bytes]) -> Program:
         arch=arch,
         image=np.frombuffer(sections["image"], np.uint8),
         instruction_count=header["instruction_count"],
-        input=InputSpec(**{
-            **source,
-            "shape": tuple(source["shape"]),
-            "patch": tuple(source["patch"]),
-            "blocks": tuple((first, rows) for first, rows in source["blocks"]),
-            "multiplier": np.asarray(source["multiplier"], np.float64),
-            "offset": np.asarray(source["offset"], np.float64),
-        }),
-        outputs=tuple(OutputSpec(**{
-            **out,
-            "shape": tuple(out["shape"]),
-            "scale": (np.asarray(out["scale"], np.float64)
-                      if isinstance(out["scale"], list) else float(out["scale"])),
-        }) for out in header["outputs"]),
-        layers=tuple(LayerInfo(**{**layer, "tensor": TensorInfo(**layer["tensor"])})
-                     for layer in header["layers"]),
+        input=InputSpec(
+            **{
+                **source,
+                "shape": tuple(source["shape"]),
+                "patch": tuple(source["patch"]),
+                "blocks": tuple((first, rows) for first, rows in source["blocks"]),
+                "multiplier": np.asarray(source["multiplier"], np.float64),
+                "offset": np.asarray(source["offset"], np.float64),
+            }
+        ),
+        outputs=tuple(
+            OutputSpec(
+                **{
+                    **out,
+                    "shape": tuple(out["shape"]),
+                    "scale": (
+                        np.asarray(out["scale"], np.float64)
+                        if isinstance(out["scale"], list)
+                        else float(out["scale"])
+                    ),
+                }
+            )
+            for out in header["outputs"]
+        ),
+        layers=tuple(
+            LayerInfo(**{**layer, "tensor": TensorInfo(**layer["tensor"])})
+            for layer in header["layers"]
+        ),
         metadata=header["metadata"],
     )
 

@@ -62,8 +62,9 @@ def as_batch(spec: InputSpec, images: npt.ArrayLike) -> Float32:
 def quantise(spec: InputSpec, batch: Float32) -> npt.NDArray[np.int8]:
     """Float ``[N, C, H, W]`` to int8 rows ``[N, rows, C*ph*pw]``, prefix rows zero."""
     n, (c, h, w), (ph, pw) = len(batch), spec.shape, spec.patch
-    factor, offset = (np.asarray(v, np.float64).reshape(c, 1, 1)
-                      for v in (spec.multiplier, spec.offset))
+    factor, offset = (
+        np.asarray(v, np.float64).reshape(c, 1, 1) for v in (spec.multiplier, spec.offset)
+    )
     q = np.clip(np.rint(batch.astype(np.float64) * factor + offset), -128, 127).astype(np.int8)
     patches = q.reshape(n, c, h // ph, ph, w // pw, pw).transpose(0, 2, 4, 1, 3, 5)
     rows = np.zeros((n, spec.rows, spec.columns), np.int8)
@@ -82,9 +83,7 @@ def to_words(rows: npt.NDArray[Any], depth: int) -> UInt8:
     return np.ascontiguousarray(planes.transpose(1, 0, 3, 2)).reshape(-1)
 
 
-def from_words(
-    data: UInt8, rows: int, channels: int, bits: int, depth: int
-) -> npt.NDArray[Any]:
+def from_words(data: UInt8, rows: int, channels: int, bits: int, depth: int) -> npt.NDArray[Any]:
     """Inverse of :func:`to_words`."""
     words, planes = -(-channels // depth), bits // 8
     block = data.reshape(words, rows, planes, depth).transpose(1, 0, 3, 2)
@@ -97,16 +96,17 @@ def pack_input(arch: ArchConfig, spec: InputSpec, images: npt.ArrayLike) -> UInt
     """A batch of images to the bytes of their input regions, ``[N, input_bytes]``."""
     batch = quantise(spec, as_batch(spec, images))
     blocks = spec.blocks or ((0, spec.rows),)
-    return np.stack([
-        np.concatenate([to_words(rows[first : first + count], arch.depth)
-                        for first, count in blocks])
-        for rows in batch
-    ])
+    return np.stack(
+        [
+            np.concatenate(
+                [to_words(rows[first : first + count], arch.depth) for first, count in blocks]
+            )
+            for rows in batch
+        ]
+    )
 
 
-def unpack_integers(
-    arch: ArchConfig, spec: OutputSpec, region: UInt8
-) -> npt.NDArray[Any]:
+def unpack_integers(arch: ArchConfig, spec: OutputSpec, region: UInt8) -> npt.NDArray[Any]:
     """The integers ``[rows, channels]`` of one output in one image's output region."""
     data = region[spec.offset : spec.offset + spec.size(arch.depth)]
     return from_words(data, spec.rows, spec.channels, spec.bits, arch.depth)

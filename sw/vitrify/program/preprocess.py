@@ -104,8 +104,10 @@ class Preprocess:
             short = math.floor(min(height, width) / self.crop_pct + 1e-9)
             ratio = max(short / min(image.size), height / image.height, width / image.width)
             # The longer side is truncated, as torchvision does it.
-            size = (max(width, int(image.width * ratio + 1e-6)),
-                    max(height, int(image.height * ratio + 1e-6)))
+            size = (
+                max(width, int(image.width * ratio + 1e-6)),
+                max(height, int(image.height * ratio + 1e-6)),
+            )
             image = image.resize(size, getattr(pillow.Resampling, self.interpolation.upper()))
             left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
             image = image.crop((left, top, left + width, top + height))
@@ -211,9 +213,7 @@ def _format_size(size: tuple[int, int]) -> str:
     return str(size[0]) if size[0] == size[1] else f"{size[0]}:{size[1]}"
 
 
-def _per_channel(
-    values: tuple[float, ...], channels: int, name: str
-) -> npt.NDArray[np.float64]:
+def _per_channel(values: tuple[float, ...], channels: int, name: str) -> npt.NDArray[np.float64]:
     if len(values) not in (1, channels):
         raise InputError(
             f"preprocess {name} has {len(values)} values for {channels} channels; "

@@ -39,8 +39,11 @@ class Program:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        image = np.ascontiguousarray(np.frombuffer(self.image, np.uint8)
-                                     if isinstance(self.image, bytes | bytearray) else self.image)
+        image = np.ascontiguousarray(
+            np.frombuffer(self.image, np.uint8)
+            if isinstance(self.image, bytes | bytearray)
+            else self.image
+        )
         if image.dtype != np.uint8 or image.ndim != 1:
             raise ProgramError(f"the program image must be bytes, not {image.dtype}{image.shape}")
         object.__setattr__(self, "image", image)

@@ -112,9 +112,7 @@ def read_floats(
     return _floats(read_batch(paths, name, shape, preprocess), name, preprocess)
 
 
-def _floats(
-    array: npt.NDArray[Any], name: str, preprocess: str | None
-) -> npt.NDArray[np.float32]:
+def _floats(array: npt.NDArray[Any], name: str, preprocess: str | None) -> npt.NDArray[np.float32]:
     if array.dtype != np.uint8:
         if array.dtype.kind != "f":
             raise InputError(f"input {name!r} must be float or uint8, not {array.dtype}")

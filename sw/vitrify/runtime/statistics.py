@@ -69,8 +69,11 @@ class Statistics(Cost):
             "cycles_per_image": self.cycles / self.images if self.cycles else None,
             "clock_mhz": self.arch.clock_mhz,
             "seconds": self.seconds,
-            "stalls": {name.removeprefix("STALL_").lower(): value
-                       for name, value in self.counters.items() if name.startswith("STALL_")},
+            "stalls": {
+                name.removeprefix("STALL_").lower(): value
+                for name, value in self.counters.items()
+                if name.startswith("STALL_")
+            },
             "counters": self.counters,
             "layers": [layer.to_dict() for layer in self.layers],
         }
@@ -103,7 +106,10 @@ def of_program(
             if cycles is not None:
                 cost.cycles = (cost.cycles or 0) + cycles[names[number]]
     return Statistics(
-        name=program.model, arch=arch, backend=backend, images=images,
+        name=program.model,
+        arch=arch,
+        backend=backend,
+        images=images,
         macs=program.macs * images,
         dram_read_bytes=(program.dram_bytes - write) * images,
         dram_write_bytes=write * images,

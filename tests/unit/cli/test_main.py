@@ -63,16 +63,34 @@ def files():
 
 # compile and run -------------------------------------------------------------------------------
 def test_compile_then_run(capsys):
-    out = vitrify(capsys, "compile", "model.onnx", "--arch", "ulx3s", "--calib", "calib.npy",
-                  "--keep-intermediates", "kept")
+    out = vitrify(
+        capsys,
+        "compile",
+        "model.onnx",
+        "--arch",
+        "ulx3s",
+        "--calib",
+        "calib.npy",
+        "--keep-intermediates",
+        "kept",
+    )
     assert "model.vfy: model for ulx3s" in out
     program = Program.load("model.vfy")
     assert program.metadata["source"]["path"] == str(Path("model.onnx").resolve())
     assert len(list(Path("kept").glob("*.onnx"))) >= 4
 
     for backend in ("golden", "float"):
-        vitrify(capsys, "run", "model.vfy", "--input", "x.npy", "--backend", backend,
-                "-o", f"{backend}.npz")
+        vitrify(
+            capsys,
+            "run",
+            "model.vfy",
+            "--input",
+            "x.npy",
+            "--backend",
+            backend,
+            "-o",
+            f"{backend}.npz",
+        )
     golden, exact = (dict(np.load(f"{b}.npz")) for b in ("golden", "float"))
     assert golden.keys() == exact.keys()
     for name, value in exact.items():
@@ -85,13 +103,33 @@ def test_compile_then_run(capsys):
 
 
 def test_run_writes_outputs_and_statistics(capsys):
-    out = vitrify(capsys, "run", "copy.vfy", "--input", "image=pixels.npy", "pixels.npy",
-                  "--input", "pixels.npy", "-o", "o.npz", "--stats", "s.json")
+    out = vitrify(
+        capsys,
+        "run",
+        "copy.vfy",
+        "--input",
+        "image=pixels.npy",
+        "pixels.npy",
+        "--input",
+        "pixels.npy",
+        "-o",
+        "o.npz",
+        "--stats",
+        "s.json",
+    )
     assert "6 images" in out
     assert np.load("o.npz")["rows"].shape == (6, 9, 12)
     stats = json.loads(Path("s.json").read_text())
-    for key in ("cycles", "macs", "array_macs", "utilisation", "dram_read_bytes",
-                "dram_write_bytes", "roofline_cycles", "layers"):
+    for key in (
+        "cycles",
+        "macs",
+        "array_macs",
+        "utilisation",
+        "dram_read_bytes",
+        "dram_write_bytes",
+        "roofline_cycles",
+        "layers",
+    ):
         assert key in stats
     assert stats["images"] == 6
 
@@ -183,37 +221,61 @@ ERRORS = {
     "no transformer": ((*COMPILE, "bad.onnx"), ""),
     "missing model": ((*COMPILE, "gone.onnx"), "'gone.onnx' does not exist"),
     "too big": (("compile", "model.onnx", "--arch", "tiny.yaml", "--calib", "calib.npy"), ""),
-    "no calibration": (("compile", "model.onnx", "--arch", "ulx3s", "--calib", "gone.npy"),
-                       "'gone.npy' does not exist"),
-    "wrong calibration": (("compile", "model.onnx", "--arch", "ulx3s", "--calib", "pixels.npy"),
-                          "the model takes"),
-    "unknown preset": (("compile", "model.onnx", "--arch", "x", "--calib", "calib.npy"),
-                       "no preset is called 'x'; the presets are nano"),
-    "wrong preprocess": ((*COMPILE, "model.onnx", "--preprocess", "zoom=1"),
-                         "'zoom=1' is not known"),
-    "nowhere to write": ((*COMPILE, "model.onnx", "-o", "gone/m.vfy"),
-                         "directory 'gone' does not exist"),
+    "no calibration": (
+        ("compile", "model.onnx", "--arch", "ulx3s", "--calib", "gone.npy"),
+        "'gone.npy' does not exist",
+    ),
+    "wrong calibration": (
+        ("compile", "model.onnx", "--arch", "ulx3s", "--calib", "pixels.npy"),
+        "the model takes",
+    ),
+    "unknown preset": (
+        ("compile", "model.onnx", "--arch", "x", "--calib", "calib.npy"),
+        "no preset is called 'x'; the presets are nano",
+    ),
+    "wrong preprocess": (
+        (*COMPILE, "model.onnx", "--preprocess", "zoom=1"),
+        "'zoom=1' is not known",
+    ),
+    "nowhere to write": (
+        (*COMPILE, "model.onnx", "-o", "gone/m.vfy"),
+        "directory 'gone' does not exist",
+    ),
     "truncated program": ((*RUN, "bad.vfy"), "section 'image' has 182 of 192 bytes"),
     "corrupt program": ((*RUN, "bad.vfy"), "does not match its checksum"),
     "foreign program": ((*RUN, "bad.vfy"), "is not a Vitrify program"),
     "missing program": ((*RUN, "gone.vfy"), "no file 'gone.vfy'"),
-    "other arch": (("run", "copy.vfy", "--arch", "kv260", "--input", "pixels.npy"),
-                   "compiled for arch 'nano'.*compile it again"),
+    "other arch": (
+        ("run", "copy.vfy", "--arch", "kv260", "--input", "pixels.npy"),
+        "compiled for arch 'nano'.*compile it again",
+    ),
     "wrong shape": (("run", "copy.vfy", "--input", "bad.npy"), r"takes \[N, 3, 4, 8\]"),
-    "wrong input name": (("run", "copy.vfy", "--input", "y=pixels.npy"),
-                         "no input 'y'; its input is 'image'"),
+    "wrong input name": (
+        ("run", "copy.vfy", "--input", "y=pixels.npy"),
+        "no input 'y'; its input is 'image'",
+    ),
     "missing input": (("run", "copy.vfy", "--input", "gone.npy"), "'gone.npy' does not exist"),
     "model on golden": ((*RUN, "model.onnx"), "vitrify compile model.onnx"),
-    "unknown backend": (("run", "copy.vfy", "--input", "pixels.npy", "--backend", "gpu"),
-                        "invalid choice: 'gpu'"),
-    "check on golden": (("run", "copy.vfy", "--input", "pixels.npy", "--check"),
-                        "--check belongs to --backend rtl"),
-    "trace on golden": (("run", "copy.vfy", "--input", "pixels.npy", "--trace", "x.fst"),
-                        "--trace belongs to --backend rtl"),
-    "stats of float": (("run", "model.onnx", "--input", "x.npy", "--backend", "float", "--stats",
-                        "s.json"), "--stats needs"),
-    "output is a directory": (("run", "copy.vfy", "--input", "pixels.npy", "-o", "."),
-                              "it is a directory"),
+    "unknown backend": (
+        ("run", "copy.vfy", "--input", "pixels.npy", "--backend", "gpu"),
+        "invalid choice: 'gpu'",
+    ),
+    "check on golden": (
+        ("run", "copy.vfy", "--input", "pixels.npy", "--check"),
+        "--check belongs to --backend rtl",
+    ),
+    "trace on golden": (
+        ("run", "copy.vfy", "--input", "pixels.npy", "--trace", "x.fst"),
+        "--trace belongs to --backend rtl",
+    ),
+    "stats of float": (
+        ("run", "model.onnx", "--input", "x.npy", "--backend", "float", "--stats", "s.json"),
+        "--stats needs",
+    ),
+    "output is a directory": (
+        ("run", "copy.vfy", "--input", "pixels.npy", "-o", "."),
+        "it is a directory",
+    ),
     "no yaml": (("info", "bad.yaml"), "'bad.yaml' is not YAML, line"),
     "wrong arch": (("info", "bad.yaml"), "depth must be a power of two from 4 to 128, not 12"),
     "wrong type": (("info", "bad.yaml"), "banks must be an even number.*'many'"),

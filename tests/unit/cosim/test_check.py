@@ -38,10 +38,19 @@ def perfect(expected, matmul):
     """Records of one MATMUL, a lane group at a time."""
     rows, columns = expected.values.shape
     lanes, depth = ARCH.lanes, ARCH.depth
-    record = np.dtype([
-        ("cycle", "<u8"), ("matmul", "<u4"), ("address", "<u4"), ("wide", "u1"), ("pad", "V7"),
-        ("mask", "u1", 16), ("low", "u1", depth), ("high", "u1", depth),
-    ], align=True)
+    record = np.dtype(
+        [
+            ("cycle", "<u8"),
+            ("matmul", "<u4"),
+            ("address", "<u4"),
+            ("wide", "u1"),
+            ("pad", "V7"),
+            ("mask", "u1", 16),
+            ("low", "u1", depth),
+            ("high", "u1", depth),
+        ],
+        align=True,
+    )
     groups = -(-columns // lanes)
     padded = np.zeros((rows, groups * lanes), np.int64)
     padded[:, :columns] = expected.values

@@ -129,8 +129,9 @@ def test_trace_outputs(core):
 def test_jobs_run_in_order(core):
     inputs = regions(5)
     seen = []
-    result = run_jobs(core, program(), inputs, progress=lambda done, total: seen.append(
-        (done, total)))
+    result = run_jobs(
+        core, program(), inputs, progress=lambda done, total: seen.append((done, total))
+    )
     assert (result.outputs == inputs).all()
     assert seen[-1] == (45, 45)
     assert result.layer_cycles is not None
@@ -148,8 +149,10 @@ def test_a_read_outside_the_memory_is_a_fault(core):
 def test_a_core_that_stops_is_reported(core, monkeypatch):
     start = _Run.start
     broken = program()
-    monkeypatch.setattr("vitrify.cosim.jobs._Run.start", lambda run: (
-        start(run), core.write("PROGRAM_COUNT", 10_000)))
+    monkeypatch.setattr(
+        "vitrify.cosim.jobs._Run.start",
+        lambda run: (start(run), core.write("PROGRAM_COUNT", 10_000)),
+    )
     with pytest.raises(BackendError, match=r"the core wrote outside the DRAM at 0x\w+, in cycle"):
         run_jobs(core, broken, regions(1))
 
@@ -197,12 +200,15 @@ def test_builds_are_kept_and_failures_leave_nothing(built, tmp_path, monkeypatch
         library.build(SOURCE, ARCH)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"latency": -1}, "latency must be 0 to"),
-    ({"outstanding": 0}, "outstanding bursts must be 1 to"),
-    ({"bytes_per_cycle": 0.0}, "bandwidth must be at least"),
-    ({"stall": 1.0}, "must be below 1"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"latency": -1}, "latency must be 0 to"),
+        ({"outstanding": 0}, "outstanding bursts must be 1 to"),
+        ({"bytes_per_cycle": 0.0}, "bandwidth must be at least"),
+        ({"stall": 1.0}, "must be below 1"),
+    ],
+)
 def test_wrong_dram(change, message):
     with pytest.raises(InputError, match=message):
         dataclasses.replace(FAST, **change)

@@ -97,21 +97,27 @@ def rewrite(path, change):
     header = json.loads(data[20 : 20 + length])
     change(header)
     text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<8sIII", magic, version, len(text), zlib.crc32(text)) + text
-                     + data[20 + length :])
+    path.write_bytes(
+        struct.pack("<8sIII", magic, version, len(text), zlib.crc32(text))
+        + text
+        + data[20 + length :]
+    )
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda h: h.update(arch_hash="00000000"), "another contract"),
-    (lambda h: h["arch"].update(depth=7), "depth must be a power of two"),
-    (lambda h: h["arch"].update(speed=7), "no setting 'speed'"),
-    (lambda h: h.pop("outputs"), "malformed header"),
-    (lambda h: h["input"].update(colour=1), "malformed header"),
-    (lambda h: h["input"].update(rows=3), "cannot have 3 rows"),
-    (lambda h: h["outputs"][0].update(shape=[1]), "cannot have the shape"),
-    (lambda h: h.update(instruction_count=99), "do not fit an image"),
-    (lambda h: h["input"].update(preprocess="zoom=3"), "zoom=3"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda h: h.update(arch_hash="00000000"), "another contract"),
+        (lambda h: h["arch"].update(depth=7), "depth must be a power of two"),
+        (lambda h: h["arch"].update(speed=7), "no setting 'speed'"),
+        (lambda h: h.pop("outputs"), "malformed header"),
+        (lambda h: h["input"].update(colour=1), "malformed header"),
+        (lambda h: h["input"].update(rows=3), "cannot have 3 rows"),
+        (lambda h: h["outputs"][0].update(shape=[1]), "cannot have the shape"),
+        (lambda h: h.update(instruction_count=99), "do not fit an image"),
+        (lambda h: h["input"].update(preprocess="zoom=3"), "zoom=3"),
+    ],
+)
 def test_wrong_headers(saved, change, message):
     rewrite(saved, change)
     with pytest.raises(ProgramError, match=message):

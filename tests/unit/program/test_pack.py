@@ -30,8 +30,13 @@ def pixels(n=2, seed=3):
     return np.random.default_rng(seed).integers(0, 256, (n, 3, 4, 8)).astype(np.uint8)
 
 
-@given(st.integers(1, 9), st.integers(1, 40), st.sampled_from([4, 8, 32]), st.booleans(),
-       st.integers(0, 2**32 - 1))
+@given(
+    st.integers(1, 9),
+    st.integers(1, 40),
+    st.sampled_from([4, 8, 32]),
+    st.booleans(),
+    st.integers(0, 2**32 - 1),
+)
 def test_words_follow_the_layout(rows, channels, depth, wide, seed):
     kind = np.int16 if wide else np.int8
     info = np.iinfo(kind)
@@ -95,15 +100,18 @@ def test_golden_machine_carries_rows_through():
     assert (y == (quantise(SPEC, as_batch(SPEC, pixels())) - 2.0) * 0.5).all()
 
 
-@pytest.mark.parametrize(("array", "message"), [
-    (np.zeros((3, 4, 8), np.float32), r"shape \[3, 4, 8\]; the model takes \[N, 3, 4, 8\]"),
-    (np.zeros((1, 3, 8, 4), np.float32), r"\[1, 3, 8, 4\]"),
-    (np.zeros((1, 4, 8, 3), np.float32), r"\[1, 4, 8, 3\]"),
-    (np.zeros((0, 3, 4, 8), np.float32), "no image"),
-    (np.full((1, 3, 4, 8), np.nan, np.float32), "not finite"),
-    (np.zeros((1, 3, 4, 8), np.int64), "must be float or uint8, not int64"),
-    (np.array(["a"]), "must be float or uint8"),
-])
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((3, 4, 8), np.float32), r"shape \[3, 4, 8\]; the model takes \[N, 3, 4, 8\]"),
+        (np.zeros((1, 3, 8, 4), np.float32), r"\[1, 3, 8, 4\]"),
+        (np.zeros((1, 4, 8, 3), np.float32), r"\[1, 4, 8, 3\]"),
+        (np.zeros((0, 3, 4, 8), np.float32), "no image"),
+        (np.full((1, 3, 4, 8), np.nan, np.float32), "not finite"),
+        (np.zeros((1, 3, 4, 8), np.int64), "must be float or uint8, not int64"),
+        (np.array(["a"]), "must be float or uint8"),
+    ],
+)
 def test_wrong_inputs(array, message):
     with pytest.raises(InputError, match=message):
         pack_input(ARCH, SPEC, array)
@@ -124,15 +132,18 @@ def test_preprocess_specifications():
     assert parse("none").normalise(p).ravel().tolist() == [0, 51, 255]
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("zoom=2", "'zoom=2' is not known"),
-    ("imgnet", "'imgnet' is not known"),
-    ("mean=grey", "mean='grey' is not a number"),
-    ("std=0", "must be positive"),
-    ("crop_pct=1.5", "above 0 and at most 1"),
-    ("crop_pct=0.5:0.6", "must be one number"),
-    ("interpolation=sinc", "not one of bicubic"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("zoom=2", "'zoom=2' is not known"),
+        ("imgnet", "'imgnet' is not known"),
+        ("mean=grey", "mean='grey' is not a number"),
+        ("std=0", "must be positive"),
+        ("crop_pct=1.5", "above 0 and at most 1"),
+        ("crop_pct=0.5:0.6", "must be one number"),
+        ("interpolation=sinc", "not one of bicubic"),
+    ],
+)
 def test_wrong_specifications(text, message):
     with pytest.raises(InputError, match=message):
         parse(text)

@@ -28,12 +28,16 @@ IMAGES = np.random.default_rng(2).normal(size=(3, *PROGRAM.input.shape)).astype(
 GOLDEN = InferenceSession(PROGRAM).run(None, {NAME: IMAGES})
 
 
-@pytest.mark.parametrize("options", [
-    {},
-    {"latency": 300, "outstanding": 1},
-    {"bytes_per_cycle": 0.7},
-    {"stall": 0.4, "seed": 5},
-], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"latency": 300, "outstanding": 1},
+        {"bytes_per_cycle": 0.7},
+        {"stall": 0.4, "seed": 5},
+    ],
+    ids=str,
+)
 def test_every_tensor_equals_golden(options):
     session = InferenceSession(PROGRAM, "rtl", check=True, **options)
     for got, expected in zip(session.run(None, {NAME: IMAGES}), GOLDEN, strict=True):
@@ -80,13 +84,15 @@ def test_a_difference_stops_the_run_and_is_named():
         def __init__(self, _program, regions):
             super().__init__(changed, regions)
 
-
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rtl, "Checker", Other)
-        with pytest.raises(MismatchError, match=(
-            rf"image 0, layer '{layer.name}', instruction {layer.instruction}: tensor .* differs "
-            rf"from golden: row 0, channel \d+ \(c tile \d+\) is .*, written in cycle \d+"
-        )):
+        with pytest.raises(
+            MismatchError,
+            match=(
+                rf"image 0, layer '{layer.name}', instruction {layer.instruction}: tensor .* differs "
+                rf"from golden: row 0, channel \d+ \(c tile \d+\) is .*, written in cycle \d+"
+            ),
+        ):
             session.run(None, {NAME: IMAGES})
 
 
@@ -94,8 +100,26 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     PROGRAM.save("m.vfy")
     np.save("x.npy", IMAGES[:1])
-    assert main(["run", "m.vfy", "--input", "x.npy", "--backend", "rtl", "--check", "-o", "o.npz",
-                 "--stats", "s.json", "--dram-latency", "50"]) == 0
+    assert (
+        main(
+            [
+                "run",
+                "m.vfy",
+                "--input",
+                "x.npy",
+                "--backend",
+                "rtl",
+                "--check",
+                "-o",
+                "o.npz",
+                "--stats",
+                "s.json",
+                "--dram-latency",
+                "50",
+            ]
+        )
+        == 0
+    )
     assert "every tensor equal: rtl = golden" in capsys.readouterr().out
     assert (np.load("o.npz")["logits"] == GOLDEN[0][:1]).all()
     assert json.loads(Path("s.json").read_text())["cycles"] > 0

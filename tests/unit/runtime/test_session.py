@@ -27,13 +27,13 @@ IMAGES = np.random.default_rng(4).random((3, 3, 4, 8)).astype(np.float32)
 def test_golden_runs_a_program(tmp_path):
     copy_program().save(tmp_path / "copy.vfy")
     session = InferenceSession(tmp_path / "copy.vfy")
-    arg, = session.get_inputs()
+    (arg,) = session.get_inputs()
     assert (arg.name, arg.type, arg.shape) == ("image", "tensor(float)", ["N", 3, 4, 8])
     assert [o.name for o in session.get_outputs()] == ["rows"]
-    whole, = session.run(None, {"image": IMAGES})
+    (whole,) = session.run(None, {"image": IMAGES})
     assert whole.shape == (3, 9, 12)
     assert whole.dtype == np.float32
-    one, = session.run(["rows"], {"image": IMAGES[1:2]})
+    (one,) = session.run(["rows"], {"image": IMAGES[1:2]})
     assert (one[0] == whole[1]).all()
 
 
@@ -68,8 +68,15 @@ def test_golden_statistics():
     assert data["dram_write_bytes"] == 2 * sum(o.size(8) for o in program.outputs)
     assert sum(layer["dram_read_bytes"] for layer in data["layers"]) == 2 * program.stream_bytes
     assert data["roofline_cycles"] >= data["macs"] / 32
-    for key in ("macs", "array_macs", "cycles", "utilisation", "dram_read_bytes",
-                "dram_write_bytes", "roofline_cycles"):
+    for key in (
+        "macs",
+        "array_macs",
+        "cycles",
+        "utilisation",
+        "dram_read_bytes",
+        "dram_write_bytes",
+        "roofline_cycles",
+    ):
         assert all(key in layer for layer in data["layers"])
 
 
@@ -80,18 +87,18 @@ def test_float_is_onnx_runtime():
     images = np.random.default_rng(3).random((2, *shape[1:])).astype(np.float32)
     session = InferenceSession(MODEL, "float")
     assert session.get_inputs()[0].shape == arg.shape
-    result, = session.run(None, {arg.name: images})
+    (result,) = session.run(None, {arg.name: images})
     expected = np.concatenate([reference.run(None, {arg.name: x[None]})[0] for x in images])
     assert np.allclose(result, expected, atol=1e-5)
 
 
 def test_float_takes_pixels():
     session = InferenceSession(MODEL, "float", preprocess="mean=0.5,std=0.5")
-    arg, = session.get_inputs()
+    (arg,) = session.get_inputs()
     shape = (1, *(int(size) for size in arg.shape[1:]))
     pixels = np.random.default_rng(3).integers(0, 256, shape).astype(np.uint8)
     floats = (pixels / np.float32(127.5) - 1).astype(np.float32)
-    result, = session.run(None, {arg.name: pixels})
+    (result,) = session.run(None, {arg.name: pixels})
     assert np.allclose(result, session.run(None, {arg.name: floats})[0], atol=1e-4)
     with pytest.raises(InputError, match="is uint8, but nothing says"):
         InferenceSession(MODEL, "float").run(None, {arg.name: pixels})
@@ -161,5 +168,9 @@ def test_golden_needs_numpy_only():
         " if m in sys.modules]\n"
         "assert not bad, bad"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": "hw:sw:sim"},
-                   cwd=Path(__file__).parents[3])
+    subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        env={"PYTHONPATH": "hw:sw:sim"},
+        cwd=Path(__file__).parents[3],
+    )

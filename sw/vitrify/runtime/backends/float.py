@@ -58,18 +58,27 @@ class FloatBackend(Backend):
                 f"its inputs are: {shapes}"
             )
         self.inputs = [NodeArg(a.name, a.type, list(a.shape)) for a in inputs]
-        self.outputs = [NodeArg(a.name, a.type, list(a.shape))
-                        for a in self._session.get_outputs()]
+        self.outputs = [NodeArg(a.name, a.type, list(a.shape)) for a in self._session.get_outputs()]
         self._preprocess = preprocess
 
     def spec(self, feed: npt.NDArray[Any]) -> InputSpec:
         """What the model takes; sizes that it leaves open are those of ``feed``."""
         arg = self.inputs[0]
         given = feed.shape[1:] if feed.ndim == 4 else (1, 1, 1)
-        c, h, w = (size if isinstance(size, int) else int(actual)
-                   for size, actual in zip(arg.shape[1:], given, strict=True))
-        return InputSpec(name=arg.name, shape=(c, h, w), patch=(h, w), prefix=0, rows=1,
-                         multiplier=np.ones(c), offset=np.zeros(c), preprocess=self._preprocess)
+        c, h, w = (
+            size if isinstance(size, int) else int(actual)
+            for size, actual in zip(arg.shape[1:], given, strict=True)
+        )
+        return InputSpec(
+            name=arg.name,
+            shape=(c, h, w),
+            patch=(h, w),
+            prefix=0,
+            rows=1,
+            multiplier=np.ones(c),
+            offset=np.zeros(c),
+            preprocess=self._preprocess,
+        )
 
     def run(self, names: Sequence[str], feed: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
         """Run the batch in chunks (one by one when the model's batch is fixed to 1)."""

@@ -46,12 +46,14 @@ class GoldenBackend(ProgramBackend):
             done += 1
             self._progress(done, total)
 
-        results = np.stack([
-            self._machine.run(
-                program.image, program.instruction_count, region, program.output_bytes, observe
-            )
-            for region in regions
-        ])
+        results = np.stack(
+            [
+                self._machine.run(
+                    program.image, program.instruction_count, region, program.output_bytes, observe
+                )
+                for region in regions
+            ]
+        )
         return results, of_program(program, self.name, len(regions))
 
 

@@ -38,7 +38,14 @@ from vitrify.runtime.backend import (
 from vitrify.runtime.statistics import Statistics, of_program
 
 OPTIONS = (
-    "check", "trace", "latency", "outstanding", "bytes_per_cycle", "stall", "seed", "progress",
+    "check",
+    "trace",
+    "latency",
+    "outstanding",
+    "bytes_per_cycle",
+    "stall",
+    "seed",
+    "progress",
 )
 
 
@@ -65,7 +72,9 @@ class RtlBackend(ProgramBackend):
         self._dram = DramModel(
             latency=preset.latency if latency is None else latency,
             outstanding=preset.outstanding if outstanding is None else outstanding,
-            bytes_per_cycle=bytes_per_cycle, stall=stall, seed=seed,
+            bytes_per_cycle=bytes_per_cycle,
+            stall=stall,
+            seed=seed,
         )
         self._check = check
         self._trace = None if trace is None else Path(trace)
@@ -81,7 +90,10 @@ class RtlBackend(ProgramBackend):
         try:
             checker = Checker(program, regions) if self._check else None
             result = run_jobs(
-                core, program, regions, progress=self._progress,
+                core,
+                program,
+                regions,
+                progress=self._progress,
                 inspect=checker.feed if checker else None,
             )
             if checker is not None:
