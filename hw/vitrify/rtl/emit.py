@@ -11,6 +11,7 @@ from amaranth.back import verilog as backend
 
 from vitrify.arch import csr
 from vitrify.arch.config import CONTRACT_VERSION, ArchConfig
+from vitrify.rtl.memory import TokenBank
 from vitrify.rtl.wrapper import Wrapper
 
 MANIFEST = "manifest.json"
@@ -53,9 +54,12 @@ def emit(arch: ArchConfig, directory: Path, *, trace: bool = False) -> Path:
 
 def verilog(arch: ArchConfig, *, trace: bool = False) -> str:
     """The core as Verilog text, the same for every run."""
-    return backend.convert(
-        Wrapper(arch, trace=trace), name=module_name(arch), emit_src=False,
-        strip_internal_attrs=True,
+    name = module_name(arch)
+    bank = f"{name}_bank"
+    designs = {bank: TokenBank(arch), name: Wrapper(arch, trace=trace, bank_module=bank)}
+    return "\n".join(
+        backend.convert(design, name=module, emit_src=False, strip_internal_attrs=True)
+        for module, design in designs.items()
     )
 
 

@@ -2,6 +2,7 @@
 
 from .index_memory import IndexMemory
 from .stat_memory import StatMemory
+from .token_bank import TokenBank
 from .token_memory import TokenMemory
 
-__all__ = ["IndexMemory", "StatMemory", "TokenMemory"]
+__all__ = ["IndexMemory", "StatMemory", "TokenBank", "TokenMemory"]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Const, Module, Mux, Signal, unsigned
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.hdl import Value
 from amaranth.lib import wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In
 from amaranth.utils import exact_log2
 
 from vitrify.arch.config import ArchConfig
 from vitrify.rtl import interfaces
+
+from .token_bank import TokenBank
 
 #: Clients in order of priority.
 READERS = ("epilogue", "fetch", "loader", "mover")
@@ -36,6 +37,8 @@ class TokenMemory(wiring.Component):
     ----------
     arch : ArchConfig
         Banks are held in UltraRAM if its part has any.
+    bank_module : str, optional
+        See :class:`TokenBank`.
 
     Members
     -------
@@ -45,8 +48,9 @@ class TokenMemory(wiring.Component):
         wide).
     """
 
-    def __init__(self, arch: ArchConfig) -> None:
+    def __init__(self, arch: ArchConfig, *, bank_module: str | None = None) -> None:
         self.arch = arch
+        self.bank_module = bank_module
         super().__init__({
             **{f"read_{name}": In(interfaces.read_client(arch)) for name in READERS},
             **{f"write_{name}": In(interfaces.write_client(arch)) for name in WRITERS},
@@ -61,9 +65,11 @@ class TokenMemory(wiring.Component):
         self._arbitrate(m, writes)
         words = []
         for bank in range(self.arch.banks):
-            memory = self._bank(m, bank)
+            memory = TokenBank(self.arch, module=self.bank_module)
+            m.submodules[f"bank{bank}"] = memory
             self._write(m, bank, writes, memory)
-            words.append(self._read(m, bank, reads, memory))
+            self._read(m, bank, reads, memory)
+            words.append(memory.read_data)
         for name, client in zip(READERS, reads, strict=True):
             self._answer(m, name, client, words)
         return m
@@ -91,18 +97,9 @@ class TokenMemory(wiring.Component):
             m.d.comb += client.ready.eq(~blocked)
 
     # Banks ----------------------------------------------------------------------------------
-    def _bank(self, m: Module, bank: int) -> Memory:
-        attrs = {"ram_style": "ultra"} if self.arch.part.urams else {}
-        memory = Memory(
-            shape=unsigned(8 * self.arch.depth), depth=self.arch.bank_words, init=[], attrs=attrs
-        )
-        m.submodules[f"bank{bank}"] = memory
-        return memory
-
     def _write(
-        self, m: Module, bank: int, clients: list[wiring.PureInterface], memory: Memory
+        self, m: Module, bank: int, clients: list[wiring.PureInterface], memory: TokenBank
     ) -> None:
-        port = memory.write_port(granularity=8 * self.arch.lanes)
         # The lowest priority is the default, so that one comparison less is in the data's way.
         *others, last = clients
         # Half of a wide write may not slip in before the other.
@@ -113,30 +110,25 @@ class TokenMemory(wiring.Component):
             return Mux(client.wide, getattr(client, half), client.lo)
 
         m.d.comb += [
-            port.addr.eq(last.addr), port.data.eq(data(last)),
-            port.en.eq(last.mask & takes[-1].replicate(len(port.en))),
+            memory.write_addr.eq(last.addr), memory.write_data.eq(data(last)),
+            memory.write_mask.eq(last.mask & takes[-1].replicate(len(last.mask))),
         ]
         for client, take in zip(reversed(others), reversed(takes[:-1]), strict=True):
             with m.If(take):
                 m.d.comb += [
-                    port.addr.eq(client.addr), port.data.eq(data(client)),
-                    port.en.eq(client.mask),
+                    memory.write_addr.eq(client.addr), memory.write_data.eq(data(client)),
+                    memory.write_mask.eq(client.mask),
                 ]
 
     def _read(
-        self, m: Module, bank: int, clients: list[wiring.PureInterface], memory: Memory
-    ) -> Signal:
-        port = memory.read_port()
+        self, m: Module, bank: int, clients: list[wiring.PureInterface], memory: TokenBank
+    ) -> None:
         *others, last = clients
         takes = [client.valid & self._wants(client, bank) for client in clients]
-        m.d.comb += [port.addr.eq(last.addr), port.en.eq(Cat(*takes).any())]
+        m.d.comb += [memory.read_addr.eq(last.addr), memory.read_en.eq(Cat(*takes).any())]
         for client, take in zip(reversed(others), reversed(takes[:-1]), strict=True):
             with m.If(take):
-                m.d.comb += port.addr.eq(client.addr)
-        # Output register of the RAM block.
-        word = Signal(8 * self.arch.depth, name=f"word{bank}", reset_less=True)
-        m.d.sync += word.eq(port.data)
-        return word
+                m.d.comb += memory.read_addr.eq(client.addr)
 
     def _answer(
         self, m: Module, name: str, client: wiring.PureInterface, words: list[Signal]
