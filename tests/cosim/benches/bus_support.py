@@ -107,6 +107,7 @@ class FastReads:
 async def memory_read(dut, port, address, words, depth, *, stall=0.0):
     """Read ``words`` words of ``depth`` bytes through a ``memory_read`` port; returns bytes."""
     request = bench.pack(MEMORY_REQUEST, {"address": address, "words": words})
+    await FallingEdge(dut.clk)
     await bench.stream_put(dut, f"{port}__request", [request])
     got = await bench.stream_get(dut, f"{port}__data", words, stall=stall)
     return b"".join(word.to_bytes(depth, "little") for word in got)
@@ -117,6 +118,7 @@ async def memory_write(dut, port, address, content, depth, *, gap=0.0):
     words = [int.from_bytes(content[i : i + depth], "little")
              for i in range(0, len(content), depth)]
     request = bench.pack(MEMORY_REQUEST, {"address": address, "words": len(words)})
+    await FallingEdge(dut.clk)
     put = cocotb.start_soon(bench.stream_put(dut, f"{port}__request", [request], gap=gap))
     await bench.stream_put(dut, f"{port}__data", words, gap=gap)
     await put

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Module, ResetInserter, Signal
+from amaranth import Cat, Const, Module, ResetInserter, Signal
+from amaranth.hdl import Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.utils import exact_log2
 
 from vitrify.arch import memmap
 from vitrify.arch.config import ArchConfig
@@ -154,9 +156,11 @@ class Controller(wiring.Component):
         return m
 
     @staticmethod
-    def _address(registers: Any, name: str) -> Any:
+    def _address(registers: Any, name: str) -> Value:
+        """A base address; the bits below its alignment are ignored."""
         low, high = (getattr(registers, f"{name}_base_{half}").value for half in ("lo", "hi"))
-        return Cat(low, high)[:memmap.ADDRESS_BITS]
+        fixed = exact_log2(memmap.ALIGNMENT)
+        return Cat(Const(0, fixed), low[fixed:], high)[:memmap.ADDRESS_BITS]
 
     @staticmethod
     def _status(

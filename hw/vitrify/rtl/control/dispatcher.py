@@ -157,7 +157,10 @@ class Dispatcher(wiring.Component):
                 m.d.sync += index.eq(index + 1)
                 m.next = "TAKE"
             with m.State("END"):
-                busy = Cat(*(queue.r_rdy for queue in queues.values()), ~self.idle.as_value())
+                busy = Cat(
+                    *(queue.r_rdy for queue in queues.values()),
+                    ~self.idle.as_value(), ~self.fetch_idle,
+                )
                 m.d.sync += quiet.eq(quiet + 1)
                 with m.If(busy.any() | self.halt):
                     m.d.sync += quiet.eq(0)

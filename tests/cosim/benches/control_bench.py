@@ -1,0 +1,457 @@
+"""Jobs, instructions, errors and resets, as a driver sees them."""
+
+from __future__ import annotations
+
+import random
+
+import cocotb
+from bus_support import HoleyMemory, memory_read, memory_write, pauses, quiet, watch_channel
+from cocotb.triggers import FallingEdge, ReadOnly
+from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiSlave
+
+from vitrify.arch import csr, isa
+from vitrify.arch.csr import ErrorCode
+from vitrify.arch.isa import Opcode, Region
+from vitrify.cosim import bench
+from vitrify.rtl.control.controller import ENGINE_EVENTS
+from vitrify.rtl.control.dispatcher import ENGINES, FINISHED
+from vitrify.rtl.control.run_ahead import WINDOW
+from vitrify.rtl.interfaces import (
+    COMMAND_DEPTH,
+    EPILOGUE_COMMAND,
+    FETCH_COMMAND,
+    LOADER_COMMAND,
+    MOVE_COMMAND,
+)
+
+SIZE = 1 << 16
+PROGRAM = 0x3000
+BASE_HIGH = 0x45  # the memory model repeats: upper address bits are looked at on the bus
+COMMANDS = {"loader": LOADER_COMMAND, "fetch": FETCH_COMMAND, "epilogue": EPILOGUE_COMMAND,
+            "loads": MOVE_COMMAND, "stores": MOVE_COMMAND}
+#: Which sequence number an engine's work advances.
+ADVANCES = {"epilogue": "matmuls", "loads": "loads", "stores": "stores"}
+
+
+class Memory(HoleyMemory):
+    """Folds addresses, so that bases may have upper bits."""
+
+    async def read(self, address, length, **kwargs):
+        return await super().read(address % SIZE, length, **kwargs)
+
+    async def write(self, address, data, **kwargs):
+        await super().write(address % SIZE, data, **kwargs)
+
+
+class World:
+    """Host, memory and engines around the device."""
+
+    def __init__(self, dut):
+        self.dut, self.arch = dut, bench.arch()
+        self.memory = Memory(SIZE)
+        self.memory.holes = []
+        self.memory.mem[:] = random.randbytes(SIZE)
+        self.slave = AxiSlave(AxiBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst,
+                              target=self.memory)
+        self.host = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axi"), dut.clk, dut.rst)
+        self.reads, self.beats = [], []
+        for channel, names, sink in (("ar", ("addr", "len"), self.reads),
+                                     ("aw", ("addr", "len"), []),
+                                     ("w", ("data", "last"), self.beats)):
+            cocotb.start_soon(watch_channel(dut, f"m_axi_{channel}", names, sink))
+        self.taken = {name: [] for name in [*COMMANDS, "weights"]}
+        self.frozen = set()      # engines that take nothing
+        self.slow = 8            # most cycles that a command takes
+        self.owed = []           # weights up to each MATMUL; the loader is busy until it has them
+        self.forget()
+        for name in COMMANDS:
+            cocotb.start_soon(self._engine(name))
+        cocotb.start_soon(self._weights())
+        cocotb.start_soon(self._reset_engines())
+
+    def forget(self):
+        self.finished = dict.fromkeys(("matmuls", "loads", "stores"), 0)
+        self.busy = dict.fromkeys(COMMANDS, False)
+        for words in self.taken.values():
+            words.clear()
+        self._show()
+
+    def _show(self):
+        done = {name: value % 256 for name, value in self.finished.items()}
+        self.dut.finished.value = bench.pack(FINISHED, done)
+        idle = {name: not busy for name, busy in self.busy.items()}
+        matmul = len(self.taken["loader"])
+        if 0 < matmul <= len(self.owed):
+            idle["loader"] &= len(self.taken["weights"]) >= self.owed[matmul - 1]
+        self.dut.idle.value = bench.pack(ENGINES, idle)
+
+    async def _engine(self, name):
+        dut, left = self.dut, 0
+        valid, ready = getattr(dut, f"{name}__valid"), getattr(dut, f"{name}__ready")
+        payload = getattr(dut, f"{name}__payload")
+        while True:
+            ready.value = int(not self.busy[name] and name not in self.frozen)
+            await ReadOnly()
+            word = int(payload.value) if valid.value == 1 and ready.value == 1 else None
+            await FallingEdge(dut.clk)
+            if word is not None:
+                self.taken[name].append(bench.unpack(COMMANDS[name], word))
+                self.busy[name], left = True, random.randint(0, self.slow)
+            elif self.busy[name] and left:
+                left -= 1
+            elif self.busy[name]:
+                self.busy[name] = False
+                if name in ADVANCES:
+                    self.finished[ADVANCES[name]] += 1
+            self._show()
+
+    async def _weights(self):
+        # Not bench.stream_get: a reset may take back what is offered.
+        dut = self.dut
+        while True:
+            dut.weights__ready.value = int(random.random() > 0.2)
+            await ReadOnly()
+            if dut.weights__valid.value == 1 and dut.weights__ready.value == 1:
+                self.taken["weights"].append(int(dut.weights__payload.value))
+            await FallingEdge(dut.clk)
+
+    async def _reset_engines(self):
+        while True:
+            await FallingEdge(self.dut.clk)
+            if self.dut.core_reset.value == 1:
+                self.forget()
+
+    async def read(self, name):
+        return await self.host.read_dword(csr.BY_NAME[name].offset)
+
+    async def write(self, name, value):
+        await self.host.write_dword(csr.BY_NAME[name].offset, value)
+
+    async def field(self, register, name):
+        bit = next(f for f in csr.BY_NAME[register].fields if f.name == name)
+        return await self.read(register) >> bit.lsb & ((1 << bit.bits) - 1)
+
+    async def control(self, name):
+        bit = next(f for f in csr.BY_NAME["CONTROL"].fields if f.name == name)
+        await self.write("CONTROL", 1 << bit.lsb)
+
+    async def program(self, words, count=None):
+        """Put instruction words (bytes) into memory and point the registers at them."""
+        image = b"".join(words)
+        self.memory.mem[PROGRAM : PROGRAM + len(image)] = image
+        await self.write("PROGRAM_BASE_LO", PROGRAM + 0x40)  # low bits are ignored
+        await self.write("PROGRAM_BASE_HI", BASE_HIGH)
+        await self.write("PROGRAM_COUNT", len(words) if count is None else count)
+
+    async def job(self, source, target):
+        for name, value in (("INPUT", source), ("OUTPUT", target)):
+            await self.write(f"{name}_BASE_LO", value & 0xFFFFFFFF)
+            await self.write(f"{name}_BASE_HI", value >> 32)
+        await self.write("JOB_PUSH", 1)
+
+    async def until(self, register, field, value, limit=3000):
+        for _ in range(limit):
+            if await self.field(register, field) == value:
+                return
+        raise AssertionError(f"{register}.{field} never became {value}")
+
+    async def reset(self):
+        await self.control("reset")
+        await self.until("STATUS", "busy", 0)
+        assert await self.read("ERROR_CODE") == 0
+        assert await self.read("JOBS_DONE") == 0
+        assert await self.read("IRQ_STATUS") == 0
+        self.owed = []
+
+
+async def start(dut, pause=0.0):
+    quiet()
+    await bench.start(dut)
+    world = World(dut)
+    if pause:
+        for channel in (world.slave.write_if.aw_channel, world.slave.write_if.w_channel,
+                        world.slave.write_if.b_channel, world.slave.read_if.ar_channel,
+                        world.slave.read_if.r_channel):
+            channel.set_pause_generator(pauses(pause))
+    return world
+
+
+def random_instruction(arch, opcode):
+    values = {f.name: random.randint(f.low, f.max) for f in isa.FORMATS[opcode].fields}
+    k = arch.depth
+    if opcode is Opcode.MATMUL:
+        values["stream_words"] = random.choice((0, 0, 1, random.randint(2, 40)))
+        values["stream_offset"] = k * random.randrange((SIZE - PROGRAM) // k - 40)
+    else:
+        values["offset"] = k * (values["offset"] // k)
+    return isa.make(opcode, **values)
+
+
+def random_program(arch, length):
+    kinds = (Opcode.MATMUL, Opcode.LOAD, Opcode.STORE, Opcode.LOAD_INDEX)
+    return [random_instruction(arch, random.choice(kinds)) for _ in range(length)]
+
+
+class Expectation:
+    """What the dispatcher has to produce; sequence numbers go on across jobs."""
+
+    def __init__(self, world):
+        self.world, self.matmuls, self.loads = world, 0, 0
+        self.commands = {name: [] for name in world.taken}
+
+    def run(self, ops, source, target):
+        base = {Region.INPUT: source, Region.OUTPUT: target,
+                Region.PROGRAM: BASE_HIGH << 32 | PROGRAM}
+        for op in ops:
+            if op.opcode is Opcode.MATMUL:
+                for name in ("loader", "fetch", "epilogue"):
+                    own = {"seq": self.matmuls % 256, "load_seq": self.loads % 256}
+                    self.commands[name].append(
+                        {f: own[f] if f in own else op.values[f] for f in COMMANDS[name].members}
+                    )
+                at, k = PROGRAM + op.stream_offset, self.world.arch.depth
+                for i in range(op.stream_words):
+                    word = self.world.memory.mem[at + i * k : at + (i + 1) * k]
+                    self.commands["weights"].append(int.from_bytes(word, "little"))
+                self.world.owed.append(len(self.commands["weights"]))
+                self.matmuls += 1
+            else:
+                self._move(op, base)
+
+    def _move(self, op, base):
+        region = op.region if op.region in base else Region.OUTPUT
+        fields = {"opcode": op.opcode, "address": (base[region] + op.offset) % (1 << 40),
+                  "wait": op.wait_distance != 0,
+                  "wait_seq": (self.matmuls - op.wait_distance) % 256}
+        if op.opcode is Opcode.LOAD_INDEX:
+            fields |= {"addr": op.base, "rows": 1, "words": op.count, "wide": 0}
+        else:
+            fields |= {n: op.values[n] for n in ("addr", "stride", "rows", "words", "wide")}
+        self.commands["stores" if op.opcode is Opcode.STORE else "loads"].append(fields)
+        self.loads += op.opcode is not Opcode.STORE
+
+    def check(self):
+        for name, commands in self.commands.items():
+            taken = self.world.taken[name]
+            assert len(taken) == len(commands), name
+            for got, expected in zip(taken, commands, strict=True):
+                if isinstance(got, dict):  # LOAD_INDEX has no stride
+                    got = {field: got[field] for field in expected}
+                assert got == expected, name
+
+
+def pack(ops):
+    return [isa.pack(op) for op in [*ops, isa.make(Opcode.END)]]
+
+
+@cocotb.test()
+@cocotb.parametrize(pause=[0.0, 0.4])
+async def jobs(dut, pause):
+    """Three jobs of a random program: commands, weights, counters, interrupts."""
+    world = await start(dut, pause)
+    expected = Expectation(world)
+    ops = random_program(world.arch, 30)
+    # Instructions behind END are prefetched, but never executed.
+    await world.program([*pack(ops), *pack(ops)])
+    await world.write("IRQ_ENABLE", 3)
+    assert await world.field("STATUS", "space") == csr.QUEUE_DEPTH
+    pairs = [(random.getrandbits(28) << 12, random.getrandbits(28) << 12) for _ in range(3)]
+    for pair in pairs:
+        expected.run(ops, *pair)
+        await world.job(*pair)
+    assert await world.field("STATUS", "busy") == 1
+    await world.until("STATUS", "busy", 0)
+    assert await world.read("JOBS_DONE") == 3
+    assert await world.read("ERROR_CODE") == ErrorCode.NONE
+    expected.check()
+    assert dut.irq.value == 1
+    await world.write("IRQ_STATUS", 1)
+    await bench.cycles(dut, 3)
+    assert dut.irq.value == 0
+    assert await world.read("INSTRUCTIONS_LO") == 3 * (len(ops) + 1)
+    beats = sum(length + 1 for _, length in world.reads)
+    assert await world.read("DRAM_READ_BEATS_LO") == beats
+    cycles = await world.read("CYCLES_LO")
+    assert cycles > beats
+    assert await world.read("CYCLES_LO") == cycles, "counted without a job"
+    assert {address >> 32 for address, _ in world.reads} == {BASE_HIGH}
+    await world.control("clear_counters")
+    assert await world.read("CYCLES_LO") == 0
+
+
+@cocotb.test()
+async def counters(dut):
+    """Events count while a job runs, and only then."""
+    world = await start(dut)
+    await world.program(pack([]))
+    names = list(ENGINE_EVENTS.members)
+    for name in names:
+        dut.events.value = bench.pack(ENGINE_EVENTS, {name: 1})
+        await bench.cycles(dut, 5)
+        await world.control("clear_counters")
+        await world.job(0, 0)
+        await bench.cycles(dut, 10)
+        await world.until("STATUS", "busy", 0)
+        cycles = await world.read("CYCLES_LO")
+        assert cycles > 0
+        for other in names:
+            if not other.startswith("dram"):
+                count = await world.read(f"{other.upper()}_LO")
+                assert count == (cycles if other == name else 0), (name, other)
+    dut.events.value = 0
+
+
+@cocotb.test()
+async def end_waits(dut):
+    """END waits for the last engine."""
+    world = await start(dut)
+    ops = [random_instruction(world.arch, op) for op in (Opcode.MATMUL, Opcode.LOAD, Opcode.STORE)]
+    await world.program(pack(ops))
+    for name in COMMANDS:
+        world.frozen = {name}
+        await world.job(0, 0)
+        done = await world.read("JOBS_DONE")
+        await bench.cycles(dut, 500)
+        assert await world.read("JOBS_DONE") == done, f"did not wait for {name}"
+        assert await world.field("STATUS", "busy") == 1
+        world.frozen = set()
+        await world.until("STATUS", "busy", 0)
+        assert await world.read("JOBS_DONE") == done + 1
+
+
+async def works(world):
+    """A small program runs as if nothing had happened before."""
+    ops = random_program(world.arch, 10)
+    expected = Expectation(world)
+    await world.program(pack(ops))
+    expected.run(ops, 0x1000, 0x2000)
+    await world.job(0x1000, 0x2000)
+    await world.until("STATUS", "busy", 0)
+    assert await world.read("JOBS_DONE") == 1
+    assert await world.read("ERROR_CODE") == ErrorCode.NONE
+    expected.check()
+
+
+@cocotb.test()
+async def illegal_programs(dut):
+    """Unknown opcodes and programs without END stop the core at their index."""
+    world = await start(dut)
+    ops = random_program(world.arch, 7)
+    cases = [([*pack(ops)[:5], bytes(64), *pack([])], None, 5),
+             ([*pack(ops)[:3], b"\x06" + bytes(63), *pack([])], None, 3),
+             (pack(ops)[:-1], None, 7), (pack(ops), 4, 4), (pack(ops), 0, 0)]
+    await world.write("IRQ_ENABLE", 2)
+    for words, count, index in cases:
+        await world.program(words, count)
+        await world.job(0, 0)
+        await world.job(0, 0)
+        await world.until("STATUS", "error", 1)
+        assert await world.read("ERROR_CODE") == ErrorCode.ILLEGAL_INSTRUCTION
+        assert await world.read("ERROR_INFO") == index
+        assert await world.field("STATUS", "busy") == 0
+        assert await world.read("IRQ_STATUS") == 2
+        assert dut.irq.value == 1
+        await bench.cycles(dut, 300)
+        assert await world.read("JOBS_DONE") == 0
+        await world.reset()
+        assert dut.irq.value == 0
+        await works(world)
+        await world.reset()
+
+
+@cocotb.test()
+async def bus_errors(dut):
+    """SLVERR stops the core with the burst's address; a reset heals it."""
+    world = await start(dut)
+    k = world.arch.depth
+    op = isa.make(Opcode.MATMUL, stream_offset=0x1000, stream_words=1024 // k)
+    for hole, code, address in (
+        (PROGRAM, ErrorCode.BUS_READ, PROGRAM),
+        (PROGRAM + 0x1200, ErrorCode.BUS_READ, PROGRAM + 0x1200),
+    ):
+        await world.program(pack([op]))
+        world.memory.holes = [range(hole, hole + 8)]
+        await world.job(0, 0)
+        await world.until("STATUS", "error", 1)
+        assert await world.read("ERROR_CODE") == code
+        assert await world.read("ERROR_INFO") == address
+        world.memory.holes = []
+        await world.reset()
+        await works(world)
+        await world.reset()
+    world.memory.holes = [range(0x800, 0x808)]
+    await memory_write(dut, "store", 0x800, bytes(k), k)
+    await world.until("STATUS", "error", 1)
+    assert await world.read("ERROR_CODE") == ErrorCode.BUS_WRITE
+    assert await world.read("ERROR_INFO") == 0x800
+    world.memory.holes = []
+    await world.reset()
+    await works(world)
+
+
+@cocotb.test()
+async def overflow(dut):
+    """The queue holds QUEUE_DEPTH jobs behind the one that runs; one more is an error."""
+    world = await start(dut)
+    await world.program(pack([random_instruction(world.arch, Opcode.STORE)]))
+    world.frozen = {"stores"}
+    await world.job(0, 0)
+    await bench.cycles(dut, 100)
+    for left in reversed(range(csr.QUEUE_DEPTH)):
+        await world.job(0, 0)
+        assert await world.field("STATUS", "space") == left
+    assert await world.read("ERROR_CODE") == ErrorCode.NONE
+    await world.job(0, 0)
+    await world.until("STATUS", "error", 1)
+    assert await world.read("ERROR_CODE") == ErrorCode.QUEUE_OVERFLOW
+    world.frozen = set()
+    await world.reset()
+    await works(world)
+
+
+@cocotb.test()
+async def reset_in_flight(dut):
+    """CONTROL.reset at any moment: bursts are finished, and a job pushed at once runs."""
+    world = await start(dut, pause=0.3)
+    k = world.arch.depth
+    for _ in range(8):
+        ops = random_program(world.arch, 20)
+        await world.program(pack(ops))
+        await world.job(0, 0)
+        tasks = [cocotb.start_soon(memory_read(dut, "load", 0, 200, k, stall=0.3)),
+                 cocotb.start_soon(memory_write(dut, "store", 0, bytes(100 * k), k))]
+        await bench.cycles(dut, random.randint(1, 300))
+        await world.control("reset")
+        for task in tasks:
+            task.cancel()
+        for port in ("load__request", "store__request", "store__data"):
+            getattr(dut, f"{port}__valid").value = 0
+        await world.reset()
+        await works(world)
+        # No wait for the end of the reset: the queue is empty at once, and open.
+        await world.control("reset")
+        world.owed = []
+        await works(world)
+        await world.reset()
+
+
+@cocotb.test()
+async def run_ahead(dut):
+    """Sequence numbers stay comparable however slow one engine is."""
+    world = await start(dut)
+    world.slow = 0
+    matmul, load = isa.make(Opcode.MATMUL), isa.make(Opcode.LOAD)
+    store = isa.make(Opcode.STORE, region=Region.OUTPUT)
+    for slow, op, fast, name in ((load, matmul, "epilogue", "loads"),
+                                 (store, matmul, "epilogue", "stores"),
+                                 (matmul, load, "loads", "epilogue")):
+        await world.program(pack([slow] + [op] * 300))
+        world.frozen = {name}
+        await world.job(0, 0)
+        await bench.cycles(dut, 6000)
+        passed = len(world.taken[fast])
+        assert WINDOW <= passed <= 2 * WINDOW + COMMAND_DEPTH, passed
+        world.frozen = set()
+        await world.until("STATUS", "busy", 0)
+        assert len(world.taken[fast]) == 300
+        await world.reset()

@@ -1,0 +1,85 @@
+"""Registers, dispatcher and AXI master together, with the engines played by the bench."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from amaranth import Module, ResetInserter, unsigned
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out, connect, flipped
+
+from vitrify.arch.presets import preset
+from vitrify.cosim.runner import simulate
+from vitrify.rtl.bus.axi import axi4, axi4_lite, connect_flat, flat_ports
+from vitrify.rtl.bus.master import AxiMaster
+from vitrify.rtl.control.controller import ENGINE_EVENTS, Controller
+from vitrify.rtl.control.dispatcher import ENGINES, FINISHED
+from vitrify.rtl.control.instruction_fetch import InstructionFetch
+from vitrify.rtl.interfaces import (
+    EPILOGUE_COMMAND,
+    FETCH_COMMAND,
+    LOADER_COMMAND,
+    MOVE_COMMAND,
+    memory_read,
+    memory_write,
+)
+
+BENCHES = Path(__file__).parent / "benches"
+NANO = preset("nano")
+_COMMANDS = {"loader": LOADER_COMMAND, "fetch": FETCH_COMMAND, "epilogue": EPILOGUE_COMMAND,
+             "loads": MOVE_COMMAND, "stores": MOVE_COMMAND}
+
+
+class EnginelessCore(wiring.Component):
+    """A core whose engines are outside."""
+
+    def __init__(self, arch):
+        self.arch = arch
+        super().__init__({
+            **flat_ports("m_axi", axi4(arch)),
+            **flat_ports("s_axi", axi4_lite().flip()),
+            "irq": Out(1), "core_reset": Out(1),
+            **{name: Out(stream.Signature(layout)) for name, layout in _COMMANDS.items()},
+            "weights": Out(stream.Signature(unsigned(8 * arch.depth))),
+            "load": In(memory_read(arch)), "store": In(memory_write(arch)),
+            "idle": In(ENGINES), "finished": In(FINISHED), "events": In(ENGINE_EVENTS),
+        })
+
+    def elaborate(self, _platform):
+        m = Module()
+        m.submodules.controller = controller = Controller(self.arch)
+        master = AxiMaster(self.arch)
+        m.submodules.master = ResetInserter(controller.core_reset)(master)
+        connect_flat(m, self, "m_axi", master.m_axi)
+        connect_flat(m, self, "s_axi", controller.s_axi)
+        for name in _COMMANDS:
+            connect(m, getattr(controller, name), flipped(getattr(self, name)))
+        connect(m, controller.instructions, master.instructions)
+        connect(m, controller.weights, master.weights.request)
+        connect(m, master.weights.data, flipped(self.weights))
+        connect(m, flipped(self.load), master.loads)
+        connect(m, flipped(self.store), master.stores)
+        connect(m, master.read_error, controller.read_error)
+        connect(m, master.write_error, controller.write_error)
+        m.d.comb += [
+            self.irq.eq(controller.irq), self.core_reset.eq(controller.core_reset),
+            controller.idle.eq(self.idle), controller.finished.eq(self.finished),
+            controller.events.eq(self.events),
+            controller.events.dram_read_beats.eq(master.read_beat),
+            controller.events.dram_write_beats.eq(master.write_beat),
+            controller.bus_idle.eq(master.idle), master.stop.eq(controller.bus_stop),
+        ]
+        return m
+
+
+def test_control():
+    simulate(EnginelessCore(NANO), "control", BENCHES / "control_bench.py", arch=NANO)
+
+
+@pytest.mark.parametrize("depth", [8, 64, 128])
+def test_instruction_fetch(depth):
+    arch = dataclasses.replace(NANO, name=f"k{depth}", depth=depth)
+    simulate(InstructionFetch(arch), f"ifetch-{depth}", BENCHES / "instruction_fetch_bench.py",
+             arch=arch)
