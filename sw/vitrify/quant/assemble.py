@@ -50,10 +50,10 @@ class _Input:
     offset: Float
     #: Of ``q - zero_point``.
     moments: Moments
+    #: Channels of the operand in terms of the float tensor's channels.
+    channels: npt.NDArray[np.int64]
     zero_point: int = 0
     norm: Norm | None = None
-    #: Channels of the operand in terms of the float tensor's channels.
-    channels: npt.NDArray[np.int64] | None = None
 
 
 class Assembler:
@@ -67,6 +67,8 @@ class Assembler:
         self.images = images
         self.graph = QuantGraph(plan.name, spec, outputs=dict(plan.outputs))
         self.steps: dict[str, float] = {}
+        #: Sampled results of activations.
+        self.codes: dict[str, npt.NDArray[np.int8]] = {}
         #: The operand of the latest linear op; its neighbours often read the same.
         self.inputs: dict[object, _Input] = {}
         self._stream_steps()
@@ -134,17 +136,16 @@ class Assembler:
 
     def _byte_input(self, x: Operand) -> _Input:
         tensor = self.graph.tensors[x.tensor]
-        copies = np.array(tensor.copies, np.int64)
-        base = tensor.channels - len(copies)
-        channels = np.concatenate([np.arange(base), copies])
         step = np.broadcast_to(np.asarray(tensor.scale, np.float64), (tensor.channels,))
         offset = np.broadcast_to(np.asarray(tensor.offset, np.float64), (tensor.channels,))
-        rows = self.stats[Request(x.value, x.rows)].rows[:, channels]
-        q = np.clip((rows - offset) / step, -2 * scheme.INT8_MAX, 2 * scheme.INT8_MAX)
-        return _Input(
-            step, offset, Moments(q), tensor.zero_point,
-            channels=channels if len(copies) else None,
-        )
+        if x.tensor in self.codes:
+            q = self.codes[x.tensor].astype(np.float32) - tensor.zero_point
+        else:
+            rows = self.stats[Request(x.value, x.rows)].rows
+            q = np.clip((rows - offset) / step, -scheme.INT8_MAX, scheme.INT8_MAX)
+        base = np.arange(tensor.channels - len(tensor.copies))
+        channels = np.concatenate([base, np.array(tensor.copies, np.int64)])
+        return _Input(step, offset, Moments(q), channels, tensor.zero_point)
 
     def _wide_input(self, x: Operand) -> _Input:
         """An int16 operand: LayerNorm, or a fixed normalisation, with a gain per channel."""
@@ -165,7 +166,7 @@ class Assembler:
         q = np.clip(np.rint(rows * gain), -128, scheme.INT8_MAX)
         units = np.rint(gain * (1 << formats.GAIN_FRAC)).astype(np.uint8)
         norm = Norm(units, x.norm is not None, shift, mantissa)
-        return _Input(factor / gain, offset, Moments(q), norm=norm)
+        return _Input(factor / gain, offset, Moments(q), np.arange(len(gain)), norm=norm)
 
     def _gain(
         self, x: Operand, rows: npt.NDArray[np.floating], peak: npt.NDArray[np.floating],
@@ -213,27 +214,31 @@ class Assembler:
 
     def _linear(self, op: LinearOp) -> None:
         x = self._input(op.x)
-        weight, bias = op.weight * 1.0, op.bias * 1.0
-        if x.channels is not None:
-            weight = weight[:, x.channels]
-            bias = bias + op.weight @ x.offset[: op.weight.shape[1]]
-        else:
-            bias = bias + weight @ x.offset
+        weight = op.weight[:, x.channels]
+        bias = op.bias + weight @ x.offset
         table, source = None, self.graph.tensors[op.x.tensor]
         rows = op.x.rows[1] if op.x.rows else source.rows
-        bits, copies, zero_point, offset = formats.RESIDUAL_BITS, (), 0, 0.0
+        bits, copies, zero_point = formats.RESIDUAL_BITS, (), 0
         step: float | Float
         scale: float | Float
+        offset: float | Float = 0.0
         if op.role == "int8":
             bits = formats.INT8.bits
             if op.kind:
                 chosen = self._activation(op)
                 extra = np.repeat(np.arange(len(weight)), chosen.copies - 1)
                 copies, table = tuple(int(i) for i in extra), chosen.table
-                level = np.concatenate([np.arange(1, n) for n in chosen.copies]) * chosen.cap
-                weight = np.concatenate([weight, weight[extra]])
-                bias = np.concatenate([bias, bias[extra] - level]) - chosen.centre
+                level = np.zeros(len(weight) + len(extra))
+                level[len(weight) :] = chosen.level(
+                    np.concatenate([np.arange(1, n) for n in chosen.copies])
+                )
+                sources = np.concatenate([np.arange(len(weight)), extra])
+                weight, bias = weight[sources], bias[sources] - level - chosen.centre
+                samples = self.stats[Request(op.before, op.x.rows)].rows[:, sources] - level
+                self.codes[op.out] = chosen.codes(samples)
                 step, scale, zero_point = chosen.step_in, chosen.step_out, chosen.zero_point
+                offset = np.zeros(len(weight))
+                offset[len(op.weight) :] = -chosen.rest
             else:
                 step, offset = self._byte_format(op)
                 bias, scale = bias - offset, step
@@ -276,12 +281,14 @@ class Assembler:
         attention = [a for a in self.plan.ops if isinstance(a, AttentionOp)]
         matched = any(op.out in (a.q, a.k) for a in attention)
         users = [r for r in self.plan.ops if any(name == op.out for name, _ in reads(r))]
+        pooled = any(isinstance(user, PoolOp) for user in users)
         # A constant in all keys moves all logits of a query alike: softmax does not see it.  The
         # weights of all values add up to one, and linear readers take a constant into their bias.
-        # Only queries must keep theirs.
-        offset: float | Float = 0.0 if any(op.out == a.q for a in attention) else stats.mean
+        # Only queries, and what becomes a stream, must keep theirs.
+        keeps = pooled or any(op.out == a.q for a in attention)
+        offset: float | Float = 0.0 if keeps else stats.mean
         peak = np.maximum(stats.high - offset, offset - stats.low)
-        if matched or any(isinstance(user, PoolOp) for user in users):
+        if matched or pooled:
             return scheme.tensor_step(stats.rows - offset, float(peak.max())), offset
         return scheme.channel_steps(stats.rows - offset, peak), offset
 
@@ -313,7 +320,7 @@ class Assembler:
             self._statistics(op.out, op.version, x.channels),
         ))
         self.graph.tensors[op.out] = QTensor(
-            op.out, 1, x.channels, formats.RESIDUAL_BITS, step, offset=x.offset
+            op.out, 1, x.channels, formats.RESIDUAL_BITS, step
         )
         self.graph.macs[op.name] = count * x.channels
 

@@ -25,6 +25,8 @@ WEIGHT_MAX = 127
 _CLIPS = np.linspace(1.0, 0.6, 17)
 #: Steps of a row are at least this part of the largest step: multipliers keep 6 bits or more.
 _STEP_RANGE = 2.0**-10
+#: Accumulators may reach this many times what was seen before the multiplier's port saturates.
+_MARGIN = 2.0
 #: Magnitude that a bias may reach; half of the accumulator's range is left to the products.
 _BIAS_MAX = 1 << (formats.BIAS_BITS - 1)
 
@@ -122,7 +124,9 @@ def columns(
         steps, np.full_like(steps, floor), 2 * np.abs(bias) / (_BIAS_MAX - 1)
     ])
     inputs = 2 * WEIGHT_MAX if zero_point else WEIGHT_MAX + 1
-    bound = np.abs(weight).sum(axis=1) / steps * inputs + np.abs(bias) / steps
+    # What can never be exceeded, and what the samples say will not be.
+    bound = (np.minimum(np.abs(weight).sum(axis=1) * inputs, _MARGIN * moments.peak(weight))
+             + np.abs(bias)) / steps
     factor = steps / out_step
     pre, post = shifts(factor, reach, bound, requant_bits, what)
     multiplier = np.maximum(1, np.rint(factor * 2.0 ** (pre + post)))

@@ -37,7 +37,7 @@ class Moments:
     """
 
     def __init__(self, x: npt.NDArray[np.floating]) -> None:
-        x = np.asarray(x, np.float32)
+        self._x = x = np.asarray(x, np.float32)
         self.mean = x.mean(axis=0, dtype=np.float64)
         second = (x.T @ x).astype(np.float64) / len(x)
         self.energy = np.diag(second).copy()
@@ -47,6 +47,11 @@ class Moments:
         # second = U D U^T with U unit upper triangular: a Cholesky factor, backwards.
         factor = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]
         self._feedback = factor / np.diag(factor)
+
+    def peak(self, weight: Float) -> Float:
+        """Largest magnitude of each column of ``x @ weight.T``: ``[out]``."""
+        products = self._x @ weight.T.astype(np.float32)
+        return np.abs(products).max(axis=0).astype(np.float64)
 
     def round(self, weight: Float, step: Float, limit: int) -> Float:
         """``weight / step`` to integers within ``±limit``, with the least error for ``x``.

@@ -6,7 +6,7 @@ All of them minimise a measured error over sampled rows; the reasons are in ``do
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -162,7 +162,9 @@ class Activation:
     """An int8 → int8 table, the steps on both sides, and the units that are split.
 
     Input ``h ≈ centre + step_in * q``; output ``f(h) ≈ step_out * (q - zero_point)``.
-    ``copies[j]`` is the number of units that unit ``j`` becomes, each ``cap`` apart.
+    ``copies[j]`` is the number of units that unit ``j`` becomes; :meth:`level` says where each
+    starts.  Behind the first, a copy whose turn has not come gives ``rest``, which does not belong
+    to the sum.
     """
 
     table: npt.NDArray[np.int8]
@@ -171,7 +173,24 @@ class Activation:
     step_out: float
     zero_point: int
     copies: npt.NDArray[np.int64]
-    cap: float
+
+    @property
+    def rest(self) -> float:
+        """Output at the lower end of the window."""
+        return self._output(-INT8_MAX)
+
+    def level(self, copy: npt.NDArray[np.int64]) -> Float:
+        """Input at which the ``copy``-th copy (1, 2 …) of a unit starts: what those before give."""
+        top = self._output(INT8_MAX)
+        return top + (copy - 1) * (top - self.rest)
+
+    def codes(self, rows: Rows) -> npt.NDArray[np.int8]:
+        """Output codes of float inputs, as the core computes them."""
+        index = np.rint((rows - self.centre) / self.step_in)
+        return self.table[np.clip(index, -INT8_MAX, INT8_MAX).astype(np.int16) & 0xFF]
+
+    def _output(self, code: int) -> float:
+        return (int(self.table[code & 0xFF]) - self.zero_point) * self.step_out
 
 
 def activation(kind: str, rows: Rows, peak: Rows, weight: Rows) -> Activation:
@@ -199,20 +218,18 @@ def activation(kind: str, rows: Rows, peak: Rows, weight: Rows) -> Activation:
     window = trials[count]
     copies = np.ones(units, np.int64)
     for unit in order[:count]:
-        copies[unit] = max(1, int(np.ceil(peak[unit] * _SPLIT_MARGIN / window.high)))
-    return Activation(window.table, window.centre, window.step_in, window.step_out,
-                      window.zero_point, copies, window.high)
+        copies[unit] = max(1, int(np.ceil(peak[unit] * _SPLIT_MARGIN / window.top)))
+    return replace(window.activation, copies=copies)
 
 
 @dataclass(frozen=True)
 class _Window:
     cost: float
+    low: float
     high: float
-    centre: float
-    step_in: float
-    step_out: float
-    zero_point: int
-    table: npt.NDArray[np.int8]
+    #: Largest output.
+    top: float
+    activation: Activation
 
 
 def _window(kind: str, rows: Rows, weight: Rows) -> _Window:
@@ -239,8 +256,7 @@ def _window(kind: str, rows: Rows, weight: Rows) -> _Window:
                 if best is None or trial.cost < best.cost:
                     best = trial
         assert best is not None
-        a, b = best.centre - INT8_MAX * best.step_in, best.centre + INT8_MAX * best.step_in
-        lows, highs = a * np.linspace(0.85, 1.15, 7), b * np.linspace(0.85, 1.15, 7)
+        lows, highs = best.low * np.linspace(0.85, 1.15, 7), best.high * np.linspace(0.85, 1.15, 7)
     assert best is not None
     return best
 
@@ -258,5 +274,5 @@ def _trial(kind: str, low: float, high: float, x: Float, mass: Float, exact: Flo
     table = np.empty(formats.TABLE_ENTRIES, np.int8)
     table[codes & 0xFF] = result
     table[-128 & 0xFF] = table[-INT8_MAX & 0xFF]
-    return _Window(float(np.dot(mass, error * error)), high, centre, step_in, step_out,
-                   zero_point, table)
+    chosen = Activation(table, centre, step_in, step_out, zero_point, np.ones(0, np.int64))
+    return _Window(float(np.dot(mass, error * error)), low, high, top, chosen)
