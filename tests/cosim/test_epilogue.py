@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """The whole epilogue against the golden kernels."""
 
 from pathlib import Path

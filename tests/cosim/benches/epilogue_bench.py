@@ -355,7 +355,7 @@ async def no_bubbles(dut):
     for i in range(12):
         output = (Output.INT8, Output.INT16)[i % 2]
         works.append(make(
-            arch, random, rows=16, c_tiles=1 + i % 2, c_last=arch.width, output=output,
+            arch, random, rows=8, c_tiles=1 + i % 2, c_last=arch.width, output=output,
             stats=Stats.NORM if output == Output.INT16 else Stats.NONE, row_scale=i % 3 == 0,
         ))
     run = Surroundings(dut, works, Pace(refill=1))
