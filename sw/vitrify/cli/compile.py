@@ -55,6 +55,7 @@ def execute(options: argparse.Namespace) -> None:
     """Run the command."""
     from vitrify.compiler.driver import compile_model
     from vitrify.frontend import image_input, load
+    from vitrify.ir import shape_of
 
     target = options.output or Path(options.model.with_suffix(".vfy").name)
     check_writable(target)
@@ -62,10 +63,8 @@ def execute(options: argparse.Namespace) -> None:
     if options.preprocess is not None:
         preprocess.parse(options.preprocess)
     image = image_input(load(options.model))
-    assert image.shape is not None  # image_input has checked it
-    assert image.name is not None
-    c, h, w = (int(image.shape[axis]) for axis in (1, 2, 3))
-    calibration = read_floats([options.calib], image.name, (c, h, w), options.preprocess)
+    c, h, w = (int(size) for size in shape_of(image)[1:])
+    calibration = read_floats([options.calib], image.name or "", (c, h, w), options.preprocess)
     with progress_bar(f"compiling {options.model.name}") as bar:
 
         def report(phrase: str, fraction: float) -> None:

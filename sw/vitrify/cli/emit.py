@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
 from vitrify.arch.errors import InputError
+from vitrify.arch.estimate import estimate
 from vitrify.arch.load import load as load_arch
+from vitrify.program.container import write_atomic
 
 from .options import ERR, add_arch, say
+
+#: Beside the Verilog and its manifest.
+ESTIMATE = "estimate.json"
 
 
 def register(commands: Any) -> None:
@@ -36,6 +42,19 @@ def execute(options: argparse.Namespace) -> None:
         raise InputError(f"cannot write to {str(folder)!r}: {error.strerror}") from error
     with ERR.status(f"elaborating {arch.name}"):
         source = emit(arch, folder)
-    files = sorted(path.name for path in folder.iterdir())
+    resources = estimate(arch)
+    write_atomic(folder / ESTIMATE, (json.dumps(resources, indent=2) + "\n").encode())
+    files = sorted(path.name for path in folder.iterdir() if path.is_file())
     say(f"{source}: {arch.macs} multiply-accumulates a cycle, hash {arch.hash:08x}")
     say(f"{folder}: {', '.join(files)}")
+    say(f"estimate for {resources['part']}: {summary(resources)}")
+
+
+def summary(resources: dict[str, Any]) -> str:
+    """Used and available, on one line."""
+    names = {"dsp": "multipliers", "bram": "block RAMs", "uram": "UltraRAMs"}
+    return ", ".join(
+        f"{resources[key]['used']} of {resources[key]['available']} {name}"
+        for key, name in names.items()
+        if resources[key]["available"]
+    )

@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from vitrify.arch.config import ArchConfig
+from vitrify.arch.estimate import estimate
 from vitrify.arch.load import YAML_SUFFIXES
 from vitrify.arch.load import load as load_arch
 from vitrify.arch.presets import PRESETS
@@ -18,6 +19,7 @@ from vitrify.program import Program
 from vitrify.runtime import open_model
 from vitrify.runtime.statistics import of_program
 
+from .emit import summary
 from .options import OUT, add_json, human_bytes, print_json
 
 
@@ -64,6 +66,7 @@ def of_arch(arch: ArchConfig) -> dict[str, Any]:
         "weight demand": f"{arch.macs / arch.max_rows:.1f} bytes a cycle at {arch.max_rows} rows",
         "clock": f"{arch.clock_mhz:g} MHz, {2e-3 * arch.macs * arch.clock_mhz:.1f} GOP/s at most",
         "part": arch.part.name,
+        "estimate": summary(estimate(arch)),
         "settings": arch.to_dict(),
     }
 

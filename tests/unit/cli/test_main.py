@@ -315,3 +315,17 @@ def test_interruption(capsys, monkeypatch):
     monkeypatch.setattr("vitrify.cli.describe.reference", interrupt)
     assert main(["describe"]) == 130
     assert capsys.readouterr().err == "vitrify: interrupted\n"
+
+
+@pytest.mark.slow
+def test_emit(capsys):
+    out = vitrify(capsys, "emit", "--arch", "nano", "-o", "core")
+    assert "60 of 156 multipliers" in out
+    names = {p.name for p in Path("core").iterdir()}
+    assert {"vitrify_nano.v", "manifest.json", "estimate.json"} <= names
+    manifest = json.loads(Path("core/manifest.json").read_text())
+    assert manifest["arch_hash"] == f"{preset('nano').hash:08x}"
+    assert "module vitrify_nano" in Path("core/vitrify_nano.v").read_text()
+    Path("file").touch()
+    line = vitrify(capsys, "emit", "--arch", "nano", "-o", "file/core", code=2)
+    assert "cannot write to 'file/core'" in line

@@ -1,0 +1,107 @@
+"""Multipliers and block memories of a core, counted from its architecture.
+
+An estimate before any tool has run: every multiplication and every deep memory of the RTL, mapped
+to the primitives of the part's family.  LUTs and flip-flops come from synthesis only.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from . import formats
+from .config import ArchConfig
+
+#: Block RAM shapes (width, depth) of a family; each AMD entry is half a 36-kbit block.
+_SHAPES = {
+    "ecp5": ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384)),
+    "xc7": ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384)),
+    "xcup": ((36, 512), (18, 1024), (9, 2048), (4, 4096), (2, 8192), (1, 16384)),
+}
+_HALVES = {"ecp5": 1, "xc7": 2, "xcup": 2}
+#: UltraRAM: width and depth.
+_ULTRA = (72, 4096)
+#: Shallower memories become LUT RAM.
+_SHALLOW = 64
+#: Multiplications of the LayerNorm finisher (five of Σ and Σ² by 1/D, the mean's square) and of
+#: the address generators of fetch and epilogue.
+_FINISH_MULTIPLIERS = 6
+_ADDRESS_MULTIPLIERS = 2
+#: Multiplications of a LayerNorm lane: mantissa, gain.
+_NORM_MULTIPLIERS = 2
+#: Words that a DMA engine buffers besides the weights.
+_DMA_WORDS = 64
+_STAT_BITS = formats.RESIDUAL_BITS + formats.MEAN_FRAC + 5 + formats.RSQRT_FRAC + 1
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """``count`` equal memories with one read and one write port."""
+
+    name: str
+    count: int
+    bits: int
+    depth: int
+
+
+def memories(arch: ArchConfig) -> tuple[MemoryUse, ...]:
+    """Every memory that is deep enough for a block RAM."""
+    word = 8 * arch.depth
+    lanes = arch.lanes
+    found = (
+        MemoryUse("token memory", arch.banks, word, arch.bank_words),
+        MemoryUse("partial sums", 2, arch.width * formats.ACC_BITS, arch.max_rows),
+        MemoryUse("weight stream", 1, word, arch.weight_fifo_words),
+        MemoryUse("loads and stores", 2, word, _DMA_WORDS),
+        MemoryUse("gains", 1, word, 2 * arch.max_dim_words),
+        MemoryUse("activation tables", lanes, 8, 2 * formats.TABLE_ENTRIES),
+        MemoryUse("row sums", 1, formats.SOFTMAX_SUM_BITS, 2 * arch.max_rows),
+        MemoryUse("row statistics in progress", 1, formats.SUM_BITS + formats.SUMSQ_BITS,
+                  arch.max_rows),
+        MemoryUse("row statistics", 1, _STAT_BITS, arch.stat_rows),
+        MemoryUse("row indices", 2, 8 * formats.INDEX_BYTES, arch.index_entries),
+        MemoryUse("reciprocal table", 1, 13, 1 << formats.RECIPROCAL_INDEX_BITS),
+        MemoryUse("rsqrt table", 1, formats.RSQRT_FRAC + 1, 1 << formats.RSQRT_INDEX_BITS),
+    )  # fmt: skip
+    return tuple(use for use in found if use.depth > _SHALLOW)
+
+
+def multipliers(arch: ArchConfig) -> dict[str, int]:
+    """Hardware multipliers by their purpose."""
+    return {
+        "matrix unit": arch.macs // (2 if arch.packing else 1),
+        "requantisation": arch.lanes,
+        "row statistics": arch.lanes,
+        "LayerNorm lanes": 0 if arch.fabric_norm else _NORM_MULTIPLIERS * arch.depth,
+        "LayerNorm finisher": _FINISH_MULTIPLIERS,
+        "addresses": _ADDRESS_MULTIPLIERS,
+    }
+
+
+def estimate(arch: ArchConfig) -> dict[str, object]:
+    """Multipliers, block RAMs and UltraRAMs, each with what the part has, as plain data."""
+    part = arch.part
+    family = part.family if part.family in _SHAPES else "xcup"
+    halves, brams, urams = 0, {}, {}
+    for use in memories(arch):
+        if use.name == "token memory" and part.urams:
+            width, depth = _ULTRA
+            urams[use.name] = use.count * math.ceil(use.bits / width) * math.ceil(use.depth / depth)
+            continue
+        blocks = use.count * min(
+            math.ceil(use.bits / width) * math.ceil(use.depth / depth)
+            for width, depth in _SHAPES[family]
+        )
+        halves += blocks
+        brams[use.name] = blocks / _HALVES[family]
+    dsps = multipliers(arch)
+    return {
+        "part": part.name,
+        "dsp": {"used": sum(dsps.values()), "available": part.dsps, "by purpose": dsps},
+        "bram": {
+            "used": math.ceil(halves / _HALVES[family]),
+            "available": part.brams,
+            "by purpose": brams,
+        },
+        "uram": {"used": sum(urams.values()), "available": part.urams, "by purpose": urams},
+    }
