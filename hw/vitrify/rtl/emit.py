@@ -7,10 +7,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from amaranth.back import verilog as backend
-
 from vitrify.arch import csr
 from vitrify.arch.config import CONTRACT_VERSION, ArchConfig
+from vitrify.rtl.lib.shared import to_verilog
 from vitrify.rtl.memory import TokenBank
 from vitrify.rtl.wrapper import Wrapper
 
@@ -57,10 +56,7 @@ def verilog(arch: ArchConfig, *, trace: bool = False) -> str:
     name = module_name(arch)
     bank = f"{name}_bank"
     designs = {bank: TokenBank(arch), name: Wrapper(arch, trace=trace, bank_module=bank)}
-    return "\n".join(
-        backend.convert(design, name=module, emit_src=False, strip_internal_attrs=True)
-        for module, design in designs.items()
-    )
+    return "\n".join(to_verilog(design, module) for module, design in designs.items())
 
 
 def manifest(arch: ArchConfig, *, trace: bool = False) -> dict[str, Any]:

@@ -25,11 +25,11 @@ from typing import Any
 from unittest import mock
 
 import cocotb_tools.runner
-from amaranth.back import verilog
 from amaranth.lib import wiring
 from cocotb_tools.check_results import get_results
 
 from vitrify.arch.config import ArchConfig
+from vitrify.rtl.lib.shared import to_verilog
 
 from . import toolchain
 
@@ -46,7 +46,7 @@ _VERILATOR_ARGS = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "-Wno-fat
 
 def emit(component: wiring.Component, name: str = _TOP) -> str:
     """Verilog text of a component, the same for every run."""
-    return verilog.convert(component, name=name, emit_src=False, strip_internal_attrs=True)
+    return to_verilog(component, name)
 
 
 def inputs(component: wiring.Component) -> list[str]:

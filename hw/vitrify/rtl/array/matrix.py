@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Module, Signal, Value
-from amaranth.lib import wiring
+from amaranth import Cat, Module, Signal
+from amaranth.hdl import Value
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from vitrify.arch import formats
 from vitrify.arch.config import ArchConfig
-from vitrify.rtl.interfaces import dot_bits, operand_layout, pipe, sums_layout, tile_write
+from vitrify.rtl.interfaces import operand_layout, pipe, sums_layout, tile_write
+from vitrify.rtl.lib.shared import place
+from vitrify.rtl.units.delay import Delays
 
-from .packing import Packing
-from .tile import TILE_LATENCY, active_bytes, active_pairs, byte, shadow_tile
-
-#: Terms that one registered adder level sums.
-_RADIX = 4
+from .slice import FIELD_X, ArraySlice, chain, columns, skew
 
 
 class MatrixUnit(wiring.Component):
-    """Stationary C x K tile, streaming rows.
+    """Stationary C x K tile, streaming rows, one row a cycle.
 
     A row tagged ``swap`` finds the tile that the loader has completed, the rows before it the one
-    before.  One row a cycle.  Operands are registered twice on their way to the multipliers,
-    products once, sums every :data:`_RADIX` terms.
+    before.  The unit decodes tile writes, lets the elements of a chain run late by their place in
+    it, writes and swaps alike, and hands everything to the slices, which do the work.
 
     Parameters
     ----------
@@ -37,7 +35,7 @@ class MatrixUnit(wiring.Component):
     tile : In(pipe(tile_write))
         Bytes of the next tile.
     swapped : Out(1)
-        Pulse: the tile has been taken, the next may be written.
+        Pulse: a row with ``swap`` has passed.
     o : Out(pipe(sums_layout))
         Dot products, :attr:`latency` cycles after the row.
     """
@@ -49,11 +47,10 @@ class MatrixUnit(wiring.Component):
 
     #: A write on ``tile`` this many cycles after a row with ``swap``, or later, belongs to the
     #: tile that the next swap takes; every earlier one to the tile that this row finds.
-    swap_latency = 2 - TILE_LATENCY
+    swap_latency = -1
 
     def __init__(self, arch: ArchConfig) -> None:
         self._arch = arch
-        self._packing = Packing.of(arch) if arch.packing else None
         super().__init__({
             "i": In(pipe(operand_layout(arch))),
             "tile": In(pipe(tile_write(arch))),
@@ -64,107 +61,70 @@ class MatrixUnit(wiring.Component):
     @property
     def latency(self) -> int:
         """Cycles from ``i`` to ``o``."""
-        # Two operand registers, the product register, then the adder levels.
-        terms, levels = self._arch.depth, 0
-        if self._packing is not None:
-            terms //= self._packing.chain
-            levels += 2
-        return 3 + levels + _levels(terms)
+        return 1 + ArraySlice.latency(self._arch)
 
-    def elaborate(self, _platform: Any) -> Module:
+    def elaborate(self, platform: Any) -> Module:
         m = Module()
-        arch = self._arch
-        operand_bits = formats.OPERAND_BITS * arch.depth
+        arch, length = self._arch, chain(self._arch)
+        late = Delays(m)
+        late.put("valid", self.i.valid, 0, reset=True)
+        late.put("tag", self.i.p.tag.as_value(), 0)
+        late.put("swap", self.i.valid & self.i.p.tag.swap, 0)
+        operand = self.i.p.data
+        for j in range(length):
+            late.put(f"x{j}", Cat(
+                _extend(operand[k], FIELD_X) for k in range(j, arch.depth, length)), 0)
 
-        # Operand and tag, delayed; the tag accompanies the row to the output.
-        valid, tag = [self.i.valid], [self.i.p.tag.as_value()]
-        for stage in range(1, self.latency + 1):
-            valid.append(Signal(name=f"valid_{stage}"))
-            tag.append(Signal(len(tag[0]), name=f"tag_{stage}", reset_less=True))
-            m.d.sync += [valid[stage].eq(valid[stage - 1]), tag[stage].eq(tag[stage - 1])]
-        vector = [Signal(operand_bits, name=f"operand_{n}", reset_less=True) for n in (1, 2)]
-        m.d.sync += [vector[0].eq(self.i.p.data.as_value()), vector[1].eq(vector[0])]
-        x = [vector[1].word_select(i, formats.OPERAND_BITS).as_signed() for i in range(arch.depth)]
-
-        first = Signal.like(self.i.p.tag, name="first_tag")
-        m.d.comb += first.as_value().eq(tag[1])
-        swap = Signal()
-        m.d.comb += swap.eq(valid[1] & first.swap)
-        m.d.sync += self.swapped.eq(swap)
-        shadow = shadow_tile(m, arch, self.tile)
-        if self._packing is None:
-            sums = self._plain(m, active_bytes(m, arch, shadow, swap), x)
-        else:
-            pairs = active_pairs(m, arch, shadow, swap, self._packing.shift)
-            sums = self._packed(m, self._packing, pairs, x)
-
+        slices = place(
+            m, platform, lambda: ArraySlice(arch), name=ArraySlice.module_name(arch),
+            count=arch.width // columns(arch),
+        )
+        write = Signal(tile_write(arch), reset_less=True)
+        valid = Signal()
+        m.d.sync += [write.eq(self.tile.p), valid.eq(self.tile.valid)]
+        late.put("write", valid, 0)
+        late.put("data", write.data, 0)
+        for s, unit in enumerate(slices):
+            whole, here = self._select(write, s)
+            late.put(f"whole{s}", whole, 0)
+            for j in range(length):
+                at, behind = f"at{s}_{j}", skew(j)
+                late.put(at, Cat(
+                    (here & (write.index == k)).replicate(8) for k in range(j, arch.depth, length)
+                ), 0)
+                position = unit.position[j]
+                byte = late.at("data", behind)
+                m.d.comb += [
+                    position.x.eq(late.at(f"x{j}", 1 + behind)),
+                    position.swap.eq(late.at("swap", behind)),
+                    position.write.eq(late.at("write", behind)),
+                    position.whole.eq(late.at(f"whole{s}", behind)),
+                    position.at.eq(late.at(at, behind)),
+                    position.depth.eq(_bytes(byte, range(j, arch.depth, length))),
+                    position.across.eq(_bytes(byte, (c % arch.depth for c in self._columns(s)))),
+                ]
         m.d.comb += [
-            self.o.valid.eq(valid[-1]),
-            self.o.p.tag.as_value().eq(tag[-1]),
-            self.o.p.data.as_value().eq(Cat(_fit(s, dot_bits(arch)) for s in sums)),
+            self.swapped.eq(late.at("swap", 1)),
+            self.o.valid.eq(late.at("valid", self.latency)),
+            self.o.p.tag.as_value().eq(late.at("tag", self.latency)),
+            self.o.p.data.as_value().eq(Cat(unit.sums for unit in slices)),
         ]
         return m
 
-    def _plain(self, m: Module, active: list[Signal], x: list[Value]) -> list[Value]:
-        sums = []
-        for c, word in enumerate(active):
-            products = _register(m, f"product_{c}", [
-                value * byte(word, k) for k, value in enumerate(x)
-            ])
-            sums.append(_tree(m, f"sum_{c}", products))
-        return sums
+    def _columns(self, s: int) -> range:
+        n = columns(self._arch)
+        return range(s * n, (s + 1) * n)
 
-    def _packed(
-        self, m: Module, packing: Packing, pairs: list[list[Signal]], x: list[Value]
-    ) -> list[Value]:
-        sums = []
-        for p, row in enumerate(pairs):
-            products = _register(m, f"product_{p}", [
-                value * weight for value, weight in zip(x, row, strict=True)
-            ])
-            chains = _register(m, f"chain_{p}", [
-                sum(products[n + 1 : n + packing.chain], products[n])
-                for n in range(0, len(products), packing.chain)
-            ])
-            parts = [packing.split(chain) for chain in chains]
-            for side in (0, 1):
-                terms = _register(m, f"part_{p}_{side}", [part[side] for part in parts])
-                sums.append(_tree(m, f"sum_{p}_{side}", terms))
-        return sums
+    def _select(self, write: data.View, s: int) -> tuple[Value, Value]:
+        """Columns of a slice that are written whole; whether all get the byte at the index."""
+        mine = self._columns(s)
+        whole = Cat(~write.columns & (write.index == c) for c in mine)
+        return whole, write.columns & (write.group == mine.start // self._arch.depth)
 
 
-def _levels(terms: int) -> int:
-    """Registered adder levels for a number of terms."""
-    levels = 0
-    while terms > 1:
-        terms = -(-terms // _RADIX)
-        levels += 1
-    return levels
-
-
-def _register(m: Module, name: str, values: list[Value]) -> list[Value]:
-    """One register for each value, as wide as the value."""
-    registers: list[Value] = []
-    for n, value in enumerate(values):
-        register = Signal(value.shape(), name=f"{name}_{n}", reset_less=True)
-        m.d.sync += register.eq(value)
-        registers.append(register)
-    return registers
-
-
-def _tree(m: Module, name: str, terms: list[Value]) -> Value:
-    """Sum with a register behind every level."""
-    level = 0
-    while len(terms) > 1:
-        terms = _register(m, f"{name}_{level}", [
-            sum(terms[n + 1 : n + _RADIX], terms[n]) for n in range(0, len(terms), _RADIX)
-        ])
-        level += 1
-    return terms[0]
-
-
-def _fit(value: Value, bits: int) -> Value:
-    """A signed value cut or sign-extended to ``bits`` bits (it fits by construction)."""
-    if len(value) >= bits:
-        return value[:bits]
+def _extend(value: Any, bits: int) -> Value:
     return Cat(value, value[-1].replicate(bits - len(value)))
+
+
+def _bytes(word: Any, indices: Any) -> Value:
+    return Cat(word.word_select(index, 8) for index in indices)

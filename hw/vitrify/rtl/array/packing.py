@@ -1,18 +1,23 @@
-"""Two products on one multiplier: ``((w1 << shift) + w0) * x``.
+"""Two products on one multiplier: ``((high << shift) + low) * x``.
 
-The shared operand ``x`` has 9 bits (-128 … 255), the stationary bytes lie within -127 … 127, so a
-product needs 16 bits and ``chain`` of them ``shift`` bits: packed products may be added as long
-as the low field does not spill.  The high field then lacks the borrow of a negative low one.
-DSP48E2 (27 x 18 bits) takes shift 18; DSP48E1 (25 x 18) takes shift 17, because
-``127 << 17 + 127 < 2**24`` (AMD WP486 describes the technique for 8-bit operands).
+The shared operand ``x`` lies within -128 … 255 and the stationary bytes within -127 … 127, so a
+product needs 16 bits, and ``chain`` packed products may be added as long as their low halves
+together fit ``shift`` bits.  The high half then lacks the borrow of a negative low one.
+
+DSP48E2 (27 x 18 bits) takes shift 18, which leaves room for chains of four: 4 * 127 * 255 < 2**17.
+DSP48E1 (25 x 18) takes shift 17 and chains of two: ``127 << 17`` fits 25 bits only because -128
+never occurs.  (AMD WP486 describes the technique for 8-bit operands.)
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from amaranth import Value
+from amaranth import Cat
+from amaranth.hdl import Value
 
+from vitrify.arch import formats
 from vitrify.arch.config import ArchConfig
 
 #: Largest magnitude of one product.
@@ -33,10 +38,21 @@ class Packing:
     @property
     def chain(self) -> int:
         """Packed products that add without spilling (a power of two)."""
-        spare = (1 << (self.shift - 1)) // _PRODUCT
-        return 4 if spare >= 4 else 2
+        spare = ((1 << (self.shift - 1)) - 1) // _PRODUCT
+        return 1 << (spare.bit_length() - 1)
 
-    def split(self, total: Value) -> tuple[Value, Value]:
+    @property
+    def width(self) -> int:
+        """Signed width of a packed pair."""
+        return self.shift + formats.STATIONARY_BITS
+
+    def join(self, low: Any, high: Any) -> Value:
+        """The pair ``(high << shift) + low``: its only arithmetic is a decrement of ``high``."""
+        sign = low[-1]
+        upper = (high - sign)[: formats.STATIONARY_BITS]
+        return Cat(low, sign.replicate(self.shift - len(low)), upper)
+
+    def split(self, total: Any) -> tuple[Value, Value]:
         """Low and high sums of up to ``chain`` packed products."""
         low = total[: self.shift].as_signed()
         high = total[self.shift :].as_signed() + low[-1]

@@ -1,0 +1,193 @@
+"""A slice of the matrix unit: a few columns with their own copies of the broadcast registers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+
+from vitrify.arch import formats
+from vitrify.arch.config import ArchConfig
+from vitrify.rtl.interfaces import dot_bits
+
+from .packing import Packing
+
+#: Columns of a slice at most: what one copy of the operand registers drives.
+COLUMNS = 8
+#: Products that add up in a chain, each a cycle after the one before (a DSP cascade).
+CHAIN = 4
+#: Terms that one registered adder level sums.
+_RADIX = 4
+#: Operands and prepared stationary values take fields of these widths in their registers:
+#: simulators find them in one machine word, synthesis drops bits that are constant or equal.
+FIELD_X, _FIELD = 16, 32
+
+
+def columns(arch: ArchConfig) -> int:
+    """Columns of each slice, all in one group of K columns."""
+    return min(COLUMNS, arch.width, arch.depth)
+
+
+def chain(arch: ArchConfig) -> int:
+    """Length of a chain of products."""
+    return min(CHAIN, Packing.of(arch).chain) if arch.packing else CHAIN
+
+
+def skew(position: int) -> int:
+    """Cycles by which position ``position`` of every chain runs late."""
+    # The first product has no sum to wait for: it meets the second one.
+    return max(0, position - 1)
+
+
+def position_signature(arch: ArchConfig) -> wiring.Signature:
+    """What one chain position of a slice gets: its K / chain operands and bytes."""
+    lanes, n = arch.depth // chain(arch), columns(arch)
+    return wiring.Signature({
+        "x": Out(FIELD_X * lanes),     # operands, sign-extended
+        "swap": Out(1),                 # the tile changes: the operand one cycle later meets it
+        "write": Out(1),                # something below is written
+        "whole": Out(n),                # columns whose depth vector is written ...
+        "depth": Out(8 * lanes),        # ... and its bytes
+        "at": Out(8 * lanes),           # else: mask of the byte written in every column ...
+        "across": Out(8 * n),           # ... and each column's byte
+    })
+
+
+class ArraySlice(wiring.Component):
+    """``columns(arch)`` dot products of depth K, one operand vector a cycle.
+
+    Element ``g * chain + j`` of the operand enters at position ``j``, :func:`skew` cycles late,
+    and so do the tile writes and swaps that belong to it; the shadow and active bytes live here.
+    With ``packing`` two columns share each multiplier (:mod:`.packing`).
+
+    Parameters
+    ----------
+    arch : ArchConfig
+
+    Members
+    -------
+    position : In(position_signature).array(chain)
+    sums : Out(columns x signed dot_bits), :func:`latency` cycles after position 0
+    """
+
+    position: list[Any]
+    sums: Any
+
+    def __init__(self, arch: ArchConfig) -> None:
+        self._arch = arch
+        self._lanes = arch.depth // chain(arch)
+        self._bits = dot_bits(arch)
+        super().__init__({
+            "position": In(position_signature(arch)).array(chain(arch)),
+            "sums": Out(data.ArrayLayout(signed(self._bits), columns(arch))),
+        })
+
+    @staticmethod
+    def latency(arch: ArchConfig) -> int:
+        """Cycles from position 0 to the sums."""
+        terms, levels = arch.depth // chain(arch), 0
+        while terms > 1:
+            terms, levels = -(-terms // _RADIX), levels + 1
+        # operand register, product register, additions of the chain, split, adder levels
+        return 1 + 1 + chain(arch) - 1 + int(arch.packing) + levels
+
+    @staticmethod
+    def module_name(arch: ArchConfig) -> str:
+        """Verilog name: equal for equal slices."""
+        packed = f"_packed{Packing.of(arch).shift}" if arch.packing else ""
+        return f"vitrify_slice_{columns(arch)}x{arch.depth}{packed}"
+
+    def elaborate(self, _platform: object) -> Module:
+        m = Module()
+        arch, n = self._arch, columns(self._arch)
+        inside = []
+        for j, position in enumerate(self.position):
+            copy = position_signature(arch).create(path=(f"copy_{j}",))
+            m.d.sync += [
+                getattr(copy, name).eq(getattr(position, name)) for name in copy.signature.members
+            ]
+            inside.append(copy)
+        shadow = [self._shadow(m, j, copy) for j, copy in enumerate(inside)]
+        sums: list[Any] = []
+        if arch.packing:
+            packing = Packing.of(arch)
+            for c in range(0, n, 2):
+                totals = self._chains(m, c, packing.width, inside, [
+                    [packing.join(low, high) for low, high in zip(s[c], s[c + 1], strict=True)]
+                    for s in shadow
+                ])
+                parts = [packing.split(total) for total in totals]
+                for side in (0, 1):
+                    terms = _register(m, f"part_{c + side}", [part[side] for part in parts])
+                    sums.append(self._tree(m, c + side, terms))
+        else:
+            for c in range(n):
+                totals = self._chains(
+                    m, c, formats.STATIONARY_BITS, inside, [s[c] for s in shadow])
+                sums.append(self._tree(m, c, totals))
+        m.d.comb += self.sums.as_value().eq(Cat(_fit(s, self._bits) for s in sums))
+        return m
+
+    def _shadow(self, m: Module, j: int, position: Any) -> list[list[Any]]:
+        """Shadow bytes of one position: ``[column][lane]``."""
+        words = []
+        for c in range(columns(self._arch)):
+            word = Signal(8 * self._lanes, name=f"shadow_{c}_{j}", reset_less=True)
+            across = position.across.word_select(c, 8).replicate(self._lanes)
+            with m.If(position.write):
+                m.d.sync += word.eq(Mux(
+                    position.whole[c], position.depth,
+                    (word & ~position.at) | (across & position.at),
+                ))
+            words.append([word.word_select(i, 8).as_signed() for i in range(self._lanes)])
+        return words
+
+    def _chains(
+        self, m: Module, c: int, bits: int, inside: list[Any], tile: list[list[Any]]
+    ) -> list[Any]:
+        """Sums of each chain; ``tile[position][lane]`` becomes active with the swap."""
+        totals: list[Any] = [None] * self._lanes
+        for j, position in enumerate(inside):
+            active = Signal(_FIELD * self._lanes, name=f"active_{c}_{j}", reset_less=True)
+            with m.If(position.swap):
+                m.d.sync += active.eq(Cat(
+                    Cat(value[:bits], Const(0, _FIELD - bits)) for value in tile[j]))
+            for g in range(self._lanes):
+                x = position.x.word_select(g, FIELD_X)[:formats.OPERAND_BITS].as_signed()
+                weight = active.word_select(g, _FIELD)[:bits].as_signed()
+                product, = _register(m, f"product_{c}_{j}_{g}", [weight * x])
+                if j:
+                    totals[g], = _register(m, f"chain_{c}_{j}_{g}", [product + totals[g]])
+                else:
+                    totals[g] = product
+        return totals
+
+    def _tree(self, m: Module, c: int, terms: list[Any]) -> Any:
+        """Sum with a register behind every level."""
+        level = 0
+        while len(terms) > 1:
+            terms = _register(m, f"sum_{c}_{level}", [
+                sum(terms[at + 1 : at + _RADIX], terms[at])
+                for at in range(0, len(terms), _RADIX)
+            ])
+            level += 1
+        return terms[0]
+
+
+def _register(m: Module, name: str, values: list[Any]) -> list[Any]:
+    """One register for each value, as wide as the value."""
+    registers = []
+    for index, value in enumerate(values):
+        register = Signal(value.shape(), name=f"{name}_{index}", reset_less=True)
+        m.d.sync += register.eq(value)
+        registers.append(register)
+    return registers
+
+
+def _fit(value: Any, bits: int) -> Value:
+    """A signed value cut or sign-extended to ``bits`` bits (it fits by construction)."""
+    if len(value) >= bits:
+        return value[:bits]
+    return Cat(value, value[-1].replicate(bits - len(value)))

@@ -1,0 +1,156 @@
+"""Cocotb bench of the matrix unit."""
+
+import random
+
+import cocotb
+import numpy as np
+from cocotb.triggers import FallingEdge
+
+from vitrify.cosim import bench
+from vitrify.golden.ops.matmul import matmul
+from vitrify.rtl import interfaces
+
+
+def operand(arch):
+    """K operands: int8 activations or softmax weights, often at an edge."""
+    low, high = random.choice([(-128, 127), (0, 255)])
+    return [random.choice([low, high, 0, random.randint(low, high), random.randint(low, high)])
+            for _ in range(arch.depth)]
+
+
+def stationary(arch, extreme):
+    """C x K stationary bytes."""
+    if extreme:
+        value = random.choice([-127, 127])
+        return np.full((arch.width, arch.depth), value)
+    pick = [-127, 127, 0, -1, 1]
+    return np.array([[random.choice([*pick, *(random.randint(-127, 127) for _ in range(5))])
+                      for _ in range(arch.depth)] for _ in range(arch.width)])
+
+
+def tile_words(arch, tile, columns):
+    """Payloads of ``tile_write`` for a tile, in either order."""
+    layout, k = interfaces.tile_write(arch), arch.depth
+    if not columns:
+        return [bench.pack(layout, {"index": c, "data": bench.vector(tile[c])})
+                for c in range(arch.width)]
+    words = []
+    for depth in range(k):
+        for group in range(max(1, arch.width // k)):
+            column = tile[group * k : (group + 1) * k, depth]
+            # what lies beyond C columns of a narrow tile must not matter
+            rest = [random.randint(-128, 127) for _ in range(k - len(column))]
+            words.append(bench.pack(layout, {
+                "columns": 1, "index": depth, "group": group,
+                "data": bench.vector([*column, *rest])}))
+    return words
+
+
+class Check:
+    """Sends passes of rows and tiles at their earliest times, and judges what comes out."""
+
+    def __init__(self, dut):
+        self.dut, self.arch = dut, bench.arch()
+        self.seen, self.sent = [], []
+        cocotb.start_soon(bench.pipe_get(dut, "o", self.seen))
+
+    async def tile(self, tile, columns, gap):
+        words = tile_words(self.arch, tile, columns)
+        random.shuffle(words)
+        await bench.pipe_put(self.dut, "tile", words, gap=gap)
+
+    async def rows(self, tile, count, gap):
+        layout = interfaces.operand_layout(self.arch)
+        for index in range(count):
+            fields = {"data": operand(self.arch), "tag": {
+                "row": random.randrange(self.arch.max_rows), "first": random.getrandbits(1),
+                "last": random.getrandbits(1), "final": random.getrandbits(1),
+                "swap": int(index == 0), "sum": random.getrandbits(1),
+                "sum_bank": random.getrandbits(1)}}
+            # the row's own start, before a gap, is what tile writes are timed by
+            await bench.pipe_put(self.dut, "i", [bench.pack(layout, fields)])
+            self.sent.append((bench.now() - 1, fields, tile))
+            while random.random() < gap:
+                await FallingEdge(self.dut.clk)
+
+    async def judge(self):
+        await bench.cycles(self.dut, bench.option("latency") + 2)
+        out = interfaces.sums_layout(self.arch)
+        assert len(self.seen) == len(self.sent)
+        for (start, fields, tile), (cycle, payload) in zip(self.sent, self.seen, strict=True):
+            result = bench.unpack(out, payload)
+            expected = matmul(np.array([fields["data"]]), tile)[0].tolist()
+            assert result["data"] == expected, (start, fields, tile)
+            assert result["tag"] == fields["tag"]
+            assert cycle == start + bench.option("latency")
+        self.seen.clear()
+        self.sent.clear()
+
+
+async def passes(dut, count, *, columns, gap, rows):
+    """Passes whose next tile is written while they run."""
+    check = Check(dut)
+    tile = stationary(check.arch, False)
+    await check.tile(tile, columns(), gap)
+    await bench.cycles(dut, 1)
+    for index in range(count):
+        streaming = cocotb.start_soon(check.rows(tile, rows(), gap))
+        # A write at ``swap_latency`` from the row with swap belongs to the next tile; the row
+        # is being put in this very cycle, and writes cannot come before it here.
+        following = stationary(check.arch, index % 4 == 0)
+        await check.tile(following, columns(), gap)
+        await streaming
+        # The tile's last write lies one cycle back; the next row may come when it is in time.
+        await bench.cycles(dut, 1 + bench.option("swap_latency") + 1)
+        tile = following
+    await check.judge()
+
+
+@cocotb.test()
+async def full_rate(dut):
+    await bench.start(dut)
+    await passes(dut, 8, columns=lambda: 0, gap=0.0, rows=lambda: 20)
+
+
+@cocotb.test()
+async def across_the_columns(dut):
+    await bench.start(dut)
+    await passes(dut, 6, columns=lambda: 1, gap=0.0, rows=lambda: 40)
+
+
+@cocotb.test()
+async def gaps_and_short_passes(dut):
+    await bench.start(dut)
+    await passes(dut, 20, columns=lambda: random.getrandbits(1), gap=0.4,
+                 rows=lambda: random.choice([1, 2, 9]))
+
+
+@cocotb.test()
+async def the_swap_divides_rows_and_writes(dut):
+    """Rows just before a swap see the old tile, and the earliest write the shadow after it."""
+    await bench.start(dut)
+    check = Check(dut)
+    old, new = stationary(check.arch, True), stationary(check.arch, False)
+    await check.tile(old, 0, 0.0)
+    await bench.cycles(dut, 4)
+    await check.rows(old, 5, 0.0)
+
+    async def writes():
+        await check.tile(new, 0, 0.0)
+        # The next tile follows at once: its first write comes swap_latency after the swap row.
+        await check.tile(old, 0, 0.0)
+
+    writing = cocotb.start_soon(writes())
+    # rows up to the swap; the last write of ``new`` is the last that may still belong to it
+    lead = check.arch.width - bench.option("swap_latency")
+    layout = interfaces.operand_layout(check.arch)
+    for _ in range(lead):
+        fields = {"data": operand(check.arch), "tag": {"row": 1, "first": 0, "last": 0, "final": 0,
+                                                       "swap": 0, "sum": 0, "sum_bank": 0}}
+        await bench.pipe_put(dut, "i", [bench.pack(layout, fields)])
+        check.sent.append((bench.now() - 1, fields, old))
+    await check.rows(new, 12, 0.0)
+    await writing
+    await bench.cycles(dut, 2)
+    await check.rows(old, 3, 0.0)
+    await check.judge()
