@@ -1,0 +1,137 @@
+"""Cocotb bench of the accumulators."""
+
+import random
+
+import cocotb
+from cocotb.triggers import FallingEdge, ReadOnly
+
+from vitrify.arch import formats
+from vitrify.cosim import bench
+from vitrify.rtl import interfaces
+
+
+def sums(arch, extreme):
+    """C dot products of one tile."""
+    bits = interfaces.dot_bits(arch)
+    low, high = -(1 << bits - 1), (1 << bits - 1) - 1
+    if extreme:
+        return [random.choice([low, high])] * arch.width
+    return [random.choice([0, -1, random.randint(low, high)]) for _ in range(arch.width)]
+
+
+def c_tile(arch, rows, k_tiles, extreme=False):
+    """Rows of one c tile in order, as fields, and the C sums of every row."""
+    layout = interfaces.sums_layout(arch)
+    words, totals = [], [[0] * arch.width for _ in range(rows)]
+    for tile in range(k_tiles):
+        for row in range(rows):
+            values = sums(arch, extreme)
+            totals[row] = [a + b for a, b in zip(totals[row], values, strict=True)]
+            words.append(bench.pack(layout, {"data": values, "tag": {
+                "row": row, "first": int(tile == 0), "last": int(tile == k_tiles - 1),
+                "final": int(row == rows - 1), "swap": int(row == 0),
+                "sum": random.getrandbits(1), "sum_bank": random.getrandbits(1)}}))
+        # passes shorter than MIN_PASS start no closer than that
+        words.extend([None] * max(0, interfaces.MIN_PASS - rows))
+    return words, totals
+
+
+async def put(dut, words, gap):
+    """Drive words; None is an idle cycle."""
+    for word in words:
+        while word is not None and random.random() < gap:
+            await FallingEdge(dut.clk)
+        if word is None:
+            await FallingEdge(dut.clk)
+        else:
+            await bench.pipe_put(dut, "i", [word])
+
+
+def progress(dut):
+    return bench.unpack(interfaces.DRAIN_PROGRESS, int(dut.drain_written.value))
+
+
+class Reader:
+    """Reads every drain row in the very cycle in which it counts as written."""
+
+    def __init__(self, dut, lengths):
+        self.dut, self.lengths, self.rows = dut, lengths, []
+
+    async def run(self):
+        latency = bench.option("drain_latency")
+        asked, tile, row = [], 0, 0
+        while len(self.rows) < sum(self.lengths):
+            now = progress(self.dut)
+            done = tile < len(self.lengths) and (
+                (now["tile"] - tile) % 256 != 0 or now["row"] > row)
+            if done:
+                self.dut.drain_addr.value = row
+                row += 1
+                if row == self.lengths[tile]:
+                    tile, row = tile + 1, 0
+            else:
+                self.dut.drain_addr.value = random.randrange(bench.arch().max_rows)
+            asked.append(done)
+            await FallingEdge(self.dut.clk)
+            if len(asked) >= latency and asked[len(asked) - latency]:
+                value = int(self.dut.drain_data.value)
+                self.rows.append(
+                    bench.elements(value, bench.arch().width, formats.ACC_BITS))
+
+
+async def run(dut, plan, gap):
+    """c tiles of (rows, k tiles, extreme); the reader follows at the earliest time."""
+    arch = bench.arch()
+    words, expected = [], []
+    for rows, k_tiles, extreme in plan:
+        sent, totals = c_tile(arch, rows, k_tiles, extreme)
+        words += sent
+        expected += totals
+    reader = Reader(dut, [rows for rows, _, _ in plan])
+    # tiles count from reset on
+    reading = cocotb.start_soon(reader.run())
+    await put(dut, words, gap)
+    await bench.finish(reading, limit=1000)
+    assert reader.rows == expected
+    assert progress(dut) == {"tile": len(plan) % 256, "row": 0}
+
+
+@cocotb.test()
+async def full_rate(dut):
+    await bench.start(dut)
+    rows = bench.arch().max_rows
+    await run(dut, [(rows, 3, False), (rows, 1, False), (rows, 1, False), (rows, 5, False)], 0.0)
+
+
+@cocotb.test()
+async def gaps_and_one_row(dut):
+    await bench.start(dut)
+    await run(dut, [(random.choice([1, 2, 7, 8, 13]), random.randint(1, 4), False)
+                    for _ in range(12)], 0.4)
+
+
+@cocotb.test()
+async def as_wide_as_it_gets(dut):
+    """The longest dot product of extreme values stays within ACC_BITS."""
+    await bench.start(dut)
+    depth = bench.arch().depth
+    tiles = min(64, (1 << formats.ACC_BITS - 1) // (1 << interfaces.dot_bits(bench.arch()) - 1))
+    assert tiles * depth <= formats.MAX_DEPTH
+    await run(dut, [(8, tiles, True)], 0.0)
+
+
+@cocotb.test()
+async def a_row_counts_after_the_stated_latency(dut):
+    await bench.start(dut)
+    words, _ = c_tile(bench.arch(), 8, 1)
+    start = bench.now()
+    cocotb.start_soon(bench.pipe_put(dut, "i", words))
+    counted = []
+    for _ in range(8 + bench.option("latency") + 2):
+        await FallingEdge(dut.clk)
+        await ReadOnly()
+        counted.append(progress(dut))
+    first = next(i for i, now in enumerate(counted) if now["row"] == 1)
+    assert start + 1 + first == start + bench.option("latency")
+    assert counted[first + 6] == {"tile": 0, "row": 7}
+    assert counted[first + 7] == {"tile": 1, "row": 0}
