@@ -37,12 +37,16 @@ class Lowering:
         self._stat_shared: dict[str, tuple[int, int]] = {}
         self._heads: dict[str, int] = {}
         self._last: dict[str, int] = {}
+        #: Tensors that are read while this one is: a bank of their own avoids stalls.
+        self._beside: dict[str, tuple[str, ...]] = {}
         for i, op in enumerate(graph.ops):
             for name in (*sources(op), op.out):
                 self._last[name] = i
             if isinstance(op, QAttention):
                 for name in (op.q, op.k, op.v, op.out):
                     self._heads[name] = op.heads
+                # Queries stream while tiles of keys and values load.
+                self._beside |= {op.q: (op.k, op.v), op.k: (op.q,), op.v: (op.q,)}
         for name in graph.outputs.values():
             self._last[name] = len(graph.ops)
 
@@ -90,7 +94,8 @@ class Lowering:
     def place_near(self, name: str, *, apart: Iterable[str] = ()) -> Placed:
         """:meth:`place` by name, away from the residual stream and ``apart``."""
         wide = [p.name for p in self.placed.values() if p.wide]
-        return self.place(self.graph.tensors[name], apart=[*wide, *apart])
+        beside = self._beside.get(name, ())
+        return self.place(self.graph.tensors[name], apart=[*wide, *apart, *beside])
 
     def with_statistics(self, placed: Placed) -> Placed:
         """The same tensor with statistics entries (reserved once)."""

@@ -83,6 +83,17 @@ def test_queries_come_last() -> None:
     assert sorted(names) == sorted(op.name for op in graph.ops)
 
 
+def test_streams_and_tiles_are_read_from_different_banks() -> None:
+    program = compile_graph(vision_transformer(), NANO)
+    reads = [
+        (op.src_addr // NANO.bank_words, op.st_addr // NANO.bank_words)
+        for op in program.instructions() if op.opcode is Opcode.MATMUL and op.stationary
+    ]
+    assert reads
+    streamed, stationary = (set(banks) for banks in zip(*reads, strict=True))
+    assert streamed.isdisjoint(stationary)
+
+
 def test_gains_and_tables_are_sent_once() -> None:
     program = compile_graph(vision_transformer(blocks=1), NANO)
     matmuls = [op for op in program.instructions() if op.opcode is Opcode.MATMUL]
