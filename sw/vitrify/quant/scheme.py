@@ -27,10 +27,10 @@ _FINEST_STEP = 2.0**-12
 _STEP_SEARCH = 4
 
 #: Strengths of per-channel equalisation tried for LayerNorm (1: every channel fills the range).
-_ALPHAS = (0.25, 0.5, 0.75)
+_ALPHAS = (0.25, 0.5, 0.75, 1.0)
 #: Clip factors tried: ranges relative to the largest magnitude seen.
 _CLIPS = np.linspace(1.0, 0.3, 29)
-_GAIN_CLIPS = (1.0, 1.15, 1.35, 1.6)
+_GAIN_CLIPS = (0.85, 1.0, 1.15, 1.35)
 #: Rows used where a trial costs a matrix product.
 _TRIAL_ROWS = 400
 
@@ -97,7 +97,8 @@ def gains(rows: Rows, peak: Rows, matrix: Float) -> Float:
     """
     x = thin(np.asarray(rows, np.float32))
     gram = (matrix.T @ matrix).astype(np.float32)
-    peak = np.maximum(np.asarray(peak, np.float64), 1e-3)
+    # Each channel's own best range, outliers clipped.
+    peak = np.maximum(INT8_MAX * channel_steps(rows, peak), 1e-3)
     weight = np.maximum(np.sqrt(np.diag(gram).astype(np.float64)), 1e-12)
     best, least = np.ones(len(peak)), np.inf
     unit = 2.0**-formats.GAIN_FRAC
