@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import ClockSignal, Instance, Module, Signal, unsigned
+from amaranth import ClockSignal, Const, Instance, Module, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -54,7 +54,7 @@ class TokenBank(wiring.Component):
     def elaborate(self, _platform: Any) -> Module:
         m = Module()
         if self.module is not None:
-            m.submodules.ram = Instance(self.module, i_clk=ClockSignal(), **{
+            m.submodules.ram = Instance(self.module, i_clk=ClockSignal(), i_rst=Const(0), **{
                 f"{'i' if member.flow is wiring.In else 'o'}_{name}": getattr(self, name)
                 for name, member in self.signature.members.items()
             })
