@@ -60,8 +60,13 @@ class Assembler:
     """Builds :attr:`graph` from a plan, the statistics of its tensors and the input's format."""
 
     def __init__(
-        self, plan: Plan, stats: Mapping[Request, Stats], arch: ArchConfig, spec: QInput,
-        images: npt.NDArray[np.float32], progress: Progress | None = None,
+        self,
+        plan: Plan,
+        stats: Mapping[Request, Stats],
+        arch: ArchConfig,
+        spec: QInput,
+        images: npt.NDArray[np.float32],
+        progress: Progress | None = None,
     ) -> None:
         self.plan, self.stats, self.arch = plan, stats, arch
         self.images = images
@@ -92,22 +97,25 @@ class Assembler:
         for op in self._linears():
             if op.x.version is not None:
                 stats = self.stats[Request(op.x.value, op.x.rows)]
-                seen.setdefault(op.x.tensor, []).append(scheme.StreamRead(
-                    stats.rows, float(stats.peak.max()), op.x.version
-                ))
+                seen.setdefault(op.x.tensor, []).append(
+                    scheme.StreamRead(stats.rows, float(stats.peak.max()), op.x.version)
+                )
         for op in self.plan.ops:
             if op.out in self.plan.outputs.values() and not isinstance(op, AttentionOp):
                 rows = op.x.rows if isinstance(op, LinearOp) else None
                 stats = self.stats[Request(op.value, rows)]
-                seen.setdefault(op.out, []).append(scheme.StreamRead(
-                    stats.rows, _OUTPUT_MARGIN * float(stats.peak.max()), op.version
-                ))
+                seen.setdefault(op.out, []).append(
+                    scheme.StreamRead(
+                        stats.rows, _OUTPUT_MARGIN * float(stats.peak.max()), op.version
+                    )
+                )
         self.steps = {name: scheme.residual_step(parts) for name, parts in seen.items()}
 
     def _statistics(self, tensor: str, version: int, dim: int) -> Statistics | None:
         """What must be gathered when ``version`` of a stream is written."""
         norms = [
-            op.x.norm for op in self._linears()
+            op.x.norm
+            for op in self._linears()
             if (op.x.tensor, op.x.version) == (tensor, version) and op.x.norm is not None
         ]
         if not norms:
@@ -169,7 +177,10 @@ class Assembler:
         return _Input(factor / gain, offset, Moments(q), np.arange(len(gain)), norm=norm)
 
     def _gain(
-        self, x: Operand, rows: npt.NDArray[np.floating], peak: npt.NDArray[np.floating],
+        self,
+        x: Operand,
+        rows: npt.NDArray[np.floating],
+        peak: npt.NDArray[np.floating],
         factor: Float,
     ) -> Float:
         thin = scheme.thin(rows)
@@ -194,22 +205,35 @@ class Assembler:
         weight = op.weight / multiplier
         dim, total = len(weight), len(op.position)
         part = columns(
-            weight, op.bias - weight @ offset, step, moments=Moments(rows), reach=_INT16_MAX,
-            requant_bits=self.arch.requant_bits, what=op.name,
+            weight,
+            op.bias - weight @ offset,
+            step,
+            moments=Moments(rows),
+            reach=_INT16_MAX,
+            requant_bits=self.arch.requant_bits,
+            what=op.name,
         )
         # The bias goes into the constant: the prefix rows, products of zeros, must not have it.
         value = op.position.copy()
         value[: len(op.prefix)] += op.prefix
         value[len(op.prefix) :] += part.requant.bias * part.step
         constant = np.clip(np.rint(value / step), -_INT16_MAX - 1, _INT16_MAX).astype(np.int16)
-        graph.tensors[spec.out] = QTensor(spec.out, total, weight.shape[1], 8,
-                                          np.repeat(1 / spec.multiplier, count))
+        graph.tensors[spec.out] = QTensor(
+            spec.out, total, weight.shape[1], 8, np.repeat(1 / spec.multiplier, count)
+        )
         graph.tensors[op.out] = QTensor(op.out, total, dim, formats.RESIDUAL_BITS, step)
         graph.constants.append(QConstant(op.out, constant))
-        graph.ops.append(QLinear(
-            op.name, spec.out, op.out, part.weight, replace(part.requant, bias=0), add=True,
-            statistics=self._statistics(op.out, 0, dim),
-        ))
+        graph.ops.append(
+            QLinear(
+                op.name,
+                spec.out,
+                op.out,
+                part.weight,
+                replace(part.requant, bias=0),
+                add=True,
+                statistics=self._statistics(op.out, 0, dim),
+            )
+        )
         graph.macs[op.name] = (total - len(op.prefix)) * weight.size
 
     def _linear(self, op: LinearOp) -> None:
@@ -247,17 +271,32 @@ class Assembler:
         else:
             step = scale = self.steps[op.out]
         part = columns(
-            weight * x.step, bias, step, moments=x.moments, zero_point=x.zero_point,
+            weight * x.step,
+            bias,
+            step,
+            moments=x.moments,
+            zero_point=x.zero_point,
             reach=scheme.INT8_MAX if bits == formats.INT8.bits else _INT16_MAX,
-            requant_bits=self.arch.requant_bits, what=op.name,
+            requant_bits=self.arch.requant_bits,
+            what=op.name,
         )
         statistics = None
         if op.role in ("add", "stream"):
             statistics = self._statistics(op.out, op.version, len(weight))
-        self.graph.ops.append(QLinear(
-            op.name, op.x.tensor, op.out, part.weight, part.requant, norm=x.norm, table=table,
-            add=op.role == "add", statistics=statistics, rows=op.x.rows,
-        ))
+        self.graph.ops.append(
+            QLinear(
+                op.name,
+                op.x.tensor,
+                op.out,
+                part.weight,
+                part.requant,
+                norm=x.norm,
+                table=table,
+                add=op.role == "add",
+                statistics=statistics,
+                rows=op.x.rows,
+            )
+        )
         if op.role != "add":
             self.graph.tensors[op.out] = QTensor(
                 op.out, rows, len(weight), bits, scale, zero_point, offset, copies
@@ -298,8 +337,11 @@ class Assembler:
         dim = q.channels // op.heads
         factor = float(q.scale) * float(k.scale) * op.scale * np.log2(np.e)
         logits = single(
-            factor * 2.0**formats.LOGIT_FRAC, scheme.INT8_MAX, dim * scheme.INT8_MAX**2,
-            self.arch.requant_bits, op.name,
+            factor * 2.0**formats.LOGIT_FRAC,
+            scheme.INT8_MAX,
+            dim * scheme.INT8_MAX**2,
+            self.arch.requant_bits,
+            op.name,
         )
         self.graph.ops.append(QAttention(op.name, op.q, op.k, op.v, op.out, op.heads, logits))
         tensors[op.out] = QTensor(op.out, q.rows, v.channels, 8, v.scale, offset=v.offset)
@@ -312,16 +354,25 @@ class Assembler:
         # An accumulator finer than the result, whatever the number of rows.
         weight = int(np.clip(np.ceil(factor), 1, scheme.INT8_MAX))
         requant = single(
-            factor / weight, _INT16_MAX, weight * count * scheme.INT8_MAX,
-            self.arch.requant_bits, op.name,
+            factor / weight,
+            _INT16_MAX,
+            weight * count * scheme.INT8_MAX,
+            self.arch.requant_bits,
+            op.name,
         )
-        self.graph.ops.append(QPool(
-            op.name, op.x, op.out, op.start, op.stop, weight, requant,
-            self._statistics(op.out, op.version, x.channels),
-        ))
-        self.graph.tensors[op.out] = QTensor(
-            op.out, 1, x.channels, formats.RESIDUAL_BITS, step
+        self.graph.ops.append(
+            QPool(
+                op.name,
+                op.x,
+                op.out,
+                op.start,
+                op.stop,
+                weight,
+                requant,
+                self._statistics(op.out, op.version, x.channels),
+            )
         )
+        self.graph.tensors[op.out] = QTensor(op.out, 1, x.channels, formats.RESIDUAL_BITS, step)
         self.graph.macs[op.name] = count * x.channels
 
 

@@ -105,7 +105,7 @@ def collect(
     wanted = list(dict.fromkeys(requests))
     names = list(dict.fromkeys(request.value for request in wanted))
     evaluator = Evaluator(model, names)
-    feed = model.graph.inputs[0].name
+    feed = model.graph.inputs[0].name or ""
     rng = np.random.default_rng(SEED)
     result: dict[Request, Stats] = {}
     per_image = max(MIN_ROWS, -(-SAMPLE_ROWS // len(images)))
@@ -123,7 +123,10 @@ def collect(
 
 
 def _update(
-    result: dict[Request, Stats], request: Request, x: Float32, per_image: int,
+    result: dict[Request, Stats],
+    request: Request,
+    x: Float32,
+    per_image: int,
     rng: np.random.Generator,
 ) -> None:
     flat = x.reshape(-1, x.shape[-1])

@@ -43,11 +43,12 @@ def compare(
     ops = [op for op in graph.ops if op.name in graph.values]
     names = list(dict.fromkeys(graph.values[op.name] for op in ops))
     floats = FloatEvaluator(canonical, names)
+    feed = canonical.graph.inputs[0].name or ""
     integers = Evaluator(graph, arch)
     signal, noise, error, peak = (dict.fromkeys((op.name for op in ops), 0.0) for _ in range(4))
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH]
-        exact = floats.run({canonical.graph.inputs[0].name: batch})
+        exact = floats.run({feed: batch})
         result = dict(integers.steps(batch))
         for op in ops:
             rows = op.rows if isinstance(op, QLinear) else None
@@ -58,8 +59,13 @@ def compare(
             error[op.name] = max(error[op.name], float(np.abs(difference).max()))
             peak[op.name] = max(peak[op.name], float(np.abs(x).max()))
     return [
-        Comparison(op.name, graph.values[op.name], _decibel(signal[op.name], noise[op.name]),
-                   error[op.name], peak[op.name])
+        Comparison(
+            op.name,
+            graph.values[op.name],
+            _decibel(signal[op.name], noise[op.name]),
+            error[op.name],
+            peak[op.name],
+        )
         for op in ops
     ]
 

@@ -118,8 +118,12 @@ class Evaluator:
     # Ops -----------------------------------------------------------------------------------
     def _scale(self, acc: IntArray, requant: Requant) -> IntArray:
         return requantise.scale(
-            acc, bias=requant.bias, pre_shift=requant.pre_shift, multiplier=requant.multiplier,
-            post_shift=requant.post_shift, requant_bits=self.requant_bits,
+            acc,
+            bias=requant.bias,
+            pre_shift=requant.pre_shift,
+            multiplier=np.asarray(requant.multiplier, np.int64),
+            post_shift=requant.post_shift,
+            requant_bits=self.requant_bits,
         )
 
     def _linear(
@@ -137,8 +141,8 @@ class Evaluator:
                     s.reshape(batch, -1)[:, start : start + count].reshape(-1) for s in statistics
                 ]
             else:
-                rows = [np.full(len(flat), v, np.int64) for v in (0, op.norm.shift,
-                                                                  op.norm.mantissa)]
+                fixed = (0, op.norm.shift, op.norm.mantissa)
+                rows = [np.full(len(flat), value, np.int64) for value in fixed]
             flat = _transform(flat, rows, op.norm)
         value = self._scale(matmul(flat, op.weight), op.requant)
         value = value.reshape(batch, count, -1)
@@ -156,8 +160,11 @@ class Evaluator:
                 weights = softmax.exp2(logits, softmax.row_max(logits))
                 shift, factor = softmax.reciprocal(weights.sum(axis=1))
                 value = requantise.scale(
-                    matmul(weights, v[part].T), bias=0, pre_shift=shift[:, None],
-                    multiplier=factor[:, None], post_shift=formats.RECIPROCAL_SHIFT,
+                    matmul(weights, v[part].T),
+                    bias=0,
+                    pre_shift=shift[:, None],
+                    multiplier=factor[:, None],
+                    post_shift=formats.RECIPROCAL_SHIFT,
                     requant_bits=self.requant_bits,
                 )
                 out[part] = requantise.to_int8(value)
@@ -179,6 +186,9 @@ def _transform(x: IntArray, rows: list[IntArray], norm: Norm) -> IntArray:
 def _finish(x: IntArray, statistics: Statistics) -> _Rows:
     wide = x.reshape(-1, x.shape[2]).astype(np.int64)
     return layernorm.finish(
-        wide.sum(axis=1), (wide * wide).sum(axis=1), inv_dim=statistics.inv_dim,
-        inv_shift=statistics.inv_shift, epsilon=statistics.epsilon,
+        wide.sum(axis=1),
+        (wide * wide).sum(axis=1),
+        inv_dim=statistics.inv_dim,
+        inv_shift=statistics.inv_shift,
+        epsilon=statistics.epsilon,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
@@ -13,8 +15,19 @@ from vitrify.ir import shape_of
 from .assemble import Assembler
 from .calibrate import Progress, Request, collect
 from .graph import Float, QInput, QuantGraph
-from .plan import LinearOp, PatchOp, Plan, make_plan
-from .preprocess import PIXEL_MAX, Preprocess
+from .plan import LinearOp, PatchOp, Plan
+from .planner import make_plan
+
+#: Steps of an 8-bit pixel.
+_PIXEL_STEPS = 255
+
+
+class Preprocess(Protocol):
+    """What the quantiser asks of a preprocessing specification."""
+
+    def affine(self, channels: int) -> tuple[Float, Float]:
+        """``(gain, offset)`` per channel: the model's input is ``pixel * gain + offset``."""
+        ...
 
 
 def quantise(
@@ -48,9 +61,15 @@ def quantise(
     stats = collect(canonical, images, _requests(plan), progress)
     patch = next(op for op in plan.ops if isinstance(op, PatchOp))
     multiplier, offset = _input_map(images, preprocess)
+    _, channels, height, width = images.shape
     spec = QInput(
-        name=plan.image, out=f"{plan.image}.rows", shape=images.shape[1:], patch=patch.patch,
-        prefix=len(patch.prefix), multiplier=multiplier, offset=offset,
+        name=plan.image,
+        out=f"{plan.image}.rows",
+        shape=(channels, height, width),
+        patch=patch.patch,
+        prefix=len(patch.prefix),
+        multiplier=multiplier,
+        offset=offset,
     )
     return Assembler(plan, stats, arch, spec, images, progress).graph
 
@@ -83,7 +102,7 @@ def _input_map(
         return 1 / gain, -offset / gain - 128
     low = images.min(axis=(0, 2, 3)).astype(np.float64)
     high = images.max(axis=(0, 2, 3)).astype(np.float64)
-    multiplier = PIXEL_MAX / np.maximum(high - low, 1e-6)
+    multiplier = _PIXEL_STEPS / np.maximum(high - low, 1e-6)
     return multiplier, -low * multiplier - 128
 
 

@@ -120,13 +120,15 @@ def columns(
     steps = weight_steps(weight, moments.energy)
     # Rows without weights, and rows whose bias would not fit, take a coarser step.
     floor = max(float(steps.max()) * _STEP_RANGE, 1e-30)
-    steps = np.maximum.reduce([
-        steps, np.full_like(steps, floor), 2 * np.abs(bias) / (_BIAS_MAX - 1)
-    ])
+    steps = np.maximum.reduce(
+        [steps, np.full_like(steps, floor), 2 * np.abs(bias) / (_BIAS_MAX - 1)]
+    )
     inputs = 2 * WEIGHT_MAX if zero_point else WEIGHT_MAX + 1
     # What can never be exceeded, and what the samples say will not be.
-    bound = (np.minimum(np.abs(weight).sum(axis=1) * inputs, _MARGIN * moments.peak(weight))
-             + np.abs(bias)) / steps
+    bound = (
+        np.minimum(np.abs(weight).sum(axis=1) * inputs, _MARGIN * moments.peak(weight))
+        + np.abs(bias)
+    ) / steps
     factor = steps / out_step
     pre, post = shifts(factor, reach, bound, requant_bits, what)
     multiplier = np.maximum(1, np.rint(factor * 2.0 ** (pre + post)))

@@ -36,7 +36,7 @@ class Moments:
     mean, energy : ``[in]``, mean and mean square of each input
     """
 
-    def __init__(self, x: npt.NDArray[np.floating]) -> None:
+    def __init__(self, x: npt.NDArray[np.number]) -> None:
         self._x = x = np.asarray(x, np.float32)
         self.mean = x.mean(axis=0, dtype=np.float64)
         second = (x.T @ x).astype(np.float64) / len(x)

@@ -35,9 +35,19 @@ _GAIN_CLIPS = (0.85, 1.0, 1.15, 1.35)
 _TRIAL_ROWS = 400
 
 #: Activations with f(x) → x for large x: their large results may be split over copies of a unit.
-SPLITTABLE = frozenset({
-    "gelu", "gelu_tanh", "quick_gelu", "silu", "relu", "leaky_relu", "hard_swish", "elu", "mish",
-})
+SPLITTABLE = frozenset(
+    {
+        "gelu",
+        "gelu_tanh",
+        "quick_gelu",
+        "silu",
+        "relu",
+        "leaky_relu",
+        "hard_swish",
+        "elu",
+        "mish",
+    }
+)
 #: A unit is split only if the error of the layer without splitting is this many times larger.
 _SPLIT_GAIN = 2.0
 #: Units beyond ``_LARGE`` times this quantile of all units' peaks are candidates for splitting.
@@ -180,10 +190,10 @@ class Activation:
         """Output at the lower end of the window."""
         return self._output(-INT8_MAX)
 
-    def level(self, copy: npt.NDArray[np.int64]) -> Float:
+    def level(self, copy: npt.NDArray[np.int64]) -> Rows:
         """Input at which the ``copy``-th copy (1, 2 …) of a unit starts: what those before give."""
         top = self._output(INT8_MAX)
-        return top + (copy - 1) * (top - self.rest)
+        return top + (copy - 1.0) * (top - self.rest)
 
     def codes(self, rows: Rows) -> npt.NDArray[np.int8]:
         """Output codes of float inputs, as the core computes them."""
@@ -244,7 +254,7 @@ def _window(kind: str, rows: Rows, weight: Rows) -> _Window:
     x = (edges[1:] + edges[:-1]) / 2
     used = mass > 0
     x, mass = x[used], mass[used] / mass.sum()
-    exact = UNARY[kind].reference(x)
+    exact = UNARY[kind].reference(x).astype(np.float64)
     lows = np.unique(low * np.array([1, 0.8, 0.65, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15]))
     highs = np.unique(high * np.array([1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]))
     best: _Window | None = None

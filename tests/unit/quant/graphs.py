@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from vitrify.ir import BATCH, Builder, tensor
+from vitrify.ir import BATCH, Builder, shape_of, tensor
 
 CHANNELS, SIZE, PATCH, DIM, HEADS, HIDDEN, CLASSES = 3, 8, 4, 16, 2, 32, 5
 TOKENS = (SIZE // PATCH) ** 2
@@ -33,7 +33,10 @@ class Net:
 
     def tokens(self, prefix: int = 1) -> ir.Value:
         return self.builder.emit(
-            "Tokens", self.patches(), self.normal(prefix, DIM), self.normal(prefix + TOKENS, DIM),
+            "Tokens",
+            self.patches(),
+            self.normal(prefix, DIM),
+            self.normal(prefix + TOKENS, DIM),
             name="tokens",
         )
 
@@ -42,7 +45,7 @@ class Net:
         return self.builder.emit("LayerNorm", x, gamma, beta, name=name, epsilon=epsilon)
 
     def linear(self, x: ir.Value, out: int, name: str) -> ir.Value:
-        inner = int(x.shape[-1])
+        inner = int(shape_of(x)[-1])
         weight = self.normal(out, inner) / np.sqrt(inner)
         return self.builder.emit("Linear", x, weight, 0.3 * self.normal(out), name=name)
 
@@ -69,7 +72,7 @@ class Net:
         return self.builder.emit("SelectToken", x, name=name, index=index)
 
     def pool(self, x: ir.Value, name: str = "pool", start: int = 0) -> ir.Value:
-        return self.builder.emit("MeanPool", x, name=name, start=start, end=int(x.shape[1]))
+        return self.builder.emit("MeanPool", x, name=name, start=start, end=int(shape_of(x)[1]))
 
     def head(self, x: ir.Value) -> ir.Value:
         return self.linear(x, CLASSES, "head")
@@ -152,6 +155,17 @@ def stream(net: Net) -> ir.Value:
 
 MAPPINGS: dict[str, Callable[[Net], ir.Value]] = {
     f.__name__: f
-    for f in (vit, select_first, pool_after_norm, pool_before_norm, no_positions, pre_norm,
-              parallel, two_linears, two_heads, features, stream)
+    for f in (
+        vit,
+        select_first,
+        pool_after_norm,
+        pool_before_norm,
+        no_positions,
+        pre_norm,
+        parallel,
+        two_linears,
+        two_heads,
+        features,
+        stream,
+    )
 }

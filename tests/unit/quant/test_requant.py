@@ -18,8 +18,12 @@ def rng():
 
 def scaled(acc, requant, bits):
     return requantise.scale(
-        acc, bias=requant.bias, pre_shift=requant.pre_shift, multiplier=requant.multiplier,
-        post_shift=requant.post_shift, requant_bits=bits,
+        acc,
+        bias=requant.bias,
+        pre_shift=requant.pre_shift,
+        multiplier=requant.multiplier,
+        post_shift=requant.post_shift,
+        requant_bits=bits,
     )
 
 
@@ -36,8 +40,14 @@ def test_columns_reproduce_the_real_product(bits, zero_point, reach):
     real = (x - zero_point) @ weight.T + bias
     step = np.abs(real).max() / reach * 1.01
     part = columns(
-        weight, bias, step, moments=Moments(x - zero_point), reach=reach, requant_bits=bits,
-        what="layer", zero_point=zero_point,
+        weight,
+        bias,
+        step,
+        moments=Moments(x - zero_point),
+        reach=reach,
+        requant_bits=bits,
+        what="layer",
+        zero_point=zero_point,
     )
     assert part.requant.post_shift in formats.POST_SHIFTS
     assert np.abs(part.weight).max() <= 127
@@ -59,8 +69,9 @@ def test_columns_with_a_step_per_output():
     generator = rng()
     x = generator.integers(-127, 128, (300, 32))
     weight, step = generator.normal(size=(6, 32)), np.geomspace(1, 50, 6)
-    part = columns(weight, np.zeros(6), step, moments=Moments(x), reach=127, requant_bits=18,
-                   what="layer")
+    part = columns(
+        weight, np.zeros(6), step, moments=Moments(x), reach=127, requant_bits=18, what="layer"
+    )
     got = scaled(matmul(x, part.weight), part.requant, 18) * step
     real = x @ weight.T
     inside = np.abs(real) < 126 * step
@@ -82,8 +93,15 @@ def test_shifts_refuse_what_the_core_cannot_express():
 
 def test_huge_bias_takes_a_coarser_step():
     weight = np.full((1, 4), 1e-9)
-    part = columns(weight, np.array([5.0]), 0.05, moments=Moments(np.ones((8, 4))), reach=127,
-                   requant_bits=18, what="layer")
+    part = columns(
+        weight,
+        np.array([5.0]),
+        0.05,
+        moments=Moments(np.ones((8, 4))),
+        reach=127,
+        requant_bits=18,
+        what="layer",
+    )
     got = scaled(np.zeros((1, 1), np.int64), part.requant, 18)
     assert got[0, 0] == 100
 

@@ -3,14 +3,19 @@ import pytest
 from PIL import Image
 
 from vitrify.arch.errors import InputError
-from vitrify.quant import preprocess
-from vitrify.quant.preprocess import Preprocess, parse
+from vitrify.program import preprocess
+from vitrify.program.preprocess import Preprocess, parse
 
 
 @pytest.mark.parametrize(
     "text",
-    ["imagenet", "none", "crop_pct=0.9,mean=0.5,std=0.5", "size=224:192,interpolation=bilinear",
-     "mean=0.1:0.2:0.3,std=1"],
+    [
+        "imagenet",
+        "none",
+        "crop_pct=0.9,mean=0.5,std=0.5",
+        "size=224:192,interpolation=bilinear",
+        "mean=0.1:0.2:0.3,std=1",
+    ],
 )
 def test_format_round_trip(text):
     spec = parse(text)
@@ -20,7 +25,11 @@ def test_format_round_trip(text):
 def test_imagenet_is_what_torchvision_calls_it():
     spec = parse("imagenet")
     assert (spec.crop_pct, spec.mean, spec.std, spec.interpolation) == (
-        0.875, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bicubic")
+        0.875,
+        (0.485, 0.456, 0.406),
+        (0.229, 0.224, 0.225),
+        "bicubic",
+    )
 
 
 @pytest.mark.parametrize(
