@@ -5,7 +5,8 @@ Run from the repository's root, in an environment with the extras ``train`` and 
     python -m models.cifar10_vit.train --data ../shared/data/cifar10 --minutes 65
 
 The schedule follows the clock, so that a run ends when it should on any machine. The averaged
-weights are saved after every epoch; ``--export-only`` writes the ONNX file from them.
+weights are saved after every epoch; ``--export-only`` writes the ONNX file from them, ``--resume``
+trains on from them.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ def train(pictures: Pictures, args: argparse.Namespace) -> None:
     image, label = normalise(pictures.image, MEAN, STD), torch.from_numpy(pictures.label)
     model = ViT(CONFIG)
     mimetic(model)
+    if args.resume:
+        model.load_state_dict(torch.load(args.work / CHECKPOINT, weights_only=True))
     average = AveragedModel(model, avg_fn=_moving_average)
     opts = optimisers(model, muon=args.muon, adam=args.adam, weight_decay=args.weight_decay)
     peaks = [opt.param_groups[0]["lr"] for opt in opts]
@@ -127,6 +130,7 @@ def main() -> None:
     parser.add_argument("--muon", type=float, default=3e-3, help="Muon's peak learning rate")
     parser.add_argument("--adam", type=float, default=2e-3, help="AdamW's peak learning rate")
     parser.add_argument("--weight-decay", type=float, default=0.1)
+    parser.add_argument("--resume", action="store_true", help="start from the saved weights")
     parser.add_argument("--export-only", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -1,0 +1,106 @@
+"""The committed models are what their cards say, and calibration needs no download."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from models import calibration, datasets
+
+MODELS = Path(__file__).resolve().parents[3] / "models"
+NAMES = sorted(path.parent.name for path in MODELS.glob("*/model.onnx"))
+LARGEST = 2 << 20  # bytes of an ONNX file that we commit
+
+
+def card(name: str) -> str:
+    return (MODELS / name / "README.md").read_text()
+
+
+def preprocess(name: str, image: np.ndarray) -> np.ndarray:
+    """uint8 NHWC to the model's input, by the SPEC in its card (no resizing: sizes match)."""
+    spec = re.search(r"`(mean=[^`]*)`", card(name))[1]
+    values = {
+        key: np.array([float(number) for number in value.split(":")], np.float32)
+        for key, value in (item.split("=") for item in spec.split(","))
+    }
+    scaled = (image.astype(np.float32) / 255 - values["mean"]) / values["std"]
+    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_onnx_is_valid_and_small(name):
+    path = MODELS / name / "model.onnx"
+    assert path.stat().st_size < LARGEST
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    assert [value.name for value in model.graph.input] == ["image"]
+    assert [value.name for value in model.graph.output] == ["logits"]
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param, "batch is not dynamic"
+
+
+def accuracy(name: str, pictures: datasets.Pictures) -> float:
+    session = onnxruntime.InferenceSession(MODELS / name / "model.onnx")
+    (logits,) = session.run(None, {"image": preprocess(name, pictures.image)})
+    return 100 * float((logits.argmax(axis=1) == pictures.label).mean())
+
+
+def claimed(name: str) -> float:
+    return float(re.search(r"\| float[^|]*\| ([\d.]+) %", card(name))[1])
+
+
+def test_digits_accuracy_is_as_claimed():
+    assert claimed("digits_vit") >= 97
+    assert accuracy("digits_vit", datasets.digits("test")) == pytest.approx(
+        claimed("digits_vit"), abs=0.01
+    )
+
+
+def test_cifar10_accuracy_is_as_claimed():
+    folder = MODELS.parent.parent / "shared" / "data" / "cifar10"
+    if not folder.is_dir():
+        pytest.skip("CIFAR-10 is not at ../shared/data/cifar10")
+    # A rounding difference between processors may flip one picture in ten thousand.
+    assert accuracy("cifar10_vit", datasets.cifar10(folder, "test")) == pytest.approx(
+        claimed("cifar10_vit"), abs=0.03
+    )
+
+
+def test_digits_halves_are_fixed_and_disjoint():
+    train, test = datasets.digits("train"), datasets.digits("test")
+    assert (len(train.image), len(test.image)) == (1348, 449)
+    np.testing.assert_array_equal(test.image, datasets.digits("test").image)
+    np.testing.assert_array_equal(np.bincount(train.label) + np.bincount(test.label), COUNTS)
+
+
+#: How often each digit occurs in scikit-learn's set.
+COUNTS = np.array([178, 182, 177, 183, 181, 182, 181, 179, 174, 180])
+
+
+def test_cifar10_names_the_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"CIFAR-10 file .*test\.npz does not exist"):
+        datasets.cifar10(tmp_path, "test")
+
+
+def test_digits_calibration_is_from_the_training_half():
+    crops = calibration.digits_calibration(64)
+    assert crops.dtype == np.uint8
+    assert crops.shape == (64, 8, 8, 1)
+    np.testing.assert_array_equal(crops, datasets.digits("train").image[:64])
+
+
+def test_photo_crops():
+    crops = calibration.photo_crops(24, 32)
+    assert crops.dtype == np.uint8
+    assert crops.shape == (24, 32, 32, 3)
+    np.testing.assert_array_equal(crops, calibration.photo_crops(24, 32))
+    assert (crops != calibration.photo_crops(24, 32, seed=1)).any()
+    assert all(crop.std() > 1 for crop in crops), "a crop is one flat colour"
+
+
+def test_photographs_are_colour():
+    photos = calibration.photographs()
+    assert len(photos) == len(calibration.PHOTOGRAPHS)
+    assert {photo.mode for photo in photos} == {"RGB"}
