@@ -1,9 +1,8 @@
 """Equal parts as instances of one Verilog module.
 
-Amaranth writes a module for every instance of a component, however many are equal.  A matrix
-unit of 4096 multipliers then takes minutes to emit and to compile for simulation, and its
-simulator does not fit into a processor's instruction cache.  Parts placed with :func:`place` are
-written once::
+Amaranth elaborates and writes a module for every instance of a component, however many are equal;
+for a matrix unit of 4096 multipliers that takes half a minute.  Parts placed with :func:`place`
+are elaborated and written once::
 
     for lane in place(m, platform, lambda: Lane(arch), name="vitrify_lane", count=arch.depth):
         m.d.comb += lane.x.eq(...)
@@ -14,7 +13,6 @@ has none) the parts are ordinary submodules.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -65,9 +63,6 @@ def place(
         text = verilog.convert(
             part, name=name, platform=inner, emit_src=False, strip_internal_attrs=True
         )
-        # Verilator copies modules into their parents unless told otherwise.
-        head = re.compile(rf"^module {name}\(.*?\);\n", re.MULTILINE | re.DOTALL)
-        text = head.sub(lambda match: f"{match[0]}  /* verilator no_inline_module */\n", text)
         for inner_name, inner_text in inner.files.items():
             platform.add_file(inner_name, inner_text)
         platform.add_file(name, text)

@@ -14,6 +14,7 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.isa import Transform as Mode
 from vitrify.rtl.interfaces import MIN_PASS, index_bits, operand_layout, pipe, transform_input
 from vitrify.rtl.lib.arith import saturate
+from vitrify.rtl.lib.shared import place
 from vitrify.rtl.units.delay import Delays
 from vitrify.rtl.units.norm_lane import (
     PASS_GAIN,
@@ -79,18 +80,21 @@ class Transform(wiring.Component):
             levels, terms = levels + 1, -(-terms // _RADIX)
         return self.latency + levels
 
-    def elaborate(self, _platform: object) -> Module:
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         delays = Delays(m)
         delays.put("valid", self.i.valid, 0, reset=True)
         delays.put("tag", self.i.p.tag.as_value(), 0)
         row = self._row(m)
-        outputs = []
-        for lane in range(self._arch.depth):
-            m.submodules[f"lane_{lane}"] = unit = NormLane(fabric=self._arch.fabric_norm)
-            self._feed(m, unit, lane)
-            m.d.comb += unit.row.eq(row)
-            outputs.append(unit.y)
+        fabric = self._arch.fabric_norm
+        lanes = place(
+            m, platform, lambda: NormLane(fabric=fabric), count=self._arch.depth,
+            name="vitrify_norm_lane_fabric" if fabric else "vitrify_norm_lane",
+        )
+        for index, lane in enumerate(lanes):
+            self._feed(m, lane, index)
+            m.d.comb += lane.row.eq(row)
+        outputs = [lane.y for lane in lanes]
         m.d.comb += [
             self.o.valid.eq(delays.at("valid", self.latency)),
             self.o.p.tag.eq(delays.at("tag", self.latency)),
@@ -118,7 +122,7 @@ class Transform(wiring.Component):
         mode = self.i.p.mode
         return (mode == Mode.NORM) | (mode == Mode.SCALE)
 
-    def _feed(self, m: Module, unit: NormLane, lane: int) -> None:
+    def _feed(self, m: Module, unit: Any, lane: int) -> None:
         """Cycle 1: what the mode makes of a lane's bytes."""
         word = self.i.p
         low, high = (part.word_select(lane, 8) for part in (word.lo, word.hi))
