@@ -50,7 +50,7 @@ class Job:
 
 def _digits() -> tuple[Images, list[str]]:
     test = digits("test")
-    return test.image[:8], [f"a {label}" for label in test.label[:8]]
+    return test.image[:8], [f"digit {label}" for label in test.label[:8]]
 
 
 def _photographs() -> tuple[Images, list[str]]:

@@ -125,10 +125,10 @@ def markdown(folder: Path) -> str:
     lines = [
         "# Resources",
         "",
-        "Used / available, by Yosys for the part of each preset (`vitrify synth --markdown "
+        ("Used / available, by Yosys for the part of each preset (`vitrify synth --markdown "
         "docs/resources.md`); the clock is what nextpnr reaches for the core alone, without pins. "
         "ECP5: LUT4 equivalents (carry and distributed RAM included), MULT18X18D, 18-kbit EBR. "
-        "AMD: LUTs with distributed RAM and shift registers, DSP48, 36-kbit block RAM.",
+        "AMD: LUTs with distributed RAM and shift registers, DSP48, 36-kbit block RAM."),
         "",
         "| " + " | ".join(_COLUMNS) + " |",
         "|" + "---|" * len(_COLUMNS),
