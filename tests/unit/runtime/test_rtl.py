@@ -90,7 +90,8 @@ def test_a_difference_stops_the_run_and_is_named():
             MismatchError,
             match=(
                 rf"image 0, layer '{layer.name}', instruction {layer.instruction}: tensor .* "
-                rf"differs from golden: row \d+, channel \d+ \(c tile \d+\) is .*, written in cycle \d+"
+                rf"differs from golden: row \d+, channel \d+ \(c tile \d+\) is .*, "
+                rf"written in cycle \d+"
             ),
         ):
             session.run(None, {NAME: IMAGES})
