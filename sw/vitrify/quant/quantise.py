@@ -18,6 +18,8 @@ from .graph import Float, QInput, QuantGraph
 from .plan import LinearOp, PatchOp, Plan
 from .planner import make_plan
 
+#: Calibration's share of the time.
+_CALIBRATION = 0.5
 #: Steps of an 8-bit pixel.
 _PIXEL_STEPS = 255
 
@@ -47,7 +49,7 @@ def quantise(
     arch : the multiplier widths of the core
     preprocess : how pictures become inputs; with it the core sees exact 8-bit pixels, without it
         the input range is that of the calibration images
-    progress : called with a phrase and a fraction
+    progress : called with a phrase and the fraction of the whole that is done
 
     Raises
     ------
@@ -58,7 +60,7 @@ def quantise(
     """
     images = check_images(canonical, calibration)
     plan = make_plan(canonical)
-    stats = collect(canonical, images, _requests(plan), progress)
+    stats = collect(canonical, images, _requests(plan), _part(progress, 0.0, _CALIBRATION))
     patch = next(op for op in plan.ops if isinstance(op, PatchOp))
     multiplier, offset = _input_map(images, preprocess)
     _, channels, height, width = images.shape
@@ -71,7 +73,14 @@ def quantise(
         multiplier=multiplier,
         offset=offset,
     )
-    return Assembler(plan, stats, arch, spec, images, progress).graph
+    return Assembler(plan, stats, arch, spec, images, _part(progress, _CALIBRATION, 1.0)).graph
+
+
+def _part(progress: Progress | None, start: float, stop: float) -> Progress | None:
+    """``progress`` for a stage that takes it from ``start`` to ``stop``."""
+    if progress is None:
+        return None
+    return lambda phrase, fraction: progress(phrase, start + (stop - start) * fraction)
 
 
 def check_images(canonical: ir.Model, images: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:

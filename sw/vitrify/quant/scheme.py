@@ -56,7 +56,11 @@ _USUAL, _LARGE = 0.95, 2.0
 _SPLIT_UNITS = 8
 #: Copies reach this far beyond the largest value seen.
 _SPLIT_MARGIN = 1.1
-_BINS = 4096
+_BINS = 2048
+#: Ends of the windows tried for an activation, relative to the extremes seen.
+_WINDOW_GRID = np.geomspace(1.0, 0.12, 16)
+#: Later rounds search this far around the best so far.
+_WINDOW_SPREADS = (0.06, 0.015)
 
 
 # Residual stream ---------------------------------------------------------------------------
@@ -255,10 +259,11 @@ def _window(kind: str, rows: Rows, weight: Rows) -> _Window:
     used = mass > 0
     x, mass = x[used], mass[used] / mass.sum()
     exact = UNARY[kind].reference(x).astype(np.float64)
-    lows = np.unique(low * np.array([1, 0.8, 0.65, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15]))
-    highs = np.unique(high * np.array([1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]))
+    # The error is a jagged function of the window (codes fall on or beside where the mass is), so
+    # the first grid is dense.
+    lows, highs = low * _WINDOW_GRID, high * _WINDOW_GRID
     best: _Window | None = None
-    for _ in range(2):
+    for spread in (*_WINDOW_SPREADS, 0.0):
         for a in lows:
             for b in highs:
                 if b - a < 0.05 * (high - low):
@@ -267,7 +272,8 @@ def _window(kind: str, rows: Rows, weight: Rows) -> _Window:
                 if best is None or trial.cost < best.cost:
                     best = trial
         assert best is not None
-        lows, highs = best.low * np.linspace(0.85, 1.15, 7), best.high * np.linspace(0.85, 1.15, 7)
+        around = np.linspace(1 - spread, 1 + spread, 9)
+        lows, highs = best.low * around, best.high * around
     assert best is not None
     return best
 
