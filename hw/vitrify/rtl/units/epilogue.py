@@ -166,18 +166,20 @@ class Epilogue(wiring.Component):
         """The request register, cycle 1; returns whether an instruction is not yet visible."""
         d, group, written = self._delays, walk.o.payload, self.drain_written
         request, waiting = Signal(group_layout(self.arch), reset_less=True), Signal()
-        tile = Signal(interfaces.SEQ_BITS)
         adds, gathers = group.output == Output.ADD16, group.stats == Stats.MAX
-        finishes_norm = group.ends & group.last_tile & (group.stats == Stats.NORM)
-        taken, granted, leaves, stored = Signal(), Signal(), Signal(), Signal()
-        unwritten = self._counter(m, "unwritten", taken, stored)
-        unfinished = self._counter(m, "unfinished", taken & finishes_norm, stats.norm_leaves)
-        alive = self._counter(m, "alive", taken & group.finishes, commit.ends)
+        taken, granted, fire, leaves, stored = (Signal() for _ in range(5))
+        # The request counts as under way, so that no counter hangs on the choice of a group.
+        gathers_norm = request.stats == Stats.NORM
+        finishes_norm = request.ends & request.last_tile & gathers_norm
+        unwritten = waiting | self._counter(m, "unwritten", fire, stored)
+        unfinished = (waiting & gathers_norm) | self._counter(
+            m, "unfinished", fire & finishes_norm, stats.norm_leaves)
+        alive = waiting | self._counter(m, "alive", fire & request.finishes, commit.ends)
 
         available = Signal()
         m.d.comb += [
             # The drain memory holds this c tile or already the next one.
-            available.eq((written.tile != tile) | (written.row > group.row)),
+            available.eq((written.tile != group.tile) | (written.row > group.row)),
             leaves.eq(
                 walk.o.valid & available
                 & ~(group.starts & ~tables.ready.bit_select(group.table_slot, 1))
@@ -185,6 +187,7 @@ class Epilogue(wiring.Component):
                 & ~(group.starts & gathers & unfinished)
             ),
             granted.eq(~self.residual.valid | self.residual.ready),
+            fire.eq(waiting & granted),
             taken.eq(leaves & (~waiting | granted)),
             walk.o.ready.eq(taken),
             self.residual.valid.eq(waiting & (request.output == Output.ADD16)),
@@ -193,11 +196,10 @@ class Epilogue(wiring.Component):
             self.sum_addr.eq(Cat(request.row, request.sum_bank)),
         ]
         with m.If(taken):
-            m.d.sync += [request.eq(group), tile.eq(tile + group.tile_ends)]
+            m.d.sync += request.eq(group)
         with m.If(~waiting | granted):
             m.d.sync += waiting.eq(leaves)
 
-        fire = waiting & granted
         with m.If(fire & request.ends):
             m.d.sync += self.drain_read.row.eq(self.drain_read.row + 1)
             with m.If(request.tile_ends):
@@ -244,7 +246,7 @@ class Epilogue(wiring.Component):
         for address, cycle in ((params.bias_at, at), (params.multiplier_at, at + 4)):
             cycle -= params.LATENCY
             m.d.comb += [
-                address.slot.eq(d.at("param_slot", cycle)), address.group.eq(d.at("group", cycle))
+                address.slot.eq(d.at("tile", cycle)), address.group.eq(d.at("group", cycle))
             ]
         bits = formats.ACC_BITS
         for i in range(arch.lanes):

@@ -36,7 +36,7 @@ def group_layout(arch: ArchConfig) -> data.StructLayout:
     return data.StructLayout({
         "row": interfaces.index_bits(arch.max_rows),
         "group": interfaces.index_bits(arch.groups),
-        "param_slot": exact_log2(interfaces.PARAM_SLOTS),
+        "tile": interfaces.SEQ_BITS,                        # global c tile
         "lane_last": interfaces.index_bits(arch.lanes),     # last lane whose column exists
         "piece": interfaces.index_bits(arch.depth // arch.lanes),
         "addr": interfaces.ADDR_BITS,
@@ -85,7 +85,7 @@ class EpilogueWalk(wiring.Component):
         self._step = data.StructLayout({
             "slot": 1, "row_id": ENTRY_BITS, "word": interfaces.ADDR_BITS,
             **{name: self._group[name].shape for name in (
-                "row", "group", "param_slot", "lane_last", "piece", "starts", "begins", "ends",
+                "row", "group", "tile", "lane_last", "piece", "starts", "begins", "ends",
                 "first_tile", "last_tile", "tile_ends", "finishes", "last_next")},
         })
         super().__init__({
@@ -148,7 +148,7 @@ class EpilogueWalk(wiring.Component):
         group, row, tile = (
             Signal(group_bits), Signal(interfaces.ROW_BITS), Signal(_C_BITS)
         )
-        param_slot = Signal(exact_log2(interfaces.PARAM_SLOTS))
+        global_tile = Signal(_SEQ)
         group_end, row_end, tile_end = Signal(), Signal(), Signal()
         valid = self._fresh.bit_select(slot, 1) & self._loaded.bit_select(slot, 1)
         step = Signal(self._step)
@@ -160,7 +160,7 @@ class EpilogueWalk(wiring.Component):
             row_end.eq(row == command.row_last),
             group_end.eq(group == Mux(tile_end, group_last, arch.groups - 1)),
             step.slot.eq(slot), step.row_id.eq(row), step.row.eq(row), step.group.eq(group),
-            step.param_slot.eq(param_slot),
+            step.tile.eq(global_tile),
             step.lane_last.eq(
                 Mux(tile_end & group_end, command.column_last[:lane_bits], arch.lanes - 1)
             ),
@@ -179,7 +179,7 @@ class EpilogueWalk(wiring.Component):
             with m.If(group_end):
                 m.d.sync += [group.eq(0), row.eq(row + 1)]
                 with m.If(row_end):
-                    m.d.sync += [row.eq(0), tile.eq(tile + 1), param_slot.eq(param_slot + 1)]
+                    m.d.sync += [row.eq(0), tile.eq(tile + 1), global_tile.eq(global_tile + 1)]
                     with m.If(tile_end):
                         m.d.sync += [
                             tile.eq(0), slot.eq(~slot), self._fresh.bit_select(slot, 1).eq(0)
