@@ -47,8 +47,6 @@ class Core(wiring.Component):
     Parameters
     ----------
     arch : ArchConfig
-    bank_module : str, optional
-        See :class:`~vitrify.rtl.memory.TokenMemory`.
 
     Members
     -------
@@ -64,9 +62,8 @@ class Core(wiring.Component):
     irq: Signal
     trace: Any
 
-    def __init__(self, arch: ArchConfig, *, bank_module: str | None = None) -> None:
+    def __init__(self, arch: ArchConfig) -> None:
         self.arch = arch
-        self.bank_module = bank_module
         super().__init__({
             "m_axi": Out(axi4(arch)),
             "s_axi": In(axi4_lite()),
@@ -82,8 +79,7 @@ class Core(wiring.Component):
         transform, matrix, accumulator = Transform(arch), MatrixUnit(arch), Accumulator(arch)
         units = {
             "bus": AxiMaster(arch),
-            "tokens": TokenMemory(arch, bank_module=self.bank_module),
-            "indices": IndexMemory(arch), "stats": StatMemory(arch),
+            "tokens": TokenMemory(arch), "indices": IndexMemory(arch), "stats": StatMemory(arch),
             "fetch": Fetch(arch),
             "loader": Loader(arch, swap_latency=self._swap_latency(transform, matrix)),
             "transform": transform, "matrix": matrix, "accumulator": accumulator,

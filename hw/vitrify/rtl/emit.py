@@ -10,7 +10,6 @@ from typing import Any
 from vitrify.arch import csr
 from vitrify.arch.config import CONTRACT_VERSION, ArchConfig
 from vitrify.rtl.lib.shared import to_verilog
-from vitrify.rtl.memory import TokenBank
 from vitrify.rtl.wrapper import Wrapper
 
 MANIFEST = "manifest.json"
@@ -53,10 +52,7 @@ def emit(arch: ArchConfig, directory: Path, *, trace: bool = False) -> Path:
 
 def verilog(arch: ArchConfig, *, trace: bool = False) -> str:
     """The core as Verilog text, the same for every run."""
-    name = module_name(arch)
-    bank = f"{name}_bank"
-    designs = {bank: TokenBank(arch), name: Wrapper(arch, trace=trace, bank_module=bank)}
-    return "\n".join(to_verilog(design, module) for module, design in designs.items())
+    return to_verilog(Wrapper(arch, trace=trace), module_name(arch))
 
 
 def manifest(arch: ArchConfig, *, trace: bool = False) -> dict[str, Any]:

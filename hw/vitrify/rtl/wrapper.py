@@ -23,17 +23,12 @@ class Wrapper(wiring.Component):
     arch : ArchConfig
     trace : bool
         Also bring out ``trace_*`` (:func:`~vitrify.rtl.core.trace_layout`), for simulators.
-    bank_module : str, optional
-        See :class:`~vitrify.rtl.memory.TokenMemory`.
     """
 
     irq: Signal
 
-    def __init__(
-        self, arch: ArchConfig, *, trace: bool = False, bank_module: str | None = None
-    ) -> None:
+    def __init__(self, arch: ArchConfig, *, trace: bool = False) -> None:
         self.arch = arch
-        self.bank_module = bank_module
         self.trace = trace
         shapes = trace_layout(arch) if trace else {}
         super().__init__({
@@ -45,7 +40,7 @@ class Wrapper(wiring.Component):
 
     def elaborate(self, _platform: Any) -> Module:
         m = Module()
-        m.submodules.core = core = Core(self.arch, bank_module=self.bank_module)
+        m.submodules.core = core = Core(self.arch)
         connect_flat(m, self, "m_axi", core.m_axi)
         connect_flat(m, self, "s_axi", core.s_axi)
         m.d.comb += self.irq.eq(core.irq)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import ClockSignal, Const, Instance, Module, Signal, unsigned
+from amaranth import Module, Signal, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -17,13 +17,6 @@ class TokenBank(wiring.Component):
     """A RAM with a read and a write port.
 
     Reading the word that is being written gives an undefined value.
-
-    Parameters
-    ----------
-    arch : ArchConfig
-    module : str, optional
-        Be an instance of the Verilog module with this name, which was made from another
-        :class:`TokenBank`: large memories are slow to elaborate, and all banks are equal.
 
     Members
     -------
@@ -41,9 +34,8 @@ class TokenBank(wiring.Component):
     read_en: Signal
     read_data: Signal
 
-    def __init__(self, arch: ArchConfig, *, module: str | None = None) -> None:
+    def __init__(self, arch: ArchConfig) -> None:
         self.arch = arch
-        self.module = module
         address, word = exact_log2(arch.bank_words), 8 * arch.depth
         super().__init__({
             "write_addr": In(address), "write_data": In(word),
@@ -51,14 +43,14 @@ class TokenBank(wiring.Component):
             "read_addr": In(address), "read_en": In(1), "read_data": Out(word),
         })
 
+    @staticmethod
+    def module_name(arch: ArchConfig) -> str:
+        """Verilog name: equal for equal banks."""
+        style = "_ultra" if arch.part.urams else ""
+        return f"vitrify_bank_{arch.bank_words}x{arch.depth}_{arch.lanes}{style}"
+
     def elaborate(self, _platform: Any) -> Module:
         m = Module()
-        if self.module is not None:
-            m.submodules.ram = Instance(self.module, i_clk=ClockSignal(), i_rst=Const(0), **{
-                f"{'i' if member.flow is wiring.In else 'o'}_{name}": getattr(self, name)
-                for name, member in self.signature.members.items()
-            })
-            return m
         attrs = {"ram_style": "ultra"} if self.arch.part.urams else {}
         m.submodules.memory = memory = Memory(
             shape=unsigned(8 * self.arch.depth), depth=self.arch.bank_words, init=[], attrs=attrs

@@ -12,6 +12,7 @@ from amaranth.utils import exact_log2
 
 from vitrify.arch.config import ArchConfig
 from vitrify.rtl import interfaces
+from vitrify.rtl.lib.shared import place
 
 from .token_bank import TokenBank
 
@@ -37,8 +38,6 @@ class TokenMemory(wiring.Component):
     ----------
     arch : ArchConfig
         Banks are held in UltraRAM if its part has any.
-    bank_module : str, optional
-        See :class:`TokenBank`.
 
     Members
     -------
@@ -48,28 +47,27 @@ class TokenMemory(wiring.Component):
         wide).
     """
 
-    def __init__(self, arch: ArchConfig, *, bank_module: str | None = None) -> None:
+    def __init__(self, arch: ArchConfig) -> None:
         self.arch = arch
-        self.bank_module = bank_module
         super().__init__({
             **{f"read_{name}": In(interfaces.read_client(arch)) for name in READERS},
             **{f"write_{name}": In(interfaces.write_client(arch)) for name in WRITERS},
         })
 
-    def elaborate(self, _platform: Any) -> Module:
+    def elaborate(self, platform: Any) -> Module:
         m = Module()
         self._offset_bits = exact_log2(self.arch.bank_words)
         reads = [getattr(self, f"read_{name}") for name in READERS]
         writes = [getattr(self, f"write_{name}") for name in WRITERS]
         self._arbitrate(m, reads)
         self._arbitrate(m, writes)
-        words = []
-        for bank in range(self.arch.banks):
-            memory = TokenBank(self.arch, module=self.bank_module)
-            m.submodules[f"bank{bank}"] = memory
+        # Large memories are slow to elaborate: the banks are written once.
+        banks = place(m, platform, lambda: TokenBank(self.arch), count=self.arch.banks,
+                      name=TokenBank.module_name(self.arch))
+        for bank, memory in enumerate(banks):
             self._write(m, bank, writes, memory)
             self._read(m, bank, reads, memory)
-            words.append(memory.read_data)
+        words = [memory.read_data for memory in banks]
         for name, client in zip(READERS, reads, strict=True):
             self._answer(m, name, client, words)
         return m
@@ -98,7 +96,7 @@ class TokenMemory(wiring.Component):
 
     # Banks ----------------------------------------------------------------------------------
     def _write(
-        self, m: Module, bank: int, clients: list[wiring.PureInterface], memory: TokenBank
+        self, m: Module, bank: int, clients: list[wiring.PureInterface], memory: Any
     ) -> None:
         # The lowest priority is the default, so that one comparison less is in the data's way.
         *others, last = clients
@@ -121,7 +119,7 @@ class TokenMemory(wiring.Component):
                 ]
 
     def _read(
-        self, m: Module, bank: int, clients: list[wiring.PureInterface], memory: TokenBank
+        self, m: Module, bank: int, clients: list[wiring.PureInterface], memory: Any
     ) -> None:
         *others, last = clients
         takes = [client.valid & self._wants(client, bank) for client in clients]
