@@ -40,8 +40,9 @@ WAVES_VARIABLE = "VITRIFY_WAVES"
 BENCH_VARIABLE = "VITRIFY_BENCH"
 
 _TOP = "dut"
-_VERILATOR_ARGS = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "-Wno-fatal", "-Wno-lint",
-                   "-CFLAGS", "-O1")
+_VERILATOR_ARGS = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "-Wno-fatal", "-Wno-lint")
+#: Constructors list every public signal: tens of thousands of calls that only run once.
+_OPTIMISE = "OPT_FAST=-O1 OPT_SLOW=-O0 OPT_GLOBAL=-O1"
 
 
 def emit(component: wiring.Component, name: str = _TOP) -> str:
@@ -132,7 +133,9 @@ def simulate(
 def _build(text: str, name: str, simulator: str, waves: bool) -> Path:
     """Folder with the simulator built from ``text``; an equal build is reused."""
     tools = json.dumps([simulator, toolchain.verilator_version(), metadata.version("cocotb"),
-                        _VERILATOR_ARGS, waves])
+                        _VERILATOR_ARGS, _OPTIMISE, waves])
+    variables = toolchain.verilator_environment()
+    variables["MAKEFLAGS"] += f" {_OPTIMISE}"
     root = toolchain.build_root() / "cosim"
     folder = root / f"{name}-{_digest(tools + text)}"
     runtime = root / f"runtime-{_digest(tools)}"
@@ -147,7 +150,7 @@ def _build(text: str, name: str, simulator: str, waves: bool) -> Path:
         _borrow_runtime(runtime, folder)
         log = folder / "build.txt"
         with (
-            toolchain.environment(toolchain.verilator_environment()),
+            toolchain.environment(variables),
             # Tests already run in parallel.
             mock.patch.object(cocotb_tools.runner, "MAX_PARALLEL_BUILD_JOBS", 1),
         ):
