@@ -20,6 +20,7 @@ from cocotbext.axi import AxiBus, AxiSlave
 
 from vitrify.cosim import bench
 from vitrify.rtl.bus.bursts import BURST_BEATS
+from vitrify.rtl.bus.master import LOAD_FIFO_BEATS
 from vitrify.rtl.interfaces import MEMORY_REQUEST
 
 SIZE = 1 << 16
@@ -129,13 +130,16 @@ async def stuck_reader(dut):
     """A reader that takes nothing holds up nobody else."""
     world = await start(dut)
     k = world.arch.depth
-    request = bench.pack(MEMORY_REQUEST, {"address": 0, "words": SIZE // k})
+    late = 3 * LOAD_FIFO_BEATS * world.arch.bus_bytes // k
+    request = bench.pack(MEMORY_REQUEST, {"address": 0, "words": late})
     await bench.stream_put(dut, "loads__request", [request])
     await bench.cycles(dut, 500)
     for port in ("instructions", "weights"):
         words = 1200 // k
         got = await bench.finish(memory_read(dut, port, 8192, words, k), limit=3000)
         assert got == world.image[8192 : 8192 + words * k]
+    got = await bench.finish(bench.stream_get(dut, "loads__data", late))
+    assert b"".join(word.to_bytes(k, "little") for word in got) == world.image[: late * k]
 
 
 @cocotb.test()

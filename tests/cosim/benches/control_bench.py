@@ -311,7 +311,7 @@ async def end_waits(dut):
         world.frozen = {name}
         await world.job(0, 0)
         done = await world.read("JOBS_DONE")
-        await bench.cycles(dut, 500)
+        await bench.cycles(dut, 300)
         assert await world.read("JOBS_DONE") == done, f"did not wait for {name}"
         assert await world.field("STATUS", "busy") == 1
         world.frozen = set()
@@ -414,7 +414,7 @@ async def reset_in_flight(dut):
     """CONTROL.reset at any moment: bursts are finished, and a job pushed at once runs."""
     world = await start(dut, pause=0.3)
     k = world.arch.depth
-    for _ in range(8):
+    for _ in range(5):
         ops = random_program(world.arch, 20)
         await world.program(pack(ops))
         await world.job(0, 0)
@@ -448,7 +448,7 @@ async def run_ahead(dut):
         await world.program(pack([slow] + [op] * 300))
         world.frozen = {name}
         await world.job(0, 0)
-        await bench.cycles(dut, 6000)
+        await bench.cycles(dut, 1500)
         passed = len(world.taken[fast])
         assert WINDOW <= passed <= 2 * WINDOW + COMMAND_DEPTH, passed
         world.frozen = set()

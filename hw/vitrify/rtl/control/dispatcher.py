@@ -129,7 +129,7 @@ class Dispatcher(wiring.Component):
         quiet = Signal(range(SETTLE_CYCLES))
 
         self._payloads(m, queues, view, address, matmuls, loads)
-        needs, push = self._rules(m, queues, view, opcode, matmuls, loads, stores)
+        room, push = self._rules(m, queues, view, opcode, matmuls, loads, stores)
 
         with m.FSM() as fsm:
             with m.State("IDLE"), m.If(self.job.valid & self.fetch_idle & ~self.halt):
@@ -152,7 +152,7 @@ class Dispatcher(wiring.Component):
                     m.next = "END"
                 with m.Elif(~Cat(opcode == op for op in Opcode).any()):
                     m.next = "ERROR"
-            with m.State("PUSH"), m.If(needs & ~self.halt):
+            with m.State("PUSH"), m.If(room & ~self.halt):
                 m.d.comb += push.eq(1)
                 m.d.sync += index.eq(index + 1)
                 m.next = "TAKE"
@@ -234,41 +234,50 @@ class Dispatcher(wiring.Component):
         self, m: Module, queues: dict[str, Any], view: dict[Opcode, Any], opcode: Value,
         matmuls: Signal, loads: Signal, stores: Signal,
     ) -> tuple[Signal, Signal]:
-        """Which queues an instruction needs.  Returns "there is room" and the push strobe."""
-        needs, push = Signal(), Signal()
-        weights = view[Opcode.MATMUL].stream_words != 0
+        """Which queues an instruction needs.  Returns "there is room" and the push strobe.
+
+        Both sides of ``push`` are registered: the word stands still from DECODE on, and room that
+        was seen stays until the dispatcher itself fills it.
+        """
+        room, push = Signal(), Signal()
         passing: dict[str, RunAhead] = {}
         for name, issued in (("loads", loads), ("stores", stores), ("matmuls", matmuls)):
             m.submodules[f"run_ahead_of_{name}"] = limit = RunAhead()
             m.d.comb += [limit.issued.eq(issued), limit.done.eq(self.finished[name])]
             passing[name] = limit
 
+        matmul, load, store, weights = (
+            Signal(name=f"is_{name}") for name in ("matmul", "load", "store", "weights")
+        )
+        m.d.sync += [
+            matmul.eq(opcode == Opcode.MATMUL),
+            load.eq((opcode == Opcode.LOAD) | (opcode == Opcode.LOAD_INDEX)),
+            store.eq(opcode == Opcode.STORE),
+            weights.eq((opcode == Opcode.MATMUL) & (view[Opcode.MATMUL].stream_words != 0)),
+        ]
         with m.Switch(opcode):
             with m.Case(Opcode.MATMUL):
-                limits = [passing["loads"], passing["stores"]]
-                used = [queues[name] for name in _COMMANDS]
-                m.d.comb += [
-                    needs.eq(
-                        Cat(limit.ready for limit in limits).all()
-                        & Cat(queue.w_rdy for queue in used).all()
-                        & (queues["weights"].w_rdy | ~weights)
-                    ),
-                    queues["weights"].w_en.eq(push & weights),
-                    *(limit.advance.eq(push) for limit in limits),
-                    *(queue.w_en.eq(push) for queue in used),
-                ]
-                m.d.sync += matmuls.eq(matmuls + push)
-            with m.Case(Opcode.LOAD, Opcode.LOAD_INDEX):
-                limit = passing["matmuls"]
-                m.d.comb += [
-                    needs.eq(queues["loads"].w_rdy & limit.ready),
-                    queues["loads"].w_en.eq(push), limit.advance.eq(push),
-                ]
-                m.d.sync += loads.eq(loads + push)
+                # Room for weights is asked for even if there are none: they seldom lack it.
+                needed = [queues[name].w_rdy for name in (*_COMMANDS, "weights")]
+                needed += [passing["loads"].ready, passing["stores"].ready]
+                m.d.sync += room.eq(Cat(needed).all())
             with m.Case(Opcode.STORE):
-                m.d.comb += [needs.eq(queues["stores"].w_rdy), queues["stores"].w_en.eq(push)]
-                m.d.sync += stores.eq(stores + push)
-        return needs, push
+                m.d.sync += room.eq(queues["stores"].w_rdy)
+            with m.Default():
+                m.d.sync += room.eq(queues["loads"].w_rdy & passing["matmuls"].ready)
+        m.d.comb += [
+            *(queues[name].w_en.eq(push & matmul) for name in _COMMANDS),
+            queues["weights"].w_en.eq(push & weights),
+            queues["loads"].w_en.eq(push & load), queues["stores"].w_en.eq(push & store),
+            passing["loads"].advance.eq(push & matmul),
+            passing["stores"].advance.eq(push & matmul),
+            passing["matmuls"].advance.eq(push & load),
+        ]
+        m.d.sync += [
+            matmuls.eq(matmuls + (push & matmul)), loads.eq(loads + (push & load)),
+            stores.eq(stores + (push & store)),
+        ]
+        return room, push
 
 
 def _add(base: Value, offset: Value) -> Value:

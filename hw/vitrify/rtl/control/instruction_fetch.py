@@ -16,7 +16,7 @@ from vitrify.rtl.bus.csr import REGISTER_BITS
 from vitrify.rtl.interfaces import memory_read
 
 INSTRUCTION_BITS = 8 * INSTRUCTION_BYTES
-#: Instructions of one memory request; two requests are in flight.
+#: Instructions of one memory request, a power of two; two requests are in flight.
 CHUNK = 4
 
 
@@ -82,8 +82,9 @@ class InstructionFetch(wiring.Component):
         # Requests.
         part = Signal(range(CHUNK + 1))
         asked, received = Signal.like(pending), Signal()
+        low, chunks = unasked[:exact_log2(CHUNK)], unasked[exact_log2(CHUNK):]
         m.d.comb += [
-            part.eq(Mux(unasked > CHUNK, CHUNK, unasked)),
+            part.eq(Mux(chunks == 0, low, CHUNK)),
             received.eq(words.valid & words.ready),
         ]
         with m.If(request.ready):
@@ -94,8 +95,10 @@ class InstructionFetch(wiring.Component):
             m.d.sync += [
                 request.valid.eq(1), request.p.address.eq(address), request.p.words.eq(asked),
                 address.eq(address + CHUNK * INSTRUCTION_BYTES),
-                unasked.eq(unasked - part),
+                chunks.eq(chunks - 1),
             ]
+            with m.If(chunks == 0):
+                m.d.sync += unasked.eq(0)
         m.d.sync += pending.eq(pending + asked - received)
 
         take = Signal()
