@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from vitrify.arch import memmap
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError
 from vitrify.arch.formats import MAX_DEPTH
-from vitrify.arch.isa import Region
+from vitrify.arch.isa import Opcode, Region
 from vitrify.program import InputSpec, LayerInfo, OutputSpec, Program, TensorInfo, to_words
 from vitrify.quant.graph import QAttention, QLinear, QOp, QPool, QTensor, QuantGraph
 
@@ -135,12 +136,8 @@ def _store_outputs(state: Lowering) -> tuple[OutputSpec, ...]:
 
 def _with_layers(program: Program, state: Lowering) -> Program:
     """Attach one :class:`LayerInfo` to each MATMUL."""
-    from dataclasses import replace
-
-    from vitrify.arch.isa import Opcode
-
-    numbers = [i for i, op in enumerate(program.instructions()) if op.opcode is Opcode.MATMUL]
     decoded = list(program.instructions())
+    numbers = [i for i, op in enumerate(decoded) if op.opcode is Opcode.MATMUL]
     layers = tuple(
         LayerInfo(
             name=m.name, instruction=number, macs=m.macs, stream_bytes=m.stream_bytes,
