@@ -54,7 +54,7 @@ class Surroundings:
         self._drain_setup()
         self._loader_setup()
         self._lists_setup()
-        self.reads = deque([None] * (interfaces.READ_LATENCY - 1))
+        self.reads: deque[tuple[int, ...] | None] = deque([None] * (interfaces.READ_LATENCY - 1))
 
     # Accumulators ---------------------------------------------------------------------------
     def _drain_setup(self) -> None:
@@ -235,11 +235,11 @@ class Surroundings:
         near = self.drain_at[0]
         return near + (tile - near + 128) % 256 - 128
 
-    def _noise(self) -> tuple[int, int]:
+    def _noise(self) -> tuple[int, ...]:
         size = self.arch.depth
         return tuple(int.from_bytes(self.random.bytes(size), "little") for _ in range(2))
 
-    def _read(self) -> tuple[int, int] | None:
+    def _read(self) -> tuple[int, ...] | None:
         dut = self.dut
         if dut.residual__valid.value != 1 or dut.residual__ready.value != 1:
             return None

@@ -52,7 +52,7 @@ class Expectation:
         self.arch = arch
         self.tokens = tokens
         self.cells: dict[int, list[int]] = defaultdict(list)
-        self.stats: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+        self.stats: dict[int, list[tuple[int, ...]]] = defaultdict(list)
         self.rows: list[list[list[Row]]] = []
         self.tables = np.zeros((2, formats.TABLE_ENTRIES), np.int8)
 
