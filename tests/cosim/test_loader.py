@@ -16,8 +16,8 @@ NANO = preset("nano")
 TALL = dataclasses.replace(NANO, name="tall", depth=4, width=16, lanes=4, bus_bytes=4)
 
 
-@pytest.mark.parametrize(("arch", "swap_latency"), [(NANO, 12), (TALL, 11)],
+@pytest.mark.parametrize(("arch", "swap_latency"), [(NANO, 18), (TALL, 11), (NANO, 4)],
                          ids=lambda value: getattr(value, "name", None))
 def test_loader(arch, swap_latency):
-    simulate(Loader(arch, swap_latency=swap_latency), f"loader-{arch.name}",
+    simulate(Loader(arch, swap_latency=swap_latency), f"loader-{arch.name}-{swap_latency}",
              BENCHES / "loader_bench.py", arch=arch, options={"swap_latency": swap_latency})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Module, Signal, unsigned
+from amaranth import Module, Mux, Signal, unsigned
 from amaranth.hdl import Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
@@ -13,10 +13,10 @@ from amaranth.lib.wiring import In, Out
 from vitrify.arch.config import ArchConfig
 from vitrify.rtl import interfaces
 
-#: Shortest buffer: a read of the token memory is several cycles on its way.
-_LEAST_BUFFER = 16
+#: Shortest buffer: several small tiles may be ready before the first of them is active.
+_LEAST_BUFFER = 32
 #: Tiles that are announced while another is written.
-_ANNOUNCED = 2
+_ANNOUNCED = 8
 #: Cycles from taking a word out of the buffer to its ``tile_write``.
 _WRITE_DELAY = 2
 #: Cycles from deciding that a tile is ready to the first row that may use it.
@@ -45,12 +45,13 @@ def tile_info(arch: ArchConfig) -> data.StructLayout:
 
 
 class TileWriter(wiring.Component):
-    """Buffer of one tile, written to the shadow tile as soon as that is free, a word a cycle.
+    """Buffer of a tile, written to the shadow tile as soon as that is free, a word a cycle.
 
     Everything from the issue of a row to the swap has a fixed latency, so the writer needs no
     answer from the matrix unit: it knows when the shadow becomes free, and it calls a tile ready
     as soon as all its words are at hand and will be in place in time.  So a pass may follow
-    the previous one after as many cycles as the tile has words, and not before ``swap_latency``.
+    the previous one after as many cycles as the tile has words, even before the tile of the
+    previous pass is active.
 
     Parameters
     ----------
@@ -102,55 +103,87 @@ class TileWriter(wiring.Component):
         m.submodules.buffer = buffer = SyncFIFOBuffered(
             width=8 * arch.depth, depth=buffer_words(arch) + 1
         )
-        m.submodules.announced = announced = SyncFIFO(width=layout.size, depth=_ANNOUNCED)
         wiring.connect(m, wiring.flipped(self.word), buffer.w_stream)
+        # One list of tiles to write, one of tiles to call ready.
+        to_write = SyncFIFO(width=layout.size, depth=_ANNOUNCED)
+        to_promise = SyncFIFO(width=layout["words"].width, depth=_ANNOUNCED)
+        m.submodules += [to_write, to_promise]
         m.d.comb += [
-            announced.w_data.eq(self.info.payload),
-            announced.w_en.eq(self.info.valid),
-            self.info.ready.eq(announced.w_rdy),
+            self.info.ready.eq(to_write.w_rdy & to_promise.w_rdy),
+            to_write.w_data.eq(self.info.payload),
+            to_promise.w_data.eq(self.info.payload.words),
+            to_write.w_en.eq(self.info.valid & self.info.ready),
+            to_promise.w_en.eq(self.info.valid & self.info.ready),
         ]
+        take_word = self._next_word(m, to_write, buffer)
+        self._promise(m, to_promise, buffer, take_word)
+        m.d.sync += self.busy.eq(take_word)
+        return m
 
+    def _next_word(self, m: Module, tiles: SyncFIFO, buffer: SyncFIFOBuffered) -> Value:
+        """Words leave the buffer, a tile for every swap; returns the strobe."""
+        layout = tile_info(self.arch)
         tile, left = Signal(layout), Signal(layout["words"].width)  # left: 0 between tiles
-        wait = Signal(range(self.swap_latency))                     # until the shadow is free
+        begun = Signal()
         take_word, take_info = Signal(), Signal()
-        promised = Signal()                                         # tile was called ready
+        # Tiles that may begin: one, and one more for each swap.
+        swap = self.tile_take
+        for stage in range(self.swap_latency - _WRITE_DELAY - _TAKE_DELAY):
+            later = Signal(name=f"swap_{stage}")
+            m.d.sync += later.eq(swap)
+            swap = later
+        free = Signal(range(_ANNOUNCED), init=1)
         m.d.comb += [
-            # A promised tile goes on, whether it is taken or not; the next one waits for the swap.
-            take_word.eq(
-                (left != 0) & (promised | (~self.tile_ready & (wait == 0))) & buffer.r_rdy
-            ),
-            take_info.eq(announced.r_rdy & ((left == 0) | (take_word & (left == 1)))),
+            take_word.eq((left != 0) & (begun | (free != 0)) & buffer.r_rdy),
+            take_info.eq(tiles.r_rdy & ((left == 0) | (take_word & (left == 1)))),
             buffer.r_en.eq(take_word),
-            announced.r_en.eq(take_info),
+            tiles.r_en.eq(take_info),
         ]
+        m.d.sync += free.eq(free + swap - (take_word & ~begun))
         with m.If(take_word):
-            m.d.sync += left.eq(left - 1)
+            m.d.sync += [left.eq(left - 1), begun.eq(1)]
         with m.If(take_info):
             m.d.sync += [
-                tile.eq(announced.r_data), left.eq(layout(announced.r_data).words),
-                promised.eq(0),
+                tile.eq(tiles.r_data), left.eq(layout(tiles.r_data).words), begun.eq(0),
             ]
-
-        # The last word leaves in ``left - 1`` cycles, if the buffer has them all.
-        in_time = self.swap_latency - _WRITE_DELAY + _READY_DELAY
-        ready = Signal()
-        m.d.comb += ready.eq(
-            take_word & ~promised & (left <= in_time) & (buffer.level >= left)
-        )
-        with m.If(wait != 0):
-            m.d.sync += wait.eq(wait - 1)
-        with m.If(self.tile_take):
-            m.d.sync += [
-                self.tile_ready.eq(0),
-                wait.eq(self.swap_latency - _WRITE_DELAY - _TAKE_DELAY),
-            ]
-        with m.If(ready):
-            m.d.sync += self.tile_ready.eq(1)
-            with m.If(~take_info):
-                m.d.sync += promised.eq(1)
-        m.d.sync += self.busy.eq(take_word)
         self._write(m, tile, take_word, take_info, buffer.r_data)
-        return m
+        return take_word
+
+    def _promise(
+        self, m: Module, tiles: SyncFIFO, buffer: SyncFIFOBuffered, take_word: Value
+    ) -> None:
+        """Call the next tile ready when its last word will leave in time.
+
+        It must leave ``swap_latency + _READY_DELAY - _WRITE_DELAY`` cycles from now at the latest:
+        a row that is issued after ``_READY_DELAY`` cycles then finds it.  Its first word leaves
+        ``swap_latency - _WRITE_DELAY`` cycles after the issue of the row that took the previous
+        tile.
+        """
+        in_time = self.swap_latency - _WRITE_DELAY + _READY_DELAY
+        begins = self.swap_latency - _WRITE_DELAY
+        words, known = Signal(tile_info(self.arch)["words"].width), Signal()
+        # Words of this tile and of those before it that are still to leave.
+        due = Signal(range(buffer_words(self.arch) + 2 * tile_words(self.arch)))
+        # Cycles since the previous tile was taken.
+        since = Signal(range(begins + 1), init=begins)
+        ready, load = Signal(), Signal()
+        m.d.comb += [
+            load.eq(tiles.r_rdy & ~known),
+            tiles.r_en.eq(load),
+            ready.eq(
+                known & ~self.tile_ready & buffer.r_rdy & (buffer.level >= due)
+                & Mux(since == begins, due <= in_time, words <= since + _READY_DELAY)
+            ),
+        ]
+        m.d.sync += due.eq(due + Mux(load, tiles.r_data, 0) - take_word)
+        with m.If(load):
+            m.d.sync += [words.eq(tiles.r_data), known.eq(1)]
+        with m.If(since != begins):
+            m.d.sync += since.eq(since + 1)
+        with m.If(self.tile_take):
+            m.d.sync += [self.tile_ready.eq(0), since.eq(_TAKE_DELAY)]
+        with m.If(ready):
+            m.d.sync += [self.tile_ready.eq(1), known.eq(0)]
 
     def _write(
         self, m: Module, tile: data.View, take_word: Value, take_info: Value, word: Value
