@@ -131,6 +131,7 @@ class Fetch(wiring.Component):
     def elaborate(self, _platform: Any) -> Module:
         m = Module()
         self._accept(m)
+        self._flags(m)
         row, valid = self._generate(m)
         row, valid = self._stage(m, row, valid, "index")
         command = self._slots[row.slot]
@@ -183,7 +184,10 @@ class Fetch(wiring.Component):
         row, k, c = Signal(interfaces.ROW_BITS), Signal(_K_BITS), Signal(_C_BITS)
         position, tile = Signal(_POSITION_BITS), Signal(_SEQ)
         row_end, k_end, c_end = Signal(), Signal(), Signal()
-        valid = self._fresh.bit_select(slot, 1)
+        # A list is read here, long before the row waits: it must be there.
+        flag = self._flag[slot]
+        listed = ~command.src_list | flag.load_done | flag.load_now
+        valid = self._fresh.bit_select(slot, 1) & flag.known & listed
         made = Signal(_ROW)
         m.d.comb += [
             row_end.eq(row + 1 == command.rows),
@@ -227,29 +231,29 @@ class Fetch(wiring.Component):
         return later
 
     # Waiting --------------------------------------------------------------------------------------
-    def _flags(self, m: Module) -> data.View:
+    def _flags(self, m: Module) -> None:
         """What can be said of a whole instruction, a cycle late (which only errs on the safe side).
 
-        A slot's flags are right when its first row arrives, three cycles behind its command.
+        ``known``: the flags are those of the instruction in the slot.
         """
-        flags = Signal(data.ArrayLayout(data.StructLayout(
-            {"dep_done": 1, "dep_now": 1, "load_done": 1, "load_now": 1}
+        self._flag = flags = Signal(data.ArrayLayout(data.StructLayout(
+            dict.fromkeys(("known", "dep_done", "dep_now", "load_done", "load_now"), 1)
         ), _SLOTS))
         for i in range(_SLOTS):
             slot = self._slots[i]
             passed = (self.epilogue.seq - slot.dep_seq)[:_SEQ].as_signed()
             loaded = (self.mover.seq - slot.load)[:_SEQ].as_signed()
             m.d.sync += [
+                flags[i].known.eq(self._fresh[i]),
                 flags[i].dep_done.eq((slot.dep_distance == 0) | (passed > 0)),
                 flags[i].dep_now.eq((passed == 0) & self.epilogue.last_tile),
                 flags[i].load_done.eq((slot.load_distance == 0) | (loaded > 0)),
                 flags[i].load_now.eq((loaded == 0) & slot.load_stream),
             ]
-        return flags
 
-    def _blocked(self, row: data.View, flags: data.View, pass_ok: Value) -> Value:
+    def _blocked(self, row: data.View, pass_ok: Value) -> Value:
         """Reasons to wait, in the order of :data:`STALLS`."""
-        flag, slot = flags[row.slot], self._slots[row.slot]
+        flag, slot = self._flag[row.slot], self._slots[row.slot]
         # A list may ask for any row, so it waits for all of them.
         row_written = ~slot.src_list & (self.epilogue.row > row.row)
         produced = flag.dep_done | (flag.dep_now & (~row.needs_row | row_written))
@@ -267,13 +271,12 @@ class Fetch(wiring.Component):
         """Evaluate the conditions of the row that is in the request stage in the next cycle."""
         issue, starts, go = Signal(), Signal(), Signal()
         pass_timer = Signal(range(interfaces.MIN_PASS))
-        flags = self._flags(m)
         pass_ok = (pass_timer == 0) & ~starts
         blocked, blocked_next, next_valid = Signal(3), Signal(3), Signal()
         m.d.comb += [
             blocked_next.eq(Mux(
                 self._advance,
-                self._blocked(coming, flags, pass_ok), self._blocked(row, flags, pass_ok),
+                self._blocked(coming, pass_ok), self._blocked(row, pass_ok),
             )),
             next_valid.eq(Mux(self._advance, coming_valid, valid)),
             self.read.valid.eq(go),

@@ -1,0 +1,32 @@
+"""Whole small cores on programs written by hand: golden's results, full rate, reset."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from tests.support.programs import every_mechanism, full_rate
+from vitrify.arch.isa import Stationary
+from vitrify.arch.presets import preset
+from vitrify.cosim.runner import simulate
+from vitrify.rtl.wrapper import Wrapper
+
+BENCHES = Path(__file__).parent / "benches"
+NANO = preset("nano")
+#: C > K, E = K: groups of columns, wide lanes, one beat a word.
+TALL = dataclasses.replace(NANO, name="tall", depth=4, width=8, lanes=4, bus_bytes=4)
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("arch", [NANO, TALL], ids=lambda arch: arch.name)
+def test_core(arch, tmp_path):
+    rates = {
+        f"{source.name} {rows} rows": full_rate(arch, 1, rows=rows, stationary=source)
+        for source in Stationary for rows in (16, arch.max_rows)
+    }
+    jobs = {"every_mechanism": every_mechanism(arch, 1)} | rates
+    files = {name: job.save(tmp_path / f"{i}.npz") for i, (name, job) in enumerate(jobs.items())}
+    simulate(Wrapper(arch, trace=True), f"core-{arch.name}", BENCHES / "core_bench.py", arch=arch,
+             options={"jobs": files, "rates": list(rates)})

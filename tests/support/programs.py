@@ -1,0 +1,205 @@
+"""Programs written by hand, instruction by instruction, for the whole core."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vitrify.arch import formats, isa, memmap
+from vitrify.arch.config import ArchConfig
+from vitrify.arch.isa import Opcode, Output, Region, Stationary, Stats, Transform
+from vitrify.compiler.pack import gain_words, table_words, weight_words
+from vitrify.golden.machine import Machine
+
+
+@dataclass(frozen=True)
+class Job:
+    """A program, an input, and what golden makes of them."""
+
+    image: np.ndarray
+    instructions: int
+    input: np.ndarray
+    output: np.ndarray
+    #: Token memory after the job, ``[token_words, K]``.
+    tokens: np.ndarray
+    #: Which of these bytes do not depend on what the token memory held before.
+    output_known: np.ndarray
+    tokens_known: np.ndarray
+
+    def save(self, path: Path) -> str:
+        """Write a file for a bench; returns its name."""
+        np.savez(path, **vars(self))
+        return str(path)
+
+
+class Assembler:
+    """Instructions with their data."""
+
+    def __init__(self, arch: ArchConfig, seed: int) -> None:
+        self.arch = arch
+        self.rng = np.random.default_rng(seed)
+        self._code: list[tuple[Opcode, dict[str, int]]] = []
+        self._data: list[np.ndarray] = []
+        self._size = 0
+        self._output = 0
+
+    def data(self, block: np.ndarray) -> int:
+        """Put bytes into the image; returns their offset behind the instructions."""
+        at = self._size
+        block = np.ascontiguousarray(block).view(np.uint8).reshape(-1)
+        block = np.pad(block, (0, -len(block) % self.arch.depth))
+        self._data.append(block)
+        self._size += len(block)
+        return at
+
+    def op(self, opcode: Opcode, **values: int) -> None:
+        """An instruction; ``offset`` and ``stream_offset`` in the image are those of `data`."""
+        self._code.append((opcode, values))
+
+    def store(self, **values: int) -> None:
+        """STORE to the next place of the output."""
+        size = values["rows"] * values["words"] * (1 + values.get("wide", 0)) * self.arch.depth
+        self.op(Opcode.STORE, region=Region.OUTPUT, offset=self._output, **values)
+        self._output += size
+
+    def matmul(
+        self, depth: int, columns: int, *, gain: bool = False, table: bool = False, **values: int
+    ) -> None:
+        """A MATMUL; with random weights, if it has any, and a multiplier that fits the depth."""
+        arch, rng = self.arch, self.rng
+        weights = values.get("stationary", Stationary.WEIGHTS) == Stationary.WEIGHTS
+        parts = []
+        if gain:
+            parts.append(gain_words(arch, rng.integers(1, 256, depth).astype(np.uint8)))
+        if table:
+            parts.append(table_words(rng.integers(-127, 128, 256).astype(np.int8)))
+        scale = int(2**16 / np.sqrt(depth) * 0.8)
+        if weights:
+            parts.append(weight_words(
+                arch, rng.integers(-127, 128, (columns, depth)).astype(np.int8),
+                rng.integers(-9000, 9000, columns).astype(np.int32),
+                rng.integers(scale // 2, scale, columns).astype(np.uint16),
+            ))
+        stream = np.concatenate(parts) if parts else np.zeros(0, np.uint8)
+        k, c = arch.depth, arch.width
+        self.op(
+            Opcode.MATMUL, k_tiles=-(-depth // k), k_last=(depth - 1) % k + 1,
+            c_tiles=-(-columns // c), c_last=(columns - 1) % c + 1,
+            load_gain=int(gain), load_table=int(table), activation=int(table),
+            stream_offset=self.data(stream) if parts else 0, stream_words=len(stream) // k,
+            **{"pre_shift": 4, "post_shift": 2, "multiplier": scale, **values},
+        )
+
+    def build(self, inputs: np.ndarray) -> Job:
+        """Assemble, and run on the golden machine."""
+        self.op(Opcode.END)
+        code = len(self._code) * isa.INSTRUCTION_BYTES
+        base = -(-code // memmap.ALIGNMENT) * memmap.ALIGNMENT
+        packed = b""
+        for opcode, values in self._code:
+            moved = dict(values)
+            if "stream_offset" in moved:
+                moved["stream_offset"] += base
+            if moved.get("region") == Region.PROGRAM and "offset" in moved:
+                moved["offset"] += base
+            packed += isa.pack(isa.make(opcode, **moved))
+        head = np.zeros(base, np.uint8)
+        head[:code] = np.frombuffer(packed, np.uint8)
+        image = np.concatenate([head, *self._data])
+        runs = []
+        for before in (0x00, 0xFF):
+            machine = Machine(self.arch)
+            machine.tokens.bytes[:] = before
+            output = machine.run(image, len(self._code), inputs, self._output)
+            runs.append((output, machine.tokens.bytes))
+        (output, tokens), (other_output, other_tokens) = runs
+        return Job(image, len(self._code), inputs, output, tokens, output == other_output,
+                   tokens == other_tokens)
+
+
+def every_mechanism(arch: ArchConfig, seed: int) -> Job:
+    """Lists, both kinds of tensors, all transforms, stationary sources, outputs and statistics."""
+    a = Assembler(arch, seed)
+    rng, k, size = a.rng, arch.depth, arch.bank_words
+    rows, dim, head, listed = 18, 2 * k + 3, k + 1, 11
+    words, head_words = -(-dim // k), -(-head // k)
+
+    def place(bank: int, at: int = 0) -> int:
+        return bank * size + at
+
+    x, gathered, q, key, value, scores, mixed, last = (
+        place(0), place(1), place(0, 80), place(1, 80), place(2), place(3), place(2, 80),
+        place(3, 120),
+    )
+    residual = place(2)              # the third pair of banks
+    norm = dict(zip(("inv_dim", "inv_shift"), formats.inv_dim(dim), strict=True))
+
+    inputs = rng.integers(-128, 128, (words, rows, k)).astype(np.int8).view(np.uint8).reshape(-1)
+    stream = rng.integers(-3000, 3000, (words, rows, k)).astype("<i2")
+    # The epilogue stores zeros in lanes beyond the last column; golden leaves them.
+    stream[-1, :, (dim - 1) % k + 1 :] = 0
+    planes = np.stack([stream & 0xFF, stream >> 8 & 0xFF], axis=2).astype(np.uint8)
+    source = rng.permutation(rows)[:listed].astype("<u2")
+    target = rng.permutation(rows)[:listed].astype("<u2")
+    a.op(Opcode.LOAD_INDEX, region=Region.PROGRAM, offset=a.data(source), base=3, count=listed)
+    a.op(Opcode.LOAD_INDEX, region=Region.PROGRAM, offset=a.data(target), base=20, count=listed)
+    a.op(Opcode.LOAD, region=Region.INPUT, offset=0, addr=x, stride=words, rows=rows, words=words)
+    a.op(Opcode.LOAD, region=Region.PROGRAM, offset=a.data(planes), addr=residual, stride=words,
+         rows=rows, words=words, wide=1)
+    # Rows picked and placed by lists, through a table.
+    a.matmul(dim, dim, table=True, rows=listed, src_addr=x, src_stride=words, src_list=1,
+             src_list_base=3, dst_addr=gathered, dst_stride=words, dst_list=1, dst_list_base=20,
+             load_distance=2, epi_load_distance=3)
+    # Residual, with statistics; the residual's load comes after that of x.
+    a.matmul(dim, dim, rows=rows, src_addr=x, src_stride=words, output=Output.ADD16,
+             dst_addr=residual, dst_stride=words, stats=Stats.NORM, stat_dst=5, epsilon=3,
+             load_distance=2, load_stream=1, epi_load_distance=1, post_shift=1, pre_shift=5,
+             **norm)
+    for i, (into, extra) in enumerate((
+        (q, {"transform": Transform.NORM, "stat_src": 5}),
+        (key, {"transform": Transform.SCALE, "norm_shift": 13, "norm_mantissa": 300}),
+        (value, {"transform": Transform.NORM, "stat_src": 5}),
+    )):
+        a.matmul(dim, head, gain=True, gain_slot=i & 1, rows=rows, src_addr=residual,
+                 src_stride=words, dst_addr=into, dst_stride=head_words, dep_distance=1 + i,
+                 **extra)
+    a.matmul(head, rows, rows=rows, src_addr=q, src_stride=head_words,
+             stationary=Stationary.ROWS, st_addr=key, st_stride=head_words, st_distance=2,
+             dst_addr=scores, dst_stride=-(-rows // k), stats=Stats.MAX, stat_dst=40,
+             dep_distance=3, pre_shift=6, post_shift=2)
+    a.matmul(rows, head, rows=rows, src_addr=scores, src_stride=-(-rows // k),
+             transform=Transform.EXP2, stat_src=40, stationary=Stationary.COLUMNS,
+             st_addr=value, st_stride=head_words, st_distance=2, row_scale=1,
+             dst_addr=mixed, dst_stride=head_words, dep_distance=1, dep_k=0)
+    # One row, to int16.
+    a.matmul(head, 3, rows=1, src_addr=mixed + 4 * head_words, src_stride=head_words,
+             output=Output.INT16, dst_addr=place(2, 120), dst_stride=1, dep_distance=1)
+    a.matmul(head, k, rows=rows, src_addr=mixed, src_stride=head_words, dst_addr=last,
+             dst_stride=1, dep_distance=2)
+    for address, width in ((gathered, words), (mixed, head_words), (last, 1)):
+        a.store(addr=address, stride=width, rows=rows, words=width, wait_distance=1)
+    a.store(addr=residual, stride=words, rows=rows, words=words, wide=1, wait_distance=2)
+    a.store(addr=place(2, 120), stride=1, rows=1, words=1, wide=1, wait_distance=2)
+    return a.build(inputs)
+
+
+def full_rate(arch: ArchConfig, seed: int, *, rows: int, stationary: Stationary) -> Job:
+    """Independent MATMULs with data at hand and little for the epilogue to do."""
+    a = Assembler(arch, seed)
+    k, c = arch.depth, arch.width
+    depth, columns = 4 * k, 2 * c
+    words = depth // k
+    count = max(rows, depth)
+    inputs = a.rng.integers(-128, 128, (words, count, k)).astype(np.int8).view(np.uint8)
+    for bank in (1, 0):
+        a.op(Opcode.LOAD, region=Region.INPUT, addr=bank * arch.bank_words, stride=words,
+             rows=count, words=words)
+    for _ in range(6):
+        a.matmul(depth, columns, rows=rows, src_addr=0, src_stride=words, stationary=stationary,
+                 st_addr=arch.bank_words, st_stride=words, load_distance=1,
+                 dst_addr=2 * arch.bank_words, dst_stride=-(-columns // k))
+    a.store(addr=2 * arch.bank_words, stride=-(-columns // k), rows=rows,
+            words=-(-columns // k), wait_distance=1)
+    return a.build(inputs.reshape(-1))
