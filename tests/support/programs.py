@@ -173,15 +173,15 @@ def every_mechanism(arch: ArchConfig, seed: int) -> Job:
              transform=Transform.EXP2, stat_src=40, stationary=Stationary.COLUMNS,
              st_addr=value, st_stride=head_words, st_distance=2, row_scale=1,
              dst_addr=mixed, dst_stride=head_words, dep_distance=1, dep_k=0)
-    # One row, to int16.
-    a.matmul(head, 3, rows=1, src_addr=mixed + 4 * head_words, src_stride=head_words,
-             output=Output.INT16, dst_addr=place(2, 120), dst_stride=1, dep_distance=1)
     a.matmul(head, k, rows=rows, src_addr=mixed, src_stride=head_words, dst_addr=last,
-             dst_stride=1, dep_distance=2)
+             dst_stride=1, dep_distance=1)
+    # One row, to int16.  Its own wait knows of row 0; the MATMUL before has waited for row 4.
+    a.matmul(head, 3, rows=1, src_addr=mixed + 4 * head_words, src_stride=head_words,
+             output=Output.INT16, dst_addr=place(2, 120), dst_stride=1, dep_distance=2)
     for address, width in ((gathered, words), (mixed, head_words), (last, 1)):
         a.store(addr=address, stride=width, rows=rows, words=width, wait_distance=1)
     a.store(addr=residual, stride=words, rows=rows, words=words, wide=1, wait_distance=2)
-    a.store(addr=place(2, 120), stride=1, rows=1, words=1, wide=1, wait_distance=2)
+    a.store(addr=place(2, 120), stride=1, rows=1, words=1, wide=1, wait_distance=1)
     return a.build(inputs)
 
 
