@@ -250,7 +250,7 @@ def _crop(key: str, text: str) -> float:
 
 def _size(key: str, text: str) -> tuple[int, int]:
     numbers = _positive(key, text)
-    if len(numbers) > 2 or any(number != int(number) for number in numbers):
+    if len(numbers) not in (1, 2) or any(number != int(number) for number in numbers):
         raise InputError(f"preprocess {key}={text!r} must be one whole number or height:width")
     return int(numbers[0]), int(numbers[-1])
 

@@ -18,7 +18,7 @@ _SEQ = interfaces.SEQ_BITS
 _FIELDS = dict(interfaces.LOADER_COMMAND)
 
 
-class _Phase(enum.Enum, shape=2):
+class _Phase(enum.Enum, shape=2):  # pyright: ignore[reportGeneralTypeIssues, reportCallIssue]
     GAIN = 0
     TABLE = 1
     PARAMS = 2
