@@ -49,7 +49,7 @@ def test_files(name, tmp_path):
     )
     assert "trace_" not in ports[1]
     # Lint sees mistakes in spite of the waivers.
-    source.write_text(text.replace("assign irq = ", "assign irk = "))
+    source.write_text(text.replace("\nendmodule", "\n  assign irk = clk;\nendmodule", 1))
     assert lint(source).returncode != 0
 
 
