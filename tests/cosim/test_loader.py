@@ -16,7 +16,7 @@ NANO = preset("nano")
 TALL = dataclasses.replace(NANO, name="tall", depth=4, width=16, lanes=4, bus_bytes=4)
 
 
-@pytest.mark.parametrize(("arch", "swap_latency"), [(NANO, 18), (TALL, 11), (NANO, 4)],
+@pytest.mark.parametrize(("arch", "swap_latency"), [(NANO, 18), (NANO, 4), (TALL, 11), (TALL, 19)],
                          ids=lambda value: getattr(value, "name", None))
 def test_loader(arch, swap_latency):
     simulate(Loader(arch, swap_latency=swap_latency), f"loader-{arch.name}-{swap_latency}",
