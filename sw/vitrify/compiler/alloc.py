@@ -12,6 +12,10 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError
 
 
+class PlacementError(CapacityError):
+    """The token memory has no room for a tensor; another placement of the others might."""
+
+
 @dataclass
 class Block:
     """A placed tensor.  ``address`` is a word address, or a pair address when ``wide``."""
@@ -43,7 +47,7 @@ class Allocator:
 
         Raises
         ------
-        CapacityError
+        PlacementError
             If the memory has no room; the message says how much is free and needed.
         """
         blocked = np.zeros(self._arch.banks, bool)
@@ -61,7 +65,7 @@ class Allocator:
         k = self._arch.depth
         need = words * k * (2 if wide else 1)
         free = int((~self._used).sum()) * k
-        raise CapacityError(
+        raise PlacementError(
             f"tensor {name!r} needs {need} bytes of token memory, and {free} of the "
             f"{self._arch.token_bytes} bytes of arch {self._arch.name!r} are free: choose an arch "
             f"with more or larger banks, or a model with fewer tokens"

@@ -16,7 +16,8 @@ from vitrify.arch.isa import Opcode, Region
 from vitrify.program import InputSpec, LayerInfo, OutputSpec, Program, TensorInfo, to_words
 from vitrify.quant.graph import QAttention, QLinear, QOp, QPool, QTensor, QuantGraph
 
-from .lowering import Lowering, sources
+from .alloc import PlacementError
+from .lowering import Lowering, Separation, sources
 from .ops import attention, linear, pool
 
 _LOWER: dict[type, Callable[[Lowering, Any, int], None]] = {
@@ -52,13 +53,7 @@ def compile_graph(
                 f"layer {op.name!r} sums {op.weight.shape[1]} products; the accumulators hold "
                 f"{MAX_DEPTH}: split the layer"
             )
-    state = Lowering(graph, arch)
-    _load_inputs(state)
-    for step, op in enumerate(graph.ops):
-        _LOWER[type(op)](state, op, step)
-        state.release_dead(step)
-    outputs = _store_outputs(state)
-    state.builder.end()
+    state, outputs = _lower(graph, arch)
     image, count = state.builder.build()
     program = Program(
         model=graph.name, arch=arch, image=image, instruction_count=count,
@@ -69,6 +64,25 @@ def compile_graph(
         },
     )
     return _with_layers(program, state)
+
+
+def _lower(graph: QuantGraph, arch: ArchConfig) -> tuple[Lowering, tuple[OutputSpec, ...]]:
+    """Lower every op, with as much distance between tensors as the token memory has room for."""
+    for separation in Separation:
+        state = Lowering(graph, arch, separation)
+        try:
+            _load_inputs(state)
+            for step, op in enumerate(graph.ops):
+                _LOWER[type(op)](state, op, step)
+                state.release_dead(step)
+        except PlacementError:
+            if separation is Separation.NONE:
+                raise
+            continue
+        outputs = _store_outputs(state)
+        state.builder.end()
+        return state, outputs
+    raise AssertionError
 
 
 def schedule(ops: list[QOp]) -> list[QOp]:

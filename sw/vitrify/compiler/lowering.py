@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -12,6 +13,16 @@ from vitrify.quant.graph import QAttention, QLinear, QOp, QTensor, QuantGraph, R
 from .alloc import Allocator
 from .builder import Builder, post_code
 from .placement import Placed, Spread
+
+
+class Separation(enum.IntEnum):
+    """Which tensors are kept in banks of their own, from the fastest program to the smallest."""
+
+    #: All that are read at the same time.
+    ALL = 0
+    #: Only what the epilogue and the row fetch read; the tile loader, which has time, waits.
+    RESIDUAL = 1
+    NONE = 2
 
 
 def sources(op: QOp) -> tuple[str, ...]:
@@ -26,9 +37,10 @@ def sources(op: QOp) -> tuple[str, ...]:
 class Lowering:
     """Places tensors as ops need them and frees them behind their last use."""
 
-    def __init__(self, graph: QuantGraph, arch: ArchConfig) -> None:
+    def __init__(self, graph: QuantGraph, arch: ArchConfig, separation: Separation) -> None:
         self.graph = graph
         self.arch = arch
+        self.separation = separation
         self.builder = Builder(arch)
         self.memory = Allocator(arch)
         self.placed: dict[str, Placed] = {}
@@ -76,13 +88,24 @@ class Lowering:
         """Free a temporary tensor behind op ``step``."""
         self._last[name] = step
 
-    def place(self, tensor: QTensor, *, apart: Iterable[str] = ()) -> Placed:
-        """The place of a tensor, allocated at its first use."""
+    def place(
+        self, tensor: QTensor, *, apart: Iterable[str] = (), beside: Iterable[str] = ()
+    ) -> Placed:
+        """The place of a tensor, allocated at its first use.
+
+        ``apart`` are tensors that row fetch or epilogue use together with it, ``beside`` those
+        that the tile loader reads meanwhile.
+        """
         if tensor.name in self.placed:
             return self.placed[tensor.name]
         spread = self.spread(tensor.name, tensor.channels)
         wide = tensor.bits == 16
-        owners = [self._owner.get(name, name) for name in apart]
+        avoid = (
+            [] if self.separation is Separation.NONE
+            else [*apart] if self.separation is Separation.RESIDUAL
+            else [*apart, *beside]
+        )
+        owners = [self._owner.get(name, name) for name in avoid]
         block = self.memory.place(
             tensor.name, tensor.rows * spread.words, wide=wide, apart=owners
         )
@@ -94,8 +117,9 @@ class Lowering:
     def place_near(self, name: str, *, apart: Iterable[str] = ()) -> Placed:
         """:meth:`place` by name, away from the residual stream and ``apart``."""
         wide = [p.name for p in self.placed.values() if p.wide]
-        beside = self._beside.get(name, ())
-        return self.place(self.graph.tensors[name], apart=[*wide, *apart, *beside])
+        return self.place(
+            self.graph.tensors[name], apart=[*wide, *apart], beside=self._beside.get(name, ())
+        )
 
     def with_statistics(self, placed: Placed) -> Placed:
         """The same tensor with statistics entries (reserved once)."""

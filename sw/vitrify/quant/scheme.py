@@ -56,11 +56,7 @@ _USUAL, _LARGE = 0.95, 2.0
 _SPLIT_UNITS = 8
 #: Copies reach this far beyond the largest value seen.
 _SPLIT_MARGIN = 1.1
-_BINS = 2048
-#: Ends of the windows tried for an activation, relative to the extremes seen.
-_WINDOW_GRID = np.geomspace(1.0, 0.12, 16)
-#: Later rounds search this far around the best so far.
-_WINDOW_SPREADS = (0.06, 0.015)
+_BINS = 4096
 
 
 # Residual stream ---------------------------------------------------------------------------
@@ -259,11 +255,10 @@ def _window(kind: str, rows: Rows, weight: Rows) -> _Window:
     used = mass > 0
     x, mass = x[used], mass[used] / mass.sum()
     exact = UNARY[kind].reference(x).astype(np.float64)
-    # The error is a jagged function of the window (codes fall on or beside where the mass is), so
-    # the first grid is dense.
-    lows, highs = low * _WINDOW_GRID, high * _WINDOW_GRID
+    lows = np.unique(low * np.array([1, 0.8, 0.65, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15]))
+    highs = np.unique(high * np.array([1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]))
     best: _Window | None = None
-    for spread in (*_WINDOW_SPREADS, 0.0):
+    for _ in range(2):
         for a in lows:
             for b in highs:
                 if b - a < 0.05 * (high - low):
@@ -272,8 +267,7 @@ def _window(kind: str, rows: Rows, weight: Rows) -> _Window:
                 if best is None or trial.cost < best.cost:
                     best = trial
         assert best is not None
-        around = np.linspace(1 - spread, 1 + spread, 9)
-        lows, highs = best.low * around, best.high * around
+        lows, highs = best.low * np.linspace(0.85, 1.15, 7), best.high * np.linspace(0.85, 1.15, 7)
     assert best is not None
     return best
 

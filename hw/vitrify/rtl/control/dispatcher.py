@@ -126,7 +126,7 @@ class Dispatcher(wiring.Component):
         address = Signal(memmap.ADDRESS_BITS, reset_less=True)
         matmuls, loads, stores = (Signal(SEQ_BITS, name=f"{n}_issued")
                                   for n in ("matmuls", "loads", "stores"))
-        quiet = Signal(range(SETTLE_CYCLES))
+        quiet, unrest = Signal(range(SETTLE_CYCLES)), Signal()
 
         self._payloads(m, queues, view, address, matmuls, loads)
         room, push = self._rules(m, queues, view, opcode, matmuls, loads, stores)
@@ -157,18 +157,19 @@ class Dispatcher(wiring.Component):
                 m.d.sync += index.eq(index + 1)
                 m.next = "TAKE"
             with m.State("END"):
-                busy = Cat(
-                    *(queue.r_rdy for queue in queues.values()),
-                    ~self.idle.as_value(), ~self.fetch_idle,
-                )
                 m.d.sync += quiet.eq(quiet + 1)
-                with m.If(busy.any() | self.halt):
+                with m.If(unrest):
                     m.d.sync += quiet.eq(0)
                 with m.Elif(quiet == SETTLE_CYCLES - 1):
                     m.d.comb += self.done.eq(1)
                     m.next = "IDLE"
             with m.State("ERROR"):
                 m.d.comb += self.error.valid.eq(1)
+        # Gathered from everywhere, hence a cycle late: quiet counts long enough.
+        m.d.sync += unrest.eq(Cat(
+            *(queue.r_rdy for queue in queues.values()),
+            ~self.idle.as_value(), ~self.fetch_idle, self.halt,
+        ).any())
         m.d.comb += [
             self.error.p.index.eq(index),
             self.running.eq(~fsm.ongoing("IDLE")),

@@ -29,7 +29,7 @@ def lower(state: Lowering, op: QAttention, step: int) -> None:
     scores = []
     for i in range(min(_BUFFERS, op.heads)):
         tensor = QTensor(f"{op.name}.scores{i}", blocks[0][1], tokens, 8, 1.0)
-        placed = state.place(tensor, apart=[op.k, op.v])
+        placed = state.place(tensor, beside=[op.k, op.v])
         state.release_later(placed.name, step)
         base = state.shared_statistics(f"scores{i}", placed.rows)
         scores.append(replace(placed, stat=base))
