@@ -18,9 +18,12 @@ NANO = preset("nano")
 WIDE = dataclasses.replace(NANO, name="wide", depth=16, bus_bytes=16, weight_fifo_words=256)
 NARROW = dataclasses.replace(NANO, name="narrow", depth=4, bus_bytes=1)
 LONG = dataclasses.replace(NANO, name="long", depth=128, bus_bytes=32)
+BURSTS = dataclasses.replace(
+    NANO, name="bursts", depth=16, bus_bytes=2, burst_beats=256, weight_fifo_words=256
+)
 
 
-@pytest.mark.parametrize("arch", [NANO, WIDE, NARROW, LONG], ids=lambda arch: arch.name)
+@pytest.mark.parametrize("arch", [NANO, WIDE, NARROW, LONG, BURSTS], ids=lambda arch: arch.name)
 def test_master(arch):
     simulate(AxiMaster(arch), f"bus-{arch.name}", BENCHES / "bus_bench.py", arch=arch)
 

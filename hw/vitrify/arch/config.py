@@ -73,6 +73,9 @@ class ArchConfig:
     requant_bits: int = 18
     #: Words of K bytes in the weight prefetch FIFO.  Power of two.
     weight_fifo_words: int = 512
+    #: Longest DRAM burst in beats.  Power of two, 1 … 256; AXI3 ports (Zynq-7000) take 16.  Memories
+    #: that serve one burst at a time want long ones.
+    burst_beats: int = 16
     #: Two stationary bytes share one multiplier (DSP48 families).  Never changes results.
     packing: bool = False
     #: LayerNorm lanes multiply in LUTs instead of DSPs.  Never changes results.
@@ -102,6 +105,7 @@ class ArchConfig:
         power("index_entries", 16, 1 << 14)
         power("bus_bytes", 1, self.depth)
         power("weight_fifo_words", 16, 1 << 14)
+        power("burst_beats", 1, 256)
         if not isinstance(self.banks, int) or not 2 <= self.banks <= 64 or self.banks % 2:
             raise ConfigError(
                 f"arch {self.name!r}: banks must be an even number from 2 to 64, not {self.banks!r}"
@@ -154,7 +158,7 @@ class ArchConfig:
 
     # Identity ----------------------------------------------------------------------------
     _NOT_HASHED = ("name", "packing", "fabric_norm", "clock_mhz", "part", "dram",
-                   "weight_fifo_words")
+                   "weight_fifo_words", "burst_beats")
 
     @property
     def hash(self) -> int:

@@ -29,7 +29,8 @@ _PRESETS = (
     # 128 MACs: 16-bit SDRAM, open tools from source to bitstream.
     ArchConfig(
         name="ulx3s", depth=16, width=8, lanes=2, max_rows=256, banks=10, bank_words=2048,
-        stat_rows=1024, index_entries=256, bus_bytes=2, weight_fifo_words=256, fabric_norm=True,
+        stat_rows=1024, index_entries=256, bus_bytes=2, weight_fifo_words=256, burst_beats=256,
+        fabric_norm=True,
         clock_mhz=80.0, part=ECP5_85, dram=Dram(latency=100, outstanding=1),
     ),
     # 256 MACs: two products per DSP48E1, 64-bit HP port.

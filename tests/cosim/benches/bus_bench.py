@@ -19,7 +19,6 @@ from cocotb.triggers import FallingEdge, ReadOnly, RisingEdge
 from cocotbext.axi import AxiBus, AxiSlave
 
 from vitrify.cosim import bench
-from vitrify.rtl.bus.bursts import BURST_BEATS
 from vitrify.rtl.bus.master import LOAD_FIFO_BEATS
 from vitrify.rtl.interfaces import MEMORY_REQUEST
 
@@ -66,7 +65,7 @@ class World:
                     self.errors[kind].append(int(getattr(dut, f"{kind}_error__p").value))
 
     def check_bursts(self):
-        longest = max(BURST_BEATS, self.arch.depth // self.arch.bus_bytes)
+        longest = max(self.arch.burst_beats, self.arch.depth // self.arch.bus_bytes)
         check_bursts(self.reads + self.writes, self.arch.bus_bytes, longest)
         assert self.events["read"] == sum(length + 1 for _, length in self.reads)
         assert self.events["write"] == sum(length + 1 for _, length in self.writes)

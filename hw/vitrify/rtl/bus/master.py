@@ -19,10 +19,11 @@ from .write_master import WriteMaster
 
 #: Instructions that the prefetch FIFO holds.
 PREFETCH = 8
-#: Beats that the FIFO of the loads holds: covers a latency of 240 cycles at full rate.
+#: Beats that the FIFO of the loads holds, at least two bursts: covers a latency of 240 cycles at
+#: full rate.
 LOAD_FIFO_BEATS = 256
-#: Beats that the FIFO of the stores holds: two bursts.
-STORE_FIFO_BEATS = 32
+#: Bursts that the FIFO of the stores holds.
+STORE_FIFO_BURSTS = 2
 #: No FIFO is shorter, so that several bursts fit.
 _MIN_WORDS = 4
 
@@ -33,7 +34,7 @@ class AxiMaster(wiring.Component):
     Parameters
     ----------
     arch : ArchConfig
-        ``weight_fifo_words`` is the depth of the weight FIFO.
+        ``weight_fifo_words`` is the depth of the weight FIFO, ``burst_beats`` the longest burst.
 
     Members
     -------
@@ -81,10 +82,11 @@ class AxiMaster(wiring.Component):
         m.submodules.read = read = ReadMaster(arch, clients={
             "instructions": max(PREFETCH * INSTRUCTION_BYTES // arch.depth, _MIN_WORDS),
             "weights": arch.weight_fifo_words,
-            "loads": max(LOAD_FIFO_BEATS // bpw, _MIN_WORDS),
-        })
+            "loads": max(LOAD_FIFO_BEATS // bpw, 2 * arch.burst_beats // bpw, _MIN_WORDS),
+        }, burst_beats=arch.burst_beats)
         m.submodules.write = write = WriteMaster(
-            arch, fifo_words=max(STORE_FIFO_BEATS // bpw, _MIN_WORDS)
+            arch, fifo_words=max(STORE_FIFO_BURSTS * arch.burst_beats // bpw, _MIN_WORDS),
+            burst_beats=arch.burst_beats,
         )
         for name in read.clients:
             connect(m, flipped(getattr(self, name)), getattr(read, name))
