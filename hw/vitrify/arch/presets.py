@@ -41,7 +41,7 @@ _PRESETS = (
     ),
     # 2048 MACs: two products per DSP48E2, token memory in UltraRAM.
     ArchConfig(
-        name="kv260", depth=32, width=64, lanes=32, max_rows=512, banks=8, bank_words=4096,
+        name="kv260", depth=32, width=64, lanes=32, max_rows=512, banks=8, bank_words=8192,
         stat_rows=2048, index_entries=1024, bus_bytes=32, requant_bits=24, packing=True,
         fabric_norm=True, clock_mhz=300.0, part=XCK26, dram=Dram(latency=100, outstanding=8),
     ),

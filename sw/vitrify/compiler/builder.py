@@ -115,6 +115,7 @@ class Builder:
         out_channel: int,
         columns: int,
         x_channel: int = 0,
+        row: int | None = None,
         stationary: Placed | None = None,
         weights: Bytes | None = None,
         gain: np.ndarray | None = None,
@@ -123,7 +124,8 @@ class Builder:
         """Emit one MATMUL over ``values["rows"]`` rows of ``x`` into ``out``.
 
         ``values`` holds the arithmetic fields; addresses, tiling along the columns, slots,
-        stream and distances are filled in here.
+        stream and distances are filled in here.  ``row`` is for reports: the first row of the
+        whole tensor, where ``out`` holds a block of it.
         """
         arch, index = self.arch, len(self.matmuls)
         rows = values["rows"]
@@ -149,7 +151,7 @@ class Builder:
             index, out_row, rows, out_channel, columns, out_channel + (c_tiles - 1) * arch.width
         ))
         self.matmuls.append(Matmul(
-            name, op, macs, out.name, out_row, rows, out_channel, columns,
+            name, op, macs, out.name, out_row if row is None else row, rows, out_channel, columns,
             16 if out.wide else 8, 0 if stream is None else len(stream),
         ))
 

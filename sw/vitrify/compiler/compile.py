@@ -12,13 +12,14 @@ from vitrify.arch import memmap
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError
 from vitrify.arch.formats import MAX_DEPTH
-from vitrify.arch.isa import Opcode, Region
-from vitrify.program import InputSpec, LayerInfo, OutputSpec, Program, TensorInfo, to_words
+from vitrify.arch.isa import Opcode
+from vitrify.program import InputSpec, LayerInfo, OutputSpec, Program, TensorInfo
 from vitrify.quant.graph import QAttention, QLinear, QOp, QPool, QTensor, QuantGraph
 
 from .alloc import PlacementError
-from .lowering import Lowering, Separation, sources
-from .ops import attention, linear, pool
+from .economy import economies
+from .lowering import Lowering, sources
+from .ops import attention, embed, linear, mlp, pool
 
 _LOWER: dict[type, Callable[[Lowering, Any, int], None]] = {
     QLinear: linear.lower,
@@ -61,28 +62,43 @@ def compile_graph(
         metadata={
             "token_memory_bytes": state.memory.peak_words * arch.depth,
             "token_memory_capacity": arch.token_bytes,
+            **({} if state.economy.row_blocks == 1 else {"row_blocks": state.economy.row_blocks}),
         },
     )
     return _with_layers(program, state)
 
 
 def _lower(graph: QuantGraph, arch: ArchConfig) -> tuple[Lowering, tuple[OutputSpec, ...]]:
-    """Lower every op, with as much distance between tensors as the token memory has room for."""
-    for separation in Separation:
-        state = Lowering(graph, arch, separation)
+    """Lower every op in the fastest way that the token memory has room for."""
+    refusal = None
+    for economy in economies():
+        state = Lowering(graph, arch, economy)
         try:
-            _load_inputs(state)
-            for step, op in enumerate(graph.ops):
-                _LOWER[type(op)](state, op, step)
-                state.release_dead(step)
-        except PlacementError:
-            if separation is Separation.NONE:
-                raise
+            embed.load(state)
+            _lower_ops(state)
+        except PlacementError as error:
+            refusal = refusal or error
             continue
         outputs = _store_outputs(state)
         state.builder.end()
         return state, outputs
-    raise AssertionError
+    assert refusal is not None
+    raise refusal
+
+
+def _lower_ops(state: Lowering) -> None:
+    ops, step = state.graph.ops, 0
+    while step < len(ops):
+        op, pair = ops[step], mlp.pair(state, step)
+        if pair is not None:
+            step += 1
+            mlp.lower(state, *pair, step)
+        elif embed.splits(op, state):
+            embed.lower(state, op, step)
+        else:
+            _LOWER[type(op)](state, op, step)
+        state.release_dead(step)
+        step += 1
 
 
 def schedule(ops: list[QOp]) -> list[QOp]:
@@ -106,24 +122,9 @@ def schedule(ops: list[QOp]) -> list[QOp]:
     return result
 
 
-def _load_inputs(state: Lowering) -> None:
-    graph, arch = state.graph, state.arch
-    for constant in graph.constants:
-        state.place(graph.tensors[constant.out])
-    image = state.place_near(graph.input.out)
-    offset = 0
-    for row, rows in state.row_blocks(image.rows):
-        state.builder.load(image, Region.INPUT, offset, row=row, rows=rows)
-        offset += rows * image.stride * arch.depth
-    for constant in graph.constants:
-        block = state.builder.image.add(to_words(constant.value, arch.depth))
-        state.builder.load(state.placed[constant.out], Region.PROGRAM, block)
-
-
 def _input_spec(state: Lowering, preprocess: str | None) -> InputSpec:
     source = state.graph.input
-    rows = state.graph.tensors[source.out].rows
-    blocks = state.row_blocks(rows)
+    rows, blocks = state.rows(source.out), embed.blocks(state)
     return InputSpec(
         name=source.name, shape=source.shape, patch=source.patch, prefix=source.prefix, rows=rows,
         multiplier=np.asarray(source.multiplier, np.float64),

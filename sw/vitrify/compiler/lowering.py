@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from vitrify.arch.config import ArchConfig
@@ -12,17 +11,8 @@ from vitrify.quant.graph import QAttention, QLinear, QOp, QTensor, QuantGraph, R
 
 from .alloc import Allocator
 from .builder import Builder, post_code
+from .economy import Economy, Separation
 from .placement import Placed, Spread
-
-
-class Separation(enum.IntEnum):
-    """Which tensors are kept in banks of their own, from the fastest program to the smallest."""
-
-    #: All that are read at the same time.
-    ALL = 0
-    #: Only what the epilogue and the row fetch read; the tile loader, which has time, waits.
-    RESIDUAL = 1
-    NONE = 2
 
 
 def sources(op: QOp) -> tuple[str, ...]:
@@ -37,10 +27,10 @@ def sources(op: QOp) -> tuple[str, ...]:
 class Lowering:
     """Places tensors as ops need them and frees them behind their last use."""
 
-    def __init__(self, graph: QuantGraph, arch: ArchConfig, separation: Separation) -> None:
+    def __init__(self, graph: QuantGraph, arch: ArchConfig, economy: Economy) -> None:
         self.graph = graph
         self.arch = arch
-        self.separation = separation
+        self.economy = economy
         self.builder = Builder(arch)
         self.memory = Allocator(arch)
         self.placed: dict[str, Placed] = {}
@@ -50,7 +40,7 @@ class Lowering:
         self._heads: dict[str, int] = {}
         self._last: dict[str, int] = {}
         #: Tensors that are read while this one is: a bank of their own avoids stalls.
-        self._beside: dict[str, tuple[str, ...]] = {}
+        self._beside: dict[str, Sequence[str]] = {}
         for i, op in enumerate(graph.ops):
             for name in (*sources(op), op.out):
                 self._last[name] = i
@@ -65,6 +55,10 @@ class Lowering:
     def spread(self, name: str, channels: int) -> Spread:
         """How a tensor's channels lie in a row."""
         return Spread(channels, self._heads.get(name, 1), self.arch.depth)
+
+    def rows(self, name: str) -> int:
+        """Rows of a tensor of the graph."""
+        return self.graph.tensors[name].rows
 
     def statistics(self, rows: int, what: str) -> int:
         """Reserve entries of the row statistics memory."""
@@ -100,11 +94,9 @@ class Lowering:
             return self.placed[tensor.name]
         spread = self.spread(tensor.name, tensor.channels)
         wide = tensor.bits == 16
-        avoid = (
-            [] if self.separation is Separation.NONE
-            else [*apart] if self.separation is Separation.RESIDUAL
-            else [*apart, *beside]
-        )
+        avoid: list[str] = {
+            Separation.ALL: [*apart, *beside], Separation.RESIDUAL: [*apart], Separation.NONE: [],
+        }[self.economy.separation]
         owners = [self._owner.get(name, name) for name in avoid]
         block = self.memory.place(
             tensor.name, tensor.rows * spread.words, wide=wide, apart=owners
@@ -148,9 +140,12 @@ class Lowering:
             if owner not in self._owner.values():
                 self.memory.release(owner)
 
-    def row_blocks(self, rows: int) -> list[tuple[int, int]]:
-        """``(first row, rows)`` of blocks that the accumulators can hold, evenly sized."""
-        count = -(-rows // self.arch.max_rows)
+    def row_blocks(self, rows: int, least: int = 1) -> list[tuple[int, int]]:
+        """``(first row, rows)`` of blocks that the accumulators can hold, evenly sized.
+
+        There are at least ``least``, if there are as many rows.
+        """
+        count = max(-(-rows // self.arch.max_rows), min(least, rows))
         size = -(-rows // count)
         return [(start, min(size, rows - start)) for start in range(0, rows, size)]
 

@@ -95,9 +95,8 @@ class QInput:
     """The image: float ``[C, H, W]`` to int8 rows ``[rows, C*ph*pw]``.
 
     ``q = clip(round(x * multiplier[c] + offset[c]), -128, 127)``; the first ``prefix`` rows
-    (class token …) are zero.  Columns are ordered (c, y, x) within the patch.
-    ``pixel`` holds, when the preprocessing is known, ``(mean, std)`` so that uint8 pixels map to
-    ``u8 - 128`` exactly.
+    (class token …) are zero.  Columns are ordered (c, y, x) within the patch.  Where the
+    preprocessing is known, multiplier and offset map uint8 pixels to ``u8 - 128`` exactly.
     """
 
     name: str
@@ -149,7 +148,7 @@ class QAttention:
 class QPool:
     """Mean over rows ``start`` … ``stop - 1`` of an int8 tensor: constant weights times ``x``.
 
-    Every row enters with the same operand ``weight`` (1 … 255); the single multiplier of
+    Every row enters with the same operand ``weight`` (1 … 127); the single multiplier of
     ``requant`` divides.
     """
 

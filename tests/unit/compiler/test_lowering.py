@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.support.synthetic import vision_transformer
+from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError
 from vitrify.arch.isa import Opcode
 from vitrify.arch.presets import preset
@@ -19,7 +20,7 @@ from vitrify.compiler import compile_graph
 from vitrify.compiler.compile import schedule
 from vitrify.compiler.placement import Spread
 from vitrify.golden.machine import Machine
-from vitrify.program import pack_input, unpack_output
+from vitrify.program import Program, pack_input, unpack_output
 from vitrify.quant.evaluate import Evaluator
 
 NANO = preset("nano")
@@ -38,10 +39,32 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+#: Token memories that hold neither image, hidden layer nor scores whole: words of a bank, hidden channels, blocks.
+TIGHT = {
+    "loader shares banks": (64, 128, 1), "blocks of rows": (32, 128, 2), "more": (32, 512, 6),
+}
+
+
+@pytest.mark.parametrize("case", TIGHT)
+def test_small_memories(case: str) -> None:
+    words, hidden, blocks = TIGHT[case]
+    shape = {"image": (3, 8, 8), "blocks": 1, "hidden": hidden}
+    arch = dataclasses.replace(NANO, banks=10, bank_words=words)
+    program = compare(arch, shape)
+    assert program.metadata.get("row_blocks", 1) == blocks
+    whole = compile_graph(vision_transformer(seed=3, **shape), NANO)
+    assert program.macs == whole.macs
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_machine_equals_evaluator(case: str) -> None:
     name, shape = CASES[case]
-    arch, graph = preset(name), vision_transformer(seed=3, **shape)
+    compare(preset(name), shape)
+
+
+def compare(arch: ArchConfig, shape: dict[str, Any]) -> Program:
+    """Compile, run on the golden machine, compare every tensor with the evaluator's."""
+    graph = vision_transformer(seed=3, **shape)
     program = compile_graph(graph, arch)
     image = np.random.default_rng(5).normal(size=(2, *graph.input.shape)).astype(np.float32)
     expected = Evaluator(graph, arch).run(image)
@@ -73,6 +96,7 @@ def test_machine_equals_evaluator(case: str) -> None:
         result = unpack_output(arch, program.outputs[0], region[None])[0]
         logits = graph.tensors["logits"].dequantise(expected["head"][i])[0]
         assert (result == logits.astype(np.float32)).all()
+    return program
 
 
 def test_queries_come_last() -> None:

@@ -25,7 +25,7 @@ def lower(state: Lowering, op: QAttention, step: int) -> None:
         out = state.alias(op.out, op.q)
     else:
         out = state.place_near(op.out)
-    blocks = state.row_blocks(q.rows)
+    blocks = state.row_blocks(q.rows, state.economy.score_blocks)
     scores = []
     for i in range(min(_BUFFERS, op.heads)):
         tensor = QTensor(f"{op.name}.scores{i}", blocks[0][1], tokens, 8, 1.0)

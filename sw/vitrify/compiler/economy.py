@@ -1,0 +1,40 @@
+"""How much token memory a program may take: speed first, smaller buffers where they must be."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+class Separation(enum.IntEnum):
+    """Which tensors are kept in banks of their own, from the fastest program to the smallest."""
+
+    #: All that are read at the same time.
+    ALL = 0
+    #: Only what the epilogue and the row fetch read; the tile loader, which has time, waits.
+    RESIDUAL = 1
+    NONE = 2
+
+
+@dataclass(frozen=True)
+class Economy:
+    """One way to place the tensors of a network.
+
+    ``row_blocks``: at least so many blocks of rows pass through image, hidden layers and scores
+    one after another; the weights of embedding and hidden layers cross DRAM once for each.
+    ``score_blocks``: the same for the scores alone, which costs no DRAM traffic.
+    """
+
+    separation: Separation = Separation.ALL
+    row_blocks: int = 1
+    score_blocks: int = 1
+
+
+def economies() -> Iterator[Economy]:
+    """From the fastest to the smallest."""
+    for rows in (1, 2, 3, 4, 6, 8, 12, 16):
+        yield Economy(Separation.ALL, rows, rows)
+        for separation in (Separation.RESIDUAL, Separation.NONE):
+            for scores in (rows, 2 * rows, 4 * rows):
+                yield Economy(separation, rows, scores)

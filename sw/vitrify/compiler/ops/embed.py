@@ -1,0 +1,61 @@
+"""The image: loaded whole, or block of rows by block in front of the patch embedding."""
+
+from __future__ import annotations
+
+from typing import TypeGuard
+
+from vitrify.arch.isa import Region
+from vitrify.compiler.lowering import Lowering, sources
+from vitrify.program import to_words
+from vitrify.quant.graph import QLinear, QOp
+
+from .linear import buffer, place_result, prepare
+
+#: Buffers in flight when the image comes in blocks.
+_BUFFERS = 2
+
+
+def blocks(state: Lowering) -> list[tuple[int, int]]:
+    """Blocks of rows in which the image lies in memory."""
+    return state.row_blocks(state.rows(state.graph.input.out), state.economy.row_blocks)
+
+
+def splits(op: QOp, state: Lowering) -> TypeGuard[QLinear]:
+    """Whether ``op`` takes the image block by block."""
+    name = state.graph.input.out
+    return (
+        state.economy.row_blocks > 1 and isinstance(op, QLinear) and op.x == name
+        and not op.rows and op.norm is None and len(blocks(state)) > 1
+        and sum(name in sources(other) for other in state.graph.ops) == 1
+    )
+
+
+def load(state: Lowering) -> None:
+    """LOAD constants, and the image unless its only reader loads it."""
+    graph, arch = state.graph, state.arch
+    for constant in graph.constants:
+        state.place(graph.tensors[constant.out])
+    if not splits(graph.ops[0], state):
+        image, offset = state.place_near(graph.input.out), 0
+        for row, rows in blocks(state):
+            state.builder.load(image, Region.INPUT, offset, row=row, rows=rows)
+            offset += rows * image.stride * arch.depth
+    for constant in graph.constants:
+        block = state.builder.image.add(to_words(constant.value, arch.depth))
+        state.builder.load(state.placed[constant.out], Region.PROGRAM, block)
+
+
+def lower(state: Lowering, op: QLinear, step: int) -> None:
+    """LOAD and MATMUL of one block after another."""
+    parts = blocks(state)
+    buffers = [
+        buffer(state, f"{op.x}.block{i}", op.x, parts[0][1], step) for i in range(_BUFFERS)
+    ]
+    out = place_result(state, op)
+    emits = [prepare(state, op, image, out) for image in buffers]
+    offset = 0
+    for i, (start, rows) in enumerate(parts):
+        image = buffers[i % _BUFFERS]
+        state.builder.load(image, Region.INPUT, offset, row=0, rows=rows)
+        offset += rows * image.stride * state.arch.depth
+        emits[i % _BUFFERS](0, start, rows, start)
