@@ -28,7 +28,7 @@ def test_hand_counts():
     kv260 = estimate(preset("kv260"))
     assert kv260["dsp"]["by purpose"]["matrix unit"] == 1024
     # 8 banks of 256 bits: four UltraRAMs side by side
-    assert kv260["uram"]["used"] == 32
+    assert kv260["uram"]["used"] == 64
     assert kv260["bram"]["by purpose"]["weight stream"] == 4
 
 
