@@ -50,7 +50,8 @@ def memories(arch: ArchConfig) -> tuple[MemoryUse, ...]:
     lanes = arch.lanes
     found = (
         MemoryUse("token memory", arch.banks, word, arch.bank_words),
-        MemoryUse("partial sums", 2, arch.width * formats.ACC_BITS, arch.max_rows),
+        MemoryUse("partial sums", 2 * arch.width // arch.sum_columns,
+                  arch.sum_columns * formats.ACC_BITS, arch.max_rows),
         MemoryUse("weight stream", 1, word, arch.weight_fifo_words),
         MemoryUse("loads and stores", 2, word, _DMA_WORDS),
         MemoryUse("gains", 1, word, 2 * arch.max_dim_words),

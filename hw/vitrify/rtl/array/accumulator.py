@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from amaranth import Cat, Module, Mux, Signal, signed, unsigned
+from typing import Any
+
+from amaranth import Module, Signal, signed
 from amaranth.lib import data, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from vitrify.arch import formats
 from vitrify.arch.config import ArchConfig
 from vitrify.rtl.interfaces import DRAIN_PROGRESS, MIN_PASS, index_bits, pipe, sums_layout
+from vitrify.rtl.lib.shared import place
+
+from .sums import PartialSums
 
 
 class Accumulator(wiring.Component):
@@ -58,52 +62,35 @@ class Accumulator(wiring.Component):
             "drain_written": Out(DRAIN_PROGRESS),
         })
 
-    def elaborate(self, _platform: object) -> Module:
+    def elaborate(self, platform: Any) -> Module:
         m = Module()
-        arch = self._arch
-        width = arch.width * formats.ACC_BITS
-        m.submodules.work = work = Memory(shape=unsigned(width), depth=arch.max_rows, init=[])
-        m.submodules.drain = drain = Memory(shape=unsigned(width), depth=arch.max_rows, init=[])
-        work_read, work_write = work.read_port(), work.write_port()
-        drain_read, drain_write = drain.read_port(), drain.write_port()
-
-        # 1: read the partial sum; 2: into the memory's output register; 3: add; 4: write.
-        m.d.comb += work_read.addr.eq(self.i.p.tag.row)
-        stages = []
-        valid, row = self.i.valid, self.i.p
-        for stage in (1, 2):
-            staged_valid = Signal(name=f"valid_{stage}")
-            staged = Signal(sums_layout(arch), name=f"row_{stage}", reset_less=True)
-            m.d.sync += [staged_valid.eq(valid), staged.eq(row)]
-            valid, row = staged_valid, staged
-            stages.append(row)
-        old = Signal(self._sums, reset_less=True)
-        m.d.sync += old.eq(work_read.data)
-
-        total = Signal(width, reset_less=True)
-        tag = Signal.like(row.tag.as_value(), name="tag_3", reset_less=True)
-        done = data.View(stages[-1].tag.shape(), tag)
-        valid_3 = Signal()
-        m.d.sync += [
-            valid_3.eq(valid),
-            tag.eq(row.tag.as_value()),
-            total.eq(Cat(
-                (row.data[c] + Mux(row.tag.first, 0, old[c]))[: formats.ACC_BITS]
-                for c in range(arch.width)
-            )),
-        ]
-        m.d.comb += [
-            work_write.addr.eq(done.row), work_write.data.eq(total),
-            work_write.en.eq(valid_3 & ~done.last),
-            drain_write.addr.eq(done.row), drain_write.data.eq(total),
-            drain_write.en.eq(valid_3 & done.last),
-        ]
+        arch, tag_layout = self._arch, self.i.p.tag.shape()
+        tags, valid = [self.i.p.tag], self.i.valid
+        for stage in (1, 2, 3):
+            tag = Signal(tag_layout, name=f"tag_{stage}", reset_less=True)
+            later = Signal(name=f"valid_{stage}")
+            m.d.sync += [tag.eq(tags[-1]), later.eq(valid)]
+            tags.append(tag)
+            valid = later
+        done = tags[-1]
+        parts = place(
+            m, platform, lambda: PartialSums(arch), name=PartialSums.module_name(arch),
+            count=arch.width // arch.sum_columns,
+        )
+        for i, part in enumerate(parts):
+            for c in range(len(part.sums)):
+                m.d.comb += [
+                    part.sums[c].eq(self.i.p.data[i * arch.sum_columns + c]),
+                    self.drain_data[i * arch.sum_columns + c].eq(part.drain[c]),
+                ]
+            m.d.comb += [
+                part.row.eq(self.i.p.tag.row), part.first.eq(tags[2].first),
+                part.write_row.eq(done.row), part.drain_row.eq(self.drain_addr),
+                part.write_work.eq(valid & ~done.last), part.write_drain.eq(valid & done.last),
+            ]
         progress = self.drain_written
-        with m.If(valid_3 & done.last):
+        with m.If(valid & done.last):
             m.d.sync += progress.row.eq(done.row + 1)
             with m.If(done.final):
                 m.d.sync += [progress.tile.eq(progress.tile + 1), progress.row.eq(0)]
-
-        m.d.comb += drain_read.addr.eq(self.drain_addr)
-        m.d.sync += self.drain_data.eq(drain_read.data)
         return m

@@ -7,12 +7,13 @@ from typing import Any
 from amaranth import Cat, Module, Mux, Signal
 from amaranth.hdl import Value
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.isa import Stationary
 from vitrify.rtl import interfaces
+from vitrify.rtl.lib.skid import Skid
 from vitrify.rtl.memory.index_memory import ENTRY_BITS, index_read
 
 _FIELDS = dict(interfaces.EPILOGUE_COMMAND)
@@ -109,7 +110,6 @@ class EpilogueWalk(wiring.Component):
         self._accept(m)
         step, valid = self._loops(m)
         self._addresses(m, step, valid)
-        m.d.comb += self.empty.eq(self._full == 0)
         return m
 
     def _accept(self, m: Module) -> None:
@@ -206,18 +206,22 @@ class EpilogueWalk(wiring.Component):
         step, valid = self._stage(m, step, valid, "address")
 
         command = self._slots[step.slot]
-        made = self.o.payload
+        # Behind it, a request waits for memories; in front of it, everything moves together.
+        m.submodules.skid = skid = Skid(self._group)
+        connect(m, skid.o, flipped(self.o))
+        made = skid.i.payload
         named = {name for name, _ in self._step} & {name for name, _ in self._group}
         m.d.comb += [
-            self.o.valid.eq(valid),
-            self._advance.eq(~self.o.valid | self.o.ready),
+            skid.i.valid.eq(valid),
+            self._advance.eq(~valid | skid.i.ready),
+            self.empty.eq((self._full == 0) & skid.empty),
             *(made[name].eq(step[name]) for name in sorted(named)),
             *(made[name].eq(command[name]) for name in _CARRIED),
             made.addr.eq(addr), made.stat_addr.eq(stat),
             made.weights.eq(command.stationary == Stationary.WEIGHTS),
             made.sum_bank.eq(command.sum_bank),
         ]
-        with m.If(self.o.valid & self.o.ready & made.finishes):
+        with m.If(valid & skid.i.ready & made.finishes):
             m.d.sync += self._full.bit_select(step.slot, 1).eq(0)
 
     def _stage(

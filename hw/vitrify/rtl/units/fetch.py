@@ -42,6 +42,7 @@ _ROW = data.StructLayout({
 
 _SLOT = data.StructLayout({
     **{name: field.shape for name, field in _FIELDS.items()},
+    "row_end": interfaces.ROW_BITS, "k_end": _K_BITS, "c_end": _C_BITS,     # last of each loop
     "dep_seq": _SEQ, "load": _SEQ, "sum_bank": 1, "wide": 1,
 })
 
@@ -146,10 +147,10 @@ class Fetch(wiring.Component):
         addr = self._register(m, product + word, interfaces.ADDR_BITS)
         stat = self._register(m, stat, len(stat))
         coming, coming_valid = row, valid
+        # The arbiter sees registers only.
+        wide = self._register(m, self._slots[row.slot].wide, 1)
         row, valid = self._stage(m, row, valid, "request")
-        m.d.comb += [
-            self.read.addr.eq(addr), self.read.wide.eq(self._slots[row.slot].wide),
-        ]
+        m.d.comb += [self.read.addr.eq(addr), self.read.wide.eq(wide)]
         issue = self._issue(m, coming, coming_valid, row, valid)
         self._deliver(m, issue, row, stat)
         m.d.comb += self.idle.eq(~self._full.any())
@@ -171,6 +172,9 @@ class Fetch(wiring.Component):
                 slot.load.eq(command.load_seq - command.load_distance),
                 slot.sum_bank.eq(sum_bank),
                 slot.wide.eq(is_norm | is_scale),
+                slot.row_end.eq(command.rows - 1),
+                slot.k_end.eq(command.k_tiles - 1),
+                slot.c_end.eq(command.c_tiles - 1),
                 sum_bank.eq(sum_bank ^ is_exp2),
                 self._fresh.bit_select(put, 1).eq(1),
                 self._full.bit_select(put, 1).eq(1),
@@ -190,9 +194,9 @@ class Fetch(wiring.Component):
         valid = self._fresh.bit_select(slot, 1) & flag.known & listed
         made = Signal(_ROW)
         m.d.comb += [
-            row_end.eq(row + 1 == command.rows),
-            k_end.eq(k + 1 == command.k_tiles),
-            c_end.eq(c + 1 == command.c_tiles),
+            row_end.eq(row == command.row_end),
+            k_end.eq(k == command.k_end),
+            c_end.eq(c == command.c_end),
             self.index.addr.eq(command.src_list_base + row),
             self.index.en.eq(self._advance),
             made.slot.eq(slot), made.row.eq(row), made.k.eq(k),

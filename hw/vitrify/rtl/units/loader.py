@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.isa import Stationary
 from vitrify.rtl import interfaces
+from vitrify.rtl.lib.skid import Skid
 
 from .tile_writer import TileWriter, buffer_words, tile_words
 
 _SEQ = interfaces.SEQ_BITS
 _FIELDS = dict(interfaces.LOADER_COMMAND)
+#: Cycles between the last word of a phase and the first one of the next.
+_SETTLE = 2
 
 
 class _Phase(enum.Enum, shape=2):  # pyright: ignore[reportGeneralTypeIssues, reportCallIssue]
@@ -29,7 +32,8 @@ class Loader(wiring.Component):
     """Everything that stands still while rows stream past it.
 
     Takes the weight stream in its order (gains, table, and for every c tile parameters and
-    tiles), or reads tiles from the token memory; one word a cycle, running ahead by a tile
+    tiles), or reads tiles from the token memory; one word a cycle with two cycles between tiles
+    (and between other phases), running ahead by a tile
     (:class:`~vitrify.rtl.units.tile_writer.TileWriter`) as far as the docs' table of waits allows.
 
     Parameters
@@ -99,6 +103,8 @@ class Loader(wiring.Component):
             self.tile_ready.eq(self._writer.tile_ready),
             self._writer.tile_take.eq(self.tile_take),
         ]
+        # Between the loops and the memory's arbiter.
+        m.submodules.requests = self._requests = Skid(unsigned(interfaces.ADDR_BITS))
         self._registers()
         self._loops(m)
         self._waits(m)
@@ -120,85 +126,98 @@ class Loader(wiring.Component):
         self._tile = Signal(_SEQ)                                # global c tile
         self._k = Signal(_FIELDS["k_tiles"].shape)
         self._c = Signal(_FIELDS["c_tiles"].shape)
-        # Word of the phase, and word within it: lane group or column group.
+        # Cycles since a phase began: in two of them its flags become those of the phase.
+        self._settled = Signal(_SETTLE)
+        self._weights, self._columns = Signal(), Signal()
+        self._k_end, self._c_end, self._outer_end = Signal(), Signal(), Signal()
+        # Word of the phase (lane group or column group), words left, and word within the group.
         outer = max(tile_words(arch), arch.max_dim_words, arch.table_words, arch.groups)
-        self._outer = Signal(range(outer + 1))
+        self._outer, self._left = Signal(range(outer + 1)), Signal(range(outer + 1))
         self._inner = Signal(range(max(2, arch.param_words, arch.width // arch.depth)))
-        # The word taken in this cycle, and what it is the last of.
-        self._go = Signal()
-        self._word_end, self._k_end, self._c_end = Signal(), Signal(), Signal()
+        self._inner_last = Signal.like(self._inner)
+        self._first = Signal()
+        self._clear = Signal()
+        # The word taken in this cycle, and whether it ends its phase.
+        self._go, self._word_end = Signal(), Signal()
         # The stream may not overtake tile words that come from the token memory.
         self._reading = Signal()
 
     def _loops(self, m: Module) -> None:
-        """Counters: ``outer`` and ``inner`` words of a phase, k tiles, c tiles."""
+        """Counters: ``outer`` and ``inner`` words of a phase, k tiles, c tiles.
+
+        Everything that depends on the loops' ends is a register.
+        """
         op, arch = self._op, self.arch
-        weights, columns = (op.stationary == s for s in (Stationary.WEIGHTS, Stationary.COLUMNS))
-        self._weights, self._columns = Signal(), Signal()
-        outer_count, inner_last = Signal(len(self._outer)), Signal(len(self._inner))
+        count, inner_last = Signal.like(self._left), Signal.like(self._inner)
         groups = max(1, arch.width // arch.depth)
-        m.d.comb += [
-            self._weights.eq(weights), self._columns.eq(columns),
-            self._k_end.eq(self._k + 1 == op.k_tiles),
-            self._c_end.eq(self._c + 1 == op.c_tiles),
-        ]
         with m.Switch(self._phase):
             with m.Case(_Phase.GAIN):
-                m.d.comb += outer_count.eq(op.k_tiles)
+                m.d.comb += count.eq(op.k_tiles)
             with m.Case(_Phase.TABLE):
-                m.d.comb += outer_count.eq(arch.table_words)
+                m.d.comb += count.eq(arch.table_words)
             with m.Case(_Phase.PARAMS):
-                m.d.comb += [outer_count.eq(arch.groups), inner_last.eq(arch.param_words - 1)]
+                m.d.comb += [count.eq(arch.groups), inner_last.eq(arch.param_words - 1)]
             with m.Case(_Phase.TILE):
-                with m.If(columns):
+                with m.If(self._columns):
                     m.d.comb += [
-                        outer_count.eq(Mux(self._k_end, op.k_last, arch.depth)),
+                        count.eq(Mux(self._k_end, op.k_last, arch.depth)),
                         inner_last.eq(groups - 1),
                     ]
                 with m.Else():
                     # The stream has all columns; of the token memory only those that exist.
-                    m.d.comb += outer_count.eq(
-                        Mux(~weights & self._c_end, op.c_last, arch.width)
+                    m.d.comb += count.eq(
+                        Mux(~self._weights & self._c_end, op.c_last, arch.width)
                     )
-        inner_end = self._inner == inner_last
-        m.d.comb += self._word_end.eq(inner_end & (self._outer + 1 == outer_count))
+        m.d.sync += [
+            self._settled.eq(Cat(1, self._settled)),
+            self._weights.eq(op.stationary == Stationary.WEIGHTS),
+            self._columns.eq(op.stationary == Stationary.COLUMNS),
+            self._k_end.eq(self._k + 1 == op.k_tiles), self._c_end.eq(self._c + 1 == op.c_tiles),
+        ]
+        with m.If(~self._settled[-1]):
+            m.d.sync += [
+                self._outer.eq(0), self._left.eq(count), self._outer_end.eq(count == 1),
+                self._inner_last.eq(inner_last), self._first.eq(1),
+            ]
+        inner_end = self._inner == self._inner_last
+        m.d.comb += self._word_end.eq(inner_end & self._outer_end)
         with m.If(self._go):
-            m.d.sync += self._inner.eq(self._inner + 1)
+            m.d.sync += [self._inner.eq(self._inner + 1), self._first.eq(0)]
             with m.If(inner_end):
-                m.d.sync += [self._inner.eq(0), self._outer.eq(self._outer + 1)]
+                m.d.sync += [
+                    self._inner.eq(0), self._outer.eq(self._outer + 1),
+                    self._left.eq(self._left - 1), self._outer_end.eq(self._left == 2),
+                ]
             with m.If(self._word_end):
-                m.d.sync += self._outer.eq(0)
+                m.d.sync += self._settled.eq(0)
         # Announce a tile with its first word.
         info = self._writer.info
-        self._first = Signal()
         m.d.comb += [
-            self._first.eq((self._outer == 0) & (self._inner == 0)),
             info.payload.words.eq(
-                Mux(columns, outer_count << (groups.bit_length() - 1), outer_count)
+                Mux(self._columns, self._left << (groups.bit_length() - 1), self._left)
             ),
-            info.payload.columns.eq(columns),
+            info.payload.columns.eq(self._columns),
             info.payload.part.eq(self._c),
             info.valid.eq(self._go & self._first & (self._phase == _Phase.TILE)),
         ]
 
     def _waits(self, m: Module) -> None:
+        """What is waited for stays true, so that it is looked at a cycle late."""
         op = self._op
         unfinished = (self.epilogue.seq - op.previous)[_SEQ - 1]   # MATMUL seq - 2
         fetching = (self.fetch.seq - op.previous)[_SEQ - 1]        # before MATMUL seq - 1
         produced = (self.epilogue.seq - op.producer)[:_SEQ].as_signed() > 0
         ahead = (self._tile - self.epilogue.tiles_done)[:_SEQ]
-        self._clear = Signal()
         with m.Switch(self._phase):
             with m.Case(_Phase.GAIN):
-                m.d.comb += self._clear.eq(~fetching)
+                m.d.sync += self._clear.eq(~fetching)
             with m.Case(_Phase.TABLE):
-                m.d.comb += self._clear.eq(~unfinished)
+                m.d.sync += self._clear.eq(~unfinished)
             with m.Case(_Phase.PARAMS):
-                m.d.comb += self._clear.eq(ahead < interfaces.PARAM_SLOTS)
+                m.d.sync += self._clear.eq(ahead < interfaces.PARAM_SLOTS)
             with m.Case(_Phase.TILE):
-                m.d.comb += self._clear.eq(
+                m.d.sync += self._clear.eq(
                     Mux(self._weights, ~self._reading, (op.st_distance == 0) | produced)
-                    & (self._writer.info.ready | ~self._first)
                 )
 
     def _step(self, m: Module) -> None:
@@ -208,19 +227,16 @@ class Loader(wiring.Component):
         # Places of the buffer that are neither full nor promised to a read.
         places = buffer_words(self.arch)
         self._room = Signal(range(places + 1), init=places)
-        may_ask, wants_stream = Signal(), Signal()
+        may, wants_stream = Signal(), Signal()
         m.d.comb += [
-            wants_stream.eq(
-                self._active & self._clear
-                & (~to_tile | (self._weights & (self._room != 0)))
+            may.eq(
+                self._active & self._settled[-1] & self._clear
+                & (~to_tile | ((self._room != 0) & (self._writer.info.ready | ~self._first)))
             ),
-            may_ask.eq(
-                self._active & self._clear & to_tile & ~self._weights & (self._room != 0)
-                & (~self.read.valid | self.read.ready)
-            ),
+            wants_stream.eq(may & (~to_tile | self._weights)),
             self.weights.ready.eq(wants_stream),
             self._from_stream.eq(wants_stream & self.weights.valid),
-            self._ask.eq(may_ask),
+            self._ask.eq(may & to_tile & ~self._weights & self._requests.i.ready),
             self._go.eq(self._from_stream | self._ask),
         ]
         uses = self._go & to_tile
@@ -232,7 +248,6 @@ class Loader(wiring.Component):
     def _sequence(self, m: Module) -> None:
         op = self._op
         command = self.command.payload
-        finished = Signal()
         after_table = Mux(self._weights, _Phase.PARAMS, _Phase.TILE)
         with m.If(self._go & self._word_end), m.Switch(self._phase):
             with m.Case(_Phase.GAIN):
@@ -248,11 +263,12 @@ class Loader(wiring.Component):
                         self._k.eq(0), self._c.eq(self._c + 1),
                         self._tile.eq(self._tile + 1), self._phase.eq(after_table),
                     ]
-                    m.d.comb += finished.eq(self._c_end)
-        m.d.comb += self.command.ready.eq(~self._active | finished)
+                    with m.If(self._c_end):
+                        m.d.sync += self._active.eq(0)
+        m.d.comb += self.command.ready.eq(~self._active)
         with m.If(self.command.ready):
-            m.d.sync += self._active.eq(self.command.valid)
             m.d.sync += [
+                self._active.eq(self.command.valid), self._settled.eq(0),
                 *(op[name].eq(command[name]) for name in _FIELDS),
                 op.previous.eq(command.seq - 1),
                 op.producer.eq(command.seq - command.st_distance),
@@ -276,24 +292,21 @@ class Loader(wiring.Component):
         """
         arch, op = self.arch, self._op
         token, base = Signal(interfaces.ADDR_BITS), Signal(interfaces.ADDR_BITS)
-        column_word = Signal(_FIELDS["c_tiles"].shape.width + arch.width.bit_length())
-        # COLUMNS: C*c / K, in words.
+        # COLUMNS: word C*c / K + inner, with inner below C / K.
         if arch.width >= arch.depth:
-            groups = arch.width // arch.depth
-            m.d.comb += column_word.eq(self._c << (groups.bit_length() - 1))
+            group_bits = (arch.width // arch.depth).bit_length() - 1
+            column_word = Cat(self._inner[:group_bits], self._c)
+            row_end = Mux(self._columns, self._inner[:group_bits].all(), 1)
         else:
-            parts = arch.depth // arch.width
-            m.d.comb += column_word.eq(self._c >> (parts.bit_length() - 1))
+            column_word = self._c >> ((arch.depth // arch.width).bit_length() - 1)
+            row_end = Const(1)
         following = Signal(interfaces.ADDR_BITS)
-        row_end = Signal()
         m.d.comb += [
             following.eq(token + op.st_stride),
-            row_end.eq(Mux(self._columns, self._inner == max(1, arch.width // arch.depth) - 1, 1)),
+            self._requests.i.valid.eq(self._ask),
+            self._requests.i.payload.eq(token + Mux(self._columns, column_word, self._k)),
         ]
         with m.If(self._ask):
-            m.d.sync += self.read.addr.eq(
-                token + Mux(self._columns, column_word + self._inner, self._k)
-            )
             with m.If(row_end):
                 m.d.sync += token.eq(following)
             with m.If(self._word_end):
@@ -308,16 +321,16 @@ class Loader(wiring.Component):
                 token.eq(self.command.payload.st_addr), base.eq(self.command.payload.st_addr)
             ]
 
-        with m.If(self._ask):
-            m.d.sync += self.read.valid.eq(1)
-        with m.Elif(self.read.ready):
-            m.d.sync += self.read.valid.eq(0)
-        on_way = Signal(interfaces.READ_LATENCY)
+        requests, on_way = self._requests, Signal(interfaces.READ_LATENCY)
+        m.d.comb += [
+            self.read.valid.eq(requests.o.valid), self.read.addr.eq(requests.o.payload),
+            requests.o.ready.eq(self.read.ready),
+            self._reading.eq(~requests.empty | on_way.any()),
+        ]
         m.d.sync += on_way.eq(Cat(self.read.valid & self.read.ready, on_way))
         arrived = on_way[-1]
         word = self._writer.word
         m.d.comb += [
-            self._reading.eq(self.read.valid | on_way.any()),
             word.valid.eq(arrived | (self._from_stream & (self._phase == _Phase.TILE))),
             word.payload.eq(Mux(arrived, self.read.lo, self.weights.payload)),
         ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Module, Signal
-from amaranth.lib import stream, wiring
+from amaranth import Cat, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
@@ -26,6 +26,7 @@ from vitrify.rtl.interfaces import (
     read_client,
     write_client,
 )
+from vitrify.rtl.lib.skid import Skid
 from vitrify.rtl.memory.index_memory import ENTRY_BITS, index_write
 
 from .move_walk import ElementWalk, MoveRequest, finished
@@ -75,12 +76,21 @@ class LoadEngine(wiring.Component):
         write, words, command = self.write, self.memory.data, request.o
         m.d.comb += [walk.command.eq(command.p), write.mask.eq(~0)]
 
-        free = ~write.valid | write.ready
-        wide, high, last = Signal(), Signal(), Signal()
+        m.submodules.skid = skid = Skid(data.StructLayout({
+            "wide": 1, "addr": ADDR_BITS, "last": 1,
+            "lo": 8 * self.arch.depth, "hi": 8 * self.arch.depth,
+        }))
+        wide, high = Signal(), Signal()
+        low = Signal(8 * self.arch.depth, reset_less=True)
+        element, written = skid.i.payload, skid.o.payload
+        m.d.comb += [
+            element.wide.eq(wide), element.addr.eq(walk.addr), element.last.eq(walk.last),
+            element.lo.eq(Mux(wide, low, words.payload)), element.hi.eq(words.payload),
+            write.valid.eq(skid.o.valid), skid.o.ready.eq(write.ready),
+            *(getattr(write, name).eq(written[name]) for name in ("wide", "addr", "lo", "hi")),
+        ]
         indexed = Signal()  # LOAD_INDEX finished
         m.d.sync += self.index.valid.eq(0)
-        with m.If(write.ready):
-            m.d.sync += write.valid.eq(0)
         with m.FSM() as fsm:
             with m.State("WAIT"):
                 m.d.comb += [
@@ -93,17 +103,11 @@ class LoadEngine(wiring.Component):
                     with m.If(command.p.opcode == Opcode.LOAD_INDEX):
                         m.next = "INDEX"
             with m.State("MOVE"):
-                m.d.comb += words.ready.eq(free)
-                with m.If(words.valid & free):
+                m.d.comb += words.ready.eq(skid.i.ready)
+                with m.If(words.valid & skid.i.ready):
                     complete = high | ~wide
-                    m.d.comb += walk.step.eq(complete)
-                    m.d.sync += [
-                        high.eq(wide & ~high), write.valid.eq(complete),
-                        write.wide.eq(wide), write.addr.eq(walk.addr), last.eq(walk.last),
-                        write.hi.eq(words.payload),
-                    ]
-                    with m.If(~high):
-                        m.d.sync += write.lo.eq(words.payload)
+                    m.d.comb += [walk.step.eq(complete), skid.i.valid.eq(complete)]
+                    m.d.sync += [high.eq(wide & ~high), low.eq(words.payload)]
                     with m.If(complete & walk.last):
                         m.next = "WAIT"
             with m.State("INDEX"):
@@ -111,8 +115,8 @@ class LoadEngine(wiring.Component):
                 with m.If(indexed):
                     m.next = "WAIT"
 
-        self._progress(m, write.valid & write.ready, last, indexed)
-        m.d.comb += self.idle.eq(request.idle & fsm.ongoing("WAIT") & ~write.valid)
+        self._progress(m, skid.o.valid & skid.o.ready, written.last, indexed)
+        m.d.comb += self.idle.eq(request.idle & fsm.ongoing("WAIT") & skid.empty)
         return m
 
     def _index(self, m: Module, walk: ElementWalk) -> Signal:

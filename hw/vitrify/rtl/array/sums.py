@@ -1,0 +1,101 @@
+"""Partial sums of some columns: the data of an accumulator without its control."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Cat, Module, Mux, Signal, signed, unsigned
+from amaranth.lib import data, wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from vitrify.arch import formats
+from vitrify.arch.config import ArchConfig
+from vitrify.rtl.interfaces import dot_bits, index_bits
+
+
+class PartialSums(wiring.Component):
+    """Work and drain memory of ``sum_columns`` columns, and their adders.
+
+    1: read the partial sum; 2: into the memory's output register; 3: add; 4: write.
+
+    Parameters
+    ----------
+    arch : ArchConfig
+
+    Members
+    -------
+    row : In(range(max_rows))
+        Row of ``sums``, which are added to its partial sums.
+    sums : In(columns x signed(dot_bits))
+    first : In(1)
+        Two cycles after ``sums``: to zero instead.
+    write_row, write_work, write_drain : In(…)
+        Three cycles after ``sums``: where the results go.
+    drain_row : In(range(max_rows))
+        Row of the drain memory to read; ``drain`` answers two cycles later.
+    drain : Out(columns x signed(ACC_BITS))
+    """
+
+    row: Signal
+    sums: data.View
+    first: Signal
+    write_row: Signal
+    write_work: Signal
+    write_drain: Signal
+    drain_row: Signal
+    drain: data.View
+
+    def __init__(self, arch: ArchConfig) -> None:
+        self.arch = arch
+        self.columns = arch.sum_columns
+        row = index_bits(arch.max_rows)
+        super().__init__({
+            "row": In(row),
+            "sums": In(data.ArrayLayout(signed(dot_bits(arch)), self.columns)),
+            "first": In(1),
+            "write_row": In(row), "write_work": In(1), "write_drain": In(1),
+            "drain_row": In(row),
+            "drain": Out(data.ArrayLayout(signed(formats.ACC_BITS), self.columns)),
+        })
+
+    @staticmethod
+    def module_name(arch: ArchConfig) -> str:
+        """Verilog name: equal for equal parts."""
+        return f"vitrify_sums_{arch.sum_columns}x{dot_bits(arch)}_{arch.max_rows}"
+
+    def elaborate(self, _platform: Any) -> Module:
+        m = Module()
+        width = self.columns * formats.ACC_BITS
+        m.submodules.work = work = Memory(
+            shape=unsigned(width), depth=self.arch.max_rows, init=[]
+        )
+        m.submodules.drained = drained = Memory(
+            shape=unsigned(width), depth=self.arch.max_rows, init=[]
+        )
+        work_read, work_write = work.read_port(), work.write_port()
+        drain_read, drain_write = drained.read_port(), drained.write_port()
+
+        new = self.sums
+        for stage in (1, 2):
+            staged = Signal.like(self.sums, name=f"sums_{stage}", reset_less=True)
+            m.d.sync += staged.eq(new)
+            new = staged
+        old = Signal(self.drain.shape(), reset_less=True)
+        total = Signal(width, reset_less=True)
+        m.d.sync += [
+            old.eq(work_read.data),
+            total.eq(Cat(
+                (new[c] + Mux(self.first, 0, old[c]))[: formats.ACC_BITS]
+                for c in range(self.columns)
+            )),
+            self.drain.eq(drain_read.data),
+        ]
+        m.d.comb += [
+            work_read.addr.eq(self.row), drain_read.addr.eq(self.drain_row),
+            work_write.addr.eq(self.write_row), work_write.data.eq(total),
+            work_write.en.eq(self.write_work),
+            drain_write.addr.eq(self.write_row), drain_write.data.eq(total),
+            drain_write.en.eq(self.write_drain),
+        ]
+        return m
