@@ -73,8 +73,8 @@ class ArchConfig:
     requant_bits: int = 18
     #: Words of K bytes in the weight prefetch FIFO.  Power of two.
     weight_fifo_words: int = 512
-    #: Longest DRAM burst in beats.  Power of two, 1 … 256; AXI3 ports (Zynq-7000) take 16.  Memories
-    #: that serve one burst at a time want long ones.
+    #: Longest DRAM burst in beats.  Power of two, 1 … 256; AXI3 ports (Zynq-7000) take 16.
+    #: Memories that serve one burst at a time want long ones.
     burst_beats: int = 16
     #: Two stationary bytes share one multiplier (DSP48 families).  Never changes results.
     packing: bool = False
