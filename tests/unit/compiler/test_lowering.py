@@ -39,7 +39,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-#: Token memories that hold neither image, hidden layer nor scores whole: words of a bank, hidden channels, blocks.
+#: Token memories that hold neither image, hidden layer nor scores whole: words of a bank, hidden
+#: channels, blocks.
 TIGHT = {
     "loader shares banks": (64, 128, 1), "blocks of rows": (32, 128, 2), "more": (32, 512, 6),
 }
