@@ -17,6 +17,7 @@ import numpy as np
 from bench.cases import ROOT, Case
 from vitrify.arch.presets import preset
 from vitrify.compiler import compile_model
+from vitrify.estimate import estimate
 from vitrify.program import Program
 from vitrify.runtime import InferenceSession
 from vitrify.runtime.accuracy import agreement, scores
@@ -52,6 +53,7 @@ def simulate(case: Case, arch_name: str) -> tuple[dict[str, Any], Program]:
     assert statistics is not None
     result = statistics.to_dict()
     result["model"] = case.name
+    result["estimated_cycles"] = estimate(program).cycles
     result["compile_seconds"] = compiled - began
     result["build_seconds"] = built - compiled
     result["cycles_per_second"] = (statistics.cycles or 0) / max(statistics.seconds, 1e-9)
@@ -62,6 +64,22 @@ def simulate(case: Case, arch_name: str) -> tuple[dict[str, Any], Program]:
     result["machine"] = machine()
     write(f"{case.name}_{arch_name}", result)
     return result, program
+
+
+def predict(case: Case, arch_name: str) -> None:
+    """Put the estimator's cycles into a result on file that is of the same program."""
+    path = RESULTS / f"{case.name}_{arch_name}.json"
+    if not path.is_file():
+        return
+    result = json.loads(path.read_text())
+    program = compile_model(
+        case.model, preset(arch_name), case.calibration(), preprocess=case.preprocess
+    )
+    found = estimate(program)
+    cost = found.cost.to_dict()
+    if all(cost[name] == result[name] for name in ("macs", "dram_read_bytes", "dram_write_bytes")):
+        result["estimated_cycles"] = found.cycles
+        write(path.stem, result)
 
 
 def accuracy(case: Case, program: Program) -> dict[str, Any]:
