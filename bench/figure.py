@@ -64,8 +64,7 @@ def _utilisation(
         axes.annotate(f"{value:.1f} %", (100, place), xytext=(6, 0), va="center",
                       textcoords="offset points", weight="bold")
     dots = [100 * _of_all(run) for run in runs]
-    axes.scatter(dots, places, marker="D", s=18, color="white", edgecolors=_TEXT, zorder=3,
-                 label="of all multipliers: statistics, scaling, addresses too")
+    axes.scatter(dots, places, marker="D", s=18, color="white", edgecolors=_TEXT, zorder=3)
     for number, record in enumerate(RECORDS, 1):
         axes.axvline(100 * record.utilisation, color=_RECORD, linewidth=1, zorder=2,
                      linestyle=":" if record.claimed else "--")
@@ -73,7 +72,8 @@ def _utilisation(
             str(number), (100 * record.utilisation, 1), xycoords=("data", "axes fraction"),
             ha="center", va="bottom", color=_RECORD, weight="bold",
         )
-    lines = [
+    lines = ["◇  of all multipliers of the core: statistics, scaling and addresses too"]
+    lines += [
         f"{number}  {'claimed ' if r.claimed else ''}{100 * r.utilisation:.4g} %: {r.work}; "
         f"{r.model} ({r.source})"
         for number, r in enumerate(RECORDS, 1)
@@ -81,8 +81,6 @@ def _utilisation(
     axes.set_xlabel("multiplications done, % of those that the array offers\n\n"
                     + "\n".join(lines), loc="left")
     axes.set_xlim(0, 100)
-    axes.legend(loc="upper left", frameon=False, bbox_to_anchor=(0, 1.1), fontsize=8,
-                borderaxespad=0)
 
 
 def _of_all(run: dict[str, Any]) -> float:
