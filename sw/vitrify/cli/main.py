@@ -11,8 +11,9 @@ from typing import Any, NoReturn
 
 from vitrify.arch.errors import VitrifyError
 
+from . import accuracy, describe, emit, info, run, synth
 from . import compile as compile_command
-from . import describe, emit, info, run, synth
+from . import estimate as estimate_command
 
 #: Exit code of everything that the user can mend (argparse uses the same).
 EXIT_USER = 2
@@ -23,7 +24,7 @@ EXIT_INTERRUPT = 130
 #: Set to see the traceback of an error.
 DEBUG_VARIABLE = "VITRIFY_DEBUG"
 
-COMMANDS = (emit, compile_command, run, info, synth, describe)
+COMMANDS = (emit, compile_command, run, estimate_command, accuracy, info, synth, describe)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -179,7 +179,10 @@ class Builder:
                 self._tables[self._table_slot] = words.tobytes()
                 fields["load_table"] = 1
                 parts.append(words)
-            fields["activation"], fields["table_slot"] = 1, self._table_slot
+            fields["activation"] = 1
+        # The epilogue waits while this slot is filled, needed or not; the next table takes the
+        # other one.
+        fields["table_slot"] = self._table_slot
         if weights is not None:
             parts.append(weights)
         return np.concatenate(parts) if parts else None

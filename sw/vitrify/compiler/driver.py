@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import onnx_ir as ir
 from vitrify.arch.config import ArchConfig
 from vitrify.frontend import STAGES, canonicalise, load
 from vitrify.program import Program, preprocess
+from vitrify.quant.graph import QuantGraph
 from vitrify.quant.quantise import quantise
 
 from .compile import compile_graph
@@ -45,7 +48,28 @@ def compile_model(
     VitrifyError
         A child that says what is wrong with the model, the images or the fit.
     """
-    report = progress or (lambda _phrase, _fraction: None)
+    report = progress or _silent
+    _, graph = quantise_model(
+        path, arch, calibration, preprocess=preprocess, keep=keep, progress=progress
+    )
+    report("placing and emitting", 0.94)
+    program = compile_graph(graph, arch, preprocess=preprocess)
+    program = replace(program, metadata={**program.metadata, "source": _source(Path(path))})
+    report("done", 1.0)
+    return program
+
+
+def quantise_model(
+    path: str | Path,
+    arch: ArchConfig,
+    calibration: npt.NDArray[np.float32],
+    *,
+    preprocess: str | None = None,
+    keep: Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[ir.Model, QuantGraph]:
+    """The first half of :func:`compile_model`: the canonical float model and the integer graph."""
+    report = progress or _silent
     report("reading the model", 0.0)
     model = load(path)
     if keep is not None:
@@ -63,10 +87,17 @@ def compile_model(
         progress=lambda phrase, fraction: report(phrase, 0.12 + 0.8 * fraction),
     )
     graph.name = Path(path).stem
-    report("placing and emitting", 0.94)
-    program = compile_graph(graph, arch, preprocess=preprocess)
-    report("done", 1.0)
-    return program
+    return canonical, graph
+
+
+def _silent(_phrase: str, _fraction: float) -> None:
+    """Report to nobody."""
+
+
+def _source(path: Path) -> dict[str, str]:
+    """Where the model is: the float backend finds the original by this."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {"path": str(path.resolve()), "sha256": digest}
 
 
 def _parse(text: str | None) -> preprocess.Preprocess | None:

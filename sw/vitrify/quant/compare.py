@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,13 +33,18 @@ class Comparison:
 
 
 def compare(
-    canonical: ir.Model, graph: QuantGraph, images: npt.NDArray[np.float32], arch: ArchConfig
+    canonical: ir.Model,
+    graph: QuantGraph,
+    images: npt.NDArray[np.float32],
+    arch: ArchConfig,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[Comparison]:
     """Compare every op's result over ``images``, in execution order.
 
     Parameters
     ----------
     images : float32 ``[N, C, H, W]``, preprocessed
+    progress : told images done and in all
     """
     ops = [op for op in graph.ops if op.name in graph.values]
     names = list(dict.fromkeys(graph.values[op.name] for op in ops))
@@ -58,6 +64,8 @@ def compare(
             noise[op.name] += float(np.sum(difference * difference))
             error[op.name] = max(error[op.name], float(np.abs(difference).max()))
             peak[op.name] = max(peak[op.name], float(np.abs(x).max()))
+        if progress is not None:
+            progress(start + len(batch), len(images))
     return [
         Comparison(
             op.name,

@@ -11,6 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from tests.support.command import vitrify
 from tests.support.synthetic import vision_transformer
 from tests.unit.program.cases import copy_program
 from vitrify.arch.describe import reference
@@ -42,19 +43,6 @@ def place(tmp_path, monkeypatch):
 def model_shape():
     sizes = onnx.load(MODEL).graph.input[0].type.tensor_type.shape.dim
     return tuple(size.dim_value for size in sizes)[1:]
-
-
-def vitrify(capsys, *arguments, code=0):
-    """Exit code checked; returns stdout (success) or the one line on stderr (failure)."""
-    found = main([str(a) for a in arguments])
-    out, err = capsys.readouterr()
-    assert found == code, err
-    if code:
-        assert err.count("\n") == 1, err
-        assert err.startswith("vitrify: ")
-        assert "Traceback" not in err
-        return err
-    return out
 
 
 def files():

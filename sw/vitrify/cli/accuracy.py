@@ -1,0 +1,223 @@
+"""``vitrify accuracy``: labelled pictures through a backend, beside the float model."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from rich.table import Table
+
+from vitrify.arch.errors import InputError
+from vitrify.arch.load import load as load_arch
+from vitrify.program import Program
+from vitrify.runtime import InferenceSession, open_model
+from vitrify.runtime.accuracy import Labelled, agreement, check_labels, read_labels, scores
+from vitrify.runtime.images import read_floats
+
+from .models import Shape, image_input, read_calibration, stages
+from .options import (
+    ERR,
+    OUT,
+    add_arch,
+    add_json,
+    add_preprocess,
+    print_json,
+    progress_bar,
+    say,
+)
+
+Float32 = npt.NDArray[np.float32]
+
+#: Pictures in memory at once, and pictures whose tensors are compared layer by layer.
+_BATCH = 16
+_LAYER_IMAGES = 16
+
+
+def register(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "accuracy",
+        help="classify labelled pictures and compare with the float model",
+        description="Top-1 and top-5 on labelled pictures, agreement with the float model and "
+        "mean KL divergence from it.  A model needs --arch and --calib to become integers.",
+    )
+    parser.add_argument("model", metavar="OUT.vfy|MODEL.onnx", type=Path)
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="the pictures")
+    parser.add_argument(
+        "--labels", required=True, type=Path, metavar="FILE.csv",
+        help="columns file, label and, for --split, split",
+    )
+    parser.add_argument("--split", metavar="NAME", help="only the pictures of this split")
+    parser.add_argument("--backend", choices=("golden", "float"), default="golden")
+    add_arch(parser, required=False)
+    parser.add_argument(
+        "--calib", type=Path, metavar="FILE.npz|FILE.npy|IMAGE_DIR",
+        help="calibration images for a model",
+    )
+    add_preprocess(parser)
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures")
+    parser.add_argument(
+        "--layers", action="store_true",
+        help="signal-to-noise ratio of every layer's integers (of a model, not a program)",
+    )
+    add_json(parser)
+    parser.set_defaults(execute=execute)
+
+
+def execute(options: argparse.Namespace) -> None:
+    """Run the command."""
+    if options.limit is not None and options.limit < 1:
+        raise InputError(f"--limit must be at least 1, not {options.limit}")
+    pictures = read_labels(options.data, options.labels, options.split)[: options.limit]
+    model = open_model(options.model)
+    data: dict[str, Any] = {"model": options.model.name, "backend": options.backend}
+    if isinstance(model, Program):
+        program, spec = model, model.input
+        _check_program(options, program)
+        name, shape = spec.name, spec.shape
+        preprocess = options.preprocess or spec.preprocess
+    else:
+        name, shape = image_input(model)
+        preprocess, program = options.preprocess, None
+        if options.backend == "golden":
+            program, layers = _integers(options, model, pictures, name, shape)
+            if layers is not None:
+                data["layers"] = layers
+        elif options.layers:
+            raise InputError("--layers compares integers with floats: it needs --backend golden")
+    if program is not None:
+        data["arch"] = program.arch.name
+    labels = np.array([picture.label for picture in pictures])
+    sessions = _sessions(options, model, program, preprocess)
+    results = _run(sessions, pictures, name, shape, preprocess)
+    check_labels(labels, next(iter(results.values())).shape[1])
+    data |= {"images": len(pictures), **scores(results[options.backend], labels)}
+    if options.backend == "golden" and "float" in results:
+        exact = scores(results["float"], labels)
+        data |= {f"float_{key}": value for key, value in exact.items()}
+        data |= agreement(results["float"], results["golden"])
+    if options.json:
+        print_json(data)
+    else:
+        _show(data)
+
+
+def _check_program(options: argparse.Namespace, program: Program) -> None:
+    if options.calib is not None:
+        raise InputError(f"{str(options.model)!r} is a program: it needs no --calib")
+    if options.layers:
+        raise InputError(
+            "--layers needs the float model: give the .onnx file with --arch and --calib"
+        )
+    if options.arch is not None:
+        program.require_arch(load_arch(options.arch))
+
+
+def _integers(
+    options: argparse.Namespace, model: Path, pictures: list[Labelled], name: str, shape: Shape
+) -> tuple[Program, list[dict[str, Any]] | None]:
+    """The compiled model and, if asked for, the quality of its layers."""
+    if options.arch is None or options.calib is None:
+        raise InputError(
+            f"{str(model)!r} is a model: --arch and --calib say how it becomes integers (or use "
+            f"--backend float)"
+        )
+    from vitrify.compiler.driver import compile_graph, quantise_model
+    from vitrify.quant.compare import compare
+
+    arch = load_arch(options.arch)
+    calibration = read_calibration(model, options.calib, options.preprocess)
+    layers = None
+    with progress_bar(f"compiling {model.name}") as bar:
+        canonical, graph = quantise_model(
+            model, arch, calibration, preprocess=options.preprocess, progress=stages(bar)
+        )
+        program = compile_graph(graph, arch, preprocess=options.preprocess)
+        if options.layers:
+            bar.say("comparing layers")
+            files = [picture.file for picture in pictures[:_LAYER_IMAGES]]
+            images = read_floats(files, name, shape, options.preprocess)
+            found = compare(canonical, graph, images, arch, progress=bar)
+            layers = [asdict(comparison) for comparison in found]
+    return program, layers
+
+
+def _sessions(
+    options: argparse.Namespace, model: Program | Path, program: Program | None,
+    preprocess: str | None,
+) -> dict[str, InferenceSession]:
+    """The backends to run; without the original of a program, there is no float one."""
+    chosen = {}
+    if options.backend == "golden":
+        assert program is not None
+        chosen["golden"] = InferenceSession(program, "golden", preprocess=preprocess)
+    try:
+        chosen["float"] = InferenceSession(
+            options.model if isinstance(model, Path) else model, "float", preprocess=preprocess
+        )
+    except InputError as error:
+        if options.backend == "float":
+            raise
+        ERR.print(f"no comparison with float: {error}", soft_wrap=True)
+    return chosen
+
+
+def _run(
+    sessions: dict[str, InferenceSession], pictures: list[Labelled], name: str, shape: Shape,
+    preprocess: str | None,
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Logits ``[N, classes]`` of every session."""
+    parts: dict[str, list[Any]] = {backend: [] for backend in sessions}
+    with ExitStack() as stack, progress_bar("classifying") as bar:
+        for session in sessions.values():
+            stack.enter_context(session)
+        for start, batch in _batches(pictures, name, shape, preprocess):
+            for backend, session in sessions.items():
+                logits = session.run(None, {session.get_inputs()[0].name: batch})[0]
+                if logits.ndim != 2:
+                    raise InputError(
+                        f"the model's first output has the shape {list(logits.shape)}; labels need "
+                        f"a classifier, [N, classes]"
+                    )
+                parts[backend].append(logits)
+            bar(start + len(batch), len(pictures))
+    return {backend: np.concatenate(logits) for backend, logits in parts.items()}
+
+
+def _batches(
+    pictures: list[Labelled], name: str, shape: Shape, preprocess: str | None
+) -> Iterator[tuple[int, Float32]]:
+    for start in range(0, len(pictures), _BATCH):
+        files = [picture.file for picture in pictures[start : start + _BATCH]]
+        yield start, read_floats(files, name, shape, preprocess)
+
+
+def _show(data: dict[str, Any]) -> None:
+    """One table of shares, one of layers."""
+    where = f" on {data['arch']}" if "arch" in data else ""
+    say(f"{data['model']}{where}, {data['images']} pictures")
+    table = Table(box=None)
+    for heading in ("", "top-1", "top-5", "agreement", "KL"):
+        table.add_column(heading, justify="right" if heading else "left")
+    if "float_top1" in data:
+        table.add_row("float", f"{data['float_top1']:.2%}", f"{data['float_top5']:.2%}")
+    extra = (f"{data['agreement']:.2%}", f"{data['kl']:.4f}") if "agreement" in data else ()
+    table.add_row(data["backend"], f"{data['top1']:.2%}", f"{data['top5']:.2%}", *extra)
+    OUT.print(table)
+    if "layers" not in data:
+        return
+    layers = Table(box=None)
+    layers.add_column("integers against floats", overflow="fold")
+    for heading in ("SQNR dB", "largest error", "largest value"):
+        layers.add_column(heading, justify="right", no_wrap=True)
+    for layer in data["layers"]:
+        layers.add_row(
+            layer["name"], f"{layer['sqnr']:.1f}", f"{layer['error']:.4g}", f"{layer['peak']:.4g}"
+        )
+    OUT.print(layers)

@@ -1,0 +1,122 @@
+"""The read side of the DRAM bus: three clients with FIFOs share bursts of a bounded length."""
+
+from __future__ import annotations
+
+from vitrify.arch.config import ArchConfig
+
+from .timing import OUTSTANDING, burst_words
+
+#: Cycles from a request to its first burst, from a bus beat to its word at the client.
+_SPLIT = 3
+_DELIVER = 4
+#: Cycles from a word that leaves a FIFO to the burst that takes its place.
+_CREDIT = 2
+
+
+class Client:
+    """A reader of DRAM words, in order.
+
+    ``arrivals[n]`` is the cycle in which word ``n`` of all its requests is at hand; whoever uses
+    the word appends the cycle in which it does to ``taken``.  Of ``ahead`` words beyond those it is
+    taken for granted that they are used as they come.
+    """
+
+    def __init__(self, arch: ArchConfig, fifo_words: int, *, ahead: int = 0) -> None:
+        self._depth = arch.depth
+        self._ahead = ahead
+        self.fifo_words = fifo_words
+        self.burst = burst_words(arch, fifo_words)
+        self.arrivals: list[int] = []
+        self.taken: list[int] = []
+        #: Bursts not yet on the bus: earliest cycle and words.
+        self._pending: list[tuple[int, int]] = []
+        self._next = 0
+        self._issued_words = 0
+        self._not_before = 0
+
+    def request(self, cycle: int, address: int, words: int) -> None:
+        """Ask for ``words`` words from byte ``address`` on; bursts are aligned."""
+        at, first = address // self._depth, cycle + _SPLIT
+        while words:
+            size = min(words, self.burst - at % self.burst)
+            self._pending.append((first, size))
+            at, words = at + size, words - size
+
+    def ready(self) -> int | None:
+        """Earliest cycle of the next burst; ``None`` if there is none, or if it is not known."""
+        if self._next == len(self._pending):
+            return None
+        cycle, words = self._pending[self._next]
+        freed = self._issued_words + words - self.fifo_words
+        cycle = max(cycle, self._not_before)
+        if freed <= 0:
+            return cycle
+        if freed <= len(self.taken):
+            return max(cycle, self.taken[freed - 1] + _CREDIT)
+        if freed <= min(len(self.taken) + self._ahead, len(self.arrivals)):
+            return max(cycle, self.arrivals[freed - 1] + _CREDIT)
+        return None
+
+    def issue(self, cycle: int) -> int:
+        """Put the next burst on the bus; returns its words."""
+        words = self._pending[self._next][1]
+        self._next += 1
+        self._issued_words += words
+        self._not_before = cycle + 2
+        return words
+
+
+class Bus:
+    """Serves the clients in turn; bursts overlap as far as master and DRAM allow."""
+
+    def __init__(self, arch: ArchConfig, clients: list[Client]) -> None:
+        self._beats = arch.depth // arch.bus_bytes
+        self._latency = arch.dram.latency
+        self._outstanding = min(OUTSTANDING, arch.dram.outstanding)
+        self._clients = clients
+        self._turn = 0
+        self._free = 0
+        self._last_beats: list[int] = []
+        #: Beats moved.
+        self.beats = 0
+
+    def fetch(self, client: Client, word: int) -> int:
+        """Cycle in which word ``word`` of ``client`` arrives."""
+        while len(client.arrivals) <= word:
+            self._burst(client)
+        return client.arrivals[word]
+
+    def _burst(self, wanted: Client) -> None:
+        """Put the next burst of any client on the bus."""
+        clients, count = self._clients, len(self._clients)
+        ready = [client.ready() for client in clients]
+        known = [cycle for cycle in ready if cycle is not None]
+        if wanted.ready() is None:
+            raise AssertionError("a client waits for words that nobody requested")
+        cycle = max(self._free, min(known))
+        chosen = next(
+            i for i in (*range(self._turn + 1, count), *range(self._turn + 1))
+            if (at := ready[i]) is not None and at <= cycle
+        )
+        self._turn = chosen
+        ends = self._last_beats
+        if len(ends) >= OUTSTANDING:
+            cycle = max(cycle, ends[-OUTSTANDING] + 1)
+        client = clients[chosen]
+        words = client.issue(cycle)
+        accepted = cycle + 1
+        if len(ends) >= self._outstanding:
+            accepted = max(accepted, ends[-self._outstanding] + 1)
+        self._free = accepted + 1
+        beat = accepted + self._latency
+        if ends:
+            beat = max(beat, ends[-1] + 1)
+        step = self._beats
+        client.arrivals.extend(
+            range(beat + step - 1 + _DELIVER, beat + words * step + _DELIVER, step)
+        )
+        end = beat + words * step - 1
+        ends.append(end)
+        if len(ends) > 2 * OUTSTANDING:
+            del ends[:OUTSTANDING]
+        self.beats += words * step

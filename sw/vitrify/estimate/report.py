@@ -1,0 +1,180 @@
+"""What a run on the core would cost, and what it would wait for: whole and by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from vitrify.arch.config import ArchConfig
+from vitrify.arch.estimate import estimate as resources_of
+from vitrify.program import Program
+from vitrify.runtime.statistics import Statistics, of_program
+
+from .core import MatmulTimes, Progress, timeline
+
+#: Where cycles go that multiply nothing.
+LIMITS = {
+    "padding": "rows, columns or depths that do not fill the array's tiles",
+    "weights": "the DRAM had not delivered the weights",
+    "tiles": "passes of fewer rows than a stationary tile takes to load",
+    "dependency": "an earlier layer had not finished what this one reads",
+    "epilogue": "results left the accumulators more slowly than they came",
+    "banks": "two units wanted the same bank of the token memory",
+    "start": "no instruction was at hand",
+}
+#: Below this share of a layer's cycles no loss counts: the array is what limits it.
+_NEGLIGIBLE = 0.05
+_OF_ROWS = {"dependency": "dependency", "drain": "epilogue", "bank": "banks", "empty": "start"}
+_OF_TILES = {"weights": "weights", "dependency": "dependency", "epilogue": "epilogue",
+             "bank": "banks", "tile": "tiles"}
+
+
+@dataclass(frozen=True)
+class LayerEstimate:
+    """One layer: its cost, and the cycles that each of :data:`LIMITS` took from the array.
+
+    ``cycles`` last from the end of the layer before to this layer's last write, as the simulated
+    core counts them; ``lost`` is seen from the array, which begins and ends a little earlier.
+    """
+
+    name: str
+    cycles: int
+    macs: int
+    dram_read_bytes: int
+    roofline_cycles: int
+    utilisation: float
+    lost: Mapping[str, int]
+
+    @property
+    def bottleneck(self) -> str:
+        """What limits the layer most: ``array``, or one of :data:`LIMITS`."""
+        return bottleneck(self.lost, self.cycles)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form."""
+        return {
+            "name": self.name, "cycles": self.cycles, "macs": self.macs,
+            "utilisation": self.utilisation, "dram_read_bytes": self.dram_read_bytes,
+            "roofline_cycles": self.roofline_cycles, "bottleneck": self.bottleneck,
+            "lost_cycles": dict(self.lost),
+        }
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A program on its core, one image.
+
+    ``stalls`` are those of the core's own counters; ``resources`` is that of
+    :func:`vitrify.arch.estimate.estimate`.
+    """
+
+    program: Program
+    cost: Statistics
+    layers: tuple[LayerEstimate, ...]
+    stalls: Mapping[str, int]
+    resources: Mapping[str, Any]
+
+    @property
+    def arch(self) -> ArchConfig:
+        """The core."""
+        return self.program.arch
+
+    @property
+    def cycles(self) -> int:
+        """From the start of the job to its interrupt."""
+        assert self.cost.cycles is not None
+        return self.cost.cycles
+
+    @property
+    def milliseconds(self) -> float:
+        """Latency of an image at the architecture's clock."""
+        return self.cycles / self.arch.clock_mhz / 1e3
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """Cycles that each of :data:`LIMITS` took from the array."""
+        return {name: sum(layer.lost[name] for layer in self.layers) for name in LIMITS}
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether the part has enough multipliers and memories; ``None`` without a part."""
+        if self.arch.part.family == "none":
+            return None
+        return all(
+            self.resources[kind]["used"] <= self.resources[kind]["available"]
+            for kind in ("dsp", "bram", "uram")
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON form; keys as in the statistics of a run where they mean the same."""
+        cost = self.cost.to_dict()
+        kept = ("model", "arch", "cycles", "macs", "array_macs", "utilisation", "clock_mhz",
+                "roofline_cycles", "dram_read_bytes", "dram_write_bytes")
+        used = self.program.metadata.get("token_memory_bytes")
+        return {
+            **{name: cost[name] for name in kept},
+            "milliseconds": self.milliseconds,
+            "images_per_second": 1e3 / self.milliseconds,
+            "bottleneck": bottleneck(self.lost, self.cycles),
+            "lost_cycles": self.lost,
+            "stalls": dict(self.stalls),
+            "token_memory_bytes": used,
+            "token_memory_capacity": self.arch.token_bytes,
+            "part": self.arch.part.name,
+            "fits": self.fits,
+            "resources": dict(self.resources),
+            "layers": [layer.to_dict() for layer in self.layers],
+        }
+
+
+def bottleneck(lost: Mapping[str, int], cycles: int) -> str:
+    """The largest loss, or ``array`` if all are small."""
+    worst = max(lost, key=lost.__getitem__)
+    return worst if lost[worst] > _NEGLIGIBLE * cycles else "array"
+
+
+def estimate(program: Program, progress: Progress | None = None) -> Estimate:
+    """Predict the cycles of one image without simulating the core.
+
+    Parameters
+    ----------
+    progress : told MATMULs done and in all
+    """
+    times = timeline(program, progress)
+    ends = [0, *(matmul.results.last_write for matmul in times.matmuls)]
+    cycles = [end - before for before, end in pairwise(ends)]
+    cost = of_program(program, "estimate", 1, cycles)
+    cost.cycles = times.cycles
+    lost: dict[str, dict[str, int]] = {}
+    stalls: dict[str, int] = {}
+    for layer, matmul in zip(program.layers, times.matmuls, strict=True):
+        mine = lost.setdefault(layer.name, dict.fromkeys(LIMITS, 0))
+        for name, count in _lost(program.arch, layer.macs, matmul).items():
+            mine[name] += count
+        for name, count in matmul.rows.stalls.items():
+            stalls[name] = stalls.get(name, 0) + count
+    if times.matmuls:
+        # Behind the last row the array has nothing to do.
+        stalls["empty"] += times.cycles - 1 - times.matmuls[-1].rows.end
+    layers = tuple(
+        LayerEstimate(
+            name=part.name, cycles=part.cycles or 0, macs=part.macs,
+            dram_read_bytes=part.dram_read_bytes, roofline_cycles=part.roofline_cycles,
+            utilisation=part.utilisation or 0.0, lost=lost[part.name],
+        )
+        for part in cost.layers
+    )
+    return Estimate(program, cost, layers, stalls, resources_of(program.arch))
+
+
+def _lost(arch: ArchConfig, macs: int, matmul: MatmulTimes) -> dict[str, int]:
+    rows = matmul.rows
+    lost = dict.fromkeys(LIMITS, 0)
+    lost["padding"] = rows.rows - -(-macs // arch.macs)
+    for why, count in rows.reasons.items():
+        lost[_OF_TILES[why]] += count
+    for why, name in _OF_ROWS.items():
+        lost[name] += rows.stalls[why]
+    return lost

@@ -1,0 +1,106 @@
+"""Latencies and depths of the core's pipelines, as its units have them.
+
+Counted from the architecture, because a machine that estimates need not have the RTL's packages;
+``tests/unit/estimate`` compares every number with the units themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vitrify.arch.config import ArchConfig
+from vitrify.arch.isa import INSTRUCTION_BYTES
+
+#: Global c tiles whose parameters fit into the epilogue.
+PARAM_SLOTS = 4
+#: Least cycles between the starts of two passes.
+MIN_PASS = 8
+#: Commands that wait in front of an engine, and those inside fetch and epilogue.
+COMMAND_DEPTH = 4
+SLOTS = 2
+#: Bursts in flight at once.
+OUTSTANDING = 8
+#: Instructions prefetched, and those of one request.
+PREFETCH = 8
+CHUNK = 4
+#: Words that the buffer of stationary tiles holds at least.
+LEAST_BUFFER = 32
+#: Cycles of silence that END waits for.
+SETTLE = 16
+
+#: Beats that the FIFO of the loads holds at least; fewest words of any FIFO; an AXI burst's bound.
+_LOAD_BEATS, _LEAST_FIFO, _PAGE = 256, 4, 4096
+_READ = 2
+_TRANSFORM = 17
+_ACCUMULATOR = 4
+_LANES = 12
+_FINISH = 18
+_CHAIN = 4
+_RADIX = 4
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Fixed latencies of a core, in cycles."""
+
+    #: From the issue of a row to the tile write that comes just after its swap.
+    swap: int
+    #: From the issue of a row to its visible drain row.
+    drain: int
+    #: From a lane group's choice to its write.
+    result: int
+    #: From a row's last write to its maximum, and to its LayerNorm statistics.
+    row_max: int
+    row_norm: int
+    #: Words that the buffer of stationary tiles holds.
+    tile_buffer: int
+    #: Bus beats of a word of K bytes.
+    beats: int
+
+    @classmethod
+    def of(cls, arch: ArchConfig) -> Timing:
+        """The latencies of ``arch``."""
+        levels = (max(arch.groups - 1, 0).bit_length() + 1) // 2
+        sums = _tree(arch.lanes)
+        return cls(
+            swap=_READ + _TRANSFORM - 1,
+            drain=_READ + _TRANSFORM + matrix_latency(arch) + _ACCUMULATOR,
+            result=1 + 2 + levels + _LANES,
+            row_max=sums + 3,
+            row_norm=sums + 4 + _FINISH,
+            tile_buffer=max(arch.width, arch.depth, LEAST_BUFFER),
+            beats=arch.depth // arch.bus_bytes,
+        )
+
+
+def matrix_latency(arch: ArchConfig) -> int:
+    """Cycles from an operand to its dot products."""
+    # A DSP48E1's narrower port leaves room for two packed products.
+    chain = 2 if arch.packing and arch.part.family == "xc7" else _CHAIN
+    terms, levels = arch.depth // chain, 0
+    while terms > 1:
+        terms, levels = -(-terms // _RADIX), levels + 1
+    return 1 + 1 + 1 + chain - 1 + int(arch.packing) + levels
+
+
+def _tree(terms: int) -> int:
+    """Levels of a sum of ``terms`` values, two by two."""
+    return max(terms - 1, 0).bit_length()
+
+
+def burst_words(arch: ArchConfig, fifo_words: int) -> int:
+    """Most words of a burst: a power of two, at most half of the FIFO."""
+    beats = arch.depth // arch.bus_bytes
+    limit = min(arch.burst_beats // beats, fifo_words // 2, _PAGE // arch.depth)
+    return 1 << (max(limit, 1).bit_length() - 1)
+
+
+def load_fifo(arch: ArchConfig) -> int:
+    """Words that the FIFO of the loads holds."""
+    beats = arch.depth // arch.bus_bytes
+    return max(_LOAD_BEATS // beats, 2 * arch.burst_beats // beats, _LEAST_FIFO)
+
+
+def instruction_fifo(arch: ArchConfig) -> int:
+    """Words that the FIFO of the instructions holds."""
+    return max(PREFETCH * INSTRUCTION_BYTES // arch.depth, _LEAST_FIFO)
