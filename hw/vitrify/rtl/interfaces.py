@@ -68,7 +68,10 @@ def _command(fields: tuple[str, ...]) -> data.StructLayout:
 
 LOADER_COMMAND = _command(_LOADER_FIELDS)
 FETCH_COMMAND = _command(_FETCH_FIELDS)
-EPILOGUE_COMMAND = _command(_EPILOGUE_FIELDS)
+#: ``skipped``: MATMULs without rows just before, which only observers count.
+EPILOGUE_COMMAND = data.StructLayout(
+    {**_command(_EPILOGUE_FIELDS).members, "skipped": SEQ_BITS}
+)
 
 
 def instruction_layout(opcode: isa.Opcode) -> data.Layout:
@@ -97,7 +100,8 @@ _ROUTE = isa.FORMATS[isa.Opcode.ROUTE]
 EXPERT_BITS = index_bits(formats.MAX_EXPERTS)
 #: ROUTE; ``wait_seq``: MATMUL to wait for.
 ROUTE_COMMAND = data.StructLayout({
-    **{field.name: unsigned(field.bits) for field in _ROUTE.fields if field.name != "wait_distance"},
+    **{field.name: unsigned(field.bits) for field in _ROUTE.fields
+       if field.name != "wait_distance"},
     "wait_seq": SEQ_BITS,
 })
 #: What stands beside a row index: the row's gate weight, and whether its first expert has it.

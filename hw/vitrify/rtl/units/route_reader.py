@@ -26,7 +26,8 @@ class RouteReader(wiring.Component):
 
     Between the last logits of a row and the next logits there is an empty cycle at least, and
     from last to last there are ``2 * choices + 2`` cycles or more (at least ``MAX_CHOICES``): what
-    follows keeps up with that, and needs no way to say no.  ``ROWS_AHEAD`` rows are read before one is released.
+    follows keeps up with that, and needs no way to say no.  ``ROWS_AHEAD`` rows are read before
+    one is released.
 
     Members
     -------
