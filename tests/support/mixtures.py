@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from tests.support.programs import Assembler, Job
-from vitrify.arch import formats
+from vitrify.arch import formats, isa
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.isa import Opcode, Output, Region, Stats, Transform
+from vitrify.program import InputSpec, LayerInfo, OutputSpec, Program, TensorInfo
 
 #: Gate logits ``[rows, experts]`` of a case.
 Logits = Callable[[np.random.Generator, int, int], np.ndarray]
@@ -65,12 +66,15 @@ class Case:
     task: int = 0
     #: Rows of an expert's instructions at most (0: all).
     chunk: int = 0
+    #: Images that share the rows, each with the gate of its own task.
+    images: int = 1
 
 
 #: ``logits`` None: computed by the gate of the job's task.
 CASES = {
     "gate": Case(None, 18, 2),
-    "gate_of_another_task": Case(None, 18, 2, normalise=True, task=2 << 8),
+    "gate_of_another_task": Case(None, 18, 2, normalise=True, task=2),
+    "two_images_of_two_tasks": Case(None, 18, 2, task=1 | 2 << 8, images=2),
     "random": Case(_random, 18, 2),
     "four_choices": Case(_random, 13, 4, normalise=True),
     "all_to_the_first": Case(_all_to(0), 18, 1),
@@ -136,9 +140,15 @@ def mixture(arch: ArchConfig, seed: int, case: Case) -> Mixture:
              dst_addr=residual, dst_stride=words, stats=Stats.NORM, stat_dst=5, epsilon=3,
              load_distance=1, epi_load_distance=1, post_shift=1, pre_shift=5, **norm)
     if case.logits is None:
-        a.matmul(dim, experts, tasks=TASKS, task_source=1, gain=gains[0], rows=rows,
+        share = rows // case.images
+        a.matmul(dim, experts, tasks=TASKS, task_source=0, gain=gains[0], rows=share,
                  src_addr=residual, src_stride=words, transform=Transform.NORM, stat_src=5,
-                 output=Output.INT16, dst_addr=logits, dst_stride=logit_words, dep_distance=1)
+                 output=Output.INT16, dst_addr=logits, dst_stride=logit_words, dep_distance=1,
+                 dep_end=1)
+        for i in range(1, case.images):
+            a.again(task_source=i, gain_slot=i & 1, src_addr=residual + i * share * words,
+                    stat_src=5 + i * share, dst_addr=logits + i * share * logit_words,
+                    dep_distance=1 + i)
     a.op(Opcode.ROUTE, src_addr=logits, src_stride=logit_words, rows=rows, experts=experts,
          choices=case.choices, normalise=int(case.normalise), base=7, wait_distance=1)
     # Whatever does not belong to an expert goes on meanwhile.
@@ -166,3 +176,38 @@ def mixture(arch: ArchConfig, seed: int, case: Case) -> Mixture:
         a.store(addr=address, stride=hidden_words, rows=rows, words=hidden_words, wait_distance=1)
     job = a.build(inputs, case.task)
     return Mixture(job, a, dim, hidden, residual, result, logits, gains, tables)
+
+
+def program_of(arch: ArchConfig, made: Mixture, case: Case) -> Program:
+    """The mixture as a compiled program would come, for the simulator's driver."""
+    rows, instructions = case.rows, [
+        isa.unpack(made.job.image[at : at + isa.INSTRUCTION_BYTES].tobytes())
+        for at in range(0, made.job.instructions * isa.INSTRUCTION_BYTES, isa.INSTRUCTION_BYTES)
+    ]
+    layers = tuple(
+        LayerInfo(
+            name=f"matmul{i}", instruction=i, macs=1,
+            tensor=TensorInfo(name=f"t{i}", rows=op.rows, channels=1, bits=8,
+                              address=op.dst_addr, stride=op.dst_stride),
+        )
+        for i, op in enumerate(instructions) if op.opcode is Opcode.MATMUL
+    )
+    inner = 2 * arch.depth + 4
+    return Program(
+        model="mixture", arch=arch, image=made.job.image,
+        instruction_count=made.job.instructions, layers=layers,
+        input=InputSpec(
+            name="x", shape=(inner // 4, 2, 2 * rows), patch=(2, 2), prefix=0, rows=rows,
+            multiplier=np.ones(inner // 4), offset=np.zeros(inner // 4), preprocess="none",
+        ),
+        outputs=tuple(
+            OutputSpec(name=name, rows=rows, channels=channels, bits=bits, scale=1.0,
+                       zero_point=0, offset=offset, shape=(rows, channels))
+            # STOREs of whole words: 3 of the residual's kind, 2 of the others'.
+            for name, channels, bits, offset in (
+                ("result", made.dim, 16, 0), ("last", made.hidden, 8, 6 * rows * arch.depth),
+                ("across", made.hidden, 8, 8 * rows * arch.depth),
+            )
+        ),
+        metadata={},
+    )

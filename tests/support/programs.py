@@ -107,6 +107,11 @@ class Assembler:
             **{"pre_shift": 4, "post_shift": 2, "multiplier": scale, **values},
         )
 
+    def again(self, **changes: int) -> None:
+        """The last instruction with changes, and the same data."""
+        opcode, values = self._code[-1]
+        self._code.append((opcode, {**values, **changes}))
+
     def build(self, inputs: np.ndarray, task: int = 0) -> Job:
         """Assemble, and run on the golden machine."""
         self.op(Opcode.END)
