@@ -19,9 +19,12 @@ from vitrify.rtl.control.dispatcher import ENGINES, FINISHED
 from vitrify.rtl.control.instruction_fetch import InstructionFetch
 from vitrify.rtl.interfaces import (
     EPILOGUE_COMMAND,
+    EXPERT_BITS,
     FETCH_COMMAND,
     LOADER_COMMAND,
     MOVE_COMMAND,
+    QUEUE,
+    ROUTE_COMMAND,
     memory_read,
     memory_write,
 )
@@ -29,7 +32,7 @@ from vitrify.rtl.interfaces import (
 BENCHES = Path(__file__).parent / "benches"
 NANO = preset("nano")
 _COMMANDS = {"loader": LOADER_COMMAND, "fetch": FETCH_COMMAND, "epilogue": EPILOGUE_COMMAND,
-             "loads": MOVE_COMMAND, "stores": MOVE_COMMAND}
+             "loads": MOVE_COMMAND, "stores": MOVE_COMMAND, "routes": ROUTE_COMMAND}
 
 
 class EnginelessCore(wiring.Component):
@@ -44,6 +47,7 @@ class EnginelessCore(wiring.Component):
             **{name: Out(stream.Signature(layout)) for name, layout in _COMMANDS.items()},
             "weights": Out(stream.Signature(unsigned(8 * arch.depth))),
             "load": In(memory_read(arch)), "store": In(memory_write(arch)),
+            "expert": Out(EXPERT_BITS), "queue": In(QUEUE),
             "idle": In(ENGINES), "finished": In(FINISHED), "events": In(ENGINE_EVENTS),
         })
 
@@ -64,6 +68,7 @@ class EnginelessCore(wiring.Component):
         connect(m, master.read_error, controller.read_error)
         connect(m, master.write_error, controller.write_error)
         m.d.comb += [
+            self.expert.eq(controller.expert), controller.queue.eq(self.queue),
             self.irq.eq(controller.irq), self.core_reset.eq(controller.core_reset),
             controller.idle.eq(self.idle), controller.finished.eq(self.finished),
             controller.events.eq(self.events),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.mixtures import CASES, mixture
 from tests.support.programs import every_mechanism, full_rate
 from vitrify.arch.isa import Stationary
 from vitrify.arch.presets import preset
@@ -26,7 +27,8 @@ def test_core(arch, tmp_path):
         f"{source.name} {rows} rows": full_rate(arch, 1, rows=rows, stationary=source)
         for source in Stationary for rows in (16, arch.max_rows)
     }
-    jobs = {"every_mechanism": every_mechanism(arch, 1)} | rates
+    mixtures = {name: mixture(arch, 1, case).job for name, case in CASES.items()}
+    jobs = {"every_mechanism": every_mechanism(arch, 1)} | rates | mixtures
     files = {name: job.save(tmp_path / f"{i}.npz") for i, (name, job) in enumerate(jobs.items())}
     simulate(Wrapper(arch, trace=True), f"core-{arch.name}", BENCHES / "core_bench.py", arch=arch,
-             options={"jobs": files, "rates": list(rates)})
+             options={"jobs": files, "rates": list(rates), "mixtures": list(mixtures)})

@@ -27,6 +27,8 @@ class Job:
     #: Which of these bytes do not depend on what the token memory held before.
     output_known: np.ndarray
     tokens_known: np.ndarray
+    #: The job's register TASK.
+    task: int = 0
 
     def save(self, path: Path) -> str:
         """Write a file for a bench; returns its name."""
@@ -44,6 +46,8 @@ class Assembler:
         self._data: list[np.ndarray] = []
         self._size = 0
         self._output = 0
+        #: Weights, biases and multipliers of every MATMUL that has some, in program order.
+        self.weights: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def data(self, block: np.ndarray) -> int:
         """Put bytes into the image; returns their offset behind the instructions."""
@@ -65,34 +69,50 @@ class Assembler:
         self._output += size
 
     def matmul(
-        self, depth: int, columns: int, *, gain: bool = False, table: bool = False, **values: int
+        self, depth: int, columns: int, *, gain: bool | np.ndarray = False,
+        table: bool | np.ndarray = False, tasks: int = 1, **values: int,
     ) -> None:
-        """A MATMUL; with random weights, if it has any, and a multiplier that fits the depth."""
+        """A MATMUL; with random weights, if it has any, and a multiplier that fits the depth.
+
+        ``gain`` and ``table`` are random if just True.  With ``tasks`` there are so many streams.
+        """
         arch, rng = self.arch, self.rng
-        weights = values.get("stationary", Stationary.WEIGHTS) == Stationary.WEIGHTS
-        parts = []
-        if gain:
-            parts.append(gain_words(arch, rng.integers(1, 256, depth).astype(np.uint8)))
-        if table:
-            parts.append(table_words(rng.integers(-127, 128, 256).astype(np.int8)))
         scale = int(2**16 / np.sqrt(depth) * 0.8)
-        if weights:
-            parts.append(weight_words(
-                arch, rng.integers(-127, 128, (columns, depth)).astype(np.int8),
-                rng.integers(-9000, 9000, columns).astype(np.int32),
-                rng.integers(scale // 2, scale, columns).astype(np.uint16),
-            ))
-        stream = np.concatenate(parts) if parts else np.zeros(0, np.uint8)
-        k, c = arch.depth, arch.width
+        streams = []
+        for _ in range(tasks):
+            parts = [np.zeros(0, np.uint8)]
+            if gain is not False:
+                own = rng.integers(1, 256, depth).astype(np.uint8) if gain is True else gain
+                parts.append(gain_words(arch, own))
+            if table is not False:
+                own = rng.integers(-127, 128, 256).astype(np.int8) if table is True else table
+                parts.append(table_words(own))
+            if values.get("stationary", Stationary.WEIGHTS) == Stationary.WEIGHTS:
+                self.weights.append((
+                    rng.integers(-127, 128, (columns, depth)).astype(np.int8),
+                    rng.integers(-9000, 9000, columns).astype(np.int32),
+                    rng.integers(scale // 2, scale, columns).astype(np.uint16),
+                ))
+                parts.append(weight_words(arch, *self.weights[-1]))
+            streams.append(np.concatenate(parts))
+        k, c, stream = arch.depth, arch.width, streams[0]
+        if tasks > 1:
+            values["task_stride"] = len(stream) // k
         self.op(
             Opcode.MATMUL, k_tiles=-(-depth // k), k_last=(depth - 1) % k + 1,
             c_tiles=-(-columns // c), c_last=(columns - 1) % c + 1,
-            load_gain=int(gain), load_table=int(table), activation=int(table),
-            stream_offset=self.data(stream) if parts else 0, stream_words=len(stream) // k,
+            load_gain=int(gain is not False), load_table=int(table is not False),
+            activation=int(table is not False), stream_words=len(stream) // k,
+            stream_offset=self.data(np.concatenate(streams)) if len(stream) else 0,
             **{"pre_shift": 4, "post_shift": 2, "multiplier": scale, **values},
         )
 
-    def build(self, inputs: np.ndarray) -> Job:
+    def again(self, **changes: int) -> None:
+        """The last instruction with changes, and the same data."""
+        opcode, values = self._code[-1]
+        self._code.append((opcode, {**values, **changes}))
+
+    def build(self, inputs: np.ndarray, task: int = 0) -> Job:
         """Assemble, and run on the golden machine."""
         self.op(Opcode.END)
         code = len(self._code) * isa.INSTRUCTION_BYTES
@@ -112,11 +132,11 @@ class Assembler:
         for before in (0x00, 0xFF):
             machine = Machine(self.arch)
             machine.tokens.bytes[:] = before
-            output = machine.run(image, len(self._code), inputs, self._output)
+            output = machine.run(image, len(self._code), inputs, self._output, task=task)
             runs.append((output, machine.tokens.bytes))
         (output, tokens), (other_output, other_tokens) = runs
         return Job(image, len(self._code), inputs, output, tokens, output == other_output,
-                   tokens == other_tokens)
+                   tokens == other_tokens, task)
 
 
 def every_mechanism(arch: ArchConfig, seed: int) -> Job:

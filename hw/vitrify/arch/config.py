@@ -12,7 +12,7 @@ from . import formats
 from .errors import ConfigError
 
 #: Changes whenever programs of older compilers stop running on newer cores.
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +71,8 @@ class ArchConfig:
     #: Signed width of the requantisation multiplier's data port (18: one MULT18X18D;
     #: 24: one DSP48).
     requant_bits: int = 18
+    #: Experts that ROUTE chooses from at most, 0 … 64; 0 leaves the router out.
+    experts: int = 0
     #: Words of K bytes in the weight prefetch FIFO.  Power of two.
     weight_fifo_words: int = 512
     #: Longest DRAM burst in beats.  Power of two, 1 … 256; AXI3 ports (Zynq-7000) take 16.
@@ -113,6 +115,11 @@ class ArchConfig:
         if self.requant_bits not in range(16, 28):
             raise ConfigError(
                 f"arch {self.name!r}: requant_bits must be 16 to 27, not {self.requant_bits!r}"
+            )
+        if self.experts not in range(formats.MAX_EXPERTS + 1):
+            raise ConfigError(
+                f"arch {self.name!r}: experts must be 0 to {formats.MAX_EXPERTS}, "
+                f"not {self.experts!r}"
             )
         if self.token_words > 1 << 20:
             raise ConfigError(

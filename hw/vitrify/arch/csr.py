@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from . import isa
+
 
 class Access(enum.Enum):
     """Who may change a register."""
@@ -109,7 +111,11 @@ def _build() -> tuple[Register, ...]:
         ("INPUT_BASE_HI", Access.RW, "its upper bits", ()),
         ("OUTPUT_BASE_LO", Access.RW, "DRAM address of the next job's output", ()),
         ("OUTPUT_BASE_HI", Access.RW, "its upper bits", ()),
-        ("JOB_PUSH", Access.WO, "queue a job with the input and output bases above", ()),
+        ("JOB_PUSH", Access.WO, "queue a job with the input and output bases, and TASK", ()),
+        ("TASK", Access.RW, "the next job's tasks, chosen by the field task_source", tuple(
+            Bit(f"task{i}", isa.TASK_BITS * i, isa.TASK_BITS, f"task_source {i}")
+            for i in range(isa.TASKS)
+        )),
     ]
     registers = [
         Register(name, 4 * i, access, doc, fields)

@@ -31,6 +31,10 @@ _ADDRESS_MULTIPLIERS = 2
 _NORM_MULTIPLIERS = 2
 #: Words that a DMA engine buffers besides the weights.
 _DMA_WORDS = 64
+#: Logits that the router takes in a cycle.
+_ROUTE_LANES = 4
+#: A choice of the router: expert, weight, whether it is the row's first.
+_CHOICE_BITS = 6 + formats.GATE_BITS + 1
 _STAT_BITS = formats.RESIDUAL_BITS + formats.MEAN_FRAC + 5 + formats.RSQRT_FRAC + 1
 
 
@@ -64,6 +68,13 @@ def memories(arch: ArchConfig) -> tuple[MemoryUse, ...]:
         MemoryUse("reciprocal table", 1, 13, 1 << formats.RECIPROCAL_INDEX_BITS),
         MemoryUse("rsqrt table", 1, formats.RSQRT_FRAC + 1, 1 << formats.RSQRT_INDEX_BITS),
     )  # fmt: skip
+    if arch.experts:
+        found += (
+            MemoryUse("gate weights", 1, formats.GATE_BITS + 1, arch.index_entries),
+            MemoryUse("choices", 1, _CHOICE_BITS, arch.index_entries),
+            MemoryUse("gate table", _ROUTE_LANES, formats.ROUTE_BITS, 1 << formats.GATE_LOGIT_FRAC),
+            MemoryUse("gate reciprocal", 1, 13, 1 << formats.RECIPROCAL_INDEX_BITS),
+        )  # fmt: skip
     return tuple(use for use in found if use.depth > _SHALLOW)
 
 
@@ -76,6 +87,7 @@ def multipliers(arch: ArchConfig) -> dict[str, int]:
         "LayerNorm lanes": 0 if arch.fabric_norm else _NORM_MULTIPLIERS * arch.depth,
         "LayerNorm finisher": _FINISH_MULTIPLIERS,
         "addresses": _ADDRESS_MULTIPLIERS,
+        "gate weights": arch.lanes + 1 if arch.experts else 0,
     }
 
 

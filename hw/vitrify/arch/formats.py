@@ -75,6 +75,18 @@ XHAT_BITS = 14
 GAIN_BITS = 8
 GAIN_FRAC = 2
 
+#: Fraction bits of the int16 gate logits, which hold ``z * log2(e)``.
+GATE_LOGIT_FRAC = 8
+#: Experts that a ROUTE chooses from, and chooses, at most.
+MAX_EXPERTS = 64
+MAX_CHOICES = 4
+#: Softmax weight of an expert before the division: ``2**ROUTE_BITS - 1`` for the row's best, so
+#: that the sum of ``MAX_EXPERTS`` weights has ``SOFTMAX_SUM_BITS``.
+ROUTE_BITS = 14
+#: Gate weight: unsigned, 0 … 2**GATE_FRAC (that is 1).
+GATE_FRAC = 14
+GATE_BITS = 15
+
 #: Activation table: one signed byte per signed byte.
 TABLE_ENTRIES = 256
 #: Bytes of one entry of a row-index list.
@@ -143,6 +155,15 @@ def reciprocal_table() -> tuple[int, ...]:
     # m = 128 * (n + i + 1/2) / n; rounded to nearest.
     num = (1 << RECIPROCAL_SHIFT) * 2 * n // 128
     return tuple((num + (2 * (n + i) + 1) // 2) // (2 * (n + i) + 1) for i in range(n))
+
+
+def gate_table() -> tuple[int, ...]:
+    """Softmax weights below the best logit: entry ``i`` is ``(2**ROUTE_BITS - 1) / 2**(i / n)``.
+
+    ``n = 2**GATE_LOGIT_FRAC`` entries; whole powers of two are a shift.
+    """
+    n, one = 1 << GATE_LOGIT_FRAC, (1 << ROUTE_BITS) - 1
+    return tuple(round(one * 2.0 ** (-i / n)) for i in range(n))
 
 
 def rsqrt_table() -> tuple[int, ...]:

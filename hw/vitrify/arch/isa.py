@@ -5,7 +5,9 @@ tables below.  Instructions issue in order; what they wait for is said by their 
 
 Distances count instructions *back* from the one that carries them: 1 is the most recent earlier
 MATMUL (or LOAD / LOAD_INDEX, for the ``load`` distances), 0 means "no wait".  The engines finish
-in order, so a distance of ``MAX_DISTANCE`` also covers everything older.
+in order, so a distance of ``MAX_DISTANCE`` also covers everything older.  They count the
+instructions of the *program*: a MATMUL that is skipped because its expert has no rows counts too,
+and waiting for it is waiting for what came before it.
 
 The exact meaning of each field is defined by the golden machine (``vitrify.golden.machine``),
 which executes these instructions.
@@ -17,6 +19,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from . import formats
 from .errors import ProgramError
 
 INSTRUCTION_BYTES = 64
@@ -36,6 +39,8 @@ class Opcode(enum.IntEnum):
     LOAD_INDEX = 4
     #: End of the program: wait for everything, count the job as done.
     END = 5
+    #: Gate logits to expert queues: softmax, top-k, lists of rows.
+    ROUTE = 6
 
 
 class Transform(enum.IntEnum):
@@ -144,6 +149,14 @@ _ROWS = 13
 _DIST = 4
 _LIST = 14
 
+#: Tasks that a job has (bytes of the register TASK), and bits of one.
+TASKS = 4
+TASK_BITS = 8
+_TASK = (
+    Field("task_source", 2, "which of the job's tasks (byte of TASK)"),
+    Field("task_stride", 24, "words of K bytes added to the DRAM offset for each task number"),
+)
+
 _MATMUL = (
     # row fetch
     Field("src_addr", _ADDR, "word address of the streamed tensor (pair word when int16)"),
@@ -192,6 +205,15 @@ _MATMUL = (
     Field("load_distance", _DIST, "load that the row fetch needs"),
     Field("load_stream", 1, "follow that load word by word instead of waiting for its end"),
     Field("epi_load_distance", _DIST, "load that the epilogue needs"),
+    Field("dep_end", 1, "wait for the end of dep_distance's MATMUL: its rows are in another order"),
+    # experts and tasks
+    Field("expert_rows", 1, "rows and lists are the expert's queue; skipped if that has none"),
+    Field("expert", 6, "expert_rows: whose queue"),
+    Field("expert_first", _ROWS, "expert_rows: its first entry; at most `rows` from there on",
+          0, 4095),
+    Field("gate", 1, "scale by the weights of dst_list's entries; ADD16 adds to add_addr first"),
+    Field("add_addr", _ADDR, "gate, ADD16: pair word address of what a row's first expert adds to"),
+    *_TASK,
 )
 
 _MOVE = (
@@ -203,6 +225,7 @@ _MOVE = (
     Field("words", _STRIDE, "words of a row", 1),
     Field("wide", 1, "int16: low bytes in one DRAM word, high bytes in the next"),
     Field("wait_distance", _DIST, "MATMUL that must have finished"),
+    *_TASK,
 )
 
 FORMATS: dict[Opcode, Format] = {
@@ -217,8 +240,19 @@ FORMATS: dict[Opcode, Format] = {
             Field("base", _LIST, "first entry written"),
             Field("count", _LIST, "entries (16 bits each, little endian)", 1),
             Field("wait_distance", _DIST, "MATMUL that must have finished"),
+            *_TASK,
         )),
         Format(Opcode.END, "end of the program", ()),
+        Format(Opcode.ROUTE, "gate logits to expert queues", (
+            Field("src_addr", _ADDR, "pair word address of the logits, int16, GATE_LOGIT_FRAC"),
+            Field("src_stride", _STRIDE, "words from a row to the next"),
+            Field("rows", _ROWS, "rows", 1, 4096),
+            Field("experts", 7, "logits of a row", 1, formats.MAX_EXPERTS),
+            Field("choices", 3, "experts that every row goes to", 1, formats.MAX_CHOICES),
+            Field("normalise", 1, "weights sum to 1 over the chosen experts, not over all"),
+            Field("base", _LIST, "first entry of the queues; they take rows * choices"),
+            Field("wait_distance", _DIST, "MATMUL that must have finished", 1),
+        )),
     )
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Module, ResetInserter, Signal
+from amaranth import Module, Mux, ResetInserter, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -20,6 +20,7 @@ from vitrify.rtl.units.epilogue import Epilogue
 from vitrify.rtl.units.fetch import STALLS, Fetch
 from vitrify.rtl.units.loader import Loader
 from vitrify.rtl.units.mover import Mover
+from vitrify.rtl.units.router import Router
 from vitrify.rtl.units.transform import Transform
 
 
@@ -27,8 +28,9 @@ def trace_layout(arch: ArchConfig) -> dict[str, int]:
     """Observation of a running core, for simulators: name and width.
 
     ``valid``, ``wide``, ``addr``, ``mask``, ``lo``, ``hi``: a result of MATMUL ``seq`` is written
-    to the token memory (counted from power-on).  ``mover_…``: a word of a LOAD is.  ``row``: the
-    fetch issued a row of MATMUL ``row_seq`` (counted from reset).
+    to the token memory (counted from power-on, skipped ones included).  ``mover_…``: a word of a
+    LOAD is.  ``row``: the fetch issued a row of MATMUL ``row_seq`` (counted from reset, without
+    those that were skipped).
     """
     write = {
         "valid": 1, "wide": 1, "addr": interfaces.ADDR_BITS, "mask": arch.depth // arch.lanes,
@@ -86,6 +88,8 @@ class Core(wiring.Component):
             "epilogue": Epilogue(arch, drain_latency=accumulator.drain_latency),
             "mover": Mover(arch),
         }
+        if arch.experts:
+            units["router"] = Router(arch)
         for name, unit in units.items():
             # Everything outside the controller starts anew when the host resets the core.
             m.submodules[name] = ResetInserter(control.core_reset)(unit)
@@ -96,6 +100,10 @@ class Core(wiring.Component):
         self._dram(m)
         self._commands(m)
         self._memories(m)
+        if arch.experts:
+            self._routing(m)
+        else:
+            connect(m, self._mover.read, self._tokens.read_mover)
         self._datapath(m)
         self._progress(m)
         self._events(m)
@@ -138,7 +146,6 @@ class Core(wiring.Component):
         connect(m, epilogue.residual, tokens.read_epilogue)
         connect(m, fetch.read, tokens.read_fetch)
         connect(m, self._loader.read, tokens.read_loader)
-        connect(m, mover.read, tokens.read_mover)
         connect(m, epilogue.result, tokens.write_epilogue)
         connect(m, mover.write, tokens.write_mover)
         connect(m, mover.index, self._indices.write)
@@ -146,6 +153,24 @@ class Core(wiring.Component):
         connect(m, epilogue.index, self._indices.epilogue)
         connect(m, epilogue.stat, self._stats.write)
         m.d.comb += [self._stats.addr.eq(fetch.stat_addr), fetch.stat.eq(self._stats.stat)]
+
+    def _routing(self, m: Module) -> None:
+        """The router, which reads the token memory while the mover does not."""
+        router, control = self._router, self._control
+        stores, port = self._mover.read, self._tokens.read_mover
+        connect(m, control.routes, router.command)
+        connect(m, router.write, self._indices.queue)
+        m.d.comb += [
+            control.finished.routes.eq(router.done),
+            router.finished_matmuls.eq(self._epilogue.progress.seq),
+            router.expert.eq(control.expert), control.queue.eq(router.queue),
+            port.valid.eq(stores.valid | router.read.valid),
+            port.wide.eq(~stores.valid),
+            port.addr.eq(Mux(stores.valid, stores.addr, router.read.addr)),
+            stores.ready.eq(port.ready), router.read.ready.eq(port.ready & ~stores.valid),
+        ]
+        for reader in (stores, router.read):
+            m.d.comb += [reader.lo.eq(port.lo), reader.hi.eq(port.hi)]
 
     def _datapath(self, m: Module) -> None:
         fetch, loader, epilogue = self._fetch, self._loader, self._epilogue
@@ -190,15 +215,18 @@ class Core(wiring.Component):
     def _observe(self, m: Module) -> None:
         # Goes on counting through resets, for those who watch several programs.
         result_seq = Signal(interfaces.SEQ_BITS)
+        present = result_seq
+        if self.arch.experts:
+            present = (result_seq + self._epilogue.skipped)[: interfaces.SEQ_BITS]
         with m.If(self._epilogue.finishes):
-            m.d.sync += result_seq.eq(result_seq + 1)
+            m.d.sync += result_seq.eq(present + 1)
         trace = self.trace
         for prefix, write in (("", self._epilogue.result), ("mover_", self._mover.write)):
             for name in ("wide", "addr", "mask", "lo", "hi"):
                 m.d.comb += getattr(trace, prefix + name).eq(getattr(write, name))
             m.d.comb += getattr(trace, f"{prefix}valid").eq(write.valid & write.ready)
         m.d.comb += [
-            trace.seq.eq(result_seq), trace.row.eq(self._fetch.row),
+            trace.seq.eq(present), trace.row.eq(self._fetch.row),
             trace.row_seq.eq(self._fetch.progress.seq),
         ]
 

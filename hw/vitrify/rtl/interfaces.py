@@ -24,6 +24,8 @@ READ_LATENCY = 2
 MIN_PASS = 8
 #: Bits of MATMUL, load and c-tile sequence numbers.
 SEQ_BITS = 8
+#: Gate logits that the router takes in a cycle.
+ROUTE_LANES = 4
 #: Commands that wait in front of an engine.
 COMMAND_DEPTH = 4
 ADDR_BITS = isa.FORMATS[isa.Opcode.MATMUL].field("src_addr").bits
@@ -47,11 +49,11 @@ _LOADER_FIELDS = ("k_tiles", "k_last", "c_tiles", "c_last", "stationary", "st_ad
                   "load_gain", "gain_slot", "load_table", "table_slot", "st_distance")
 _FETCH_FIELDS = ("src_addr", "src_stride", "rows", "k_tiles", "k_last", "c_tiles", "transform",
                  "src_list", "src_list_base", "stat_src", "norm_shift", "norm_mantissa",
-                 "gain_slot", "dep_distance", "dep_k", "load_distance", "load_stream")
+                 "gain_slot", "dep_distance", "dep_k", "dep_end", "load_distance", "load_stream")
 _EPILOGUE_FIELDS = ("rows", "c_tiles", "c_last", "stationary", "output", "dst_addr", "dst_stride",
                     "dst_list", "dst_list_base", "pre_shift", "post_shift", "multiplier",
                     "row_scale", "activation", "table_slot", "stats", "stat_dst", "inv_dim",
-                    "inv_shift", "epsilon", "epi_load_distance")
+                    "inv_shift", "epsilon", "epi_load_distance", "gate", "add_addr")
 
 
 def _command(fields: tuple[str, ...]) -> data.StructLayout:
@@ -66,7 +68,10 @@ def _command(fields: tuple[str, ...]) -> data.StructLayout:
 
 LOADER_COMMAND = _command(_LOADER_FIELDS)
 FETCH_COMMAND = _command(_FETCH_FIELDS)
-EPILOGUE_COMMAND = _command(_EPILOGUE_FIELDS)
+#: ``skipped``: MATMULs without rows just before, which only observers count.
+EPILOGUE_COMMAND = data.StructLayout(
+    {**_command(_EPILOGUE_FIELDS).members, "skipped": SEQ_BITS}
+)
 
 
 def instruction_layout(opcode: isa.Opcode) -> data.Layout:
@@ -88,6 +93,44 @@ MOVE_COMMAND = data.StructLayout({
     "wide": 1,
     "wait": 1,
     "wait_seq": SEQ_BITS,
+})
+
+# Routing -------------------------------------------------------------------------------------
+_ROUTE = isa.FORMATS[isa.Opcode.ROUTE]
+EXPERT_BITS = index_bits(formats.MAX_EXPERTS)
+#: ROUTE; ``wait_seq``: MATMUL to wait for.
+ROUTE_COMMAND = data.StructLayout({
+    **{field.name: unsigned(field.bits) for field in _ROUTE.fields
+       if field.name != "wait_distance"},
+    "wait_seq": SEQ_BITS,
+})
+#: What stands beside a row index: the row's gate weight, and whether its first expert has it.
+GATE = data.StructLayout({"weight": formats.GATE_BITS, "first": 1})
+#: An expert that a row goes to.
+CHOICE = data.StructLayout({"expert": EXPERT_BITS, "gate": GATE})
+#: Some logits of a row: those of experts ``ROUTE_LANES * group`` and on.
+ROUTE_LOGITS = data.StructLayout({
+    "logits": data.ArrayLayout(signed(formats.RESIDUAL_BITS), ROUTE_LANES),
+    "lanes": ROUTE_LANES,       # the expert exists
+    "group": index_bits(formats.MAX_EXPERTS // ROUTE_LANES),
+    "last": 1,                  # of the row
+})
+#: The chosen experts of a row, best first.
+ROUTE_CHOSEN = data.StructLayout({
+    "logits": data.ArrayLayout(signed(formats.RESIDUAL_BITS), formats.MAX_CHOICES),
+    "experts": data.ArrayLayout(EXPERT_BITS, formats.MAX_CHOICES),
+    "lowest": EXPERT_BITS,      # number of an expert
+})
+#: Their softmax weights, and the sum of all weights that the row counts.
+ROUTE_WEIGHTS = data.StructLayout({
+    "weights": data.ArrayLayout(formats.ROUTE_BITS, formats.MAX_CHOICES),
+    "experts": data.ArrayLayout(EXPERT_BITS, formats.MAX_CHOICES),
+    "lowest": EXPERT_BITS,
+})
+ROUTE_TOTAL = data.StructLayout({"total": formats.SOFTMAX_SUM_BITS})
+#: An expert's queue in the row-index memory.
+QUEUE = data.StructLayout({
+    "start": _ROUTE.field("base").bits, "count": _ROUTE.field("rows").bits,
 })
 
 # Progress ------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,17 +47,20 @@ def run_jobs(
     program: Program,
     regions: UInt8,
     *,
+    tasks: Sequence[int] | None = None,
     progress: Progress = lambda *_: None,
     inspect: Inspect | None = None,
 ) -> JobResult:
     """Run one job for each of the input regions ``[N, input_bytes]``, queued as far as they fit.
+
+    ``tasks`` holds the register TASK of each job (default 0).
 
     Raises
     ------
     BackendError
         If the core is another one, reports an error, breaks the bus protocol, or hangs.
     """
-    run = _Run(core, program, regions)
+    run = _Run(core, program, regions, [0] * len(regions) if tasks is None else tasks)
     core.record(inspect is not None)
     run.start()
     slice_cycles, patience = _FIRST_SLICE, _patience(program)
@@ -106,8 +109,11 @@ def aligned(size: int) -> int:
 class _Run:
     """Addresses and progress of one batch."""
 
-    def __init__(self, core: SimulatedCore, program: Program, regions: UInt8) -> None:
+    def __init__(
+        self, core: SimulatedCore, program: Program, regions: UInt8, tasks: Sequence[int]
+    ) -> None:
         self._core, self._program, self._jobs = core, program, len(regions)
+        self._tasks = tasks
         self._in_step = aligned(program.input_bytes)
         self._out_step = aligned(program.output_bytes)
         self._inputs = aligned(len(program.image))
@@ -143,6 +149,7 @@ class _Run:
         for _ in range(min(space, self._jobs - self.pushed)):
             _write_wide(core, "INPUT_BASE", self._inputs + self.pushed * self._in_step)
             _write_wide(core, "OUTPUT_BASE", self._outputs + self.pushed * self._out_step)
+            core.write("TASK", self._tasks[self.pushed])
             core.write("JOB_PUSH", 1)
             self.pushed += 1
 

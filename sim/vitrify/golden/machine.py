@@ -19,13 +19,15 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import ProgramError
 from vitrify.arch.isa import Instruction, Opcode, Output, Region, Stationary, Stats, Transform
 
+from .experts import Experts
 from .memory import Index, TokenMemory, UInt8
 from .numerics import IntArray
 from .ops import layernorm, requantise, softmax
 from .ops.matmul import matmul
 
 #: Called after each MATMUL with its number in the program, the instruction and what it wrote
-#: (int8 or int16 ``[rows, columns]``).
+#: (int8 or int16 ``[rows, columns]``).  With ``expert_rows``, rows and lists of the instruction
+#: are those of the expert's queue; without any rows it was skipped.
 Observer = Callable[[int, Instruction, npt.NDArray[Any]], None]
 
 
@@ -53,6 +55,7 @@ class Machine:
         self.arch = arch
         self.tokens = TokenMemory(arch)
         self.index = np.zeros(arch.index_entries, np.int64)
+        self.experts = Experts(arch, self.index)
         #: Row statistics: mean (or softmax maximum), shift, mantissa.
         self.stats = np.zeros((arch.stat_rows, 3), np.int64)
         self.gains = np.zeros((2, formats.MAX_DEPTH), np.uint8)
@@ -67,8 +70,9 @@ class Machine:
         input_bytes: UInt8,
         output_size: int,
         observe: Observer | None = None,
+        task: int = 0,
     ) -> UInt8:
-        """Run one job; returns the bytes of the output region.
+        """Run one job, whose register TASK is ``task``; returns the bytes of the output region.
 
         Raises
         ------
@@ -82,6 +86,7 @@ class Machine:
         size = isa.INSTRUCTION_BYTES
         for i in range(instruction_count):
             op = isa.unpack(image[i * size : (i + 1) * size].tobytes())
+            op = self.experts.resolve(op, task)
             if op.opcode is Opcode.END:
                 return output
             if op.opcode is Opcode.MATMUL:
@@ -90,6 +95,8 @@ class Machine:
                     observe(i, op, written)
             elif op.opcode is Opcode.LOAD_INDEX:
                 self._load_index(op, regions[Region(op.region)])
+            elif op.opcode is Opcode.ROUTE:
+                self.experts.route(op, self.tokens)
             else:
                 self._move(op, regions[Region(op.region)])
         raise ProgramError(f"the program ends after {instruction_count} instructions without END")
@@ -125,6 +132,8 @@ class Machine:
         arch = self.arch
         depth = (op.k_tiles - 1) * arch.depth + op.k_last
         columns = (op.c_tiles - 1) * arch.width + op.c_last
+        if op.rows == 0:
+            return np.zeros((0, columns), np.int8)
         stream = self._stream(op, depth, columns)
         if stream.gain is not None:
             self.gains[op.gain_slot, : len(stream.gain)] = stream.gain
@@ -134,7 +143,7 @@ class Machine:
         acc = matmul(operand, self._stationary(op, stream, depth, columns))
 
         pre: IntArray | int = op.pre_shift
-        multiplier: Any = stream.multiplier
+        multiplier: Any = self.experts.scale(op, stream.multiplier)
         post = formats.POST_SHIFTS[op.post_shift]
         if op.row_scale:
             shift, factor = softmax.reciprocal(operand.sum(axis=1))
@@ -151,7 +160,9 @@ class Machine:
             )
             self.tokens.write8(address, result)
         else:
-            old = self.tokens.read16(address, columns) if op.output == Output.ADD16 else None
+            old = None
+            if op.output == Output.ADD16:
+                old = self.tokens.read16(self.experts.add_addresses(op, address), columns)
             result = requantise.to_int16(value, old)
             self.tokens.write16(address, result)
         self._gather(op, ids, result)

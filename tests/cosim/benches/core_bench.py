@@ -57,6 +57,7 @@ class Host:
         await self.write("PROGRAM_BASE_LO", _IMAGE)
         await self.write("PROGRAM_COUNT", job["instructions"])
         await self.write("INPUT_BASE_LO", _INPUT)
+        await self.write("TASK", job.get("task", 0))
         for i in range(count):
             await self.write("OUTPUT_BASE_LO", _OUTPUT + i * memmap.ALIGNMENT)
             await self.write("JOB_PUSH", 1)
@@ -149,6 +150,26 @@ async def full_rate(dut):
         dut._log.warning("%s: %d rows, %d bubbles, gaps %s", name, len(cycles), gaps.sum(),
                          {int(g): int((gaps == g).sum()) for g in set(gaps.tolist()) if g})
         assert gaps.sum() == 0, f"{name}: {gaps.sum()} bubbles in {len(cycles)} rows"
+
+
+@cocotb.test()
+@cocotb.parametrize(stall=[0.0, 0.2])
+async def mixtures(dut, stall):
+    """Every case of a mixture of experts: outputs, token memory, the beats of skipped weights."""
+    arch, host = bench.arch(), Host(dut, stall=stall)
+    await bench.start(dut)
+    tokens = np.zeros((arch.token_words, arch.depth), np.uint8)
+    cocotb.start_soon(watch_tokens(dut, tokens))
+    for done, name in enumerate(bench.option("mixtures"), 1):
+        job = _job(name)
+        await host.push(job)
+        await host.finish(done)
+        want = np.frombuffer(job["tokens"], np.uint8).reshape(tokens.shape)
+        known = np.frombuffer(job["tokens_known"], bool).reshape(tokens.shape)
+        wrong = np.argwhere((tokens != want) & known)
+        assert not len(wrong), f"{name}: {len(wrong)} bytes, first {wrong[0]}"
+        host.check(job)
+        assert await host.counter("INSTRUCTIONS") == job["instructions"], name
 
 
 @cocotb.test()

@@ -147,25 +147,30 @@ class Surroundings:
         """A load before each listed instruction brings its list; others follow at random."""
         self.list_bases, self.load_seqs, self.loads = [], [], []
         self.entries = [int(v) for v in self.random.integers(0, 1 << 16, self.arch.index_entries)]
+        self.gates = [int(v) for v in self.random.integers(0, 1 << 16, self.arch.index_entries)]
         base = 0
         for index, work in enumerate(self.works):
             if work.op.dst_list:
                 base = 0 if base + work.op.rows > self.arch.index_entries else base
-                self.loads.append((index, base, work.ids))
+                self.loads.append((index, base, work))
                 self.list_bases.append(base)
                 base += work.op.rows
             else:
                 self.list_bases.append(0)
             self.load_seqs.append(len(self.loads))
         self.load_seq = 0
-        self.list_read = 0
+        self.list_read = self.gate_read = 0
 
     def _load_step(self, progress) -> None:
         if self.load_seq < len(self.loads) and self.random.random() >= self.pace.load:
-            index, base, ids = self.loads[self.load_seq]
+            index, base, work = self.loads[self.load_seq]
             # An earlier list may lie in the same place: no instruction may still use it.
             if self.finished(progress) >= index - 1:
-                self.entries[base : base + len(ids)] = [int(i) for i in ids]
+                self.entries[base : base + len(work.ids)] = [int(i) for i in work.ids]
+                self.gates[base : base + len(work.ids)] = [
+                    bench.pack(interfaces.GATE, {"weight": weight, "first": first})
+                    for weight, first in work.gates.tolist()
+                ]
                 self.load_seq += 1
 
     # Cycles ---------------------------------------------------------------------------------
@@ -201,6 +206,8 @@ class Surroundings:
             dut.drain_data.value, dut.sum_data.value = drained, summed
             dut.residual__lo.value, dut.residual__hi.value = old
             dut.index__data.value = listed
+            if self.arch.experts:
+                dut.index__gate.value = self.gate_read
             self._drain_step()
             self._loader_step(progress)
             self._load_step(progress)
@@ -221,6 +228,7 @@ class Surroundings:
         if dut.index__en.value == 1:
             at = int(dut.index__addr.value)
             self.list_read = self.entries[at % self.arch.index_entries]
+            self.gate_read = self.gates[at % self.arch.index_entries]
         self.reads.append(self._read())
         old = self.reads.popleft() or self._noise()
         self._write()
@@ -318,13 +326,15 @@ def _random_program(arch, random, count: int) -> list[Work]:
             loaded.add(slot)
         listed, gathers = bool(random.random() < 0.4), random.random() < 0.6
         stats = (Stats.MAX if narrow else Stats.NORM) if gathers else Stats.NONE
+        gate = bool(arch.experts and listed and random.random() < 0.6)
         room = max(1, min(3, 4 * arch.depth // arch.width))
         works.append(make(
             arch, random, rows=int(random.choice([1, 1, 2, 3, 5, 8, 20])),
             c_tiles=int(random.integers(1, room + 1)),
             c_last=int(random.integers(1, arch.width + 1)), output=output,
             stationary=Stationary(int(random.integers(3))), stats=stats, listed=listed,
-            row_scale=bool(random.random() < 0.25), load_table=load, table_slot=slot,
+            row_scale=bool(random.random() < 0.25) and not gate, gate=gate, load_table=load,
+            table_slot=slot,
             activation=narrow and slot in loaded and bool(random.random() < 0.7),
             extreme=bool(random.random() < 0.15), load_distance=int(listed),
             region=int(random.choice([0, 0, 7])),

@@ -12,7 +12,7 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.isa import Output, Stationary, Stats
 from vitrify.cosim import bench
 from vitrify.golden.memory import TokenMemory
-from vitrify.golden.ops import layernorm, requantise, softmax
+from vitrify.golden.ops import layernorm, requantise, routing, softmax
 
 STRIDE_WORDS = 5    # of a destination row: room for 20 columns and more at every depth
 ROW_IDS = 24        # rows of a destination tensor
@@ -32,6 +32,8 @@ class Work:
     sums: np.ndarray
     ids: np.ndarray
     columns: int
+    #: Gate weight and first-expert flag of every row.
+    gates: np.ndarray
 
 
 @dataclasses.dataclass
@@ -66,6 +68,8 @@ class Expectation:
         if op.row_scale:
             shift, factor = softmax.reciprocal(work.sums)
             pre, multiplier, post = shift[:, None], factor[:, None], formats.RECIPROCAL_SHIFT
+        if op.gate:
+            multiplier = routing.scale(multiplier, work.gates[:, 0])
         value = requantise.scale(
             work.acc[:, :columns], bias=work.bias[:columns], pre_shift=pre, multiplier=multiplier,
             post_shift=post, requant_bits=arch.requant_bits,
@@ -77,7 +81,9 @@ class Expectation:
             table = self.tables[op.table_slot] if op.activation else None
             result = requantise.to_int8(value, table)
         else:
-            old = self.tokens.read16(address, columns) if op.output == Output.ADD16 else None
+            first = work.gates[:, 1:] if op.gate else 0
+            source = address + first * (op.add_addr - op.dst_addr)
+            old = self.tokens.read16(source, columns) if op.output == Output.ADD16 else None
             result = requantise.to_int16(value, old)
         # A lane group is written as a whole.
         stored = np.zeros((op.rows, groups * arch.lanes), result.dtype)
@@ -147,7 +153,7 @@ def make(
     output: Output, stationary: Stationary = Stationary.WEIGHTS, stats: Stats = Stats.NONE,
     row_scale: bool = False, activation: bool = False, load_table: bool = False,
     table_slot: int = 0, listed: bool = False, extreme: bool = False, load_distance: int = 0,
-    region: int = 0,
+    region: int = 0, gate: bool = False,
 ) -> Work:
     """An instruction with random data that mostly stays inside the output format."""
     shape = (rows, c_tiles * arch.width)
@@ -182,10 +188,15 @@ def make(
         activation=activation, load_table=load_table, table_slot=table_slot, stats=stats,
         stat_dst=int(random.integers(0, arch.stat_rows - 40)), inv_dim=inv_dim,
         inv_shift=inv_shift, epsilon=int(random.choice([0, 1, 65535, 40])),
-        epi_load_distance=load_distance,
+        epi_load_distance=load_distance, gate=gate, add_addr=2 * arch.bank_words + region,
     )
+    one = 1 << formats.GATE_FRAC
+    gates = np.stack([
+        random.choice([0, 1, one, one // 2, int(random.integers(one))], rows),
+        random.integers(0, 2, rows),
+    ], axis=1)
     table = random.integers(-127, 128, 256).astype(np.int8) if load_table else None
-    return Work(op, acc, bias, multiplier, table, sums, ids, columns)
+    return Work(op, acc, bias, multiplier, table, sums, ids, columns, gates)
 
 
 def command(work: Work, seq: int, load_seq: int, list_base: int) -> dict[str, int]:

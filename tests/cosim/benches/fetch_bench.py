@@ -61,7 +61,7 @@ def _command(arch, seq, *, easy):
     if not easy:
         command |= {
             "dep_distance": random.choice([0, 1, 1, 2]) if seq >= 2 else 0,
-            "dep_k": random.randrange(5),
+            "dep_k": random.randrange(5), "dep_end": int(random.random() < 0.3),
         }
         if random.random() < 0.4:
             command |= {"load_distance": random.randrange(1, 4),
@@ -161,6 +161,7 @@ class Around:
             if done <= producer:
                 assert done == producer, "producer has not begun"
                 assert self.epilogue()["last_tile"], "producer is not in its last tile"
+                assert not command["dep_end"], "producer has not finished"
                 if row["k"] >= command["dep_k"]:
                     assert not command["src_list"], "a list waits for the whole producer"
                     assert self.row > row["r"], "row is not written"

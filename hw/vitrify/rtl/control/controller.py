@@ -15,26 +15,15 @@ from vitrify.arch.config import ArchConfig
 from vitrify.rtl.bus.axi import axi4_lite
 from vitrify.rtl.bus.csr import ControlRegisters
 from vitrify.rtl.bus.read_master import BUS_ERROR
-from vitrify.rtl.interfaces import (
-    EPILOGUE_COMMAND,
-    FETCH_COMMAND,
-    LOADER_COMMAND,
-    MEMORY_REQUEST,
-    MOVE_COMMAND,
-    memory_read,
-    pipe,
-)
+from vitrify.rtl.interfaces import EXPERT_BITS, QUEUE, memory_read, pipe
 
 from .counters import EVENTS, Counters
+from .decode import PAYLOADS
 from .dispatcher import ENGINES, FINISHED, Dispatcher
 from .instruction_fetch import InstructionFetch
 from .jobs import JobQueue
 from .supervisor import Supervisor
 
-_COMMANDS = {
-    "loader": LOADER_COMMAND, "fetch": FETCH_COMMAND, "epilogue": EPILOGUE_COMMAND,
-    "weights": MEMORY_REQUEST, "loads": MOVE_COMMAND, "stores": MOVE_COMMAND,
-}
 #: Events that the controller knows itself.
 _OWN_EVENTS = ("cycles", "instructions")
 #: Events of the engines and of the bus.
@@ -59,12 +48,14 @@ class Controller(wiring.Component):
     weights : Out(stream.Signature(MEMORY_REQUEST))
         Requests of the weight stream; their words go to the loader.
     loads, stores : Out(stream.Signature(MOVE_COMMAND))
+    routes, expert, queue : Out(stream.Signature(ROUTE_COMMAND)), Out(EXPERT_BITS), In(QUEUE)
+        Of the router, if the core has experts.
     idle : In(ENGINES)
         Set while an engine has nothing to do; falls at most ``SETTLE_CYCLES - 1`` cycles after
         the engine took a command.
     finished : In(FINISHED)
         ``matmuls``: ``epilogue.progress.seq``; ``loads``: ``mover.progress.seq``; ``stores``:
-        ``mover.stores_done``.
+        ``mover.stores_done``; ``routes``: ``router.done``.
     events : In(ENGINE_EVENTS)
     bus_idle : In(1)
     bus_stop : Out(1)
@@ -83,6 +74,9 @@ class Controller(wiring.Component):
     weights: Any
     loads: Any
     stores: Any
+    routes: Any
+    expert: Signal
+    queue: Any
     idle: Any
     finished: Any
     events: Any
@@ -94,10 +88,13 @@ class Controller(wiring.Component):
 
     def __init__(self, arch: ArchConfig) -> None:
         self.arch = arch
+        self._queues = {n: q for n, q in PAYLOADS.items() if n != "routes" or arch.experts}
+        routing = {"expert": Out(EXPERT_BITS), "queue": In(QUEUE)} if arch.experts else {}
         super().__init__({
             "s_axi": In(axi4_lite()), "irq": Out(1),
             "instructions": Out(memory_read(arch)),
-            **{name: Out(stream.Signature(layout)) for name, layout in _COMMANDS.items()},
+            **{name: Out(stream.Signature(layout)) for name, layout in self._queues.items()},
+            **routing,
             "idle": In(ENGINES), "finished": In(FINISHED), "events": In(ENGINE_EVENTS),
             "bus_idle": In(1), "bus_stop": Out(1),
             "read_error": In(pipe(BUS_ERROR)), "write_error": In(pipe(BUS_ERROR)),
@@ -110,7 +107,7 @@ class Controller(wiring.Component):
         m.submodules.jobs = jobs = JobQueue()
         m.submodules.supervisor = supervisor = Supervisor()
         m.submodules.counters = counters = Counters()
-        fetch, dispatcher = InstructionFetch(self.arch), Dispatcher()
+        fetch, dispatcher = InstructionFetch(self.arch), Dispatcher(self.arch)
         core_reset = supervisor.core_reset
         m.submodules.instruction_fetch = ResetInserter(core_reset)(fetch)
         m.submodules.dispatcher = ResetInserter(core_reset)(dispatcher)
@@ -119,7 +116,9 @@ class Controller(wiring.Component):
         connect(m, fetch.memory, flipped(self.instructions))
         connect(m, fetch.o, dispatcher.instructions)
         connect(m, jobs.o, dispatcher.job)
-        for name in _COMMANDS:
+        if self.arch.experts:
+            m.d.comb += [self.expert.eq(dispatcher.expert), dispatcher.queue.eq(self.queue)]
+        for name in self._queues:
             connect(m, getattr(dispatcher, name), flipped(getattr(self, name)))
         connect(m, flipped(self.read_error), supervisor.read_error)
         connect(m, flipped(self.write_error), supervisor.write_error)
@@ -131,6 +130,7 @@ class Controller(wiring.Component):
             jobs.push.eq(registers.job_push_write),
             jobs.job.input.eq(self._address(registers, "input")),
             jobs.job.output.eq(self._address(registers, "output")),
+            jobs.job.task.eq(registers.task),
             jobs.clear.eq(supervisor.reset),
             fetch.start.eq(dispatcher.start), fetch.stop.eq(dispatcher.stop),
             fetch.base.eq(base), fetch.count.eq(count),

@@ -1,4 +1,4 @@
-"""Queue of jobs: where the next images lie, and where their results go."""
+"""Queue of jobs: where the next images lie, where their results go, what is to be done."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from vitrify.arch import memmap
+from vitrify.arch import isa, memmap
 from vitrify.arch.csr import QUEUE_DEPTH
 
-#: DRAM addresses of a job's input and output.
-JOB = data.StructLayout({"input": memmap.ADDRESS_BITS, "output": memmap.ADDRESS_BITS})
+#: DRAM addresses of a job's input and output, and its tasks.
+JOB = data.StructLayout({
+    "input": memmap.ADDRESS_BITS, "output": memmap.ADDRESS_BITS,
+    "task": data.ArrayLayout(isa.TASK_BITS, isa.TASKS),
+})
 
 
 class JobQueue(wiring.Component):

@@ -13,12 +13,13 @@ from vitrify.arch import formats
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.isa import Output, Stats
 from vitrify.rtl import interfaces
-from vitrify.rtl.memory.index_memory import index_read
+from vitrify.rtl.memory.index_memory import gated_read
 
 from .commit import Commit
 from .delay import Delays, select, select_latency
 from .epilogue_lane import EpilogueLane
 from .epilogue_walk import EpilogueWalk, group_layout
+from .gate_scale import GateScale
 from .params import ParamMemory
 from .reciprocal import Reciprocal
 from .row_stats import RowStats
@@ -60,7 +61,7 @@ class Epilogue(wiring.Component):
     residual : :py:`Out(read_client(arch))`
     result : :py:`Out(write_client(arch))`
         Must be granted at once: ``ready`` is not looked at.
-    index : :py:`Out(index_read(arch))`
+    index : :py:`Out(gated_read(arch))`
     stat : :py:`Out(pipe(stat_write(arch)))`
     mover : :py:`In(MOVER_PROGRESS)`
     progress : :py:`Out(EPILOGUE_PROGRESS)`
@@ -69,6 +70,8 @@ class Epilogue(wiring.Component):
         Event: a lane group was taken.
     finishes : :py:`Out(1)`
         Event: ``result`` has the last results of an instruction.
+    skipped : :py:`Out(SEQ_BITS)`
+        MATMULs without rows before the one that ``result`` belongs to, if the core has experts.
     idle : :py:`Out(1)`
         Nothing to do, and everything done is visible.
     """
@@ -90,6 +93,7 @@ class Epilogue(wiring.Component):
     progress: data.View
     busy: Signal
     finishes: Signal
+    skipped: Signal
     idle: Signal
 
     def __init__(self, arch: ArchConfig, *, drain_latency: int = 2) -> None:
@@ -111,12 +115,13 @@ class Epilogue(wiring.Component):
             "table": In(interfaces.pipe(interfaces.table_write(arch))),
             "residual": Out(interfaces.read_client(arch)),
             "result": Out(interfaces.write_client(arch)),
-            "index": Out(index_read(arch)),
+            "index": Out(gated_read(arch)),
             "stat": Out(interfaces.pipe(interfaces.stat_write(arch))),
             "mover": In(interfaces.MOVER_PROGRESS),
             "progress": Out(interfaces.EPILOGUE_PROGRESS),
             "busy": Out(1),
             "finishes": Out(1),
+            **({"skipped": Out(interfaces.SEQ_BITS)} if arch.experts else {}),
             "idle": Out(1),
         })
 
@@ -191,7 +196,8 @@ class Epilogue(wiring.Component):
             taken.eq(leaves & (~waiting | granted)),
             walk.o.ready.eq(taken),
             self.residual.valid.eq(waiting & (request.output == Output.ADD16)),
-            self.residual.wide.eq(1), self.residual.addr.eq(request.addr),
+            self.residual.wide.eq(1),
+            self.residual.addr.eq(request.old_addr if self.arch.experts else request.addr),
             self.drain_addr.eq(request.row),
             self.sum_addr.eq(Cat(request.row, request.sum_bank)),
         ]
@@ -243,7 +249,8 @@ class Epilogue(wiring.Component):
         d.put("keep", Cat(*(
             d.at("lane_last", at + 10) >= lane for lane in range(arch.lanes)
         )), at + 10)
-        for address, cycle in ((params.bias_at, at), (params.multiplier_at, at + 4)):
+        own_at = at + 4 - (GateScale.LATENCY if arch.experts else 0)
+        for address, cycle in ((params.bias_at, at), (params.multiplier_at, own_at)):
             cycle -= params.LATENCY
             m.d.comb += [
                 address.slot.eq(d.at("tile", cycle)), address.group.eq(d.at("group", cycle))
@@ -251,14 +258,16 @@ class Epilogue(wiring.Component):
         bits = formats.ACC_BITS
         for i in range(arch.lanes):
             m.submodules[f"lane{i}"] = lane = EpilogueLane(requant_bits=arch.requant_bits)
+            own = Mux(d.at("weights", own_at), params.multiplier[i], d.at("multiplier", own_at))
+            if arch.experts:
+                m.submodules[f"gate{i}"] = gate = GateScale()
+                m.d.comb += [gate.multiplier.eq(own), gate.weight.eq(d.at("gate", own_at))]
+                own = gate.o
             m.d.comb += [
                 lane.acc.eq(acc[bits * i : bits * (i + 1)].as_signed()),
                 lane.bias.eq(Mux(d.at("weights", at), params.bias[i], 0)),
                 lane.pre_shift.eq(d.at("shift", at + 1)),
-                lane.multiplier.eq(Mux(
-                    d.at("row_scale", at + 4), d.at("scale", at + 4),
-                    Mux(d.at("weights", at + 4), params.multiplier[i], d.at("multiplier", at + 4)),
-                )),
+                lane.multiplier.eq(Mux(d.at("row_scale", at + 4), d.at("scale", at + 4), own)),
                 lane.post_shift.eq(d.at("post", at + 5)),
                 lane.narrow.eq(d.at("narrow", at + 8)),
                 tables.at[i].eq(Cat(lane.index, d.at("table_slot", at + lane.INDEX))),
@@ -326,3 +335,5 @@ class Epilogue(wiring.Component):
             row.ends.eq(d.at("finishes", at)),
             self.finishes.eq(d.at("valid", at) & d.at("finishes", at)),
         ]
+        if self.arch.experts:
+            m.d.comb += self.skipped.eq(d.at("skipped", at))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from amaranth import Cat, Module, Mux, Signal
@@ -10,11 +11,12 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
+from vitrify.arch import formats
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.isa import Stationary
 from vitrify.rtl import interfaces
 from vitrify.rtl.lib.skid import Skid
-from vitrify.rtl.memory.index_memory import ENTRY_BITS, index_read
+from vitrify.rtl.memory.index_memory import ENTRY_BITS, gated_read
 
 _FIELDS = dict(interfaces.EPILOGUE_COMMAND)
 _C_BITS = _FIELDS["c_tiles"].shape.width
@@ -53,7 +55,20 @@ def group_layout(arch: ArchConfig) -> data.StructLayout:
         "weights": 1,           # bias and multipliers come from the parameter memory
         "sum_bank": 1,
         **{name: _FIELDS[name].shape for name in _CARRIED},
+        # What an ADD16 adds to, the gate weight (1 without `gate`), MATMULs skipped just before.
+        **({
+            "old_addr": interfaces.ADDR_BITS, "gate": formats.GATE_BITS, "skipped": _SEQ,
+        } if arch.experts else {}),
     })
+
+
+@dataclass
+class _Gates:
+    """Registers behind the row-index memory."""
+
+    word: Signal
+    first: Signal
+    weight: Signal
 
 
 class EpilogueWalk(wiring.Component):
@@ -67,7 +82,7 @@ class EpilogueWalk(wiring.Component):
     command : :py:`In(stream.Signature(EPILOGUE_COMMAND))`
     mover : :py:`In(MOVER_PROGRESS)`
         The first group of an instruction waits for its load.
-    index : :py:`Out(index_read(arch))`
+    index : :py:`Out(gated_read(arch))`
     o : :py:`Out(stream.Signature(group_layout(arch)))`
     empty : :py:`Out(1)`
         No instruction is in here.
@@ -92,7 +107,7 @@ class EpilogueWalk(wiring.Component):
         super().__init__({
             "command": In(stream.Signature(interfaces.EPILOGUE_COMMAND)),
             "mover": In(interfaces.MOVER_PROGRESS),
-            "index": Out(index_read(arch)),
+            "index": Out(gated_read(arch)),
             "o": Out(stream.Signature(self._group)),
             "empty": Out(1),
         })
@@ -190,6 +205,7 @@ class EpilogueWalk(wiring.Component):
         """Row number (perhaps from the list), times stride, plus base: four stages."""
         step, valid = self._stage(m, step, valid, "index")
         command = self._slots[step.slot]
+        gates = self._gates(m, step, command) if self.arch.experts else None
         row_id = self._register(
             m, Mux(command.dst_list, self.index.data, step.row_id), ENTRY_BITS, "row_id"
         )
@@ -197,10 +213,20 @@ class EpilogueWalk(wiring.Component):
         stride = self._register(m, command.dst_stride, len(command.dst_stride), "stride")
         stat = self._register(m, command.stat_dst, len(command.stat_dst), "stat_base")
         step, valid = self._stage(m, step, valid, "factors")
+        if gates:
+            old_word = self._register(
+                m, Mux(gates.first, gates.word, word), interfaces.ADDR_BITS, "old_word")
+            weight = self._register(m, gates.weight, formats.GATE_BITS, "gate_later")
         product = self._register(m, row_id * stride, interfaces.ADDR_BITS, "row_words")
         word = self._register(m, word, interfaces.ADDR_BITS, "word_later")
         stat = self._register(m, stat + row_id, len(stat), "stat")
         step, valid = self._stage(m, step, valid, "product")
+        if gates:
+            m.d.comb += [
+                self.o.p.old_addr.eq(self._register(
+                    m, product + old_word, interfaces.ADDR_BITS, "old_addr")),
+                self.o.p.gate.eq(self._register(m, weight, formats.GATE_BITS, "gate_latest")),
+            ]
         addr = self._register(m, product + word, interfaces.ADDR_BITS, "addr")
         stat = self._register(m, stat, len(stat), "stat_later")
         step, valid = self._stage(m, step, valid, "address")
@@ -210,6 +236,8 @@ class EpilogueWalk(wiring.Component):
         m.submodules.skid = skid = Skid(self._group)
         connect(m, skid.o, flipped(self.o))
         made = skid.i.payload
+        if gates:
+            m.d.comb += made.skipped.eq(command.skipped)
         named = {name for name, _ in self._step} & {name for name, _ in self._group}
         m.d.comb += [
             skid.i.valid.eq(valid),
@@ -223,6 +251,17 @@ class EpilogueWalk(wiring.Component):
         ]
         with m.If(valid & skid.i.ready & made.finishes):
             m.d.sync += self._full.bit_select(step.slot, 1).eq(0)
+
+    def _gates(self, m: Module, step: data.View, command: Any) -> _Gates:
+        """Where an ADD16's old value would be for a row's first expert; the entry's gate."""
+        entry = self.index.gate
+        return _Gates(
+            word=self._register(m, command.add_addr + step.word, interfaces.ADDR_BITS, "add_word"),
+            first=self._register(m, command.gate & entry.first, 1, "first"),
+            weight=self._register(
+                m, Mux(command.gate, entry.weight, 1 << formats.GATE_FRAC), formats.GATE_BITS,
+                "gate_weight"),
+        )
 
     def _stage(
         self, m: Module, step: data.View, valid: Value, name: str

@@ -250,7 +250,7 @@ class Fetch(wiring.Component):
             m.d.sync += [
                 flags[i].known.eq(self._fresh[i]),
                 flags[i].dep_done.eq((slot.dep_distance == 0) | (passed > 0)),
-                flags[i].dep_now.eq((passed == 0) & self.epilogue.last_tile),
+                flags[i].dep_now.eq((passed == 0) & self.epilogue.last_tile & ~slot.dep_end),
                 flags[i].load_done.eq((slot.load_distance == 0) | (loaded > 0)),
                 flags[i].load_now.eq((loaded == 0) & slot.load_stream),
             ]

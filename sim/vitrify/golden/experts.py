@@ -1,0 +1,84 @@
+"""What the router leaves behind: queues of rows by expert, and the instructions they complete."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vitrify.arch import formats, isa, memmap
+from vitrify.arch.config import ArchConfig
+from vitrify.arch.errors import ProgramError
+from vitrify.arch.isa import Instruction, Opcode
+
+from .memory import Index, TokenMemory
+from .numerics import AnyInt, IntArray
+from .ops import routing
+
+
+class Experts:
+    """Queues of the last ROUTE and the gate weights beside the row-index memory ``index``."""
+
+    def __init__(self, arch: ArchConfig, index: Index) -> None:
+        self._arch, self._index = arch, index
+        #: Gate weight, and whether the row's first expert has it, of every row-index entry.
+        self.gates = np.zeros((len(index), 2), np.int64)
+        #: First entry of every expert's queue, and its length.
+        self.start = np.zeros(formats.MAX_EXPERTS, np.int64)
+        self.count = np.zeros(formats.MAX_EXPERTS, np.int64)
+
+    def route(self, op: Instruction, tokens: TokenMemory) -> None:
+        """Execute a ROUTE."""
+        size = op.rows * op.choices
+        if not op.choices <= op.experts <= self._arch.experts:
+            raise ProgramError(
+                f"ROUTE to {op.choices} of {op.experts} experts on a core with "
+                f"{self._arch.experts}"
+            )
+        if op.base + size > len(self._index):
+            raise ProgramError(f"ROUTE needs {size} row-index entries from {op.base} on")
+        rows, words = np.arange(op.rows), np.arange(memmap.words(self._arch, op.experts))
+        logits = tokens.read16(op.src_addr + rows[:, None] * op.src_stride + words, op.experts)
+        found = routing.queues(
+            *routing.gate(logits, op.choices, normalise=bool(op.normalise)), op.experts
+        )
+        entries = slice(op.base, op.base + size)
+        self._index[entries] = found.row
+        self.gates[entries] = np.stack([found.weight, found.first], axis=1)
+        self.start[: op.experts] = op.base + found.start
+        self.count[:] = 0
+        self.count[: op.experts] = found.count
+
+    def resolve(self, op: Instruction, task: int) -> Instruction:
+        """The instruction with what only the job and the last ROUTE know.
+
+        Its DRAM offset includes the task's; with ``expert_rows`` its rows and lists are those of
+        the queue (zero rows: it is skipped).
+        """
+        values = dict(op.values)
+        if values.get("task_stride"):
+            number = task >> (op.task_source * isa.TASK_BITS) & ((1 << isa.TASK_BITS) - 1)
+            name = "stream_offset" if op.opcode is Opcode.MATMUL else "offset"
+            values[name] += number * op.task_stride * self._arch.depth
+        if (values.get("gate") or values.get("expert_rows")) and not self._arch.experts:
+            raise ProgramError(f"arch {self._arch.name!r} has no experts")
+        if values.get("gate") and op.row_scale:
+            raise ProgramError("a MATMUL has either gate or row_scale")
+        if values.get("expert_rows"):
+            if op.expert >= self._arch.experts:
+                raise ProgramError(f"expert {op.expert} of {self._arch.experts} does not exist")
+            values["rows"] = max(0, min(op.rows, int(self.count[op.expert]) - op.expert_first))
+            base = int(self.start[op.expert]) + op.expert_first
+            values["src_list_base"] = values["dst_list_base"] = base
+        return Instruction(op.opcode, values)
+
+    def scale(self, op: Instruction, multiplier: AnyInt | int) -> AnyInt | int:
+        """The multiplier of a MATMUL, with the gate weight of each row in it if it has one."""
+        return routing.scale(multiplier, self._entries(op)[:, 0]) if op.gate else multiplier
+
+    def add_addresses(self, op: Instruction, address: IntArray) -> IntArray:
+        """What an ADD16 that writes to ``address [rows, words]`` adds to."""
+        if not op.gate:
+            return address
+        return address + self._entries(op)[:, 1:] * (op.add_addr - op.dst_addr)
+
+    def _entries(self, op: Instruction) -> IntArray:
+        return self.gates[op.dst_list_base : op.dst_list_base + op.rows]
