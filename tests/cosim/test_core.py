@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.mixtures import CASES, mixture
 from tests.support.programs import every_mechanism, full_rate
+from tests.support.routed_heads import routed_heads
 from vitrify.arch.isa import Stationary
 from vitrify.arch.presets import preset
 from vitrify.cosim.runner import simulate
@@ -27,7 +28,12 @@ def test_core(arch, tmp_path):
         f"{source.name} {rows} rows": full_rate(arch, 1, rows=rows, stationary=source)
         for source in Stationary for rows in (16, arch.max_rows)
     }
-    mixtures = {name: mixture(arch, 1, case).job for name, case in CASES.items()}
+    # All cases run in test_experts.
+    mixtures = {
+        name: mixture(arch, 1, CASES[name]).job
+        for name in ("two_images_of_two_tasks", "four_choices", "gaps", "in_chunks")
+    }
+    mixtures["routed_heads"] = routed_heads(arch, 1)
     jobs = {"every_mechanism": every_mechanism(arch, 1)} | rates | mixtures
     files = {name: job.save(tmp_path / f"{i}.npz") for i, (name, job) in enumerate(jobs.items())}
     simulate(Wrapper(arch, trace=True), f"core-{arch.name}", BENCHES / "core_bench.py", arch=arch,

@@ -63,6 +63,15 @@ def run(core, name: str, case: Case, tasks: list[int]) -> tuple[int, int, list[b
     return read, weights, [output.tobytes() for output in result.outputs]
 
 
+@pytest.mark.parametrize("stall", [0.0, 0.3])
+@pytest.mark.parametrize("name", CASES)
+def test_every_case(library, name, stall):
+    dram = DramModel(latency=7, outstanding=2, stall=stall, seed=len(name))
+    core = SimulatedCore(library, NANO, dram)
+    run(core, name, CASES[name], [CASES[name].task, 1])
+    core.close()
+
+
 def test_weights_of_idle_experts_are_not_fetched(core):
     rest = set()
     for name, case in CASES.items():

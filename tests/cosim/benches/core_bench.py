@@ -155,7 +155,7 @@ async def full_rate(dut):
 @cocotb.test()
 @cocotb.parametrize(stall=[0.0, 0.2])
 async def mixtures(dut, stall):
-    """Every case of a mixture of experts: outputs, token memory, the beats of skipped weights."""
+    """Mixtures of experts, and of heads: outputs and token memory."""
     arch, host = bench.arch(), Host(dut, stall=stall)
     await bench.start(dut)
     tokens = np.zeros((arch.token_words, arch.depth), np.uint8)

@@ -193,7 +193,7 @@ async def _run(dut, count, *, easy, speed, bank):
 
     rows = list(_rows(arch, commands))
     layout = interfaces.transform_input(arch)
-    expected, due = {}, {}
+    expected, due, last_issue = {}, {}, {}
     issued, starts, finished, issue_cycles = 0, [-MIN_PASS], 0, []
     tile_ready, tile_delay, index_data, stat_data = 1, 0, 0, 0
     for cycle in range(200_000):
@@ -226,6 +226,8 @@ async def _run(dut, count, *, easy, speed, bank):
             assert int(dut.read__addr.value) == row["addr"], f"row {issued}"
             assert int(dut.read__wide.value) == row["wide"]
             around.check(row)
+            assert cycle - last_issue.get(row["r"], -MIN_PASS) >= MIN_PASS, "row follows too soon"
+            last_issue[row["r"]] = cycle
             if row["r"] == 0:
                 assert tile_ready, "no tile"
                 assert cycle - starts[-1] >= MIN_PASS, "pass begins too early"

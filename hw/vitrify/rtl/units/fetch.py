@@ -52,7 +52,8 @@ class Fetch(wiring.Component):
 
     For c tile, for k tile, for row.  Nothing that has been issued is ever stalled.  The next
     instruction is prefetched: with nothing to wait for there is no bubble between passes, tiles
-    and instructions (passes of fewer than ``MIN_PASS`` rows are stretched to that).
+    and instructions (passes of fewer than ``MIN_PASS`` rows are stretched to that, not counting
+    cycles in which a row had to wait: a row never follows itself within ``MIN_PASS`` cycles).
 
     Everything a row waits for stays true once it is, so that the request is a register: a row
     whose conditions hold in one cycle is requested in the next.
@@ -276,6 +277,8 @@ class Fetch(wiring.Component):
         issue, starts, go = Signal(), Signal(), Signal()
         pass_timer = Signal(range(interfaces.MIN_PASS))
         pass_ok = (pass_timer == 0) & ~starts
+        # Between the first and the last row of a pass.
+        inside = Signal()
         blocked, blocked_next, next_valid = Signal(3), Signal(3), Signal()
         m.d.comb += [
             blocked_next.eq(Mux(
@@ -292,8 +295,11 @@ class Fetch(wiring.Component):
             go.eq(next_valid & ~blocked_next.any()),
             blocked.eq(blocked_next),
             self.tile_take.eq(starts),
+            inside.eq(Mux(issue, ~row.final, inside)),
+            # A row that waits within a pass delays its successor in the next one as well.
             pass_timer.eq(Mux(
-                starts, interfaces.MIN_PASS - 2, pass_timer - (pass_timer != 0)
+                starts, interfaces.MIN_PASS - 2,
+                pass_timer - ((pass_timer != 0) & (issue | ~inside)),
             )),
             self.row.eq(issue),
             self.stall.empty.eq(~valid),
