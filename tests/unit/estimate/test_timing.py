@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from amaranth.hdl import Fragment
 
 from vitrify.arch.presets import PRESETS
 from vitrify.estimate import timing
@@ -63,7 +64,7 @@ def test_fifo_depths(arch, monkeypatch):
         return real(arch, clients=clients, **options)
 
     monkeypatch.setattr(master, "ReadMaster", spy)
-    master.AxiMaster(arch).elaborate(None)
+    Fragment.get(master.AxiMaster(arch), None)
     assert depths == {
         "instructions": timing.instruction_fifo(arch), "weights": arch.weight_fifo_words,
         "loads": timing.load_fifo(arch),
