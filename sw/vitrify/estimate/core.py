@@ -164,7 +164,7 @@ class _Core:
         fetched = max(at, self.matmuls[past].rows.end + 2) if past >= 0 else at
         grouped = max(at, self._groups_end[past] + 2) if past >= 0 else at
         command = LoaderCommand(
-            op=op, accepted=max(at, self.loader.time),
+            op=op, accepted=max(at, self.loader.time + 1),
             gains=self.matmuls[past].rows.end + _PROGRESS if past >= 0 else 0,
             table=self.matmuls[past].results.finished if past >= 0 else 0,
             produced=self.matmuls[issued.number - op.st_distance].results.finished

@@ -13,7 +13,7 @@ from .timing import Timing
 from .tokens import Cycles, Reads, spread
 
 #: Cycles from a command, or the end of its load, to its first lane group.
-_COMMAND = 6
+_COMMAND = 7
 #: Cycles from a lane group to the row that may take its place in the drain memory.
 _REPLACED = 3
 

@@ -1,4 +1,4 @@
-"""The loader: weight stream and stationary tiles, a word a cycle, one buffer ahead of the rows."""
+"""The loader: weight stream and stationary tiles, a word a cycle, a buffer ahead of the rows."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ _LEAD = 2
 _PROMISE = 15
 #: Cycles from the last read of the token memory to a tile word of the stream.
 _SWITCH = 4
+#: Cycles without a word between two phases.
+_SETTLE = 2
 #: Cycles from a word of a table to its first byte.
 _TABLE = 4
 #: Long before the first cycle.
@@ -75,12 +77,12 @@ class Loader:
         """Gains and table of a MATMUL."""
         op = command.op
         self._lost = {}
-        self.time = max(self.time, command.accepted)
+        self.time = command.accepted
         if op.load_gain:
-            self._wait("dependency", command.gains)
+            self._phase("dependency", command.gains)
             self._stream(op.k_tiles)
         if op.load_table:
-            self._wait("dependency", command.table)
+            self._phase("dependency", command.table)
             done = 0
             for _ in range(self._arch.table_words):
                 self._stream(1)
@@ -101,13 +103,13 @@ class Loader:
         arch, op = self._arch, command.op
         if op.stationary == Stationary.WEIGHTS:
             if k == 0:
-                if self._c_tiles >= PARAM_SLOTS:
-                    self._wait("epilogue", done[self._c_tiles - PARAM_SLOTS] - 1)
+                held = self._c_tiles >= PARAM_SLOTS
+                self._phase("epilogue", done[self._c_tiles - PARAM_SLOTS] if held else 0)
                 self._stream(arch.groups * arch.param_words)
-            self._wait("tile", self._last_read + _SWITCH - 1)
+            self._phase("tile", self._last_read + _SWITCH)
             entered = self._stream_tile(arch.width)
         else:
-            self._wait("dependency", command.produced)
+            self._phase("dependency", command.produced + 1)
             entered = self._read_tile(op, c, k)
         if k == op.k_tiles - 1:
             self._c_tiles += 1
@@ -118,6 +120,11 @@ class Loader:
         return Tile(ready, why)
 
     # Words ---------------------------------------------------------------------------------
+    def _phase(self, why: str, cycle: int) -> None:
+        """Begin gains, a table, parameters or a tile: no word up to ``cycle``, nor at once."""
+        self.time += _SETTLE
+        self._wait(why, cycle)
+
     def _wait(self, why: str, cycle: int) -> None:
         """No word up to ``cycle``."""
         if cycle > self.time:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from amaranth.hdl import Fragment
 
 from vitrify.arch.presets import PRESETS
-from vitrify.estimate import timing
+from vitrify.estimate import loader, timing
 from vitrify.rtl import interfaces
 from vitrify.rtl.array.accumulator import Accumulator
 from vitrify.rtl.array.matrix import MatrixUnit
@@ -18,6 +19,7 @@ from vitrify.rtl.bus import bursts, master
 from vitrify.rtl.control import dispatcher, instruction_fetch
 from vitrify.rtl.core import Core
 from vitrify.rtl.units import fetch, tile_writer
+from vitrify.rtl.units import loader as loader_unit
 from vitrify.rtl.units.epilogue import Epilogue
 from vitrify.rtl.units.row_stats import RowStats
 from vitrify.rtl.units.transform import Transform
@@ -63,7 +65,7 @@ def test_fifo_depths(arch, monkeypatch):
         return real(arch, clients=clients, **options)
 
     monkeypatch.setattr(master, "ReadMaster", spy)
-    master.AxiMaster(arch).elaborate(None)
+    Fragment.get(master.AxiMaster(arch), None)
     assert depths == {
         "instructions": timing.instruction_fifo(arch), "weights": arch.weight_fifo_words,
         "loads": timing.load_fifo(arch),
@@ -78,4 +80,5 @@ def test_constants():
     assert timing.OUTSTANDING == bursts.OUTSTANDING
     assert timing.CHUNK == instruction_fetch.CHUNK
     assert timing.PREFETCH == master.PREFETCH
+    assert loader._SETTLE == loader_unit._SETTLE
     assert timing.SETTLE == dispatcher.SETTLE_CYCLES
