@@ -10,6 +10,7 @@ from itertools import product
 
 import numpy as np
 
+from vitrify.arch.errors import ProgramError
 from vitrify.arch.isa import Instruction, Opcode, Output
 from vitrify.program import Program
 
@@ -60,10 +61,20 @@ def timeline(program: Program, progress: Progress | None = None) -> Timeline:
 
     The engines are taken pass by pass: a pass knows everything that engines before it in the
     pipeline have done, and everything that older passes did to those behind it.
+
+    Raises
+    ------
+    ProgramError
+        If the program routes rows to experts: what it costs then depends on the picture.
     """
     core = _Core(program)
     total = len(program.layers)
     for number, op in enumerate(program.instructions()):
+        if op.opcode is Opcode.ROUTE or (op.opcode is Opcode.MATMUL and op.expert_rows):
+            raise ProgramError(
+                f"program {program.model!r} routes rows to experts, and its cycles depend on the "
+                f"picture; run it with --backend rtl to count them"
+            )
         core.dispatch(number, op)
         if progress is not None:
             progress(len(core.matmuls), total)
@@ -238,7 +249,7 @@ class _Core:
         finished = results.finished + _WHOLE
         if finished <= self.rows.time:
             return None
-        if op.src_list:
+        if op.src_list or op.dep_end:
             return np.full(op.rows, finished)
         early = results.last_tile + _WHOLE
         if k < op.dep_k:

@@ -278,7 +278,7 @@ ERRORS = {
 @pytest.mark.parametrize("case", ERRORS)
 def test_one_sentence_and_code_2(capsys, case):
     arguments, message = ERRORS[case]
-    Path("tiny.yaml").write_text("base: ulx3s\nbank_words: 16\n")
+    Path("tiny.yaml").write_text("base: ulx3s\nbank_words: 16\nbanks: 2\n")
     damage(case)
     before = files()
     line = vitrify(capsys, *arguments, code=2)
