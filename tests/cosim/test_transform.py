@@ -15,7 +15,9 @@ from vitrify.rtl.units.transform import Transform
 BENCH = Path(__file__).parent / "benches" / "transform_bench.py"
 NANO = preset("nano")
 #: Depth 4, and multipliers without DSP blocks.
-FABRIC = dataclasses.replace(NANO, name="fabric", depth=4, width=8, lanes=4, fabric_norm=True)
+FABRIC = dataclasses.replace(
+    NANO, name="fabric", depth=4, width=8, lanes=4, fabric_multipliers=True
+)
 
 
 @pytest.mark.parametrize("arch", [NANO, FABRIC], ids=lambda arch: arch.name)

@@ -80,8 +80,8 @@ class ArchConfig:
     burst_beats: int = 16
     #: Two stationary bytes share one multiplier (DSP48 families).  Never changes results.
     packing: bool = False
-    #: LayerNorm lanes multiply in LUTs instead of DSPs.  Never changes results.
-    fabric_norm: bool = False
+    #: LayerNorm lanes and gate weights multiply in LUTs instead of DSPs.  Never changes results.
+    fabric_multipliers: bool = False
     #: Clock the part is expected to reach; reports turn cycles into time with it.
     clock_mhz: float = 100.0
     part: Part = field(default_factory=Part)
@@ -169,7 +169,7 @@ class ArchConfig:
         return formats.MAX_DEPTH // self.depth
 
     # Identity ----------------------------------------------------------------------------
-    _NOT_HASHED = ("name", "packing", "fabric_norm", "clock_mhz", "part", "dram",
+    _NOT_HASHED = ("name", "packing", "fabric_multipliers", "clock_mhz", "part", "dram",
                    "weight_fifo_words", "burst_beats")
 
     @property

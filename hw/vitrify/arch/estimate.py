@@ -84,10 +84,10 @@ def multipliers(arch: ArchConfig) -> dict[str, int]:
         "matrix unit": arch.macs // (2 if arch.packing else 1),
         "requantisation": arch.lanes,
         "row statistics": arch.lanes,
-        "LayerNorm lanes": 0 if arch.fabric_norm else _NORM_MULTIPLIERS * arch.depth,
+        "LayerNorm lanes": 0 if arch.fabric_multipliers else _NORM_MULTIPLIERS * arch.depth,
         "LayerNorm finisher": _FINISH_MULTIPLIERS,
         "addresses": _ADDRESS_MULTIPLIERS,
-        "gate weights": arch.lanes + 1 if arch.experts else 0,
+        "gate weights": (0 if arch.fabric_multipliers else arch.lanes) + 1 if arch.experts else 0,
     }
 
 

@@ -30,7 +30,7 @@ _PRESETS = (
     ArchConfig(
         name="ulx3s", depth=16, width=8, lanes=2, max_rows=256, banks=10, bank_words=2048,
         stat_rows=1024, index_entries=256, bus_bytes=2, weight_fifo_words=256, burst_beats=256,
-        fabric_norm=True,
+        fabric_multipliers=True,
         clock_mhz=80.0, part=ECP5_85, dram=Dram(latency=100, outstanding=1),
     ),
     # 256 MACs: two products per DSP48E1, 64-bit HP port.
@@ -43,7 +43,7 @@ _PRESETS = (
     ArchConfig(
         name="kv260", depth=32, width=64, lanes=32, max_rows=512, banks=8, bank_words=8192,
         stat_rows=2048, index_entries=2048, bus_bytes=32, requant_bits=24, experts=64, packing=True,
-        fabric_norm=True, clock_mhz=300.0, part=XCK26, dram=Dram(latency=100, outstanding=8),
+        fabric_multipliers=True, clock_mhz=300.0, part=XCK26, dram=Dram(latency=100, outstanding=8),
     ),
     # 4096 MACs: head dimension 64 in one pass, hence as many lanes as columns.
     ArchConfig(

@@ -260,7 +260,7 @@ class Epilogue(wiring.Component):
             m.submodules[f"lane{i}"] = lane = EpilogueLane(requant_bits=arch.requant_bits)
             own = Mux(d.at("weights", own_at), params.multiplier[i], d.at("multiplier", own_at))
             if arch.experts:
-                m.submodules[f"gate{i}"] = gate = GateScale()
+                m.submodules[f"gate{i}"] = gate = GateScale(fabric=arch.fabric_multipliers)
                 m.d.comb += [gate.multiplier.eq(own), gate.weight.eq(d.at("gate", own_at))]
                 own = gate.o
             m.d.comb += [

@@ -203,6 +203,10 @@ class EpilogueWalk(wiring.Component):
 
     def _addresses(self, m: Module, step: data.View, valid: Value) -> None:
         """Row number (perhaps from the list), times stride, plus base: four stages."""
+        # Behind it, a request waits for memories; in front of it, everything moves together.
+        m.submodules.skid = skid = Skid(self._group)
+        connect(m, skid.o, flipped(self.o))
+        made = skid.i.payload
         step, valid = self._stage(m, step, valid, "index")
         command = self._slots[step.slot]
         gates = self._gates(m, step, command) if self.arch.experts else None
@@ -223,19 +227,15 @@ class EpilogueWalk(wiring.Component):
         step, valid = self._stage(m, step, valid, "product")
         if gates:
             m.d.comb += [
-                self.o.p.old_addr.eq(self._register(
+                made.old_addr.eq(self._register(
                     m, product + old_word, interfaces.ADDR_BITS, "old_addr")),
-                self.o.p.gate.eq(self._register(m, weight, formats.GATE_BITS, "gate_latest")),
+                made.gate.eq(self._register(m, weight, formats.GATE_BITS, "gate_latest")),
             ]
         addr = self._register(m, product + word, interfaces.ADDR_BITS, "addr")
         stat = self._register(m, stat, len(stat), "stat_later")
         step, valid = self._stage(m, step, valid, "address")
 
         command = self._slots[step.slot]
-        # Behind it, a request waits for memories; in front of it, everything moves together.
-        m.submodules.skid = skid = Skid(self._group)
-        connect(m, skid.o, flipped(self.o))
-        made = skid.i.payload
         if gates:
             m.d.comb += made.skipped.eq(command.skipped)
         named = {name for name, _ in self._step} & {name for name, _ in self._group}

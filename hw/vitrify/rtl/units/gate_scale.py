@@ -9,12 +9,15 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from vitrify.arch import formats
+from vitrify.rtl.lib.arith import Multiplier
 
 
 class GateScale(wiring.Component):
     """``round(multiplier * weight / 2**GATE_FRAC)``: :func:`vitrify.golden.ops.routing.scale`.
 
-    The registers of one DSP block, its rounding constant included.
+    Parameters
+    ----------
+    fabric : multiply in LUTs instead of a DSP block
 
     Members
     -------
@@ -26,13 +29,14 @@ class GateScale(wiring.Component):
     """
 
     #: Cycles from the factors to their product.
-    LATENCY = 3
+    LATENCY = Multiplier.latency_of(formats.GATE_BITS) + 1
 
     multiplier: Signal
     weight: Signal
     o: Signal
 
-    def __init__(self) -> None:
+    def __init__(self, *, fabric: bool) -> None:
+        self.fabric = fabric
         super().__init__({
             "multiplier": In(formats.MULTIPLIER_BITS), "weight": In(formats.GATE_BITS),
             "o": Out(formats.MULTIPLIER_BITS),
@@ -40,15 +44,13 @@ class GateScale(wiring.Component):
 
     def elaborate(self, _platform: Any) -> Module:
         m = Module()
-        multiplier, weight = (
-            Signal.like(port, reset_less=True) for port in (self.multiplier, self.weight)
+        m.submodules.multiply = multiply = Multiplier(
+            self.multiplier.shape(), self.weight.shape(), fabric=self.fabric
         )
-        product = Signal(len(multiplier) + len(weight), reset_less=True)
-        rounded = Signal.like(product, reset_less=True)
-        m.d.sync += [
-            multiplier.eq(self.multiplier), weight.eq(self.weight),
-            product.eq(multiplier * weight),
-            rounded.eq(product + (1 << (formats.GATE_FRAC - 1))),
+        rounded = Signal.like(multiply.p, reset_less=True)
+        m.d.sync += rounded.eq(multiply.p + (1 << (formats.GATE_FRAC - 1)))
+        m.d.comb += [
+            multiply.a.eq(self.multiplier), multiply.b.eq(self.weight),
+            self.o.eq(rounded >> formats.GATE_FRAC),
         ]
-        m.d.comb += self.o.eq(rounded >> formats.GATE_FRAC)
         return m

@@ -86,7 +86,7 @@ class Transform(wiring.Component):
         delays.put("valid", self.i.valid, 0, reset=True)
         delays.put("tag", self.i.p.tag.as_value(), 0)
         row = self._row(m)
-        fabric = self._arch.fabric_norm
+        fabric = self._arch.fabric_multipliers
         lanes = place(
             m, platform, lambda: NormLane(fabric=fabric), count=self._arch.depth,
             name="vitrify_norm_lane_fabric" if fabric else "vitrify_norm_lane",
