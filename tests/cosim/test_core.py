@@ -17,8 +17,8 @@ from vitrify.rtl.wrapper import Wrapper
 
 BENCHES = Path(__file__).parent / "benches"
 NANO = preset("nano")
-#: C > K, E = K: groups of columns, wide lanes, one beat a word.
-TALL = dataclasses.replace(NANO, name="tall", depth=4, width=8, lanes=4, bus_bytes=4)
+#: C > K, E = K: groups of columns, wide lanes, one beat a word; no router.
+TALL = dataclasses.replace(NANO, name="tall", depth=4, width=8, lanes=4, bus_bytes=4, experts=0)
 pytestmark = pytest.mark.slow
 
 
@@ -32,8 +32,7 @@ def test_core(arch, tmp_path):
     mixtures = {
         name: mixture(arch, 1, CASES[name]).job
         for name in ("two_images_of_two_tasks", "four_choices", "gaps", "in_chunks")
-    }
-    mixtures["routed_heads"] = routed_heads(arch, 1)
+    } | {"routed_heads": routed_heads(arch, 1)} if arch.experts else {}
     jobs = {"every_mechanism": every_mechanism(arch, 1)} | rates | mixtures
     files = {name: job.save(tmp_path / f"{i}.npz") for i, (name, job) in enumerate(jobs.items())}
     simulate(Wrapper(arch, trace=True), f"core-{arch.name}", BENCHES / "core_bench.py", arch=arch,

@@ -17,12 +17,21 @@ from vitrify.cosim.library import core_library
 from vitrify.golden.machine import Machine
 
 NANO = preset("nano")
+#: C > K, E = K, and a number of experts that fills no group of logits.
+TALL = dataclasses.replace(
+    NANO, name="tall_experts", depth=4, width=8, lanes=4, bus_bytes=4, experts=7
+)
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def library():
     return core_library(NANO)
+
+
+@pytest.fixture(scope="module")
+def tall_library():
+    return core_library(TALL)
 
 
 @pytest.fixture
@@ -38,17 +47,17 @@ def weight_bytes(program, region: np.ndarray, task: int) -> int:
 
     def observe(_index, op, values) -> None:
         nonlocal used
-        used += op.stream_words * NANO.depth if len(values) else 0
+        used += op.stream_words * program.arch.depth if len(values) else 0
 
-    Machine(NANO).run(program.image, program.instruction_count, region, program.output_bytes,
-                      observe, task)
+    Machine(program.arch).run(program.image, program.instruction_count, region,
+                              program.output_bytes, observe, task)
     return used
 
 
 def run(core, name: str, case: Case, tasks: list[int]) -> tuple[int, int, list[bytes]]:
     """Bytes read by a batch, weights of them by golden's account, and the outputs."""
-    made = mixture(NANO, 4, case)
-    program = program_of(NANO, made, case)
+    made = mixture(core.arch, 4, case)
+    program = program_of(core.arch, made, case)
     random = np.random.default_rng(6)
     regions = random.integers(0, 256, (len(tasks), program.input_bytes)).astype(np.uint8)
     checker = Checker(program, regions, core.state().matmuls, tasks)
@@ -59,15 +68,17 @@ def run(core, name: str, case: Case, tasks: list[int]) -> tuple[int, int, list[b
     weights = sum(
         weight_bytes(program, region, task) for region, task in zip(regions, tasks, strict=True)
     )
-    read = (core.state().read_beats - before) * NANO.bus_bytes
+    read = (core.state().read_beats - before) * core.arch.bus_bytes
     return read, weights, [output.tobytes() for output in result.outputs]
 
 
 @pytest.mark.parametrize("stall", [0.0, 0.3])
 @pytest.mark.parametrize("name", CASES)
-def test_every_case(library, name, stall):
+@pytest.mark.parametrize("arch", [NANO, TALL], ids=lambda arch: arch.name)
+def test_every_case(request, arch, name, stall):
+    built = request.getfixturevalue("library" if arch is NANO else "tall_library")
     dram = DramModel(latency=7, outstanding=2, stall=stall, seed=len(name))
-    core = SimulatedCore(library, NANO, dram)
+    core = SimulatedCore(built, arch, dram)
     run(core, name, CASES[name], [CASES[name].task, 1])
     core.close()
 

@@ -70,7 +70,10 @@ class RouteQueues(wiring.Component):
             _Table(m, name, bits, self.arch.experts)
             for name, bits in (("starts", _START), ("counts", _COUNT), ("cursors", _START))
         )
-        m.submodules.kept = kept = Memory(shape=CHOICE, depth=self.arch.index_entries, init=[])
+        # Written, then read: one address; left alone, Yosys takes LUTs that no part has.
+        m.submodules.kept = kept = Memory(
+            shape=CHOICE, depth=self.arch.index_entries, init=[], attrs={"ram_style": "block"}
+        )
         keep, kept_read = kept.write_port(), kept.read_port()
         at = Signal.like(keep.addr, reset_less=True)
         expert, last_expert = Signal(range(self.arch.experts)), Signal()
