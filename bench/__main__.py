@@ -9,9 +9,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.cases import CASES
+from bench.cases import CASES, Case
 from bench.figure import draw
 from bench.measure import RESULTS, accuracy, predict, simulate
+from bench.shapes import SHAPES
+
+EVERYTHING = (*CASES, *SHAPES)
 
 #: Wide enough for every column, also where stdout is a file.
 OUT = Console(width=max(Console().width, 140))
@@ -20,7 +23,7 @@ OUT = Console(width=max(Console().width, 140))
 def main() -> None:
     """Run the chosen measurements and show all results on file."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--model", choices=[case.name for case in CASES], action="append")
+    parser.add_argument("--model", choices=[case.name for case in EVERYTHING], action="append")
     parser.add_argument("--arch", action="append", metavar="PRESET")
     parser.add_argument("--accuracy", action="store_true",
                         help="also classify each whole test set (minutes)")
@@ -28,11 +31,11 @@ def main() -> None:
                         help="do not simulate; put predicted cycles into the results on file")
     parser.add_argument("--show", action="store_true", help="only show the results on file")
     options = parser.parse_args()
-    for case in () if options.show else CASES:
+    for case in () if options.show else EVERYTHING:
         if options.model and case.name not in options.model:
             continue
         if not case.available:
-            OUT.print(f"{case.name}: left out, {case.model} is not here")
+            OUT.print(f"{case.name}: left out, its model is not here")
             continue
         program = None
         for name in case.presets:
@@ -43,7 +46,7 @@ def main() -> None:
                     predict(case, name)
                 else:
                     _, program = simulate(case, name)
-        if options.accuracy and program is not None:
+        if options.accuracy and program is not None and isinstance(case, Case):
             with OUT.status(f"accuracy of {case.name}"):
                 accuracy(case, program)
     show()
@@ -54,7 +57,7 @@ def show() -> None:
     results: list[dict[str, Any]] = [
         json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))
     ]
-    names = [case.name for case in CASES]
+    names = [case.name for case in EVERYTHING]
     results.sort(key=lambda r: (names.index(r["model"]), r.get("array_macs", 0)))
     runs = [r for r in results if "cycles" in r]
     table = Table("model", "arch", title="one picture, everything included")

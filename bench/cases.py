@@ -13,7 +13,9 @@ from PIL import Image
 
 from models.calibration import digits_calibration
 from models.datasets import cifar10, digits
-from vitrify.program import preprocess
+from vitrify.arch.config import ArchConfig
+from vitrify.compiler import compile_model
+from vitrify.program import Program, preprocess
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Data sets and third-party models, no part of the repository; cases without them are left out.
@@ -41,6 +43,14 @@ class Case:
     def available(self) -> bool:
         """Whether model and data are at hand."""
         return self.model.is_file()
+
+    def compile(self, arch: ArchConfig) -> Program:
+        """The program for ``arch``; two compilations are equal."""
+        return compile_model(self.model, arch, self.calibration(), preprocess=self.preprocess)
+
+    def picture(self) -> Float32:
+        """The first test picture, ``[1, C, H, W]``."""
+        return self.test()[0][:1]
 
 
 def _pixels(spec: str, images: npt.NDArray[np.uint8]) -> Float32:

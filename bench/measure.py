@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from bench.cases import ROOT, Case
+from bench.shapes import Shape
 from vitrify.arch.presets import preset
-from vitrify.compiler import compile_model
 from vitrify.estimate import estimate
 from vitrify.program import Program
 from vitrify.runtime import InferenceSession
@@ -38,14 +38,12 @@ def machine() -> dict[str, Any]:
     }
 
 
-def simulate(case: Case, arch_name: str) -> tuple[dict[str, Any], Program]:
+def simulate(case: Case | Shape, arch_name: str) -> tuple[dict[str, Any], Program]:
     """Compile, simulate one picture with every tensor compared; write the result file."""
     began = time.monotonic()
-    program = compile_model(
-        case.model, preset(arch_name), case.calibration(), preprocess=case.preprocess
-    )
+    program = case.compile(preset(arch_name))
     compiled = time.monotonic()
-    picture = case.test()[0][:1]
+    picture = case.picture()
     with InferenceSession(program, "rtl", check=True) as session:
         built = time.monotonic()
         session.run(None, {program.input.name: picture})
@@ -66,15 +64,13 @@ def simulate(case: Case, arch_name: str) -> tuple[dict[str, Any], Program]:
     return result, program
 
 
-def predict(case: Case, arch_name: str) -> None:
+def predict(case: Case | Shape, arch_name: str) -> None:
     """Put the estimator's cycles into a result on file that is of the same program."""
     path = RESULTS / f"{case.name}_{arch_name}.json"
     if not path.is_file():
         return
     result = json.loads(path.read_text())
-    program = compile_model(
-        case.model, preset(arch_name), case.calibration(), preprocess=case.preprocess
-    )
+    program = case.compile(preset(arch_name))
     found = estimate(program)
     cost = found.cost.to_dict()
     if all(cost[name] == result[name] for name in ("macs", "dram_read_bytes", "dram_write_bytes")):
