@@ -92,8 +92,16 @@ def synthesise(arch: ArchConfig, verilog: Path, top: str, work: Path) -> Resourc
     synth = f"{_SYNTH[family]} -top {top}"
     steps = (synth,)
     if family != "ecp5":
-        # A wire `a[0]` beside a bus `a` ends ABC9 with an assertion: one wire a bit, no brackets.
-        steps = f"{synth} -run begin:map_luts", "splitnets -format __v", f"{synth} -run map_luts:"
+        # Flat but for the parts that occur many times, each of which is mapped once.
+        parts = re.findall(r"^module (\w+)", verilog.read_text(), re.M)
+        synth += " -flatten"
+        steps = (
+            *(f"setattr -mod -set keep_hierarchy 1 {part}" for part in parts if part != top),
+            f"{synth} -run begin:map_luts",
+            # A wire `a[0]` beside a bus `a` ends ABC9 with an assertion: one wire a bit instead.
+            "splitnets -format __v",
+            f"{synth} -run map_luts:",
+        )
     script = "; ".join((
         f"read_verilog -sv {verilog.resolve().as_posix()}", *steps,
         f"tee -q -o stat.json stat -json -top {top}",

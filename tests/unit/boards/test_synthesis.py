@@ -46,8 +46,13 @@ def _stat(work: Path, cells: dict[str, int]) -> None:
 def test_cells_are_counted(name: str, tmp_path: Path, tools: list[list[str]]) -> None:
     cells, expected = CELLS[name]
     _stat(tmp_path, cells)
-    assert synthesise(preset(name), tmp_path / "core.v", "core", tmp_path) == expected
+    verilog = tmp_path / "core.v"
+    verilog.write_text("module bank(clk);\nendmodule\nmodule \\core.unit (clk);\nendmodule\n"
+                       "module core(clk);\nendmodule\n")
+    assert synthesise(preset(name), verilog, "core", tmp_path) == expected
     script = tools[0][-1]
+    assert ("keep_hierarchy 1 bank;" in script) == (name == "kv260")
+    assert "keep_hierarchy 1 core" not in script
     assert {"ulx3s": "synth_ecp5", "kv260": "synth_xilinx -family xcup -uram"}[name] in script
     assert script.count("-top core") == {"ulx3s": 2, "kv260": 3}[name]
 
