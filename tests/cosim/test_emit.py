@@ -31,7 +31,7 @@ def lint(source: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("name", ["nano", "ulx3s", "kv260"])
+@pytest.mark.parametrize("name", PRESETS)
 def test_files(name, tmp_path):
     arch = preset(name)
     source = emit(arch, tmp_path / "a")

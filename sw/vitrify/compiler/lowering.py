@@ -149,6 +149,10 @@ class Lowering:
         size = -(-rows // count)
         return [(start, min(size, rows - start)) for start in range(0, rows, size)]
 
+    def passing_blocks(self, name: str) -> list[tuple[int, int]]:
+        """Blocks of rows in which a tensor passes that need not be in memory as a whole."""
+        return self.row_blocks(self.rows(name), self.economy.row_blocks)
+
     def k_tiling(self, channels: int) -> dict[str, int]:
         """Inner tiling of a contiguous run of physical channels."""
         tiles = -(-channels // self.arch.depth)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vitrify.arch import isa
+from vitrify.arch import formats, isa
 from vitrify.arch.config import ArchConfig
 
 from .bus import Bus, Client
@@ -115,7 +115,9 @@ class Loads:
         """A LOAD or LOAD_INDEX dispatched in ``cycle``, behind ``matmuls`` MATMULs."""
         depth = self._arch.depth
         if op.opcode is isa.Opcode.LOAD_INDEX:
-            words, share, spread, rows = -(-op.count * 2 // depth), 1, depth // 2, 1
+            words, share, spread, rows = (
+                -(-op.count * formats.INDEX_BYTES // depth), 1, depth // formats.INDEX_BYTES, 1
+            )
         else:
             share, spread, rows = 1 + op.wide, 1, op.rows
             words = rows * op.words * share

@@ -27,7 +27,7 @@ CELLS = {
 
 @pytest.fixture
 def tools(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The command lines of the tools, which write what the tests left in ``reports``."""
+    """The command lines of the tools, which do nothing: the tests write their reports."""
     calls: list[list[str]] = []
 
     def run(module: str, arguments: list[str], _work: Path, _log: str) -> None:

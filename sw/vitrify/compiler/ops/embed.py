@@ -17,7 +17,7 @@ _BUFFERS = 2
 
 def blocks(state: Lowering) -> list[tuple[int, int]]:
     """Blocks of rows in which the image lies in memory."""
-    return state.row_blocks(state.rows(state.graph.input.out), state.economy.row_blocks)
+    return state.passing_blocks(state.graph.input.out)
 
 
 def splits(op: QOp, state: Lowering) -> TypeGuard[QLinear]:

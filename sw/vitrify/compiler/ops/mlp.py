@@ -23,12 +23,12 @@ def pair(state: Lowering, step: int) -> tuple[QLinear, QLinear] | None:
         return None
     readers = sum(first.out in sources(op) for op in state.graph.ops)
     private = readers == 1 and first.out not in state.graph.outputs.values()
-    return (first, second) if private and len(_blocks(state, first.out)) > 1 else None
+    return (first, second) if private and len(state.passing_blocks(first.out)) > 1 else None
 
 
 def lower(state: Lowering, first: QLinear, second: QLinear, step: int) -> None:
     """Both layers; ``step`` is the second one's.  Weights cross DRAM once a block."""
-    blocks = _blocks(state, first.out)
+    blocks = state.passing_blocks(first.out)
     hidden = buffer(state, f"{first.out}.block", first.out, blocks[0][1], step)
     begin = (first.rows or (0, 0))[0]
     into = prepare(state, first, state.placed[first.x], hidden)
@@ -36,7 +36,3 @@ def lower(state: Lowering, first: QLinear, second: QLinear, step: int) -> None:
     for start, rows in blocks:
         into(begin + start, 0, rows, start)
         out_of(0, start, rows, start)
-
-
-def _blocks(state: Lowering, name: str) -> list[tuple[int, int]]:
-    return state.row_blocks(state.rows(name), state.economy.row_blocks)
