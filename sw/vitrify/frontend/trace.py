@@ -12,8 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vitrify.arch.errors import UnsupportedOpError
-from vitrify.ir import BATCH, Builder, shape_of, tensor
-from vitrify.ir.ops import ShapeError
+from vitrify.ir import BATCH, Builder, ShapeError, shape_of, tensor
 
 from .load import image_input
 from .reference import run_node

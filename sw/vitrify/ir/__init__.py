@@ -7,8 +7,10 @@ The operation table is :mod:`vitrify.ir.ops`; :func:`verify` checks a graph agai
 from onnx_ir import load, save
 
 from .build import BATCH, Builder, array_of, shape_of, tensor
-from .ops import DOMAIN, OPS, UNARY, Op, attach_functions, attributes_of
+from .op import DOMAIN, Op, ShapeError, attributes_of
+from .ops import OPS, attach_functions
 from .run import Evaluator, evaluate
+from .unary import UNARY
 from .verify import VerifyError, verify
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "Builder",
     "Evaluator",
     "Op",
+    "ShapeError",
     "VerifyError",
     "array_of",
     "attach_functions",

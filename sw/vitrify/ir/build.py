@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from .ops import DOMAIN, DOMAIN_VERSION, OPS, OPSET, Dim, Shape, attach_functions
+from .op import DOMAIN, DOMAIN_VERSION, OPSET, Dim, Shape
+from .ops import OPS, attach_functions
 
 #: Name of the symbolic batch dimension of every canonical graph.
 BATCH = "N"

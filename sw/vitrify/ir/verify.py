@@ -7,7 +7,8 @@ import onnx_ir as ir
 from vitrify.arch.errors import ModelError
 
 from .build import shape_of
-from .ops import DOMAIN, OPS, ShapeError, attributes_of
+from .op import DOMAIN, ShapeError, attributes_of
+from .ops import OPS
 
 
 class VerifyError(ModelError):
@@ -36,6 +37,8 @@ def _check_node(node: ir.Node, known: set[ir.Value]) -> None:
             raise ShapeError(f"its input {formal!r} is produced by nothing before it")
         if formal in op.parameters and value.const_value is None:
             raise ShapeError(f"its parameter {formal!r} is not an initializer")
+        if formal in op.tasks and not (value.is_graph_input() and value.dtype == ir.DataType.INT64):
+            raise ShapeError(f"its input {formal!r} is not a graph input of int64")
         if value.shape is None:
             raise ShapeError(f"its input {formal!r} ({value.name!r}) has no shape")
         shapes.append(shape_of(value))

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
-from vitrify.ir import OPS, UNARY, Builder, evaluate, shape_of, tensor, verify
-from vitrify.ir.ops import ShapeError
+from vitrify.ir import OPS, UNARY, Builder, ShapeError, evaluate, shape_of, tensor, verify
 
 SEED = 2
 N, T, D = 2, 5, 6
@@ -45,11 +45,32 @@ def normal(x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, epsilon: float) -
     return d / np.sqrt((d * d).mean(-1, keepdims=True) + epsilon) * gamma + beta
 
 
+def route(
+    x: np.ndarray, logits: np.ndarray, *weights: np.ndarray, k: int, normalize: int, kind: str
+) -> np.ndarray:
+    """Experts token by token, each choice by its own sort: largest first, then lowest number."""
+    w1, b1, w2, b2 = (array.astype(np.float64) for array in weights)
+    result = np.zeros_like(x, np.float64)
+    for place in np.ndindex(x.shape[:2]):
+        chosen = sorted(range(len(w1)), key=lambda e: (-logits[place][e], e))[:k]
+        share = softmax(logits[place].astype(np.float64))
+        share = share / share[chosen].sum() if normalize else share
+        for e in chosen:
+            hidden = UNARY[kind].reference(w1[e] @ x[place] + b1[e])
+            result[place] += share[e] * (w2[e] @ hidden + b2[e])
+    return result
+
+
 def random(*shape: int) -> np.ndarray:
     return RNG.standard_normal(shape).astype(np.float32)
 
 
 W, B, PREFIX, POSITION = random(4, D), random(4), random(2, D), random(T + 2, D)
+TASK = np.array([2, 0])
+BANK, BANK_BIAS = random(3, 4, D), random(3, 4)
+# coarse logits: many tokens have equals among their largest
+LOGITS = RNG.integers(-2, 3, (N, T, 7)).astype(np.float32)
+MIXTURE = [random(7, 5, D), random(7, 5), random(7, D, 5), random(7, D)]
 KERNEL, GAMMA, BETA = random(7, 18), random(D), random(D)
 CASES: dict[str, tuple[list[np.ndarray], dict[str, Any], Callable[[], np.ndarray]]] = {
     "PatchEmbed": (
@@ -70,6 +91,14 @@ CASES: dict[str, tuple[list[np.ndarray], dict[str, Any], Callable[[], np.ndarray
     "Add": ([X, X[::-1]], {}, lambda: X + X[::-1]),
     "SelectToken": ([X], {"index": 3}, lambda: X[:, 3]),
     "MeanPool": ([X], {"start": 1, "end": 4}, lambda: X[:, 1:4].mean(1)),
+    "TaskLinear": (
+        [X, BANK, BANK_BIAS, TASK], {},
+        lambda: np.stack([X[n] @ BANK[s].T + BANK_BIAS[s] for n, s in enumerate(TASK)]),
+    ),
+    "Experts": (
+        [X, LOGITS, *MIXTURE], {"k": 2, "normalize": 0, "kind": "gelu"},
+        lambda: route(X, LOGITS, *MIXTURE, k=2, normalize=0, kind="gelu"),
+    ),
 }  # fmt: skip
 
 
@@ -80,7 +109,9 @@ def run(name: str, arrays: list[np.ndarray], attributes: dict[str, Any]) -> np.n
         if formal in op.parameters:
             operands.append(array)
         else:
-            inputs.append(tensor(f"in_{formal}", ["N", *array.shape[1:]]))
+            shape = ["N", *array.shape[1:]] if array.ndim and len(array) == N else array.shape
+            kind = ir.DataType.INT64 if formal in op.tasks else ir.DataType.FLOAT
+            inputs.append(tensor(f"in_{formal}", shape, kind))
             operands.append(inputs[-1])
             feeds[f"in_{formal}"] = np.ascontiguousarray(array)
     builder = Builder(inputs)
@@ -118,10 +149,38 @@ def test_linear_on_pooled_tokens() -> None:
     np.testing.assert_allclose(run("Linear", [X[:, 0], W, B], {}), X[:, 0] @ W.T + B, rtol=1e-5)
 
 
+@pytest.mark.parametrize("task", [np.array(1), np.array([1])], ids=["scalar", "list of one"])
+def test_one_task_for_all_pictures(task: np.ndarray) -> None:
+    found = run("TaskLinear", [X, BANK, BANK_BIAS, task], {})
+    np.testing.assert_allclose(found, X @ BANK[1].T + BANK_BIAS[1], rtol=1e-5, atol=1e-5)
+
+
+def test_task_of_pooled_tokens() -> None:
+    found = run("TaskLinear", [X[:, 0], BANK, BANK_BIAS, TASK], {})
+    rows = [BANK[s] @ X[n, 0] + BANK_BIAS[s] for n, s in enumerate(TASK)]
+    np.testing.assert_allclose(found, rows, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("normalize", [0, 1])
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+@pytest.mark.parametrize("kind", ["relu", "gelu_tanh"])
+def test_experts_of_each_choice(k: int, normalize: int, kind: str) -> None:
+    attributes: dict[str, Any] = {"k": k, "normalize": normalize, "kind": kind}
+    found = run("Experts", [X, LOGITS, *MIXTURE], attributes)
+    wanted = route(X, LOGITS, *MIXTURE, **attributes)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", UNARY)
+def test_experts_know_every_activation(kind: str) -> None:
+    attributes: dict[str, Any] = {"k": 2, "normalize": 1, "kind": kind}
+    wanted = route(X, LOGITS, *MIXTURE, **attributes)
+    found = run("Experts", [X, LOGITS, *MIXTURE], attributes)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
 def test_bytes_as_image() -> None:
     image = RNG.integers(0, 256, IMAGE.shape).astype(np.uint8)
-    import onnx_ir as ir
-
     builder = Builder([tensor("image", ["N", 3, 4, 6], ir.DataType.UINT8)])
     output = builder.emit(
         "PatchEmbed", builder.graph.inputs[0], KERNEL, np.zeros(7), name="out", patch=[2, 3]
@@ -130,6 +189,9 @@ def test_bytes_as_image() -> None:
     np.testing.assert_allclose(found, embed(image, KERNEL, np.zeros(7)), rtol=1e-4, atol=1e-2)
 
 
+ROUTED: list[tuple[int | str, ...]] = [("N", 5, 6), ("N", 5, 7)]
+MIXTURE_SHAPES = [array.shape for array in MIXTURE]
+TOP2: dict[str, Any] = {"k": 2, "normalize": 0, "kind": "gelu"}
 WRONG: list[tuple[str, list[tuple[int | str, ...]], dict[str, Any], str]] = [
     ("PatchEmbed", [("N", 3, 5, 6), (7, 18), (7,)], {"patch": [2, 3]}, r"\(2, 3\) do not tile"),
     ("PatchEmbed", [("N", 3, 4, 6), (7, 17), (7,)], {"patch": [2, 3]}, "17 columns, a patch 18"),
@@ -143,6 +205,16 @@ WRONG: list[tuple[str, list[tuple[int | str, ...]], dict[str, Any], str]] = [
     ("Activation", [("N", 5, 6)], {"kind": "snake"}, "'snake' is none of gelu"),
     ("Add", [("N", 5, 6), ("N", 6)], {}, "differ"),
     ("SelectToken", [("N", 5, 6)], {"index": 5}, "index 5 is outside the 5 tokens"),
+    ("TaskLinear", [("N", 5, 6), (3, 4, 5), (3, 4), ("N",)], {}, "5 columns, its input 6"),
+    ("TaskLinear", [("N", 5, 6), (3, 4, 6), (4,), ("N",)], {}, r"bias has shape \(4,\)"),
+    ("TaskLinear", [("N", 5, 6), (3, 4, 6), (3, 4), (3,)], {}, r"task has shape \(3,\)"),
+    ("Experts", [("N", 5, 6), ("N", 5, 8), *MIXTURE_SHAPES], TOP2, r"8\), not \('N', 5, 7"),
+    ("Experts", [("N", 6), ("N", 7), *MIXTURE_SHAPES], TOP2, r"\[N, T, D\] is needed"),
+    ("Experts", [*ROUTED, *MIXTURE_SHAPES], TOP2 | {"k": 5}, "k 5 is not 1 to 4"),
+    ("Experts", [*ROUTED, *MIXTURE_SHAPES], TOP2 | {"normalize": 2}, "normalize 2 is not"),
+    ("Experts", [*ROUTED, *MIXTURE_SHAPES], TOP2 | {"kind": "snake"}, "'snake' is none of"),
+    ("Experts", [*ROUTED, *MIXTURE_SHAPES[:3], (7, 5)], TOP2, r"b2 has shape \(7, 5\)"),
+    ("Experts", [*ROUTED, (7, 5, 8), *MIXTURE_SHAPES[1:]], TOP2, "8 columns, its input 6"),
     ("MeanPool", [("N", 5, 6)], {"start": 3, "end": 3}, "3:3 is outside"),
     ("MeanPool", [("N", 6)], {"start": 0, "end": 1}, r"but \[N, T, D\] is needed"),
 ]

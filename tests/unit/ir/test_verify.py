@@ -93,6 +93,19 @@ def test_broken_graph_is_refused(name: str) -> None:
         verify(model)
 
 
+def task_model(kind: ir.DataType) -> ir.Model:
+    builder = Builder([tensor("x", ["N", 3]), tensor("task", ["N"], kind)])
+    x, task = builder.graph.inputs
+    weight, bias = np.ones((2, 4, 3)), np.zeros((2, 4))
+    return builder.model([builder.emit("TaskLinear", x, weight, bias, task, name="head")])
+
+
+def test_task_is_an_integer_input() -> None:
+    verify(task_model(ir.DataType.INT64))
+    with pytest.raises(VerifyError, match=r"'head' .*'task' is not a graph input of int64"):
+        verify(task_model(ir.DataType.FLOAT))
+
+
 def test_all_tensors_or_some() -> None:
     model = small()
     image = np.arange(16, dtype=np.float32).reshape(1, 1, 4, 4)
