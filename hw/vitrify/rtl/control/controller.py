@@ -135,16 +135,11 @@ class Controller(wiring.Component):
         connect(m, dispatcher.error, supervisor.fault)
 
         stopped = supervisor.failed | supervisor.resetting
-        base, count = self._address(registers, "program_base"), registers.program_count.value
-        for window, name in ((self.read_window, "read"), (self.write_window, "write")):
-            m.d.comb += [
-                window[end].eq(self._address(registers, f"{name}_{end}") >> _ALIGNED)
-                for end in ("base", "limit")
-            ]
+        base, count = self._address(registers, "program"), registers.program_count.value
         m.d.comb += [
             jobs.push.eq(registers.job_push_write),
-            jobs.job.input.eq(self._address(registers, "input_base")),
-            jobs.job.output.eq(self._address(registers, "output_base")),
+            jobs.job.input.eq(self._address(registers, "input")),
+            jobs.job.output.eq(self._address(registers, "output")),
             jobs.job.task.eq(registers.task),
             jobs.clear.eq(supervisor.reset),
             fetch.start.eq(dispatcher.start), fetch.stop.eq(dispatcher.stop),
@@ -159,6 +154,11 @@ class Controller(wiring.Component):
             self.core_reset.eq(core_reset), self.irq.eq(registers.irq),
         ]
         self._status(m, registers, supervisor, jobs, dispatcher)
+        for window, name in ((self.read_window, "read"), (self.write_window, "write")):
+            m.d.comb += [
+                window[end].eq(self._address(registers, name, end) >> _ALIGNED)
+                for end in ("base", "limit")
+            ]
 
         for name in ENGINE_EVENTS.members:
             m.d.comb += counters.events[name].eq(self.events[name])
@@ -171,9 +171,9 @@ class Controller(wiring.Component):
         return m
 
     @staticmethod
-    def _address(registers: Any, name: str) -> Value:
+    def _address(registers: Any, name: str, end: str = "base") -> Value:
         """An address (a limit has one bit more); the bits below its alignment are ignored."""
-        low, high = (getattr(registers, f"{name}_{half}").value for half in ("lo", "hi"))
+        low, high = (getattr(registers, f"{name}_{end}_{half}").value for half in ("lo", "hi"))
         return Cat(Const(0, _ALIGNED), low[_ALIGNED:], high)[:memmap.ADDRESS_BITS + 1]
 
     @staticmethod
