@@ -40,6 +40,8 @@ class JobResult:
     #: Cycles of every entry of ``program.layers``, all images together; ``None`` without trace
     #: outputs.  A layer lasts from the end of the one before to its own last write.
     layer_cycles: list[int] | None
+    #: How many jobs left each of them out, because their expert had no rows; as above.
+    skipped: list[int] | None
 
 
 def run_jobs(
@@ -206,13 +208,18 @@ class _Run:
         """Outputs and cost."""
         program, core = self._program, self._core
         outputs = self.memory[self._outputs :].reshape(self._jobs, self._out_step)
-        cycles = None
-        spans = core.spans()[self._first_matmul :]
+        cycles = skipped = None
+        spans = core.spans()[self._first_matmul :].astype(np.int64)
         if len(spans) == self.total and self.total:
-            ends = np.concatenate([[self._start_cycle], spans[:, 1].astype(np.int64)])
-            per = np.diff(ends).reshape(self._jobs, len(program.layers))
+            # Left out: nothing was written before the next one began to write.
+            idle = np.append(spans[:-1, 1] == spans[1:, 0], False)
+            ends = np.concatenate([[self._start_cycle], np.where(idle, 0, spans[:, 1])])
+            per = np.diff(np.maximum.accumulate(ends)).reshape(self._jobs, len(program.layers))
             cycles = per.sum(axis=0).tolist()
-        return JobResult(outputs[:, : program.output_bytes].copy(), core.counters(), cycles)
+            skipped = idle.reshape(per.shape).sum(axis=0).tolist()
+        return JobResult(
+            outputs[:, : program.output_bytes].copy(), core.counters(), cycles, skipped
+        )
 
 
 def identify(core: SimulatedCore, arch: ArchConfig) -> None:

@@ -74,7 +74,7 @@ def of_arch(arch: ArchConfig) -> dict[str, Any]:
 def of_compiled(program: Program) -> dict[str, Any]:
     """Facts of a program."""
     arch, spec = program.arch, program.input
-    cost = of_program(program, "info", 1)
+    cost = of_program(program, "info", program.batch)
     fitting = [p.name for p in PRESETS.values() if p.hash == arch.hash]
     cycles = program.roofline_cycles
     return {

@@ -89,7 +89,7 @@ class Estimate:
 
     @property
     def milliseconds(self) -> float:
-        """Latency of an image at the architecture's clock."""
+        """Latency of a job at the architecture's clock."""
         return self.cycles / self.arch.clock_mhz / 1e3
 
     @property
@@ -116,7 +116,7 @@ class Estimate:
         return {
             **{name: cost[name] for name in kept},
             "milliseconds": self.milliseconds,
-            "images_per_second": 1e3 / self.milliseconds,
+            "images_per_second": self.program.batch * 1e3 / self.milliseconds,
             "bottleneck": bottleneck(self.lost, self.cycles),
             "lost_cycles": self.lost,
             "stalls": dict(self.stalls),
@@ -145,7 +145,7 @@ def estimate(program: Program, progress: Progress | None = None) -> Estimate:
     times = timeline(program, progress)
     ends = [0, *(matmul.results.last_write for matmul in times.matmuls)]
     cycles = [end - before for before, end in pairwise(ends)]
-    cost = of_program(program, "estimate", 1, cycles)
+    cost = of_program(program, "estimate", program.batch, cycles)
     cost.cycles = times.cycles
     lost: dict[str, dict[str, int]] = {}
     stalls: dict[str, int] = {}
