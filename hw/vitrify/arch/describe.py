@@ -46,8 +46,8 @@ def instructions() -> str:
     """Every opcode with its fields."""
     intro = (
         f"An instruction is {isa.INSTRUCTION_BYTES} bytes, little endian; fields are packed from "
-        f"bit 0 upwards; unused bits are zero. `check` is the CRC-16/IBM-3740 of the bytes before "
-        f"it. Distances count earlier instructions "
+        f"bit 0 upwards; unused bits are zero. `check` is a checksum of the bytes before it. "
+        f"Distances count earlier instructions "
         f"(0: no wait, at most {isa.MAX_DISTANCE}).\n"
     )
     parts = ["## Instruction set\n", intro]

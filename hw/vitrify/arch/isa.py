@@ -1,7 +1,7 @@
 """The instruction set: fields, formats and their packing.
 
 An instruction is 64 bytes, little endian, fields packed from bit 0 upwards in the order of the
-tables below; its last two bytes are a checksum of the others (:func:`checksum`), so that no
+tables below; its last four bytes are a checksum of the others (:func:`checksum`), so that no
 damaged instruction is executed.  Instructions issue in order; what they wait for is said by
 their distance fields.
 
@@ -17,7 +17,6 @@ which executes these instructions.
 
 from __future__ import annotations
 
-import binascii
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -146,8 +145,10 @@ class Format:
 
 OPCODE_BITS = 4
 #: The last bits of every instruction.
-CHECK_BITS = 16
+CHECK_BITS = 32
 CHECK_AT = 8 * INSTRUCTION_BYTES - CHECK_BITS
+#: "VTFY": blank memory has a wrong check field.
+_CHECK_OF_ZEROS = 0x59465456
 
 _ADDR = 20
 _STRIDE = 12
@@ -306,8 +307,17 @@ def make(opcode: Opcode, **values: int) -> Instruction:
 
 
 def checksum(data: bytes) -> int:
-    """The check field for the bytes before it: CRC-16/IBM-3740 (0x1021, from 0xFFFF)."""
-    return binascii.crc_hqx(data, 0xFFFF)
+    """The check field for the 60 bytes before it.
+
+    Their 15 words of 32 bits, each XORed with itself rotated left by its number (from 1), XORed
+    together and with a constant.  Every bit changes another pair of bits, so that up to two wrong
+    ones are always noticed.
+    """
+    result = _CHECK_OF_ZEROS
+    for number in range(1, len(data) // 4 + 1):
+        word = int.from_bytes(data[4 * number - 4 : 4 * number], "little")
+        result ^= word ^ (word << number | word >> 32 - number) & 0xFFFF_FFFF
+    return result
 
 
 def pack(instruction: Instruction) -> bytes:
