@@ -124,7 +124,8 @@ class Controller(wiring.Component):
         connect(m, flipped(self.write_error), supervisor.write_error)
         connect(m, dispatcher.error, supervisor.fault)
 
-        stopped = supervisor.failed | supervisor.resetting
+        stopped = Signal()
+        m.d.sync += stopped.eq(supervisor.failed | supervisor.resetting)
         base, count = self._address(registers, "program"), registers.program_count.value
         m.d.comb += [
             jobs.push.eq(registers.job_push_write),
