@@ -147,11 +147,10 @@ class WriteMaster(wiring.Component):
         word = Signal(8 * self.arch.depth, reset_less=True)
         left = Signal(range(self.burst_words + 1))  # words behind this one in the burst
         place = Signal(range(bpw))                  # beat within the word
-        last_beat, last_word = Signal(), Signal()
+        last_beat, last_word = Signal(), Signal(init=1)  # last_word: left == 0
         m.d.comb += [
             axi.wdata.eq(word), axi.wstrb.eq(~0),
             last_beat.eq(place == bpw - 1),
-            last_word.eq(left == 0),
             axi.wlast.eq(last_beat & last_word),
         ]
         with m.If(~axi.wvalid | axi.wready):
@@ -165,7 +164,7 @@ class WriteMaster(wiring.Component):
                 # Every word of an announced burst is in the FIFO, if not yet at its output.
                 with m.If(fifo.r_rdy & (~last_word | sending.r_rdy)):
                     m.d.comb += [fifo.r_en.eq(1), sending.r_en.eq(last_word)]
+                    burst = Mux(last_word, sending.r_data, left)
                     m.d.sync += [
-                        axi.wvalid.eq(1),
-                        left.eq(Mux(last_word, sending.r_data, left) - 1),
+                        axi.wvalid.eq(1), left.eq(burst - 1), last_word.eq(burst == 1),
                     ]

@@ -134,7 +134,8 @@ class Controller(wiring.Component):
             connect(m, flipped(getattr(self, name)), getattr(supervisor, name))
         connect(m, dispatcher.error, supervisor.fault)
 
-        stopped = supervisor.failed | supervisor.resetting
+        stopped = Signal()
+        m.d.sync += stopped.eq(supervisor.failed | supervisor.resetting)
         base, count = self._address(registers, "program"), registers.program_count.value
         m.d.comb += [
             jobs.push.eq(registers.job_push_write),

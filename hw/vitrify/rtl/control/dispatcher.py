@@ -143,6 +143,8 @@ class Dispatcher(wiring.Component):
         job = Signal(JOB, reset_less=True)
         index = Signal(REGISTER_BITS)
         quiet, unrest = Signal(range(SETTLE_CYCLES)), Signal()
+        fetch_idle = Signal()  # stays so until it is started from here
+        m.d.sync += fetch_idle.eq(self.fetch_idle)
         m.d.comb += [
             checksum.word.eq(self.instructions.payload),
             decode.word.eq(word), decode.job.eq(job), decode.program_base.eq(self.program_base),
@@ -153,7 +155,7 @@ class Dispatcher(wiring.Component):
         room = self._rules(m, queues, matmul, push, skip)
 
         with m.FSM() as fsm:
-            with m.State("IDLE"), m.If(self.job.valid & self.fetch_idle & ~self.halt):
+            with m.State("IDLE"), m.If(self.job.valid & fetch_idle & ~self.halt):
                 m.d.comb += [self.job.ready.eq(1), self.start.eq(1)]
                 m.d.sync += [job.eq(self.job.p), index.eq(0)]
                 m.next = "TAKE"

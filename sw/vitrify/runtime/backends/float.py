@@ -110,7 +110,9 @@ class FloatBackend(Backend):
         start, parts, order = time.perf_counter(), [], []
         for piece in self._pieces(numbers, chunk):
             given = {
-                task.name: np.full(_sizes(task, len(piece)), numbers[piece, i], np.int64)
+                task.name: numbers[piece[:1] if _shared(task) else piece, i].reshape(
+                    () if not task.shape else -1
+                )
                 for i, task in enumerate(self.inputs[1:])
             }
             try:
@@ -128,7 +130,7 @@ class FloatBackend(Backend):
     def _pieces(self, numbers: Numbers, chunk: int) -> list[npt.NDArray[np.int64]]:
         """Images that run together: a chunk, of one task where the model takes a single number."""
         groups = [np.arange(len(numbers))]
-        if any(_sizes(task, 2) != 2 for task in self.inputs[1:]):
+        if any(map(_shared, self.inputs[1:])):
             _, which = np.unique(numbers, axis=0, return_inverse=True)
             groups = [np.flatnonzero(which == i) for i in range(which.max() + 1)]
         return [group[at : at + chunk] for group in groups for at in range(0, len(group), chunk)]
@@ -138,11 +140,9 @@ def _is_task(arg: Any) -> bool:
     return "int" in arg.type and len(arg.shape) <= 1
 
 
-def _sizes(task: NodeArg, images: int) -> int | tuple[int, ...]:
-    """Shape of the numbers that a model takes for so many images."""
-    if not task.shape:
-        return ()
-    return 1 if task.shape == [1] else images
+def _shared(task: NodeArg) -> bool:
+    """Whether a model takes one number for all images."""
+    return task.shape in ([], [1])
 
 
 def _line(error: Exception) -> str:
