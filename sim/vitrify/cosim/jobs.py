@@ -135,7 +135,14 @@ class _Run:
         core.attach(self.memory)
         identify(core, program.arch)
         core.write("CONTROL", 0b11)
-        _write_wide(core, "PROGRAM_BASE", 0)
+        for name, value in (
+            ("PROGRAM_BASE", 0),
+            ("READ_BASE", 0),
+            ("READ_LIMIT", len(self.memory)),
+            ("WRITE_BASE", self._outputs),
+            ("WRITE_LIMIT", len(self.memory)),
+        ):
+            _write_wide(core, name, value)
         core.write("PROGRAM_COUNT", program.instruction_count)
         core.write("IRQ_STATUS", 0b11)
         core.write("IRQ_ENABLE", 0b11)
@@ -192,7 +199,8 @@ class _Run:
         )
 
     def _error(self) -> str:
-        code, info = self._core.read("ERROR_CODE"), self._core.read("ERROR_INFO")
+        code = self._core.read("ERROR_CODE")
+        info = self._core.read("ERROR_INFO_LO") | self._core.read("ERROR_INFO_HI") << 32
         known = code in list(csr.ErrorCode)
         return f"{csr.ErrorCode(code).name if known else code} (info 0x{info:x})"
 

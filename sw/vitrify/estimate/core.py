@@ -25,7 +25,7 @@ from .tokens import Cycles, rivals
 
 #: Cycles from a command in the fetch to its first row; from a condition of a row, or of a whole
 #: instruction, to the row.
-_COMMAND, _ROW, _WHOLE = 7, 1, 2
+_COMMAND, _ROW, _WHOLE = 9, 1, 2
 #: Cycles from the last row of an instruction to the loader's gains.
 _PROGRESS = 5
 #: A queue takes a command so long after its engine took the one ``COMMAND_DEPTH`` before.
