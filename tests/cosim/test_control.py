@@ -14,7 +14,7 @@ from vitrify.arch.presets import preset
 from vitrify.cosim.runner import simulate
 from vitrify.rtl.bus.axi import axi4, axi4_lite, connect_flat, flat_ports
 from vitrify.rtl.bus.master import AxiMaster
-from vitrify.rtl.control.controller import ENGINE_EVENTS, Controller
+from vitrify.rtl.control.controller import BUS_ERRORS, ENGINE_EVENTS, Controller
 from vitrify.rtl.control.dispatcher import ENGINES, FINISHED
 from vitrify.rtl.control.instruction_fetch import InstructionFetch
 from vitrify.rtl.interfaces import (
@@ -65,9 +65,11 @@ class EnginelessCore(wiring.Component):
         connect(m, master.weights.data, flipped(self.weights))
         connect(m, flipped(self.load), master.loads)
         connect(m, flipped(self.store), master.stores)
-        connect(m, master.read_error, controller.read_error)
-        connect(m, master.write_error, controller.write_error)
+        for name in BUS_ERRORS:
+            connect(m, getattr(master, name), getattr(controller, name))
         m.d.comb += [
+            master.read_window.eq(controller.read_window),
+            master.write_window.eq(controller.write_window),
             self.expert.eq(controller.expert), controller.queue.eq(self.queue),
             self.irq.eq(controller.irq), self.core_reset.eq(controller.core_reset),
             controller.idle.eq(self.idle), controller.finished.eq(self.finished),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from dataclasses import dataclass
+
 import numpy as np
 
 from vitrify.arch import formats
@@ -9,6 +12,7 @@ from vitrify.quant.graph import (
     Norm,
     QAttention,
     QConstant,
+    QExperts,
     QInput,
     QLinear,
     QPool,
@@ -33,6 +37,26 @@ def requant(rng: np.random.Generator, columns: int, depth: int, target: float) -
     return Requant(pre, post, multiplier, bias)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Mixture:
+    """Experts in place of the MLP of every second block.
+
+    ``spread`` is about how far gate logits lie apart, ``bias`` what each has from the start (its
+    last value also for the experts behind it); ``apart`` sends row r to expert r alone.  ``tasks``
+    gates and heads; ``shared``: hidden channels of a dense layer beside the experts.
+    """
+
+    experts: int = 8
+    choices: int = 2
+    normalise: bool = False
+    hidden: int = 24
+    spread: float = 300.0
+    bias: tuple[int, ...] = (0,)
+    apart: bool = False
+    tasks: int = 0
+    shared: int = 0
+
+
 def vision_transformer(
     *,
     seed: int = 0,
@@ -45,10 +69,11 @@ def vision_transformer(
     blocks: int = 2,
     classes: int = 10,
     pooled: bool = False,
+    mixture: Mixture | None = None,
 ) -> QuantGraph:
     """A graph with random weights, gains, tables and positions.
 
-    ``pooled`` replaces the class token by a mean over all tokens.
+    ``pooled`` replaces the class token by a mean over all tokens, ``mixture`` every second MLP.
     """
     rng = np.random.default_rng(seed)
     c, h, w = image
@@ -82,39 +107,108 @@ def vision_transformer(
     statistics = Statistics(*formats.inv_dim(dim), epsilon=1)
     tensor("patches", inner)
     tensor("residual", dim, 16)
-    graph.constants.append(QConstant(
-        "residual", rng.normal(0, 60, (tokens, dim)).round().astype(np.int16)
-    ))
+    position = rng.normal(0, 60, (tokens, dim)).round().astype(np.int16)
+    if mixture is not None and mixture.apart:
+        position[np.arange(tokens), np.arange(tokens) % mixture.experts] = 20_000
+    if mixture is not None and mixture.tasks:
+        graph.tasks["task"] = mixture.tasks
+    graph.constants.append(QConstant("residual", position))
+
+    def experts(name: str, x: str, out: str, m: Mixture) -> None:
+        before = norm()
+        linear(f"{name}.gate", x, tensor(f"{name}.logits", m.experts, 16), dim, m.experts,
+               norm=before)
+        gate = graph.ops.pop()
+        assert isinstance(gate, QLinear)
+        sets, post = [], 16 if m.spread < 3000 else 12
+        for _ in range(max(1, m.tasks)):
+            matrix = weight(m.experts, dim)
+            if m.apart:
+                matrix = (127 * np.eye(m.experts, dim)).astype(np.int8)
+            factor = m.spread / (np.sqrt(dim) * 40 * 40) * 2**post
+            bias = np.array([*m.bias, *[m.bias[-1]] * m.experts][: m.experts])
+            sets.append((
+                matrix if m.spread else 0 * matrix,
+                np.full(m.experts, max(1, round(factor)), np.uint16),
+                (bias * 2.0**post / max(1, round(factor))).round().astype(np.int32),
+            ))
+        matrix, multiplier, bias = (np.stack(part) for part in zip(*sets, strict=True))
+        if not m.tasks:
+            matrix, multiplier, bias = matrix[0], multiplier[0], bias[0]
+        graph.ops.append(dataclasses.replace(
+            gate, weight=matrix, requant=Requant(0, post, multiplier, bias),
+            task="task" if m.tasks else None,
+        ))
+        tensor(out, dim, 16)
+        start, pairs = len(graph.ops), []
+        if m.shared:
+            tensor(f"{name}.shared", m.shared)
+            linear(f"{name}.shared1", x, f"{name}.shared", dim, m.shared, norm=before,
+                   table=rng.integers(-128, 128, 256).astype(np.int8))
+            start += 1
+        for e in range(m.experts):
+            inner = tensor(f"{name}.hidden[{e}]", m.hidden + e % 2)
+            width = graph.tensors[inner].channels
+            linear(f"{name}.fc1", x, inner, dim, width, norm=before,
+                   table=rng.integers(-128, 128, 256).astype(np.int8))
+            linear(f"{name}.fc2", inner, out, width, dim, add=True, statistics=statistics)
+            pairs.append(tuple(graph.ops[start:]))
+            del graph.ops[start:]
+        for part in ("fc1", "fc2"):
+            graph.macs[f"{name}.{part}"] = tokens * m.choices * dim * m.hidden
+        graph.ops.append(QExperts(
+            name, x, f"{name}.logits", x, out, m.choices, m.normalise, tuple(pairs), statistics
+        ))
+        if m.shared:
+            linear(f"{name}.shared2", f"{name}.shared", out, m.shared, dim, add=True,
+                   statistics=statistics)
+
+    residual = "residual"
     linear("embed", "patches", "residual", inner, dim, add=True, statistics=statistics)
     for b in range(blocks):
         name = f"blocks.{b}"
         before = norm()
         for part in "qkv":
             tensor(f"{name}.{part}", dim)
-            linear(f"{name}.{part}", "residual", f"{name}.{part}", dim, dim, norm=before)
+            linear(f"{name}.{part}", residual, f"{name}.{part}", dim, dim, norm=before)
         tensor(f"{name}.attention", dim)
         graph.ops.append(QAttention(
             f"{name}.attention", *(f"{name}.{part}" for part in "qkv"), f"{name}.attention", heads,
             Requant(2, 20, max(1, int(2**22 * 20 / (1600 * np.sqrt(dim // heads)))) & 0xFFFF),
         ))
         graph.macs[f"{name}.attention"] = 2 * tokens * tokens * dim
-        linear(f"{name}.proj", f"{name}.attention", "residual", dim, dim, add=True,
+        linear(f"{name}.proj", f"{name}.attention", residual, dim, dim, add=True,
                statistics=statistics)
+        if mixture is not None and b % 2:
+            experts(f"{name}.moe", residual, f"{name}.residual", mixture)
+            residual = f"{name}.residual"
+            continue
         tensor(f"{name}.hidden", hidden)
-        linear(f"{name}.fc1", "residual", f"{name}.hidden", dim, hidden, norm=norm(),
+        linear(f"{name}.fc1", residual, f"{name}.hidden", dim, hidden, norm=norm(),
                table=rng.integers(-128, 128, 256).astype(np.int8))
-        linear(f"{name}.fc2", f"{name}.hidden", "residual", hidden, dim, add=True,
+        linear(f"{name}.fc2", f"{name}.hidden", residual, hidden, dim, add=True,
                statistics=statistics)
     tensor("logits", classes, 16, rows=1)
     if pooled:
         tensor("normal", dim)
-        linear("identity", "residual", "normal", dim, dim, norm=norm())
+        linear("identity", residual, "normal", dim, dim, norm=norm())
         tensor("pooled", dim, rows=1)
         graph.ops.append(QPool("pool", "normal", "pooled", 0, tokens, 64,
                                Requant(0, 20, int(2**20 / (64 * tokens)))))
         graph.macs["pool"] = tokens * dim
         linear("head", "pooled", "logits", dim, classes, rows=(0, 1))
     else:
-        linear("head", "residual", "logits", dim, classes, norm=norm(), rows=(0, 1))
+        linear("head", residual, "logits", dim, classes, norm=norm(), rows=(0, 1))
+    if mixture is not None and mixture.tasks:
+        head = graph.ops.pop()
+        assert isinstance(head, QLinear)
+        again = [requant(rng, classes, dim, 80) for _ in range(mixture.tasks)]
+        graph.ops.append(dataclasses.replace(
+            head, weight=np.stack([weight(classes, dim) for _ in again]), task="task",
+            requant=dataclasses.replace(
+                again[0], multiplier=np.stack([r.multiplier for r in again]),
+                bias=np.stack([r.bias for r in again]),
+            ),
+        ))
     graph.outputs["logits"] = "logits"
     return graph

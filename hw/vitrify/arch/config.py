@@ -12,7 +12,7 @@ from . import formats
 from .errors import ConfigError
 
 #: Changes whenever programs of older compilers stop running on newer cores.
-CONTRACT_VERSION = 2
+CONTRACT_VERSION = 3
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,7 @@ class ErrorCode(enum.IntEnum):
     """Why the core stopped (ERROR_CODE).  It stays stopped until CONTROL.reset."""
 
     NONE = 0
-    #: Unknown opcode, or a program that ran past PROGRAM_COUNT.
+    #: Unknown opcode, wrong check field, or a program that ran past PROGRAM_COUNT.
     ILLEGAL_INSTRUCTION = 1
     #: SLVERR or DECERR on a read.
     BUS_READ = 2
@@ -54,6 +54,10 @@ class ErrorCode(enum.IntEnum):
     BUS_WRITE = 3
     #: JOB_PUSH while the queue was full.
     QUEUE_OVERFLOW = 4
+    #: A read outside the read window; it did not reach the bus.
+    WINDOW_READ = 5
+    #: A write outside the write window; it did not reach the bus.
+    WINDOW_WRITE = 6
 
 
 #: "VTFY", little endian.
@@ -103,7 +107,8 @@ def _build() -> tuple[Register, ...]:
         )),
         ("JOBS_DONE", Access.RO, "jobs finished since reset", ()),
         ("ERROR_CODE", Access.RO, "see ErrorCode", ()),
-        ("ERROR_INFO", Access.RO, "low 32 bits of the bus address, or the instruction's index", ()),
+        ("ERROR_INFO_LO", Access.RO, "address of the burst, or the instruction's index", ()),
+        ("ERROR_INFO_HI", Access.RO, "its upper bits", ()),
         ("PROGRAM_BASE_LO", Access.RW, "DRAM address of the program image", ()),
         ("PROGRAM_BASE_HI", Access.RW, "its upper bits", ()),
         ("PROGRAM_COUNT", Access.RW, "instructions in the program", ()),
@@ -116,6 +121,15 @@ def _build() -> tuple[Register, ...]:
             Bit(f"task{i}", isa.TASK_BITS * i, isa.TASK_BITS, f"task_source {i}")
             for i in range(isa.TASKS)
         )),
+        *(
+            (f"{window}_{end}_{half}", Access.RW, doc if half == "LO" else "its upper bits", ())
+            for window, verb in (("READ", "read"), ("WRITE", "write"))
+            for end, doc in (
+                ("BASE", f"first DRAM address that the core may {verb}"),
+                ("LIMIT", f"first DRAM address behind those; 0 after power-on: no {verb}s"),
+            )
+            for half in ("LO", "HI")
+        ),
     ]
     registers = [
         Register(name, 4 * i, access, doc, fields)

@@ -46,7 +46,8 @@ def instructions() -> str:
     """Every opcode with its fields."""
     intro = (
         f"An instruction is {isa.INSTRUCTION_BYTES} bytes, little endian; fields are packed from "
-        f"bit 0 upwards; unused bits are zero. Distances count earlier instructions "
+        f"bit 0 upwards; unused bits are zero. `check` is a checksum of the bytes before it. "
+        f"Distances count earlier instructions "
         f"(0: no wait, at most {isa.MAX_DISTANCE}).\n"
     )
     parts = ["## Instruction set\n", intro]
@@ -61,6 +62,7 @@ def instructions() -> str:
                 else f"{field.low} … {field.max}"
             )
             rows.append((_bits(*layout[field.name]), f"`{field.name}`", values, field.doc))
+        rows.append((_bits(*layout["check"]), "check", "", "checksum"))
         parts.append(_table(("bits", "field", "values", "meaning"), rows))
     for kind in (isa.Transform, isa.Stationary, isa.Output, isa.Stats, isa.Region):
         parts.append(f"### {kind.__name__}\n\n{_summary(kind.__doc__)}\n")

@@ -1,7 +1,9 @@
 """The instruction set: fields, formats and their packing.
 
 An instruction is 64 bytes, little endian, fields packed from bit 0 upwards in the order of the
-tables below.  Instructions issue in order; what they wait for is said by their distance fields.
+tables below; its last four bytes are a checksum of the others (:func:`checksum`), so that no
+damaged instruction is executed.  Instructions issue in order; what they wait for is said by
+their distance fields.
 
 Distances count instructions *back* from the one that carries them: 1 is the most recent earlier
 MATMUL (or LOAD / LOAD_INDEX, for the ``load`` distances), 0 means "no wait".  The engines finish
@@ -126,12 +128,12 @@ class Format:
 
     @property
     def layout(self) -> dict[str, tuple[int, int]]:
-        """``{field: (first bit, bits)}``, the opcode included."""
+        """``{field: (first bit, bits)}``, opcode and check included."""
         result, at = {"opcode": (0, OPCODE_BITS)}, OPCODE_BITS
         for field in self.fields:
             result[field.name] = (at, field.bits)
             at += field.bits
-        return result
+        return result | {"check": (CHECK_AT, CHECK_BITS)}
 
     def field(self, name: str) -> Field:
         """The field called ``name``."""
@@ -142,6 +144,11 @@ class Format:
 
 
 OPCODE_BITS = 4
+#: The last bits of every instruction.
+CHECK_BITS = 32
+CHECK_AT = 8 * INSTRUCTION_BYTES - CHECK_BITS
+#: "VTFY": blank memory has a wrong check field.
+_CHECK_OF_ZEROS = 0x59465456
 
 _ADDR = 20
 _STRIDE = 12
@@ -299,13 +306,28 @@ def make(opcode: Opcode, **values: int) -> Instruction:
     return Instruction(opcode, complete)
 
 
+def checksum(data: bytes) -> int:
+    """The check field for the 60 bytes before it.
+
+    Their 15 words of 32 bits, each XORed with itself rotated left by its number (from 1), XORed
+    together and with a constant.  Every bit changes another pair of bits, so that up to two wrong
+    ones are always noticed.
+    """
+    result = _CHECK_OF_ZEROS
+    for number in range(1, len(data) // 4 + 1):
+        word = int.from_bytes(data[4 * number - 4 : 4 * number], "little")
+        result ^= word ^ (word << number | word >> 32 - number) & 0xFFFF_FFFF
+    return result
+
+
 def pack(instruction: Instruction) -> bytes:
     """The 64 bytes of an instruction."""
     word = int(instruction.opcode)
     for name, (at, _bits) in FORMATS[instruction.opcode].layout.items():
-        if name != "opcode":
+        if name in instruction.values:
             word |= instruction.values[name] << at
-    return word.to_bytes(INSTRUCTION_BYTES, "little")
+    body = word.to_bytes(CHECK_AT // 8, "little")
+    return body + checksum(body).to_bytes(CHECK_BITS // 8, "little")
 
 
 def unpack(data: bytes) -> Instruction:
@@ -314,18 +336,21 @@ def unpack(data: bytes) -> Instruction:
     Raises
     ------
     ProgramError
-        For an unknown opcode, a field out of range, or bits set outside the fields.
+        For an unknown opcode, a wrong checksum, a field out of range, or bits set outside the
+        fields.
     """
     word = int.from_bytes(data, "little")
     code = word & ((1 << OPCODE_BITS) - 1)
     if len(data) != INSTRUCTION_BYTES or code not in Opcode.__members__.values():
         raise ProgramError(f"not an instruction: opcode {code}, {len(data)} bytes")
     opcode = Opcode(code)
+    if checksum(data[: CHECK_AT // 8]) != word >> CHECK_AT:
+        raise ProgramError(f"an instruction {opcode.name} is damaged: its checksum is wrong")
     layout = FORMATS[opcode].layout
-    values = {
-        name: word >> at & ((1 << bits) - 1)
-        for name, (at, bits) in layout.items() if name != "opcode"
-    }
-    if word >> max(at + bits for at, bits in layout.values()):
+    instruction = make(opcode, **{
+        field.name: word >> layout[field.name][0] & ((1 << field.bits) - 1)
+        for field in FORMATS[opcode].fields
+    })
+    if pack(instruction) != data:
         raise ProgramError(f"{opcode.name} has bits set outside its fields")
-    return make(opcode, **values)
+    return instruction

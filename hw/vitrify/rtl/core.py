@@ -14,7 +14,7 @@ from vitrify.rtl.array.accumulator import Accumulator
 from vitrify.rtl.array.matrix import MatrixUnit
 from vitrify.rtl.bus.axi import axi4, axi4_lite
 from vitrify.rtl.bus.master import AxiMaster
-from vitrify.rtl.control.controller import Controller
+from vitrify.rtl.control.controller import BUS_ERRORS, Controller
 from vitrify.rtl.memory import IndexMemory, StatMemory, TokenMemory
 from vitrify.rtl.units.epilogue import Epilogue
 from vitrify.rtl.units.fetch import STALLS, Fetch
@@ -121,9 +121,12 @@ class Core(wiring.Component):
         connect(m, bus.weights.data, self._loader.weights)
         connect(m, mover.read_memory, bus.loads)
         connect(m, mover.write_memory, bus.stores)
-        connect(m, bus.read_error, control.read_error)
-        connect(m, bus.write_error, control.write_error)
-        m.d.comb += [bus.stop.eq(control.bus_stop), control.bus_idle.eq(bus.idle)]
+        for name in BUS_ERRORS:
+            connect(m, getattr(bus, name), getattr(control, name))
+        m.d.comb += [
+            bus.stop.eq(control.bus_stop), control.bus_idle.eq(bus.idle),
+            bus.read_window.eq(control.read_window), bus.write_window.eq(control.write_window),
+        ]
 
     def _commands(self, m: Module) -> None:
         control, mover = self._control, self._mover

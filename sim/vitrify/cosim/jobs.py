@@ -40,6 +40,8 @@ class JobResult:
     #: Cycles of every entry of ``program.layers``, all images together; ``None`` without trace
     #: outputs.  A layer lasts from the end of the one before to its own last write.
     layer_cycles: list[int] | None
+    #: How many jobs left each of them out, because their expert had no rows; as above.
+    skipped: list[int] | None
 
 
 def run_jobs(
@@ -133,7 +135,14 @@ class _Run:
         core.attach(self.memory)
         identify(core, program.arch)
         core.write("CONTROL", 0b11)
-        _write_wide(core, "PROGRAM_BASE", 0)
+        for name, value in (
+            ("PROGRAM_BASE", 0),
+            ("READ_BASE", 0),
+            ("READ_LIMIT", len(self.memory)),
+            ("WRITE_BASE", self._outputs),
+            ("WRITE_LIMIT", len(self.memory)),
+        ):
+            _write_wide(core, name, value)
         core.write("PROGRAM_COUNT", program.instruction_count)
         core.write("IRQ_STATUS", 0b11)
         core.write("IRQ_ENABLE", 0b11)
@@ -190,7 +199,8 @@ class _Run:
         )
 
     def _error(self) -> str:
-        code, info = self._core.read("ERROR_CODE"), self._core.read("ERROR_INFO")
+        code = self._core.read("ERROR_CODE")
+        info = self._core.read("ERROR_INFO_LO") | self._core.read("ERROR_INFO_HI") << 32
         known = code in list(csr.ErrorCode)
         return f"{csr.ErrorCode(code).name if known else code} (info 0x{info:x})"
 
@@ -198,13 +208,18 @@ class _Run:
         """Outputs and cost."""
         program, core = self._program, self._core
         outputs = self.memory[self._outputs :].reshape(self._jobs, self._out_step)
-        cycles = None
-        spans = core.spans()[self._first_matmul :]
+        cycles = skipped = None
+        spans = core.spans()[self._first_matmul :].astype(np.int64)
         if len(spans) == self.total and self.total:
-            ends = np.concatenate([[self._start_cycle], spans[:, 1].astype(np.int64)])
-            per = np.diff(ends).reshape(self._jobs, len(program.layers))
+            # Left out: nothing was written before the next one began to write.
+            idle = np.append(spans[:-1, 1] == spans[1:, 0], False)
+            ends = np.concatenate([[self._start_cycle], np.where(idle, 0, spans[:, 1])])
+            per = np.diff(np.maximum.accumulate(ends)).reshape(self._jobs, len(program.layers))
             cycles = per.sum(axis=0).tolist()
-        return JobResult(outputs[:, : program.output_bytes].copy(), core.counters(), cycles)
+            skipped = idle.reshape(per.shape).sum(axis=0).tolist()
+        return JobResult(
+            outputs[:, : program.output_bytes].copy(), core.counters(), cycles, skipped
+        )
 
 
 def identify(core: SimulatedCore, arch: ArchConfig) -> None:

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from . import toolchain
 CACHE_VARIABLE = "VITRIFY_CACHE"
 #: File in a build folder.
 LIBRARY = "core.so"
-_HARNESS = Path(__file__).parent / "harness" / "harness.cpp"
+_HARNESSES = Path(__file__).parent / "harness"
 #: Name that Verilator gives the class of the top module.
 _PREFIX = "Vcore"
 #: C++ files are split at about this many statements, so that compiling them needs little memory.
@@ -100,9 +101,28 @@ def build(text: str, arch: ArchConfig, *, fst: bool = False, say: Say = _silent)
     return _cached(lambda: text, text, arch, fst, say)
 
 
+def board_library(text: str, arch: ArchConfig, *, fst: bool = False, say: Say = _silent) -> Path:
+    """As :func:`build`, for a board with a serial line and an SDRAM around ``arch``'s core."""
+    return _cached(lambda: text, text, arch, fst, say, BOARD)
+
+
+@dataclass(frozen=True)
+class Harness:
+    """A C++ world, and a port by which its top module is known."""
+
+    file: str
+    port: str
+
+
+CORE = Harness("harness.cpp", "m_axi_arvalid")
+BOARD = Harness("board.cpp", "sdram_ras_n")
+
+
 def _cached(
-    verilog: Callable[[], str], identity: str, arch: ArchConfig, fst: bool, say: Say
+    verilog: Callable[[], str], identity: str, arch: ArchConfig, fst: bool, say: Say,
+    harness: Harness = CORE,
 ) -> Path:
+    source = (_HARNESSES / harness.file).read_text()
     flags = [
         *_CFLAGS,
         f"-DVFY_DEPTH={arch.depth}",
@@ -111,13 +131,13 @@ def _cached(
     ]
     tools = [toolchain.verilator_version(), _version(_compiler()), _VERILATOR, _OPTIMISE, fst]
     folder = cache_root() / (
-        f"{arch.name}-{_digest(json.dumps([identity, _HARNESS.read_text(), flags, tools]))}"
+        f"{arch.name}-{_digest(json.dumps([identity, source, flags, tools]))}"
     )
     library = folder / LIBRARY
     runtime = cache_root() / f"runtime-{_digest(json.dumps([_CFLAGS, tools]))}"
     with toolchain.locked(folder.with_suffix(".lock")):
         if not library.is_file():
-            _compile(verilog(), flags, fst, folder, runtime, say)
+            _compile(verilog(), flags, fst, folder, runtime, say, harness)
     return library
 
 
@@ -134,15 +154,18 @@ def _sources() -> str:
     return digest.hexdigest()
 
 
-def _compile(text: str, flags: list[str], fst: bool, folder: Path, runtime: Path, say: Say) -> None:
+def _compile(
+    text: str, flags: list[str], fst: bool, folder: Path, runtime: Path, say: Say, harness: Harness
+) -> None:
     """Build in a temporary folder, then move the result to its place in one step."""
     tap = re.search(r"\btrace_valid\b", text) is not None
     flags = [*flags, f"-DVFY_TAP={int(tap)}"]
     libraries: list[str] = []
     if fst and not _has_header("lz4.h"):
-        flags.append(f"-I{_HARNESS.parent / 'fallback'}")
+        flags.append(f"-I{_HARNESSES / 'fallback'}")
         libraries.append("LDLIBS=-shared -lz -lpthread")
-    options = [*_VERILATOR, "--top-module", _top_module(text), *(["--trace-fst"] if fst else [])]
+    options = [*_VERILATOR, "--top-module", _top_module(text, harness)]
+    options += ["--trace-fst"] if fst else []
     work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     log = folder.parent / f"{folder.name}.log"
     try:
@@ -163,7 +186,7 @@ def _compile(text: str, flags: list[str], fst: bool, folder: Path, runtime: Path
                 "-shared",
                 "-o",
                 LIBRARY,
-                str(_HARNESS),
+                str(_HARNESSES / harness.file),
                 str(source),
             ],
             environment,
@@ -261,9 +284,9 @@ def _version(compiler: str) -> str:
         ) from None
 
 
-def _top_module(text: str) -> str:
-    """The module with the AXI ports."""
+def _top_module(text: str, harness: Harness) -> str:
+    """The module with the ports that the harness drives."""
     for name, body in re.findall(r"^module\s+(\\?\S+?)\s*\((.*?)\);", text, re.M | re.S):
-        if "m_axi_arvalid" in body:
+        if re.search(rf"\b{harness.port}\b", body):
             return name
-    raise BackendError("the Verilog has no module with m_axi ports")
+    raise BackendError(f"the Verilog has no module with a port {harness.port}")

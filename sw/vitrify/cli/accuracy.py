@@ -27,9 +27,11 @@ from .options import (
     add_arch,
     add_json,
     add_preprocess,
+    add_task,
     print_json,
     progress_bar,
     say,
+    task_feed,
 )
 
 Float32 = npt.NDArray[np.float32]
@@ -61,6 +63,7 @@ def register(commands: Any) -> None:
         help="calibration images for a model",
     )
     add_preprocess(parser)
+    add_task(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures")
     parser.add_argument(
         "--layers", action="store_true",
@@ -95,7 +98,13 @@ def execute(options: argparse.Namespace) -> None:
         data["arch"] = program.arch.name
     labels = np.array([picture.label for picture in pictures])
     sessions = _sessions(options, model, program, preprocess)
-    results = _run(sessions, pictures, name, shape, preprocess)
+    with ExitStack() as stack:
+        for session in sessions.values():
+            stack.enter_context(session)
+        others = [arg.name for arg in next(iter(sessions.values())).get_inputs()[1:]]
+        tasks = _tasks(options, others)
+        results = _run(sessions, pictures, name, shape, preprocess, tasks)
+    data |= {key: int(value[0]) for key, value in tasks.items()}
     check_labels(labels, next(iter(results.values())).shape[1])
     data |= {"images": len(pictures), **scores(results[options.backend], labels)}
     if options.backend == "golden" and "float" in results:
@@ -143,7 +152,11 @@ def _integers(
             bar.say("comparing layers")
             files = [picture.file for picture in pictures[:_LAYER_IMAGES]]
             images = read_floats(files, name, shape, options.preprocess)
-            found = compare(canonical, graph, images, arch, progress=bar)
+            numbers = _tasks(options, list(graph.tasks))
+            found = compare(
+                canonical, graph, images, arch, progress=bar,
+                tasks={key: int(value[0]) for key, value in numbers.items()},
+            )
             layers = [asdict(comparison) for comparison in found]
     return program, layers
 
@@ -170,16 +183,14 @@ def _sessions(
 
 def _run(
     sessions: dict[str, InferenceSession], pictures: list[Labelled], name: str, shape: Shape,
-    preprocess: str | None,
+    preprocess: str | None, tasks: dict[str, npt.NDArray[np.int64]],
 ) -> dict[str, npt.NDArray[np.float64]]:
     """Logits ``[N, classes]`` of every session."""
     parts: dict[str, list[Any]] = {backend: [] for backend in sessions}
-    with ExitStack() as stack, progress_bar("classifying") as bar:
-        for session in sessions.values():
-            stack.enter_context(session)
+    with progress_bar("classifying") as bar:
         for start, batch in _batches(pictures, name, shape, preprocess):
             for backend, session in sessions.items():
-                logits = session.run(None, {session.get_inputs()[0].name: batch})[0]
+                logits = session.run(None, {session.get_inputs()[0].name: batch, **tasks})[0]
                 if logits.ndim != 2:
                     raise InputError(
                         f"the model's first output has the shape {list(logits.shape)}; labels need "
@@ -188,6 +199,17 @@ def _run(
                 parts[backend].append(logits)
             bar(start + len(batch), len(pictures))
     return {backend: np.concatenate(logits) for backend, logits in parts.items()}
+
+
+def _tasks(options: argparse.Namespace, names: list[str]) -> dict[str, npt.NDArray[np.int64]]:
+    """The task that all pictures are labelled for."""
+    found = task_feed(options.task, names)
+    for name in names:
+        if name not in found:
+            raise InputError("the model has tasks: say with --task for which the labels are")
+        if len(found[name]) > 1:
+            raise InputError(f"--task takes one task here, not {len(found[name])}")
+    return found
 
 
 def _batches(

@@ -34,6 +34,10 @@ def register(commands: Any) -> None:
         "-o", "--output", type=Path, metavar="OUT.vfy", help="default: the model's name with .vfy"
     )
     parser.add_argument(
+        "--batch", type=int, default=1, metavar="B",
+        help="images of one job, 1 to 4: they share every weight that is fetched (default: 1)",
+    )
+    parser.add_argument(
         "--keep-intermediates",
         type=Path,
         metavar="DIR",
@@ -51,12 +55,13 @@ def execute(options: argparse.Namespace) -> None:
         preprocess.parse(options.preprocess)
     calibration = read_calibration(options.model, options.calib, options.preprocess)
     program = compile_shown(
-        options.model, arch, calibration, options.preprocess, options.keep_intermediates
+        options.model, arch, calibration, options.preprocess, options.keep_intermediates,
+        options.batch,
     )
     program.save(target)
-    cycles = program.roofline_cycles
+    cycles = program.roofline_cycles / program.batch
     say(
         f"{target}: {program.model} for {arch.name}, {human_bytes(len(program.image))}, "
-        f"{program.macs / 1e6:.1f} M MACs, at least {cycles:,} cycles an image "
+        f"{program.macs / program.batch / 1e6:.1f} M MACs, at least {cycles:,.0f} cycles an image "
         f"({cycles / arch.clock_mhz / 1e3:.3f} ms at {arch.clock_mhz:g} MHz)"
     )

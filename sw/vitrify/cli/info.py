@@ -12,6 +12,7 @@ from rich.table import Table
 
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.estimate import estimate
+from vitrify.arch.isa import Opcode
 from vitrify.arch.load import YAML_SUFFIXES
 from vitrify.arch.load import load as load_arch
 from vitrify.arch.presets import PRESETS
@@ -74,7 +75,7 @@ def of_arch(arch: ArchConfig) -> dict[str, Any]:
 def of_compiled(program: Program) -> dict[str, Any]:
     """Facts of a program."""
     arch, spec = program.arch, program.input
-    cost = of_program(program, "info", 1)
+    cost = of_program(program, "info", program.batch)
     fitting = [p.name for p in PRESETS.values() if p.hash == arch.hash]
     cycles = program.roofline_cycles
     return {
@@ -87,10 +88,15 @@ def of_compiled(program: Program) -> dict[str, Any]:
         "outputs": ", ".join(
             f"{o.name} float32 [N, {', '.join(map(str, o.shape))}]" for o in program.outputs
         ),
+        **({"tasks": ", ".join(f"{t.name} 0 to {t.count - 1}" for t in program.tasks)}
+           if program.tasks else {}),
+        **({"images a job": program.batch} if program.batch > 1 else {}),
+        **_experts(program),
         "instructions": program.instruction_count,
         "image": human_bytes(len(program.image)),
         "macs": program.macs,
-        "dram an image": human_bytes(program.dram_bytes),
+        "dram an image": human_bytes(program.dram_bytes / program.batch)
+        + (", if every expert is asked for" if _experts(program) else ""),
         "roofline": f"{cycles} cycles, {cycles / arch.clock_mhz / 1e3:.3f} ms at "
         f"{arch.clock_mhz:g} MHz",
         **{
@@ -100,6 +106,15 @@ def of_compiled(program: Program) -> dict[str, Any]:
         },
         "layers": [layer.to_dict() for layer in cost.layers],
     }
+
+
+def _experts(program: Program) -> dict[str, str]:
+    """Experts and choices of every layer that has some."""
+    routes = [op for op in program.instructions() if op.opcode is Opcode.ROUTE]
+    if not routes:
+        return {}
+    kinds = Counter(f"{op.choices} of {op.experts}" for op in routes)
+    return {"experts": ", ".join(f"{kind} in {n} layers" for kind, n in kinds.items())}
 
 
 def of_model(path: Path) -> dict[str, Any]:
@@ -133,7 +148,7 @@ def of_model(path: Path) -> dict[str, Any]:
     weights = sum(
         int(v.const_value.size)
         for v in canonical.graph.initializers.values()
-        if v.const_value is not None and len(v.const_value.shape) == 2
+        if v.const_value is not None and len(v.const_value.shape) in (2, 3)
     )
     data |= {
         "on the core": "yes",
@@ -174,6 +189,13 @@ def _macs(node: Any) -> int:
         return math.prod(int(n) for n in shape_of(node.outputs[0])[1:]) * int(
             shape_of(node.inputs[1])[1]
         )
+    if node.op_type == "TaskLinear":
+        return math.prod(int(n) for n in shape_of(node.outputs[0])[1:]) * int(
+            shape_of(node.inputs[1])[2]
+        )
+    if node.op_type == "Experts":
+        rows, (_, hidden, dim) = shape_of(node.inputs[0])[1], shape_of(node.inputs[2])
+        return int(rows) * 2 * int(hidden) * int(dim) * node.attributes["k"].as_int()
     if node.op_type == "Attention":
         _, tokens, dim = shape_of(node.inputs[0])
         return 2 * int(tokens) ** 2 * int(dim)

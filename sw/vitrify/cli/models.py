@@ -54,12 +54,13 @@ def stages(bar: Bar) -> Callable[[str, float], None]:
 
 def compile_shown(
     model: Path, arch: ArchConfig, calibration: npt.NDArray[np.float32],
-    preprocess: str | None = None, keep: Path | None = None,
+    preprocess: str | None = None, keep: Path | None = None, batch: int = 1,
 ) -> Program:
     """Compile behind a progress bar."""
     from vitrify.compiler import compile_model
 
     with progress_bar(f"compiling {model.name}") as bar:
         return compile_model(
-            model, arch, calibration, preprocess=preprocess, keep=keep, progress=stages(bar)
+            model, arch, calibration, preprocess=preprocess, keep=keep, progress=stages(bar),
+            batch=batch,
         )

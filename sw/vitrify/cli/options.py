@@ -6,10 +6,11 @@ import argparse
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -43,6 +44,43 @@ def add_preprocess(parser: argparse.ArgumentParser) -> None:
 def add_json(parser: argparse.ArgumentParser) -> None:
     """``--json``."""
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+
+
+def add_task(parser: argparse.ArgumentParser) -> None:
+    """``--task [NAME=]N[,N...]``."""
+    parser.add_argument(
+        "--task",
+        action="append",
+        default=[],
+        metavar="[NAME=]N[,N...]",
+        help="for a model with tasks: the task of all images, or one for each",
+    )
+
+
+def task_feed(given: Sequence[str], names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Task numbers of ``--task`` by the name of the input; ``names`` are those of the model.
+
+    Raises
+    ------
+    InputError
+        If the model has no tasks, or no such input, or a number is none.
+    """
+    found: dict[str, np.ndarray] = {}
+    for text in given:
+        name, equals, numbers = text.rpartition("=")
+        if not names:
+            raise InputError(f"--task {text}: the model has no tasks")
+        if not equals and len(names) > 1:
+            raise InputError(f"--task {text} must say which of {', '.join(names)} it means: NAME=N")
+        name = name if equals else names[0]
+        if name not in names:
+            raise InputError(f"the model has no task input {name!r}; it has {', '.join(names)}")
+        try:
+            values = [int(part) for part in numbers.split(",")]
+        except ValueError:
+            raise InputError(f"--task {text}: {numbers!r} is no list of task numbers") from None
+        found[name] = np.array(values, np.int64)
+    return found
 
 
 def check_writable(path: Path | None) -> None:

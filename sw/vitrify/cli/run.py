@@ -23,11 +23,13 @@ from .options import (
     add_arch,
     add_json,
     add_preprocess,
+    add_task,
     check_writable,
     human_bytes,
     print_json,
     progress_bar,
     say,
+    task_feed,
 )
 
 #: Best results shown for an image.
@@ -52,6 +54,7 @@ def register(commands: Any) -> None:
         help=".npy, .npz or pictures",
     )
     parser.add_argument("--backend", choices=tuple(BACKENDS), default="golden")
+    add_task(parser)
     add_preprocess(parser)
     add_arch(parser, required=False)
     parser.add_argument(
@@ -161,8 +164,9 @@ def _backend_options(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _feed(session: InferenceSession, options: argparse.Namespace) -> dict[str, Any]:
-    """The batch, under the input's name."""
-    arg = session.get_inputs()[0]
+    """The batch and its tasks, under the inputs' names."""
+    arg, *others = session.get_inputs()
+    tasks = task_feed(options.task, [other.name for other in others])
     paths: list[Path] = []
     for text in options.input:
         name, equals, rest = text.partition("=")
@@ -182,7 +186,7 @@ def _feed(session: InferenceSession, options: argparse.Namespace) -> dict[str, A
     if preprocess is None and session.program is not None:
         preprocess = session.program.input.preprocess
     c, h, w = (int(size) for size in sizes)
-    return {arg.name: read_batch(paths, arg.name, (c, h, w), preprocess)}
+    return {arg.name: read_batch(paths, arg.name, (c, h, w), preprocess), **tasks}
 
 
 def _show(

@@ -6,6 +6,7 @@ wait for (see ``docs/microarchitecture.md``); lowering only says what it reads a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +20,28 @@ from .placement import Placed
 
 
 @dataclass(frozen=True)
+class Queue:
+    """The rows that the router gave to an expert, from entry ``first`` on.
+
+    With ``adds`` (the tensor that a row's first expert adds to) the results are weighted, added and
+    put back to their rows; without, rows are picked.
+    """
+
+    expert: int
+    first: int
+    #: Expected multiply-accumulates, for reports: routing is known at run time only.
+    macs: int
+    adds: Placed | None = None
+
+    def fields(self) -> dict[str, int]:
+        """Of the instruction."""
+        own = {"expert_rows": 1, "expert": self.expert, "expert_first": self.first}
+        if self.adds is None:
+            return own | {"src_list": 1}
+        return own | {"dst_list": 1, "gate": 1, "add_addr": self.adds.address}
+
+
+@dataclass(frozen=True)
 class _Write:
     """Part of a tensor that one MATMUL writes."""
 
@@ -29,6 +52,8 @@ class _Write:
     columns: int
     #: First channel of its last c tile.
     last_tile: int
+    #: The rows of a queue: in an order that nobody knows.
+    queued: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,14 +111,25 @@ class Builder:
         history.loads.append((self._loads, row, rows))
         self._loads += 1
 
-    def store(self, source: Placed, rows: int, offset: int) -> None:
-        """STORE the first rows of a tensor to the output region."""
+    def store(self, source: Placed, row: int, rows: int, offset: int) -> None:
+        """STORE rows of a tensor to the output region."""
         writes = self._history[source.name].writes
         self._code.append((Opcode.STORE, {
-            "region": isa.Region.OUTPUT, "offset": offset, "addr": source.address,
+            "region": isa.Region.OUTPUT, "offset": offset, "addr": source.at(row),
             "stride": source.stride, "rows": rows, "words": source.stride,
             "wide": int(source.wide),
             "wait_distance": self._distance(len(self.matmuls), writes[-1].matmul),
+        }))
+
+    def route(
+        self, logits: Placed, after: Placed, *, experts: int, choices: int, normalise: bool
+    ) -> None:
+        """ROUTE all rows of ``logits``; ``after`` is there before anything is routed, too."""
+        last = max(self._history[name].writes[-1].matmul for name in (logits.name, after.name))
+        self._code.append((Opcode.ROUTE, {
+            "src_addr": logits.address, "src_stride": logits.stride, "rows": logits.rows,
+            "experts": experts, "choices": choices, "normalise": int(normalise),
+            "wait_distance": self._distance(len(self.matmuls), last),
         }))
 
     def end(self) -> None:
@@ -117,15 +153,17 @@ class Builder:
         x_channel: int = 0,
         row: int | None = None,
         stationary: Placed | None = None,
-        weights: Bytes | None = None,
+        weights: Sequence[Bytes] = (),
         gain: np.ndarray | None = None,
         table: np.ndarray | None = None,
+        queue: Queue | None = None,
     ) -> None:
         """Emit one MATMUL over ``values["rows"]`` rows of ``x`` into ``out``.
 
         ``values`` holds the arithmetic fields; addresses, tiling along the columns, slots,
         stream and distances are filled in here.  ``row`` is for reports: the first row of the
-        whole tensor, where ``out`` holds a block of it.
+        whole tensor, where ``out`` holds a block of it.  Several ``weights`` are one set a task.
+        With ``queue`` the MATMUL is left out if the expert has no rows.
         """
         arch, index = self.arch, len(self.matmuls)
         rows = values["rows"]
@@ -136,56 +174,73 @@ class Builder:
             dst_addr=out.at(out_row, out_channel), dst_stride=out.stride,
             c_tiles=c_tiles, c_last=columns - (c_tiles - 1) * arch.width,
         )
-        stream = self._stream(fields, weights, gain, table)
-        if stream is not None:
-            fields["stream_offset"] = self.image.add(stream)
-            fields["stream_words"] = len(stream) // arch.depth
+        if queue is not None:
+            fields |= queue.fields()
+        size = self._stream(fields, weights, gain, table, skipped=queue is not None)
         k_channels = (values["k_tiles"] - 1) * arch.depth + values["k_last"]
-        self._wait_fetch(fields, index, x, x_row, rows, x_channel, k_channels)
+        if not fields.get("src_list"):  # ROUTE has waited
+            self._wait_fetch(fields, index, x, x_row, rows, x_channel, k_channels)
         if stationary is not None:
             source = self._history[stationary.name].writes
             fields["st_distance"] = self._distance(index, source[-1].matmul)
         self._wait_epilogue(fields, out)
         self._code.append((Opcode.MATMUL, fields))
         self._history.setdefault(out.name, _History()).writes.append(_Write(
-            index, out_row, rows, out_channel, columns, out_channel + (c_tiles - 1) * arch.width
+            index, out_row, rows, out_channel, columns, out_channel + (c_tiles - 1) * arch.width,
+            queued=bool(fields.get("dst_list")),
         ))
         self.matmuls.append(Matmul(
             name, op, macs, out.name, out_row if row is None else row, rows, out_channel, columns,
-            16 if out.wide else 8, 0 if stream is None else len(stream),
+            16 if out.wide else 8, size,
         ))
 
     def _stream(
         self,
         fields: dict[str, int],
-        weights: Bytes | None,
+        weights: Sequence[Bytes],
         gain: np.ndarray | None,
         table: np.ndarray | None,
-    ) -> Bytes | None:
-        """Slots and the weight stream; a table or gain already in its slot is not sent again."""
-        parts = []
+        *,
+        skipped: bool,
+    ) -> int:
+        """Slots and the weight stream, whose bytes are returned.
+
+        A table or gain already in its slot is not sent again.  What a MATMUL brings that may be
+        ``skipped``, nobody may count on: it goes to the slot that the others have left.
+        """
+        head = []
         if gain is not None:
-            words = gain_words(self.arch, gain)
-            if self._gains[self._gain_slot] != words.tobytes():
-                self._gain_slot ^= 1
-                self._gains[self._gain_slot] = words.tobytes()
+            words, slot = gain_words(self.arch, gain), self._gain_slot
+            if self._gains[slot] != words.tobytes():
+                slot ^= 1
+                self._gains[slot] = b"" if skipped else words.tobytes()
+                self._gain_slot ^= not skipped
                 fields["load_gain"] = 1
-                parts.append(words)
-            fields["gain_slot"] = self._gain_slot
-        if table is not None:
-            words = table_words(table)
-            if self._tables[self._table_slot] != words.tobytes():
-                self._table_slot ^= 1
-                self._tables[self._table_slot] = words.tobytes()
-                fields["load_table"] = 1
-                parts.append(words)
-            fields["activation"] = 1
-        # The epilogue waits while this slot is filled, needed or not; the next table takes the
+                head.append(words)
+            fields["gain_slot"] = slot
+        # The epilogue waits while its slot is filled, needed or not; the next table takes the
         # other one.
         fields["table_slot"] = self._table_slot
-        if weights is not None:
-            parts.append(weights)
-        return np.concatenate(parts) if parts else None
+        if table is not None:
+            words, slot = table_words(table), self._table_slot
+            if self._tables[slot] != words.tobytes():
+                slot ^= 1
+                self._tables[slot] = b"" if skipped else words.tobytes()
+                self._table_slot ^= not skipped
+                fields["load_table"] = 1
+                head.append(words)
+            fields |= {"activation": 1, "table_slot": slot}
+        parts = [*head, *weights[:1]]
+        if not parts:
+            return 0
+        sizes = sum(map(len, parts))
+        fields["stream_words"] = sizes // self.arch.depth
+        if len(weights) > 1:
+            fields["task_stride"] = fields["stream_words"]
+        for more in weights[1:]:
+            parts += [*head, more]
+        fields["stream_offset"] = self.image.add(np.concatenate(parts))
+        return sizes
 
     # Waiting -----------------------------------------------------------------------------
     @staticmethod
@@ -212,13 +267,15 @@ class Builder:
             return
         last = needed[-1]
         fields["dep_distance"] = self._distance(index, last.matmul)
-        if fields.get("transform", 0) in (Transform.NORM, Transform.EXP2):
+        if last.queued:
+            fields["dep_end"] = 1
+        elif fields.get("transform", 0) in (Transform.NORM, Transform.EXP2):
             fields["dep_k"] = 0
         else:
             fields["dep_k"] = min(
                 max(0, last.last_tile - channel) // self.arch.depth, fields["k_tiles"]
             )
-        if last.row != row:
+        if last.row != row and not last.queued:
             # Row numbers of producer and consumer differ: the tile waits for the whole producer.
             fields["st_distance"] = self._distance(index, last.matmul)
 

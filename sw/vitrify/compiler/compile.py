@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -10,26 +10,45 @@ import numpy as np
 
 from vitrify.arch import memmap
 from vitrify.arch.config import ArchConfig
-from vitrify.arch.errors import CapacityError
+from vitrify.arch.errors import CapacityError, InputError
 from vitrify.arch.formats import MAX_DEPTH
-from vitrify.arch.isa import Opcode
-from vitrify.program import InputSpec, LayerInfo, OutputSpec, Program, TensorInfo
-from vitrify.quant.graph import QAttention, QLinear, QOp, QPool, QTensor, QuantGraph
+from vitrify.arch.isa import TASK_BITS, TASKS, Opcode
+from vitrify.program import (
+    InputSpec,
+    LayerInfo,
+    OutputSpec,
+    Program,
+    TaskSpec,
+    TensorInfo,
+    output_size,
+)
+from vitrify.quant.graph import (
+    QAttention,
+    QExperts,
+    QLinear,
+    QOp,
+    QPool,
+    QuantGraph,
+)
 
 from .alloc import PlacementError
 from .economy import economies
 from .lowering import Lowering, sources
-from .ops import attention, embed, linear, mlp, pool
+from .ops import attention, embed, experts, linear, mlp, pool
+
+#: Tasks that a task number tells apart.
+MAX_TASKS = 1 << TASK_BITS
 
 _LOWER: dict[type, Callable[[Lowering, Any, int], None]] = {
     QLinear: linear.lower,
     QAttention: attention.lower,
     QPool: pool.lower,
+    QExperts: experts.lower,
 }
 
 
 def compile_graph(
-    graph: QuantGraph, arch: ArchConfig, *, preprocess: str | None = None
+    graph: QuantGraph, arch: ArchConfig, *, preprocess: str | None = None, batch: int = 1
 ) -> Program:
     """Lower, place and emit.
 
@@ -41,24 +60,35 @@ def compile_graph(
         The core to run on.
     preprocess : str, optional
         Preprocessing specification to store with the program.
+    batch : int
+        Images of one job, 1 to 4: their rows pass every weight together, experts included.
 
     Raises
     ------
     CapacityError
         If a tensor, the statistics or a dot product exceeds the architecture.
     """
-    graph.ops = schedule(graph.ops)
-    for op in graph.ops:
-        if isinstance(op, QLinear) and op.weight.shape[1] > MAX_DEPTH:
+    if not 1 <= batch <= TASKS:
+        raise InputError(f"--batch must be 1 to {TASKS} images a job, not {batch}")
+    graph = _batched(graph, batch)
+    for layer in _layers(graph):
+        if layer.weight.shape[-1] > MAX_DEPTH:
             raise CapacityError(
-                f"layer {op.name!r} sums {op.weight.shape[1]} products; the accumulators hold "
-                f"{MAX_DEPTH}: split the layer"
+                f"layer {layer.name!r} sums {layer.weight.shape[-1]} products; the accumulators "
+                f"hold {MAX_DEPTH}: split the layer"
             )
-    state, outputs = _lower(graph, arch)
+    for name, count in graph.tasks.items():
+        if count > MAX_TASKS:
+            raise CapacityError(
+                f"input {name!r} chooses among {count} tasks, and a job's task number has "
+                f"{TASK_BITS} bits: use at most {MAX_TASKS} tasks"
+            )
+    state, outputs = _lower(graph, arch, batch)
     image, count = state.builder.build()
     program = Program(
         model=graph.name, arch=arch, image=image, instruction_count=count,
-        input=_input_spec(state, preprocess), outputs=outputs, layers=(),
+        input=_input_spec(state, preprocess), outputs=outputs, layers=(), batch=batch,
+        tasks=tuple(TaskSpec(name=name, count=count) for name, count in graph.tasks.items()),
         metadata={
             "token_memory_bytes": state.memory.peak_words * arch.depth,
             "token_memory_capacity": arch.token_bytes,
@@ -68,11 +98,32 @@ def compile_graph(
     return _with_layers(program, state)
 
 
-def _lower(graph: QuantGraph, arch: ArchConfig) -> tuple[Lowering, tuple[OutputSpec, ...]]:
+def _batched(graph: QuantGraph, batch: int) -> QuantGraph:
+    """The graph, scheduled, for the rows of ``batch`` images at once."""
+    return replace(
+        graph, ops=schedule(graph.ops),
+        tensors={n: replace(t, rows=batch * t.rows) for n, t in graph.tensors.items()},
+        macs={name: batch * count for name, count in graph.macs.items()},
+    )
+
+
+def _layers(graph: QuantGraph) -> Iterator[QLinear]:
+    """Every layer with weights."""
+    for op in graph.ops:
+        if isinstance(op, QLinear):
+            yield op
+        elif isinstance(op, QExperts):
+            for pair in op.experts:
+                yield from pair
+
+
+def _lower(
+    graph: QuantGraph, arch: ArchConfig, batch: int
+) -> tuple[Lowering, tuple[OutputSpec, ...]]:
     """Lower every op in the fastest way that the token memory has room for."""
     refusal = None
     for economy in economies():
-        state = Lowering(graph, arch, economy)
+        state = Lowering(graph, arch, economy, batch)
         try:
             embed.load(state)
             _lower_ops(state)
@@ -124,7 +175,7 @@ def schedule(ops: list[QOp]) -> list[QOp]:
 
 def _input_spec(state: Lowering, preprocess: str | None) -> InputSpec:
     source = state.graph.input
-    rows, blocks = state.rows(source.out), embed.blocks(state)
+    rows, blocks = state.image_rows(source.out), embed.blocks(state)
     return InputSpec(
         name=source.name, shape=source.shape, patch=source.patch, prefix=source.prefix, rows=rows,
         multiplier=np.asarray(source.multiplier, np.float64),
@@ -134,18 +185,24 @@ def _input_spec(state: Lowering, preprocess: str | None) -> InputSpec:
 
 
 def _store_outputs(state: Lowering) -> tuple[OutputSpec, ...]:
+    """STORE every output of every image, image by image."""
     arch, specs, offset = state.arch, [], 0
     for name, tensor_name in state.graph.outputs.items():
-        tensor: QTensor = state.graph.tensors[tensor_name]
-        placed = state.placed[tensor_name]
-        shape = (tensor.channels,) if tensor.rows == 1 else (tensor.rows, tensor.channels)
+        tensor, rows = state.graph.tensors[tensor_name], state.image_rows(tensor_name)
+        shape = (tensor.channels,) if rows == 1 else (rows, tensor.channels)
         spec = OutputSpec(
-            name=name, rows=tensor.rows, channels=tensor.channels, bits=tensor.bits,
+            name=name, rows=rows, channels=tensor.channels, bits=tensor.bits,
             scale=tensor.scale, zero_point=tensor.zero_point, offset=offset, shape=shape,
         )
-        state.builder.store(placed, tensor.rows, offset)
         offset += -(-spec.size(arch.depth) // memmap.ALIGNMENT) * memmap.ALIGNMENT
         specs.append(spec)
+    size = output_size(specs, arch.depth)
+    for image in range(state.images):
+        for spec, tensor_name in zip(specs, state.graph.outputs.values(), strict=True):
+            state.builder.store(
+                state.placed[tensor_name], image * spec.rows, spec.rows,
+                image * size + spec.offset,
+            )
     return tuple(specs)
 
 

@@ -30,6 +30,7 @@ def compile_model(
     preprocess: str | None = None,
     keep: Path | None = None,
     progress: Progress | None = None,
+    batch: int = 1,
 ) -> Program:
     """Read, canonicalise, quantise, lower and emit.
 
@@ -42,6 +43,7 @@ def compile_model(
     keep : directory for every intermediate model, ``0_original.onnx`` … ; ONNX Runtime executes
         and Netron opens each
     progress : called with a phrase and the fraction of the whole that is done
+    batch : images of one job, 1 to 4
 
     Raises
     ------
@@ -53,7 +55,7 @@ def compile_model(
         path, arch, calibration, preprocess=preprocess, keep=keep, progress=progress
     )
     report("placing and emitting", 0.94)
-    program = compile_graph(graph, arch, preprocess=preprocess)
+    program = compile_graph(graph, arch, preprocess=preprocess, batch=batch)
     program = replace(program, metadata={**program.metadata, "source": _source(Path(path))})
     report("done", 1.0)
     return program

@@ -7,7 +7,15 @@ from dataclasses import replace
 
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError
-from vitrify.quant.graph import QAttention, QLinear, QOp, QTensor, QuantGraph, Requant
+from vitrify.quant.graph import (
+    QAttention,
+    QExperts,
+    QLinear,
+    QOp,
+    QTensor,
+    QuantGraph,
+    Requant,
+)
 
 from .alloc import Allocator
 from .builder import Builder, post_code
@@ -19,16 +27,24 @@ def sources(op: QOp) -> tuple[str, ...]:
     """Tensors that an op reads (its accumulation target included)."""
     if isinstance(op, QAttention):
         return (op.q, op.k, op.v)
+    if isinstance(op, QExperts):
+        return (op.x, op.logits, op.residual)
     if isinstance(op, QLinear) and op.add:
         return (op.x, op.out)
     return (op.x,)
 
 
 class Lowering:
-    """Places tensors as ops need them and frees them behind their last use."""
+    """Places tensors as ops need them and frees them behind their last use.
 
-    def __init__(self, graph: QuantGraph, arch: ArchConfig, economy: Economy) -> None:
+    The tensors of ``graph`` hold the rows of ``images`` images, one behind the other.
+    """
+
+    def __init__(
+        self, graph: QuantGraph, arch: ArchConfig, economy: Economy, images: int = 1
+    ) -> None:
         self.graph = graph
+        self.images = images
         self.arch = arch
         self.economy = economy
         self.builder = Builder(arch)
@@ -37,6 +53,8 @@ class Lowering:
         self._owner: dict[str, str] = {}
         self._stat_next = 0
         self._stat_shared: dict[str, tuple[int, int]] = {}
+        #: Entries of tensors that are gone, by their number.
+        self._stat_free: dict[int, list[int]] = {}
         self._heads: dict[str, int] = {}
         self._last: dict[str, int] = {}
         #: Tensors that are read while this one is: a bank of their own avoids stalls.
@@ -56,12 +74,22 @@ class Lowering:
         """How a tensor's channels lie in a row."""
         return Spread(channels, self._heads.get(name, 1), self.arch.depth)
 
+    def spread_of(self, name: str) -> Spread:
+        """How the channels of a tensor of the graph lie in a row."""
+        return self.spread(name, self.graph.tensors[name].channels)
+
     def rows(self, name: str) -> int:
         """Rows of a tensor of the graph."""
         return self.graph.tensors[name].rows
 
+    def image_rows(self, name: str) -> int:
+        """Rows of one image of it."""
+        return self.rows(name) // self.images
+
     def statistics(self, rows: int, what: str) -> int:
         """Reserve entries of the row statistics memory."""
+        if self._stat_free.get(rows):
+            return self._stat_free[rows].pop()
         base = self._stat_next
         self._stat_next += rows
         if self._stat_next > self.arch.stat_rows:
@@ -135,8 +163,9 @@ class Lowering:
     def release_dead(self, step: int) -> None:
         """Free every tensor whose last use was op ``step``."""
         for name in [n for n in self.placed if self._last.get(n, -1) <= step]:
-            owner = self._owner.pop(name)
-            del self.placed[name]
+            owner, placed = self._owner.pop(name), self.placed.pop(name)
+            if name == owner and placed.stat >= 0:
+                self._stat_free.setdefault(placed.rows, []).append(placed.stat)
             if owner not in self._owner.values():
                 self.memory.release(owner)
 

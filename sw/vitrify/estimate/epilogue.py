@@ -13,7 +13,7 @@ from .timing import Timing
 from .tokens import Cycles, Reads, spread
 
 #: Cycles from a command, or the end of its load, to its first lane group.
-_COMMAND = 7
+_COMMAND = 8
 #: Cycles from a lane group to the row that may take its place in the drain memory.
 _REPLACED = 3
 
@@ -58,9 +58,9 @@ class Epilogue:
         if op.activation:
             cycle = max(cycle, table)
         if op.output == Output.ADD16:
-            cycle = max(cycle, self._written + 1)
+            cycle = max(cycle, self._written + 2)
         if op.stats == Stats.MAX:
-            cycle = max(cycle, self._normed + 1)
+            cycle = max(cycle, self._normed + 2)
         return cycle
 
     def groups(self, op: Instruction, c: int) -> int:

@@ -16,11 +16,11 @@ from .tokens import Cycles, Reads, meets
 #: Cycles from a word of the stream, or a read of the token memory, to the buffer's output.
 _STREAMED, _READ = 2, 4
 #: Cycles from a word that leaves the buffer to the one that takes its place.
-_ROOM = 2
+_ROOM = 3
 #: The first word of a tile leaves the buffer so long before the swap that frees its place.
 _LEAD = 2
-#: A row may be issued so long before its tile's last word leaves the buffer.
-_PROMISE = 15
+#: A row may be issued the swap's latency, less this, before its tile's last word leaves the buffer.
+_PROMISE = 3
 #: Cycles from the last read of the token memory to a tile word of the stream.
 _SWITCH = 4
 #: Cycles without a word between two phases.
@@ -114,7 +114,7 @@ class Loader:
         if k == op.k_tiles - 1:
             self._c_tiles += 1
         last = self._leave(entered, taken)
-        ready = max(entered[-1] + 1, last - _PROMISE, taken + len(entered))
+        ready = max(entered[-1] + 1, last - self._timing.swap + _PROMISE, taken + len(entered))
         why = max(self._lost, key=self._lost.__getitem__, default="tile")
         self._lost = {}
         return Tile(ready, why)

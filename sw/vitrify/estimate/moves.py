@@ -22,7 +22,7 @@ QUEUE = 2
 #: Cycles from a command in the mover to its request, besides those of the multiplication.
 _REQUEST = 2
 #: Cycles from a word that arrived to the row that may read it.
-_VISIBLE = 2
+_VISIBLE = 3
 #: Number of an element beyond every load.
 _LAST = 1 << 40
 #: Cycles of a store that neither words nor the memory's latency explain.

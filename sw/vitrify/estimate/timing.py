@@ -31,7 +31,7 @@ SETTLE = 16
 #: Beats that the FIFO of the loads holds at least; fewest words of any FIFO; an AXI burst's bound.
 _LOAD_BEATS, _LEAST_FIFO, _PAGE = 256, 4, 4096
 _READ = 2
-_TRANSFORM = 17
+_TRANSFORM = 18
 _ACCUMULATOR = 4
 _LANES = 12
 _FINISH = 18
@@ -66,7 +66,7 @@ class Timing:
             swap=_READ + _TRANSFORM - 1,
             drain=_READ + _TRANSFORM + matrix_latency(arch) + _ACCUMULATOR,
             result=1 + 2 + levels + _LANES,
-            row_max=sums + 3,
+            row_max=sums + 4,
             row_norm=sums + 4 + _FINISH,
             tile_buffer=max(arch.width, arch.depth, LEAST_BUFFER),
             beats=arch.depth // arch.bus_bytes,

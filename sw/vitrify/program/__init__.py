@@ -3,7 +3,8 @@
 from .pack import as_batch, from_words, pack_input, quantise, to_words, unpack_output
 from .preprocess import Preprocess
 from .program import Program, roofline
-from .spec import InputSpec, LayerInfo, OutputSpec, TensorInfo
+from .spec import InputSpec, LayerInfo, OutputSpec, TaskSpec, TensorInfo, output_size
+from .tasks import as_tasks, registers
 
 __all__ = [
     "InputSpec",
@@ -11,11 +12,15 @@ __all__ = [
     "OutputSpec",
     "Preprocess",
     "Program",
+    "TaskSpec",
     "TensorInfo",
     "as_batch",
+    "as_tasks",
     "from_words",
+    "output_size",
     "pack_input",
     "quantise",
+    "registers",
     "roofline",
     "to_words",
     "unpack_output",

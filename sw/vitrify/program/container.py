@@ -33,10 +33,10 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import ConfigError, InputError, ProgramError
 
 from .program import Program
-from .spec import InputSpec, LayerInfo, OutputSpec, TensorInfo
+from .spec import InputSpec, LayerInfo, OutputSpec, TaskSpec, TensorInfo
 
 MAGIC = b"VITRIFY\0"
-VERSION = 1
+VERSION = 2
 _PREAMBLE = struct.Struct("<8sIII")
 
 
@@ -50,6 +50,8 @@ def save(program: Program, path: Path) -> None:
         "instruction_count": program.instruction_count,
         "input": dataclasses.asdict(program.input),
         "outputs": [dataclasses.asdict(out) for out in program.outputs],
+        "tasks": [dataclasses.asdict(task) for task in program.tasks],
+        "batch": program.batch,
         "layers": [dataclasses.asdict(layer) for layer in program.layers],
         "metadata": program.metadata,
         "sections": [
@@ -196,6 +198,8 @@ def _build(header: dict[str, Any], sections: dict[str, bytes]) -> Program:
             LayerInfo(**{**layer, "tensor": TensorInfo(**layer["tensor"])})
             for layer in header["layers"]
         ),
+        tasks=tuple(TaskSpec(**task) for task in header["tasks"]),
+        batch=header["batch"],
         metadata=header["metadata"],
     )
 

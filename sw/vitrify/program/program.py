@@ -16,7 +16,7 @@ from vitrify.arch.errors import ProgramError
 from vitrify.arch.isa import Instruction, Opcode
 
 from . import preprocess
-from .spec import InputSpec, LayerInfo, OutputSpec
+from .spec import InputSpec, LayerInfo, OutputSpec, TaskSpec, output_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,8 @@ class Program:
 
     ``image`` is what the core reads from DRAM: the instructions (64 bytes each) from byte 0 on,
     then weight streams and constants.  ``layers`` has one entry for every MATMUL, in program
-    order.  Raises :class:`ProgramError` when the parts contradict each other.
+    order.  A job takes ``batch`` images, whose regions follow each other; sizes and costs are those
+    of a job.  Raises :class:`ProgramError` when the parts contradict each other.
     """
 
     model: str
@@ -35,6 +36,9 @@ class Program:
     input: InputSpec
     outputs: tuple[OutputSpec, ...]
     layers: tuple[LayerInfo, ...] = ()
+    #: Inputs that choose among tasks, in the order of their bytes in the register TASK.
+    tasks: tuple[TaskSpec, ...] = ()
+    batch: int = 1
     #: Free facts for people and reports (JSON values): source file, accuracy, compiler settings.
     metadata: dict[str, Any] = field(default_factory=dict)
 
@@ -51,6 +55,10 @@ class Program:
             raise ProgramError(
                 f"{self.instruction_count} instructions of {isa.INSTRUCTION_BYTES} bytes do not "
                 f"fit an image of {len(image)} bytes"
+            )
+        if self.batch < 1 or self.batch * max(1, len(self.tasks)) > isa.TASKS:
+            raise ProgramError(
+                f"a job of {self.batch} images with {len(self.tasks)} task inputs cannot be"
             )
         self._check_input()
         if not self.outputs:
@@ -85,27 +93,30 @@ class Program:
     # Sizes -------------------------------------------------------------------------------
     @property
     def input_bytes(self) -> int:
-        """Bytes of one image's input region."""
-        return self.input.size(self.arch.depth)
+        """Bytes of a job's input region."""
+        return self.batch * self.input.size(self.arch.depth)
 
     @property
     def output_bytes(self) -> int:
-        """Bytes of one image's output region."""
-        return max(out.offset + out.size(self.arch.depth) for out in self.outputs)
+        """Bytes of a job's output region."""
+        return self.batch * output_size(self.outputs, self.arch.depth)
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of one image, without padding."""
+        """Multiply-accumulates of a job, without padding."""
         return sum(layer.macs for layer in self.layers)
 
     @property
     def stream_bytes(self) -> int:
-        """Weight bytes that cross the bus for one image."""
+        """Weight bytes that cross the bus for a job, those of every expert included."""
         return sum(layer.stream_bytes for layer in self.layers)
 
     @property
     def dram_bytes(self) -> int:
-        """Bytes that cross the bus for one image: instructions, streams, loads and stores."""
+        """Bytes that cross the bus for a job: instructions, streams, loads and stores.
+
+        The streams of every expert count; :attr:`roofline_cycles` counts as few experts as can be.
+        """
         return self.instruction_count * isa.INSTRUCTION_BYTES + sum(self.transfers())
 
     def transfers(self) -> Iterator[int]:
@@ -125,7 +136,16 @@ class Program:
     @property
     def roofline_cycles(self) -> int:
         """Cycles below which no core of this size and bus can be: arithmetic or bandwidth."""
-        return roofline(self.arch, self.macs, self.dram_bytes)
+        idle, choices = 0, 0
+        for op, size in zip(self.instructions(), self.transfers(), strict=True):
+            if op.opcode is Opcode.ROUTE:
+                choices = op.choices
+            # All rows may ask for the same experts, which one block of the queue then holds or not.
+            elif op.opcode is Opcode.MATMUL and op.expert_rows and (
+                op.expert >= choices or op.expert_first
+            ):
+                idle += size
+        return roofline(self.arch, self.macs, self.dram_bytes - idle)
 
     def instructions(self) -> Iterator[Instruction]:
         """The decoded instructions, in order."""

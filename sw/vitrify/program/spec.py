@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,6 +75,20 @@ class OutputSpec:
     def size(self, depth: int) -> int:
         """Bytes in the output region."""
         return self.rows * self.words(depth) * depth * self.bits // 8
+
+
+def output_size(outputs: Iterable[OutputSpec], depth: int) -> int:
+    """Bytes of one image's results."""
+    return max(out.offset + out.size(depth) for out in outputs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskSpec:
+    """An input that chooses among tasks: one number ``0 … count - 1`` an image."""
+
+    #: Name of the ONNX input.
+    name: str
+    count: int
 
 
 @dataclass(frozen=True, kw_only=True)

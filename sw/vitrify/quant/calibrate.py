@@ -6,14 +6,15 @@ that needs a distribution; no tensor of all images is ever held.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from vitrify.ir import Evaluator
+from vitrify.ir import Evaluator, shape_of
 
 from .plan import Rows
 
@@ -39,11 +40,13 @@ class Request:
     value : name in the canonical graph, ``[N, T, D]`` or ``[N, D]``
     rows : only these rows (tensors of one row an image are taken as they are)
     epsilon : normalise the rows to mean 0 and variance 1 first (LayerNorm)
+    beside : another tensor with as many rows; its channels follow
     """
 
     value: str
     rows: Rows | None = None
     epsilon: float | None = None
+    beside: str | None = None
 
 
 @dataclass
@@ -95,30 +98,60 @@ def collect(
     images: Float32,
     requests: Iterable[Request],
     progress: Progress | None = None,
+    *,
+    tasks: Mapping[str, int] | None = None,
 ) -> dict[Request, Stats]:
-    """Run ``model`` over ``images`` and gather what ``requests`` ask for.
+    """Run ``model`` over ``images``, once for each task, and gather what ``requests`` ask for.
 
     Parameters
     ----------
     images : float32 ``[N, C, H, W]``
+    tasks : number of tasks by the input that chooses
     """
+    tasks = tasks or {}
     wanted = list(dict.fromkeys(requests))
-    names = list(dict.fromkeys(request.value for request in wanted))
-    evaluator = Evaluator(model, names)
-    feed = model.graph.inputs[0].name or ""
+    names = [name for request in wanted for name in (request.value, request.beside) if name]
+    evaluator = Evaluator(model, list(dict.fromkeys(names)))
+    runs = max(tasks.values(), default=1)
     rng = np.random.default_rng(SEED)
     result: dict[Request, Stats] = {}
-    per_image = max(MIN_ROWS, -(-SAMPLE_ROWS // len(images)))
-    for start in range(0, len(images), BATCH):
+    per_image = max(MIN_ROWS, -(-SAMPLE_ROWS // (runs * len(images))))
+    starts = range(0, len(images), BATCH)
+    for step, (number, start) in enumerate(product(range(runs), starts), 1):
         batch = images[start : start + BATCH]
-        tensors = evaluator.run({feed: batch})
+        chosen = {name: np.full(len(batch), number % count) for name, count in tasks.items()}
+        tensors = evaluator.run(feeds(model, batch, chosen))
         for request in wanted:
             x = rows_of(tensors[request.value], request.rows)
             if request.epsilon is not None:
                 x = normalised(x, request.epsilon)
+            if request.beside is not None:
+                x = np.concatenate([x, rows_of(tensors[request.beside], request.rows)], axis=-1)
             _update(result, request, x.astype(np.float32, copy=False), per_image, rng)
         if progress is not None:
-            progress("calibrating", min(1.0, (start + BATCH) / len(images)))
+            progress("calibrating", step / (runs * len(starts)))
+    return result
+
+
+def feeds(
+    model: ir.Model, images: Float32, tasks: Mapping[str, npt.NDArray[np.integer]]
+) -> dict[str, np.ndarray]:
+    """Inputs of a canonical model by their names.
+
+    Parameters
+    ----------
+    images : float32 ``[N, C, H, W]``
+    tasks : ``[N]`` each; a model that takes one number for all gets the first
+    """
+    result: dict[str, np.ndarray] = {}
+    for value in model.graph.inputs:
+        name, shape = value.name or "", shape_of(value)
+        if name in tasks:
+            numbers = np.asarray(tasks[name], np.int64)
+            shared = not shape or shape == (1,)
+            result[name] = numbers[:1].reshape([int(size) for size in shape]) if shared else numbers
+        else:
+            result[name] = images
     return result
 
 

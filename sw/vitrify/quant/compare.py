@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ import onnx_ir as ir
 from vitrify.arch.config import ArchConfig
 from vitrify.ir import Evaluator as FloatEvaluator
 
-from .calibrate import rows_of
+from .calibrate import feeds, rows_of
 from .evaluate import BATCH, Evaluator
 from .graph import QLinear, QuantGraph
 
@@ -38,6 +38,8 @@ def compare(
     images: npt.NDArray[np.float32],
     arch: ArchConfig,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    tasks: Mapping[str, int] | None = None,
 ) -> list[Comparison]:
     """Compare every op's result over ``images``, in execution order.
 
@@ -45,17 +47,20 @@ def compare(
     ----------
     images : float32 ``[N, C, H, W]``, preprocessed
     progress : told images done and in all
+    tasks : the task of all images by the input that chooses; 0 without
     """
     ops = [op for op in graph.ops if op.name in graph.values]
     names = list(dict.fromkeys(graph.values[op.name] for op in ops))
     floats = FloatEvaluator(canonical, names)
-    feed = canonical.graph.inputs[0].name or ""
     integers = Evaluator(graph, arch)
     signal, noise, error, peak = (dict.fromkeys((op.name for op in ops), 0.0) for _ in range(4))
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH]
-        exact = floats.run({feed: batch})
-        result = dict(integers.steps(batch))
+        numbers = {
+            name: np.full(len(batch), (tasks or {}).get(name, 0)) for name in graph.tasks
+        }
+        exact = floats.run(feeds(canonical, batch, numbers))
+        result = dict(integers.steps(batch, numbers))
         for op in ops:
             rows = op.rows if isinstance(op, QLinear) else None
             x = rows_of(exact[graph.values[op.name]], rows).astype(np.float64)

@@ -110,7 +110,11 @@ class QInput:
 
 @dataclass(frozen=True)
 class QLinear:
-    """``out = requant(transform(x[rows]) @ weight.T)``, or added to ``out`` (residual)."""
+    """``out = requant(transform(x[rows]) @ weight.T)``, or added to ``out`` (residual).
+
+    With ``task``, ``weight [S, out, in]``, multiplier and bias ``[S, out]`` have one set for each
+    of the S tasks; the input of that name chooses.
+    """
 
     name: str
     x: str
@@ -125,6 +129,7 @@ class QLinear:
     statistics: Statistics | None = None
     #: First row and number of rows of ``x`` (default: all).
     rows: tuple[int, int] | None = None
+    task: str | None = None
 
 
 @dataclass(frozen=True)
@@ -162,7 +167,27 @@ class QPool:
     statistics: Statistics | None = None
 
 
-QOp = QLinear | QAttention | QPool
+@dataclass(frozen=True)
+class QExperts:
+    """``out = residual +`` the weighted results of each row's best experts, all int16.
+
+    The ``choices`` largest of ``logits`` (int16, see ``golden.ops.routing``) choose; the weights
+    are their softmax over all experts, or with ``normalise`` over the chosen ones.  An expert is a
+    pair of layers: ``x`` to a hidden tensor of its own, and that to ``out`` with ``add``.
+    """
+
+    name: str
+    x: str
+    logits: str
+    residual: str
+    out: str
+    choices: int
+    normalise: bool
+    experts: tuple[tuple[QLinear, QLinear], ...]
+    statistics: Statistics | None = None
+
+
+QOp = QLinear | QAttention | QPool | QExperts
 
 
 @dataclass(frozen=True)
@@ -188,3 +213,5 @@ class QuantGraph:
     macs: dict[str, int] = field(default_factory=dict)
     #: Op name → tensor of the canonical float graph that it approximates, for reports.
     values: dict[str, str] = field(default_factory=dict)
+    #: Inputs that choose among tasks: name → number of tasks.
+    tasks: dict[str, int] = field(default_factory=dict)

@@ -58,8 +58,10 @@ class PatchOp:
 class LinearOp:
     """A linear map, with its activation, to one of three kinds of result.
 
-    ``role`` is ``int8``, ``stream`` (new int16 tensor that others read), ``add`` or ``output``.
-    ``before`` names the float tensor before the activation.
+    ``role`` is ``int8``, ``stream`` (new int16 tensor that others read), ``add``, ``output`` or
+    ``gate`` (logits for the router).  ``before`` names the float tensor before the activation.
+    With ``task``, the input that chooses among them, ``weight`` is ``[S, out, in]``, ``bias``
+    ``[S, out]``.
     """
 
     name: str
@@ -74,6 +76,33 @@ class LinearOp:
     before: str = ""
     #: Not in the model: a copy into another format, which counts no multiplications.
     identity: bool = False
+    task: str | None = None
+
+
+@dataclass(frozen=True)
+class ExpertsOp:
+    """A stream plus what experts make of a stream: the next version, in a tensor of its own.
+
+    ``logits`` is the gate's tensor and ``scores`` the float tensor with the same contents; ``w1``
+    to ``b2`` and ``k`` as in the canonical operation.  ``value`` is empty where the float graph has
+    no such sum.
+    """
+
+    name: str
+    x: Operand
+    logits: str
+    scores: str
+    residual: str
+    out: str
+    value: str
+    version: int
+    w1: Array
+    b1: Array
+    w2: Array
+    b2: Array
+    k: int
+    normalize: bool
+    kind: str
 
 
 @dataclass(frozen=True)
@@ -107,17 +136,27 @@ class PoolOp:
     version: int = 0
 
 
-PlanOp = PatchOp | LinearOp | AttentionOp | PoolOp
+PlanOp = PatchOp | LinearOp | AttentionOp | PoolOp | ExpertsOp
 
 
 @dataclass
 class Plan:
-    """Ops in execution order; ``outputs`` maps ONNX names to tensors."""
+    """Ops in execution order; ``outputs`` maps ONNX names to tensors.
+
+    ``tasks`` holds the number of tasks by the input that chooses; ``roots`` the stream that a
+    tensor continues and shares its step with.
+    """
 
     name: str
     image: str
     ops: list[PlanOp] = field(default_factory=list)
     outputs: dict[str, str] = field(default_factory=dict)
+    tasks: dict[str, int] = field(default_factory=dict)
+    roots: dict[str, str] = field(default_factory=dict)
+
+    def operands(self) -> list[Operand]:
+        """What is streamed past weights, in the order of the ops."""
+        return [op.x for op in self.ops if isinstance(op, LinearOp | ExpertsOp)]
 
 
 def unsupported(node: ir.Node | str, why: str) -> UnsupportedOpError:
@@ -134,6 +173,8 @@ def reads(op: PlanOp) -> list[tuple[str, int]]:
         return [(op.x.tensor, op.x.version or 0)]
     if isinstance(op, AttentionOp):
         return [(name, 0) for name in (op.q, op.k, op.v)]
+    if isinstance(op, ExpertsOp):
+        return [(op.x.tensor, op.x.version or 0), (op.logits, 0), (op.residual, op.version - 1)]
     return [(op.x, 0)] if isinstance(op, PoolOp) else []
 
 
@@ -147,9 +188,13 @@ def ordered(ops: list[PlanOp]) -> list[PlanOp]:
         writer[op.out, getattr(op, "version", 0)] = i
     before: list[set[int]] = []
     for i, op in enumerate(ops):
+        if any(key not in writer for key in reads(op)):
+            raise unsupported(
+                op.value, "it reads a sum that the core cannot keep beside that with the experts"
+            )
         needs = {writer[key] for key in reads(op)}
         version = getattr(op, "version", 0)
-        if version:
+        if version and not isinstance(op, ExpertsOp):
             old = (op.out, version - 1)
             needs |= {writer[old]} | (readers.get(old, set()) - {i})
         before.append(needs)

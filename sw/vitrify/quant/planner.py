@@ -7,7 +7,7 @@ int16 tensor.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -15,9 +15,12 @@ import onnx_ir as ir
 from vitrify.arch.errors import UnsupportedOpError
 from vitrify.ir import array_of, attributes_of, shape_of
 
+from .delayed import Affine, Patch, Sum, Unary, Value, is_stream, pick
+from .experts import Mixture, mix
 from .plan import (
     Array,
     AttentionOp,
+    ExpertsOp,
     LayerNorm,
     LinearOp,
     Operand,
@@ -25,48 +28,17 @@ from .plan import (
     Plan,
     PlanOp,
     PoolOp,
-    Rows,
     ordered,
     unsupported,
 )
 
-
-# Delayed values ----------------------------------------------------------------------------
-@dataclass(frozen=True)
-class _Patch:
-    """Patch embedding that waits for its positions."""
-
-    node: ir.Node
-
-
-@dataclass(frozen=True)
-class _Affine:
-    """``weight @ x + bias``, not computed yet."""
-
-    x: Operand
-    weight: Array
-    bias: Array
-    name: str
-    value: str
-    identity: bool = False
-
-
-@dataclass(frozen=True)
-class _Unary:
-    """Activation of a linear map, not computed yet."""
-
-    x: _Affine
-    kind: str
-    value: str
-
-
-_Value = _Patch | Operand | _Affine | _Unary
+_IMAGE_RANK = 4
 
 
 class _Planner:
     def __init__(self, model: ir.Model) -> None:
-        self.plan = Plan(model.graph.name or "model", model.graph.inputs[0].name or "")
-        self.values: dict[str, _Value] = {}
+        self.plan = Plan(model.graph.name or "model", image_of(model).name or "")
+        self.values: dict[str, Value] = {}
         #: int8 form of a value, made at most once.
         self.bytes: dict[str, str] = {}
         #: int16 form of a value that is no stream by itself.
@@ -80,50 +52,80 @@ class _Planner:
             self._output(output.name or "")
 
     # Nodes ---------------------------------------------------------------------------------
-    def _patchembed(self, node: ir.Node) -> _Value:
+    def _patchembed(self, node: ir.Node) -> Value:
         if any(isinstance(op, PatchOp) for op in self.plan.ops) or any(
-            isinstance(value, _Patch) for value in self.values.values()
+            isinstance(value, Patch) for value in self.values.values()
         ):
             raise unsupported(node, "a second patch embedding reads the image")
-        return _Patch(node)
+        return Patch(node)
 
-    def _tokens(self, node: ir.Node) -> _Value:
+    def _tokens(self, node: ir.Node) -> Value:
         x = self._of(node, 0)
-        if not isinstance(x, _Patch):
+        if not isinstance(x, Patch):
             raise unsupported(node, "positions can only be added to the patch embedding")
         return self._embed(x, _result(node), _array(node, 1), _array(node, 2))
 
-    def _layernorm(self, node: ir.Node) -> _Value:
+    def _layernorm(self, node: ir.Node) -> Value:
         attributes = attributes_of(node)
         norm = LayerNorm(
             node.name or "", _result(node), _array(node, 1), _array(node, 2), attributes["epsilon"]
         )
         return replace(self._stream(self._of(node, 0), node), norm=norm)
 
-    def _linear(self, node: ir.Node) -> _Value:
+    def _linear(self, node: ir.Node) -> Value:
         x = self._of(node, 0)
         operand = x if isinstance(x, Operand) else self._byte_operand(x, node)
-        return _Affine(operand, _array(node, 1), _array(node, 2), node.name or "", _result(node))
+        return Affine(operand, _array(node, 1), _array(node, 2), node.name or "", _result(node))
 
-    def _activation(self, node: ir.Node) -> _Value:
+    def _tasklinear(self, node: ir.Node) -> Value:
+        weight, task = _array(node, 1), node.inputs[3]
+        assert task is not None
+        assert task.name
+        count = self.plan.tasks.setdefault(task.name, len(weight))
+        if count != len(weight):
+            raise unsupported(
+                node, f"it knows {len(weight)} tasks, and others know {count} of {task.name!r}"
+            )
+        affine = self._linear(node)
+        assert isinstance(affine, Affine)
+        return replace(affine, task=task.name)
+
+    def _experts(self, node: ir.Node) -> Value:
+        x, scores = self._of(node, 0), self._of(node, 1)
+        if not isinstance(x, Operand) or x.version is None or x.rows is not None:
+            x = self._stream(x, node)
+        affine = scores if isinstance(scores, Affine) else self._identity(scores, node)
+        logits = self._unique(affine.value, "logits")
+        self._emit(affine, out=logits, value=affine.value, role="gate")
+        w1, b1, w2, b2 = (_array(node, i) for i in range(2, 6))
+        attributes = attributes_of(node)
+        return Mixture(
+            node.name or "", x, logits, affine.value, w1, b1, w2, b2, attributes["k"],
+            bool(attributes["normalize"]), attributes["kind"],
+        )
+
+    def _activation(self, node: ir.Node) -> Value:
         x = self._of(node, 0)
-        affine = x if isinstance(x, _Affine) else self._identity(x, node)
-        return _Unary(affine, attributes_of(node)["kind"], _result(node))
+        affine = x if isinstance(x, Affine) else self._identity(x, node)
+        return Unary(affine, attributes_of(node)["kind"], _result(node))
 
-    def _attention(self, node: ir.Node) -> _Value:
+    def _attention(self, node: ir.Node) -> Value:
         q, k, v = (self._byte_operand(self._of(node, i), node).tensor for i in range(3))
         attributes = attributes_of(node)
         name = _result(node)
         self._append(AttentionOp(name, q, k, v, name, attributes["heads"], attributes["scale"]))
         return Operand(name, name)
 
-    def _add(self, node: ir.Node) -> _Value:
+    def _add(self, node: ir.Node) -> Value:
         x, y = self._of(node, 0), self._of(node, 1)
-        if _is_stream(y) and not _is_stream(x):
+        if is_stream(y) and not is_stream(x):
             x, y = y, x
-        if _is_stream(x) and _is_stream(y):
+        if is_stream(x) and is_stream(y):
             raise unsupported(node, "it adds two residual streams; one side must be a linear layer")
-        if not _is_stream(x):
+        value, mixed = _result(node), isinstance(x, Mixture | Sum) or isinstance(y, Mixture | Sum)
+        if mixed and not is_stream(x):
+            return Sum((*self._parts(x, node), *self._parts(y, node)), value)
+        if not is_stream(x):
             x = self._stream(x, node)
         assert isinstance(x, Operand)
         assert x.version is not None
@@ -133,24 +135,49 @@ class _Planner:
             raise unsupported(
                 node, f"the residual stream {x.tensor!r} is added to in two different ways"
             )
-        version = self.versions[x.tensor] = x.version + 1
-        affine = y if isinstance(y, _Affine) else self._identity(y, node)
-        self._emit(affine, out=x.tensor, value=_result(node), role="add", version=version)
-        return Operand(x.tensor, _result(node), version)
+        parts = self._parts(y, node)
+        # Experts read the stream as it was before any of these additions.
+        parts.sort(key=lambda part: not isinstance(part, Mixture))
+        for part in parts:
+            name = value if part is parts[-1] else ""
+            x = self._accumulate(x, part, name)
+        return x
 
-    def _selecttoken(self, node: ir.Node) -> _Value:
+    def _parts(self, x: Value, node: ir.Node) -> list[Affine | Mixture]:
+        """The addends of a value, none of them computed yet."""
+        if isinstance(x, Sum):
+            return list(x.parts)
+        return [x if isinstance(x, Affine | Mixture) else self._identity(x, node)]
+
+    def _accumulate(self, x: Operand, part: Affine | Mixture, value: str) -> Operand:
+        """``x`` plus one addend; ``value`` is empty where the float graph has no such sum."""
+        if isinstance(part, Mixture):
+            out = self._unique(value or f"{part.name}.sum", "stream")
+            self.names.add(out)
+            result = mix(self.plan, x, part, out, self._free(part.name), value)
+            if result.version is not None:
+                self.versions[out] = result.version
+            return result
+        assert x.version is not None
+        version = self.versions[x.tensor] = x.version + 1
+        self._emit(part, out=x.tensor, value=value, role="add", version=version)
+        return Operand(x.tensor, value, version)
+
+    def _selecttoken(self, node: ir.Node) -> Value:
         rows = (attributes_of(node)["index"], 1)
         x = self._of(node, 0)
-        if isinstance(x, _Patch):
+        if isinstance(x, Patch):
             x = self._stream(x, node)
-        if isinstance(x, _Unary):
-            inner = replace(x.x, x=_pick(x.x.x, rows))
-            return _Unary(inner, x.kind, _result(node))
-        if isinstance(x, _Affine):
-            return replace(x, x=_pick(x.x, rows), value=_result(node))
-        return _pick(x, rows)
+        if isinstance(x, Unary):
+            inner = replace(x.x, x=pick(x.x.x, rows))
+            return Unary(inner, x.kind, _result(node))
+        if isinstance(x, Affine):
+            return replace(x, x=pick(x.x, rows), value=_result(node))
+        if isinstance(x, Mixture | Sum):
+            raise unsupported(node, "what experts make can only be added to the residual stream")
+        return pick(x, rows)
 
-    def _meanpool(self, node: ir.Node) -> _Value:
+    def _meanpool(self, node: ir.Node) -> Value:
         attributes = attributes_of(node)
         x = self._byte_operand(self._of(node, 0), node).tensor
         name = _result(node)
@@ -159,7 +186,7 @@ class _Planner:
         return Operand(name, name, 0)
 
     # Forms ---------------------------------------------------------------------------------
-    def _of(self, node: ir.Node, index: int) -> _Value:
+    def _of(self, node: ir.Node, index: int) -> Value:
         value = node.inputs[index]
         assert value is not None
         assert value.name
@@ -167,7 +194,7 @@ class _Planner:
             raise unsupported(node, f"it reads {value.name!r}, an input of the model, directly")
         return self.values[value.name]
 
-    def _embed(self, x: _Patch, value: str, prefix: Array, position: Array) -> Operand:
+    def _embed(self, x: Patch, value: str, prefix: Array, position: Array) -> Operand:
         node = x.node
         self.versions[value] = 0
         self._append(
@@ -184,11 +211,13 @@ class _Planner:
         )
         return Operand(value, value, 0)
 
-    def _stream(self, x: _Value, node: ir.Node) -> Operand:
+    def _stream(self, x: Value, node: ir.Node) -> Operand:
         """``x`` as an int16 tensor; a new one unless it is one already."""
         if isinstance(x, Operand) and x.version is not None and x.norm is None:
             return x
-        if isinstance(x, _Patch):
+        if isinstance(x, Mixture | Sum):
+            raise unsupported(node, "what experts make can only be added to the residual stream")
+        if isinstance(x, Patch):
             name = _result(x.node)
             _, count, dim = (
                 int(size) if i else 0 for i, size in enumerate(shape_of(x.node.outputs[0]))
@@ -196,7 +225,7 @@ class _Planner:
             stream = self._embed(x, name, np.zeros((0, dim)), np.zeros((count, dim)))
             self.values[name] = stream
             return stream
-        affine = x if isinstance(x, _Affine) else self._identity(x, node)
+        affine = x if isinstance(x, Affine) else self._identity(x, node)
         key = f"{affine.value}@{affine.x.rows}"
         if key not in self.streams:
             name = self._unique(affine.value, "stream")
@@ -205,12 +234,12 @@ class _Planner:
             self.streams[key] = Operand(name, affine.value, 0)
         return self.streams[key]
 
-    def _byte_operand(self, x: _Value, node: ir.Node) -> Operand:
+    def _byte_operand(self, x: Value, node: ir.Node) -> Operand:
         """``x`` as a whole int8 tensor, computed now if it is not there yet."""
         if isinstance(x, Operand) and x.version is None and x.rows is None:
             return x
-        unary = x if isinstance(x, _Unary) else None
-        affine = x if isinstance(x, _Affine) else unary.x if unary else self._identity(x, node)
+        unary = x if isinstance(x, Unary) else None
+        affine = x if isinstance(x, Affine) else unary.x if unary else self._identity(x, node)
         value = unary.value if unary else affine.value
         key = f"{value}@{affine.x.rows}"
         if key not in self.bytes:
@@ -224,27 +253,29 @@ class _Planner:
             )
         return Operand(self.bytes[key], value)
 
-    def _identity(self, x: _Value, node: ir.Node) -> _Affine:
+    def _identity(self, x: Value, node: ir.Node) -> Affine:
         """A linear map that changes nothing, so that ``x`` passes the matrix unit."""
-        if isinstance(x, _Patch):
+        if isinstance(x, Patch):
             x = self._stream(x, node)
-        if isinstance(x, _Unary):
+        if isinstance(x, Unary):
             x = self._byte_operand(x, node)
+        if isinstance(x, Mixture | Sum):
+            raise unsupported(node, "what experts make can only be added to the residual stream")
         assert isinstance(x, Operand)
         value = x.value if x.norm is None else x.norm.value
         dim = self._channels(x, node)
         name = self._unique(f"{value}.copy", str(len(self.names)))
-        return _Affine(x, np.eye(dim), np.zeros(dim), name, value, identity=True)
+        return Affine(x, np.eye(dim), np.zeros(dim), name, value, identity=True)
 
     def _channels(self, x: Operand, node: ir.Node) -> int:
         if x.norm is not None:
             return len(x.norm.gamma)
         for op in self.plan.ops:
             if op.out == x.tensor:
-                if isinstance(op, LinearOp):
-                    return len(op.weight)
-                if isinstance(op, PatchOp):
-                    return len(op.weight)
+                if isinstance(op, LinearOp | PatchOp):
+                    return op.weight.shape[-2]
+                if isinstance(op, ExpertsOp):
+                    return op.w2.shape[1]
                 return self._channels(
                     Operand(op.v if isinstance(op, AttentionOp) else op.x, ""), node
                 )
@@ -252,7 +283,7 @@ class _Planner:
 
     def _emit(
         self,
-        affine: _Affine,
+        affine: Affine,
         *,
         out: str,
         value: str,
@@ -274,20 +305,21 @@ class _Planner:
                 kind,
                 affine.value,
                 affine.identity,
+                affine.task,
             )
         )
 
     def _output(self, name: str) -> None:
         x = self.values[name]
-        if _is_stream(x) and isinstance(x, Operand) and x.rows is None:
+        if is_stream(x) and isinstance(x, Operand) and x.rows is None:
             if x.version != self.versions[x.tensor]:
                 raise unsupported(name, "an output is a residual stream that is added to later")
             self.plan.outputs[name] = x.tensor
             return
-        if isinstance(x, _Patch):
+        if isinstance(x, Patch):
             self.plan.outputs[name] = self._stream(x, x.node).tensor
             return
-        affine = x if isinstance(x, _Affine) else self._identity(x, ir.node("", [], name=name))
+        affine = x if isinstance(x, Affine) else self._identity(x, ir.node("", [], name=name))
         out = self._unique(name, "output")
         self._emit(affine, out=out, value=name, role="output")
         self.plan.outputs[name] = out
@@ -311,6 +343,11 @@ class _Planner:
         return name if name not in self.names else f"{name}.{suffix}"
 
 
+def image_of(model: ir.Model) -> ir.Value:
+    """The image among the inputs of a canonical model; the others are task numbers."""
+    return next(v for v in model.graph.inputs if len(shape_of(v)) == _IMAGE_RANK)
+
+
 def _result(node: ir.Node) -> str:
     name = node.outputs[0].name
     assert name
@@ -323,17 +360,6 @@ def _array(node: ir.Node, index: int) -> Array:
     return array_of(value).astype(np.float64)
 
 
-def _is_stream(x: _Value) -> bool:
-    return isinstance(x, _Patch) or (
-        isinstance(x, Operand) and x.version is not None and x.norm is None
-    )
-
-
-def _pick(x: Operand, rows: Rows) -> Operand:
-    start = x.rows[0] if x.rows else 0
-    return replace(x, rows=(start + rows[0], rows[1]))
-
-
 def make_plan(model: ir.Model) -> Plan:
     """The plan of a canonical model.
 
@@ -342,7 +368,7 @@ def make_plan(model: ir.Model) -> Plan:
     UnsupportedOpError
         Names the first node whose place in the graph the core cannot serve.
     """
-    if len(model.graph.inputs) != 1:
+    if sum(len(shape_of(value)) == _IMAGE_RANK for value in model.graph.inputs) != 1:
         names = ", ".join(repr(value.name) for value in model.graph.inputs)
         raise UnsupportedOpError(f"the model has the inputs {names}; the core takes one image")
     plan = _Planner(model).plan

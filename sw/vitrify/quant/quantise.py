@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -15,8 +16,8 @@ from vitrify.ir import shape_of
 from .assemble import Assembler
 from .calibrate import Progress, Request, collect
 from .graph import Float, QInput, QuantGraph
-from .plan import LinearOp, PatchOp, Plan
-from .planner import make_plan
+from .plan import ExpertsOp, LinearOp, Operand, PatchOp, Plan
+from .planner import image_of, make_plan
 
 #: Calibration's share of the time.
 _CALIBRATION = 0.5
@@ -60,7 +61,9 @@ def quantise(
     """
     images = check_images(canonical, calibration)
     plan = make_plan(canonical)
-    stats = collect(canonical, images, _requests(plan), _part(progress, 0.0, _CALIBRATION))
+    stats = collect(
+        canonical, images, _requests(plan), _part(progress, 0.0, _CALIBRATION), tasks=plan.tasks
+    )
     patch = next(op for op in plan.ops if isinstance(op, PatchOp))
     multiplier, offset = _input_map(images, preprocess)
     _, channels, height, width = images.shape
@@ -85,12 +88,13 @@ def _part(progress: Progress | None, start: float, stop: float) -> Progress | No
 
 def check_images(canonical: ir.Model, images: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
     """``images`` as float32 ``[N, C, H, W]`` that fits the model's input."""
-    shape = shape_of(canonical.graph.inputs[0])
+    image = image_of(canonical)
+    shape = shape_of(image)
     images = np.asarray(images)
     if images.ndim != len(shape) or images.shape[1:] != shape[1:]:
         raise InputError(
             f"the calibration images have shape {list(images.shape)}, the model's input "
-            f"{canonical.graph.inputs[0].name!r} takes {list(shape)}"
+            f"{image.name!r} takes {list(shape)}"
         )
     if not len(images):
         raise InputError("there are no calibration images; give at least one, better 32 or more")
@@ -120,20 +124,26 @@ def _requests(plan: Plan) -> list[Request]:
     wanted: list[Request] = []
     for op in plan.ops:
         if isinstance(op, LinearOp):
-            wanted += operand_requests(op)
-            if op.role != "add" or op.out in plan.outputs.values():
+            wanted += operand_requests(op.x)
+            used = op.role not in ("add", "gate") or op.out in plan.outputs.values()
+            if used and (op.kind or op.value):
                 wanted.append(result_request(op))
+        elif isinstance(op, ExpertsOp):
+            plain, *normalised = operand_requests(op.x)
+            wanted += [plain, *normalised, replace([plain, *normalised][-1], beside=op.scores)]
+            if op.out in plan.outputs.values() and op.value:
+                wanted.append(Request(op.value))
         elif not isinstance(op, PatchOp) or op.out in plan.outputs.values():
             wanted.append(Request(op.value))
     return wanted
 
 
-def operand_requests(op: LinearOp) -> list[Request]:
-    """The operand as it is, and normalised if a LayerNorm reads it."""
-    plain = Request(op.x.value, op.x.rows)
-    if op.x.norm is None:
+def operand_requests(x: Operand) -> list[Request]:
+    """An operand as it is, and normalised if a LayerNorm reads it."""
+    plain = Request(x.value, x.rows)
+    if x.norm is None:
         return [plain]
-    return [plain, Request(op.x.value, op.x.rows, op.x.norm.epsilon)]
+    return [plain, Request(x.value, x.rows, x.norm.epsilon)]
 
 
 def result_request(op: LinearOp) -> Request:

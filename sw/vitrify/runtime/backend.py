@@ -15,11 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from vitrify.arch.errors import InputError
-from vitrify.program import Program, pack_input, unpack_output
+from vitrify.program import Program, as_tasks, pack_input, registers, unpack_output
 
 from .statistics import Statistics
 
 UInt8 = npt.NDArray[np.uint8]
+#: Task numbers by the name of the input: one, or ``[N]``.
+Tasks = Mapping[str, npt.ArrayLike]
 
 
 class Progress(Protocol):
@@ -44,7 +46,10 @@ class NodeArg:
 
 
 class Backend(abc.ABC):
-    """Runs one model.  ``statistics`` describe the latest run."""
+    """Runs one model.  ``statistics`` describe the latest run.
+
+    The first of ``inputs`` is the image; the others are integers that choose tasks.
+    """
 
     name: str
     inputs: Sequence[NodeArg]
@@ -52,8 +57,10 @@ class Backend(abc.ABC):
     statistics: Statistics | None = None
 
     @abc.abstractmethod
-    def run(self, names: Sequence[str], feed: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
-        """Results ``names`` for a batch ``[N, …]`` of the only input."""
+    def run(
+        self, names: Sequence[str], feed: npt.NDArray[Any], tasks: Tasks
+    ) -> list[npt.NDArray[Any]]:
+        """Results ``names`` for a batch ``[N, …]`` of images, and their tasks."""
 
     def close(self) -> None:  # noqa: B027  (most backends hold nothing)
         """Give back processes, libraries and memory."""
@@ -76,25 +83,52 @@ class ProgramBackend(Backend):
     def __init__(self, program: Program) -> None:
         self.program = program
         spec = program.input
-        self.inputs = (NodeArg(spec.name, "tensor(float)", ["N", *spec.shape]),)
+        self.inputs = (
+            NodeArg(spec.name, "tensor(float)", ["N", *spec.shape]),
+            *(NodeArg(task.name, "tensor(int64)", ["N"]) for task in program.tasks),
+        )
         self.outputs = tuple(
             NodeArg(out.name, "tensor(float)", ["N", *out.shape]) for out in program.outputs
         )
 
     @abc.abstractmethod
-    def execute(self, regions: UInt8) -> tuple[UInt8, Statistics]:
-        """Input regions ``[N, input_bytes]`` to output regions ``[N, output_bytes]``."""
+    def execute(
+        self, regions: UInt8, tasks: Sequence[int], images: int
+    ) -> tuple[UInt8, Statistics]:
+        """Input regions ``[jobs, input_bytes]`` to output regions ``[jobs, output_bytes]``.
 
-    def run(self, names: Sequence[str], feed: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        ``tasks`` has the register TASK of every job; the last of them may be filled up with
+        empty images behind the ``images`` of the run.
+        """
+
+    def run(
+        self, names: Sequence[str], feed: npt.NDArray[Any], tasks: Tasks
+    ) -> list[npt.NDArray[Any]]:
         """Pack, execute, unpack."""
         program = self.program
-        regions = pack_input(program.arch, program.input, feed)
+        regions, words, images = as_jobs(program, feed, tasks)
         start = time.perf_counter()
-        results, statistics = self.execute(regions)
+        results, statistics = self.execute(regions, words, images)
         statistics.seconds = time.perf_counter() - start
         self.statistics = statistics
+        results = results.reshape(len(words) * program.batch, -1)[:images]
         specs = {out.name: out for out in program.outputs}
         return [unpack_output(program.arch, specs[name], results) for name in names]
+
+
+def as_jobs(
+    program: Program, feed: npt.ArrayLike, tasks: Tasks
+) -> tuple[UInt8, list[int], int]:
+    """Jobs of a batch: input regions ``[jobs, input_bytes]``, registers TASK, number of images.
+
+    Empty images of task 0 fill up the last job.
+    """
+    packed = pack_input(program.arch, program.input, feed)
+    images = len(packed)
+    words = registers(as_tasks(program.tasks, tasks, images), program.batch)
+    regions = np.zeros((len(words) * program.batch, packed.shape[1]), np.uint8)
+    regions[:images] = packed
+    return regions.reshape(len(words), -1), words, images
 
 
 #: What makes a backend from a program or a model file, its preprocessing and its options.

@@ -79,8 +79,9 @@ class InferenceSession:
         Parameters
         ----------
         output_names : names of the wanted outputs; ``None`` for all
-        input_feed : the input by its name: float ``[N, C, H, W]`` or uint8 ``[N, C, H, W]`` /
-            ``[N, H, W, C]``
+        input_feed : the images by the input's name: float ``[N, C, H, W]`` or uint8
+            ``[N, C, H, W]`` / ``[N, H, W, C]``; for a model with tasks also the integer that
+            chooses one, for all images or ``[N]``
 
         Returns
         -------
@@ -96,13 +97,16 @@ class InferenceSession:
         for name in names:
             if name not in known:
                 raise InputError(f"the model has no output {name!r}; it has {', '.join(known)}")
-        expected = self._backend.inputs[0].name
+        image, *others = (arg.name for arg in self._backend.inputs)
         for name in input_feed:
-            if name != expected:
-                raise InputError(f"the model has no input {name!r}; its input is {expected!r}")
-        if expected not in input_feed:
-            raise InputError(f"input {expected!r} is missing")
-        return self._backend.run(names, np.asarray(input_feed[expected]))
+            if name not in (image, *others):
+                listed = ", ".join(map(repr, (image, *others)))
+                verb = "inputs are" if others else "input is"
+                raise InputError(f"the model has no input {name!r}; its {verb} {listed}")
+        if image not in input_feed:
+            raise InputError(f"input {image!r} is missing")
+        tasks = {name: input_feed[name] for name in others if name in input_feed}
+        return self._backend.run(names, np.asarray(input_feed[image]), tasks)
 
     def get_inputs(self) -> list[NodeArg]:
         """The inputs: name, type, shape."""

@@ -80,7 +80,8 @@ class Statistics(Cost):
 
 
 def of_program(
-    program: Program, backend: str, images: int, cycles: Sequence[int] | None = None
+    program: Program, backend: str, images: int, cycles: Sequence[int] | None = None,
+    skipped: Sequence[int] | None = None,
 ) -> Statistics:
     """Statistics that follow from the program itself; bytes are exact on every backend.
 
@@ -88,11 +89,13 @@ def of_program(
     ----------
     program, backend, images : what ran, where, how often
     cycles : cycles of every entry of ``program.layers``, all images together
+    skipped : how many jobs left each of them out (none without): their weights were not fetched
     """
     arch = program.arch
     layers: dict[str, Cost] = {}
     names = {layer.instruction: i for i, layer in enumerate(program.layers)}
-    write = 0
+    jobs = -(-images // program.batch)
+    write = idle = 0
     for number, (op, size) in enumerate(
         zip(program.instructions(), program.transfers(), strict=True)
     ):
@@ -101,8 +104,10 @@ def of_program(
         if number in names:
             entry = program.layers[names[number]]
             cost = layers.setdefault(entry.name, Cost(name=entry.name, arch=arch))
-            cost.macs += entry.macs * images
-            cost.dram_read_bytes += size * images
+            cost.macs += entry.macs * images // program.batch
+            left_out = 0 if skipped is None else skipped[names[number]]
+            cost.dram_read_bytes += size * (jobs - left_out)
+            idle += size * left_out
             if cycles is not None:
                 cost.cycles = (cost.cycles or 0) + cycles[names[number]]
     return Statistics(
@@ -110,8 +115,8 @@ def of_program(
         arch=arch,
         backend=backend,
         images=images,
-        macs=program.macs * images,
-        dram_read_bytes=(program.dram_bytes - write) * images,
-        dram_write_bytes=write * images,
+        macs=program.macs * images // program.batch,
+        dram_read_bytes=(program.dram_bytes - write) * jobs - idle,
+        dram_write_bytes=write * jobs,
         layers=list(layers.values()),
     )

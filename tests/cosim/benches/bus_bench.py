@@ -14,6 +14,7 @@ from bus_support import (
     pauses,
     quiet,
     watch_channel,
+    window,
 )
 from cocotb.triggers import FallingEdge, ReadOnly, RisingEdge
 from cocotbext.axi import AxiBus, AxiSlave
@@ -75,6 +76,7 @@ class World:
 async def start(dut, **kwargs):
     quiet()
     await bench.start(dut)
+    dut.read_window.value = dut.write_window.value = window(0, SIZE)
     return World(dut, **kwargs)
 
 
@@ -247,3 +249,47 @@ async def stop(dut):
         await bench.cycles(dut, 2)
         got = await bench.finish(memory_read(dut, "loads", 8 * k, 40, k))
         assert len(got) == 40 * k
+
+
+@cocotb.test()
+async def windows(dut):
+    """Bursts outside the windows stay away from the bus and are reported; those before arrive."""
+    world = await start(dut)
+    k = world.arch.depth
+    low, high = 0x3000, 0x5000
+    for port in (*READERS, "stores"):
+        kind = "write" if port == "stores" else "read"
+        for at, words in ((low - k, 1), (high, 2), (high - 2 * k, 5), (low - 0x1000, 3 * high // k),
+                          ((1 << 32) + low, 1), ((1 << 40) - k, 1)):
+            other = "read" if kind == "write" else "write"
+            getattr(dut, f"{other}_window").value = window(0, 0)
+            getattr(dut, f"{kind}_window").value = window(low, high)
+            world.reads.clear()
+            world.writes.clear()
+            request = bench.pack(MEMORY_REQUEST, {"address": at, "words": words})
+            tasks = [cocotb.start_soon(bench.stream_put(dut, f"{port}__request", [request]))]
+            if kind == "read":
+                getattr(dut, f"{port}__data__ready").value = 1
+            else:
+                tasks.append(cocotb.start_soon(bench.stream_put(dut, "stores__data", [1] * words)))
+            refused = getattr(dut, f"{kind}_refused__valid")
+            await bench.until(dut, lambda: refused.value == 1, limit=5000)  # noqa: B023
+            first = at if not low <= at < high else high
+            assert int(getattr(dut, f"{kind}_refused__p").value) == first
+            assert getattr(dut, f"{other}_refused__valid").value == 0
+            await bench.until(dut, lambda: dut.idle.value == 1)
+            await bench.cycles(dut, 50)
+            assert refused.value == 1
+            for address, length in world.reads + world.writes:
+                assert low <= address
+                assert address + (length + 1) * world.arch.bus_bytes <= high
+            reached = sum(length + 1 for _, length in world.reads + world.writes)
+            assert reached * world.arch.bus_bytes == (high - at if low <= at < high else 0)
+            for task in tasks:
+                task.cancel()
+            getattr(dut, f"{port}__request__valid").value = dut.stores__data__valid.value = 0
+            dut.rst.value = 1
+            await bench.cycles(dut, 2)
+            dut.rst.value = 0
+            assert refused.value == 0
+            await bench.cycles(dut, 2)

@@ -12,6 +12,7 @@ from cocotb.triggers import FallingEdge, ReadOnly, RisingEdge
 from cocotbext.axi import MemoryRegion
 
 from vitrify.cosim import bench
+from vitrify.rtl.bus.window import WINDOW
 from vitrify.rtl.interfaces import MEMORY_REQUEST
 
 PAGE = 4096
@@ -41,6 +42,11 @@ class HoleyMemory(MemoryRegion):
         if any(address in hole for hole in self.holes):
             raise ValueError("hole")
         await super()._write(address, data, **kwargs)
+
+
+def window(first, behind):
+    """Value of a WINDOW port: bytes ``first`` to ``behind``."""
+    return bench.pack(WINDOW, {"base": first // PAGE, "limit": behind // PAGE})
 
 
 async def watch_channel(dut, prefix, names, sink):

@@ -9,7 +9,7 @@ from bus_support import HoleyMemory, memory_read, memory_write, pauses, quiet, w
 from cocotb.triggers import FallingEdge, ReadOnly
 from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiSlave
 
-from vitrify.arch import csr, isa
+from vitrify.arch import csr, isa, memmap
 from vitrify.arch.csr import ErrorCode
 from vitrify.arch.isa import Opcode, Region
 from vitrify.cosim import bench
@@ -149,6 +149,13 @@ class World:
     async def write(self, name, value):
         await self.host.write_dword(csr.BY_NAME[name].offset, value)
 
+    async def wide(self, name):
+        return await self.read(f"{name}_LO") | await self.read(f"{name}_HI") << 32
+
+    async def write_wide(self, name, value):
+        await self.write(f"{name}_LO", value & 0xFFFFFFFF)
+        await self.write(f"{name}_HI", value >> 32)
+
     async def field(self, register, name):
         bit = next(f for f in csr.BY_NAME[register].fields if f.name == name)
         return await self.read(register) >> bit.lsb & ((1 << bit.bits) - 1)
@@ -168,8 +175,7 @@ class World:
     async def job(self, source, target, tasks=0):
         await self.write("TASK", tasks)
         for name, value in (("INPUT", source), ("OUTPUT", target)):
-            await self.write(f"{name}_BASE_LO", value & 0xFFFFFFFF)
-            await self.write(f"{name}_BASE_HI", value >> 32)
+            await self.write_wide(f"{name}_BASE", value)
         await self.write("JOB_PUSH", 1)
 
     async def until(self, register, field, value, limit=3000):
@@ -196,6 +202,8 @@ async def start(dut, pause=0.0):
                         world.slave.write_if.b_channel, world.slave.read_if.ar_channel,
                         world.slave.read_if.r_channel):
             channel.set_pause_generator(pauses(pause))
+    for kind in ("READ", "WRITE"):
+        await world.write_wide(f"{kind}_LIMIT", 1 << memmap.ADDRESS_BITS)
     return world
 
 
@@ -401,13 +409,20 @@ async def works(world):
     expected.check()
 
 
+def flip(word):
+    """An instruction with a wrong bit."""
+    bit = random.randrange(8 * len(word))
+    return (int.from_bytes(word, "little") ^ 1 << bit).to_bytes(len(word), "little")
+
+
 @cocotb.test()
 async def illegal_programs(dut):
-    """Unknown opcodes and programs without END stop the core at their index."""
+    """Unknown opcodes, damaged instructions, programs without END stop the core at their index."""
     world = await start(dut)
     ops = random_program(world.arch, 7)
     cases = [([*pack(ops)[:5], bytes(64), *pack([])], None, 5),
              ([*pack(ops)[:3], b"\x07" + bytes(63), *pack([])], None, 3),
+             *(([*pack(ops)[:i], flip(pack(ops)[i]), *pack([])], None, i) for i in range(8)),
              (pack(ops)[:-1], None, 7), (pack(ops), 4, 4), (pack(ops), 0, 0)]
     await world.write("IRQ_ENABLE", 2)
     for words, count, index in cases:
@@ -416,7 +431,7 @@ async def illegal_programs(dut):
         await world.job(0, 0)
         await world.until("STATUS", "error", 1)
         assert await world.read("ERROR_CODE") == ErrorCode.ILLEGAL_INSTRUCTION
-        assert await world.read("ERROR_INFO") == index
+        assert await world.wide("ERROR_INFO") == index
         assert await world.field("STATUS", "busy") == 0
         assert await world.read("IRQ_STATUS") == 2
         assert dut.irq.value == 1
@@ -443,7 +458,7 @@ async def bus_errors(dut):
         await world.job(0, 0)
         await world.until("STATUS", "error", 1)
         assert await world.read("ERROR_CODE") == code
-        assert await world.read("ERROR_INFO") == address
+        assert await world.wide("ERROR_INFO") == BASE_HIGH << 32 | address
         world.memory.holes = []
         await world.reset()
         await works(world)
@@ -452,8 +467,44 @@ async def bus_errors(dut):
     await memory_write(dut, "store", 0x800, bytes(k), k)
     await world.until("STATUS", "error", 1)
     assert await world.read("ERROR_CODE") == ErrorCode.BUS_WRITE
-    assert await world.read("ERROR_INFO") == 0x800
+    assert await world.wide("ERROR_INFO") == 0x800
     world.memory.holes = []
+    await world.reset()
+    await works(world)
+
+
+@cocotb.test()
+async def windows(dut):
+    """A burst outside the windows stops the core with its address; a reset heals it."""
+    world = await start(dut)
+    k = world.arch.depth
+    base = BASE_HIGH << 32 | PROGRAM
+    op = isa.make(Opcode.MATMUL, stream_offset=0x1000, stream_words=4)
+    for first, behind, address in (
+        (base + 0x1000, base + 0x3000, base),           # the instructions
+        (base, base + 0x1000, base + 0x1000),           # the weights
+        (PROGRAM, PROGRAM + 0x3000, base),              # right but for the upper bits
+    ):
+        await world.program(pack([op]))
+        await world.write_wide("READ_BASE", first)
+        await world.write_wide("READ_LIMIT", behind)
+        world.reads.clear()
+        await world.job(0, 0)
+        await world.until("STATUS", "error", 1)
+        assert await world.read("ERROR_CODE") == ErrorCode.WINDOW_READ
+        assert await world.wide("ERROR_INFO") == address
+        assert all(first <= at < behind for at, _ in world.reads)
+        await world.reset()
+        await world.write_wide("READ_BASE", base)
+        await world.write_wide("READ_LIMIT", base + 0xD000)
+        await works(world)
+        await world.reset()
+    await world.write_wide("WRITE_LIMIT", 0x1000)
+    await memory_write(dut, "store", 0x1000, bytes(k), k)
+    await world.until("STATUS", "error", 1)
+    assert await world.read("ERROR_CODE") == ErrorCode.WINDOW_WRITE
+    assert await world.wide("ERROR_INFO") == 0x1000
+    assert world.beats == []
     await world.reset()
     await works(world)
 

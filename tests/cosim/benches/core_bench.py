@@ -54,6 +54,8 @@ class Host:
         self.ram.write(_INPUT, job["input"])
         await self.write("CONTROL", 2)
         await self.write("IRQ_ENABLE", 3)
+        await self.write("READ_LIMIT_LO", _SIZE)
+        await self.write("WRITE_LIMIT_LO", _SIZE)
         await self.write("PROGRAM_BASE_LO", _IMAGE)
         await self.write("PROGRAM_COUNT", job["instructions"])
         await self.write("INPUT_BASE_LO", _INPUT)

@@ -34,13 +34,13 @@ def _words(arch, request):
     return list(memmap.pair_banks(arch, address)) if request["wide"] else [address]
 
 
-def _grants(arch, names, requests):
-    """Names granted: nobody above wants one of the banks."""
+def _grants(arch, names, requests, share):
+    """Names granted: nobody above wants one of the banks, ``share`` of which go together."""
     taken, granted = set(), set()
     for name in names:
         if requests.get(name) is None:
             continue
-        banks = {w // arch.bank_words for w in _words(arch, requests[name])}
+        banks = {w // arch.bank_words // share for w in _words(arch, requests[name])}
         if not banks & taken:
             granted.add(name)
         taken |= banks
@@ -70,8 +70,8 @@ async def _run(dut, memory, cycles, load):
             for name, value in (request or {}).items():
                 getattr(dut, f"{port}__{name}").value = int(value)
         await ReadOnly()
-        readers = _grants(arch, [f"read_{n}" for n in READERS], requests)
-        writers = _grants(arch, [f"write_{n}" for n in WRITERS], requests)
+        readers = _grants(arch, [f"read_{n}" for n in READERS], requests, 1)
+        writers = _grants(arch, [f"write_{n}" for n in WRITERS], requests, 2)
         for port in ports:
             if requests.get(port) is not None:
                 ready = getattr(dut, f"{port}__ready").value == 1

@@ -52,5 +52,15 @@ def test_blank_unknown_and_short_are_refused(data: bytes) -> None:
 
 
 def test_stray_bits_are_refused() -> None:
+    body = bytes([Opcode.END]) + bytes(58) + b"\x01"
     with pytest.raises(ProgramError, match="END has bits set"):
-        unpack(bytes([Opcode.END]) + bytes(62) + b"\x01")
+        unpack(body + isa.checksum(body).to_bytes(4, "little"))
+
+
+@given(instructions(), st.sets(st.integers(0, 8 * INSTRUCTION_BYTES - 1), min_size=1, max_size=2))
+def test_up_to_two_wrong_bits_are_noticed(instruction: isa.Instruction, bits: set[int]) -> None:
+    word = int.from_bytes(pack(instruction), "little")
+    for bit in bits:
+        word ^= 1 << bit
+    with pytest.raises(ProgramError, match=r"damaged|not an instruction"):
+        unpack(word.to_bytes(INSTRUCTION_BYTES, "little"))

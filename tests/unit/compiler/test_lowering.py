@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.execute import tensors
 from tests.support.synthetic import vision_transformer
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError
@@ -19,8 +20,7 @@ from vitrify.arch.presets import preset
 from vitrify.compiler import compile_graph
 from vitrify.compiler.compile import schedule
 from vitrify.compiler.placement import Spread
-from vitrify.golden.machine import Machine
-from vitrify.program import Program, pack_input, unpack_output
+from vitrify.program import Program
 from vitrify.quant.evaluate import Evaluator
 
 NANO = preset("nano")
@@ -63,40 +63,30 @@ def test_machine_equals_evaluator(case: str) -> None:
     compare(preset(name), shape)
 
 
-def compare(arch: ArchConfig, shape: dict[str, Any]) -> Program:
+@pytest.mark.parametrize("case", ["class token", "pooled"])
+def test_images_that_share_a_job(case: str) -> None:
+    name, shape = CASES[case]
+    compare(preset(name), shape, batch=2)
+
+
+def compare(arch: ArchConfig, shape: dict[str, Any], batch: int = 1, tasks: Any = None) -> Program:
     """Compile, run on the golden machine, compare every tensor with the evaluator's."""
     graph = vision_transformer(seed=3, **shape)
-    program = compile_graph(graph, arch)
-    image = np.random.default_rng(5).normal(size=(2, *graph.input.shape)).astype(np.float32)
-    expected = Evaluator(graph, arch).run(image)
-    machine = Machine(arch)
-    layers = {layer.instruction: layer for layer in program.layers}
-    for i, data in enumerate(pack_input(arch, program.input, image)):
-        written: dict[str, np.ndarray] = {}
-
-        def observe(number: int, _op: object, value: np.ndarray, into: Any = written) -> None:
-            layer = layers[number]
-            name = layer.name.split(".values[")[0]
-            if name in expected:
-                part = layer.tensor
-                whole = into.setdefault(name, np.zeros((arch.token_words, 4096), np.int16))
-                whole[part.first_row : part.first_row + part.rows,
-                      part.first_channel : part.first_channel + part.channels] = value
-
-        region = machine.run(
-            program.image, program.instruction_count, data, program.output_bytes, observe
-        )
-        assert set(written) == {op.name for op in graph.ops}
-        for op in graph.ops:
-            value = expected[op.name][i]
-            heads = shape.get("heads", 2) if op.name.split(".")[-1] in SPREAD else 1
-            where = Spread(value.shape[1], heads, arch.depth).scatter(
-                np.arange(1, value.shape[1] + 1)
-            )
-            assert (written[op.name][: len(value), np.flatnonzero(where)] == value).all(), op.name
-        result = unpack_output(arch, program.outputs[0], region[None])[0]
-        logits = graph.tensors["logits"].dequantise(expected["head"][i])[0]
-        assert (result == logits.astype(np.float32)).all()
+    program = compile_graph(graph, arch, batch=batch)
+    image = np.random.default_rng(5).normal(size=(batch, *graph.input.shape)).astype(np.float32)
+    numbers = None if tasks is None else np.array(tasks)
+    expected = Evaluator(graph, arch).run(
+        image, tasks=None if numbers is None else {"task": numbers}
+    )
+    written, outputs = tensors(program, image, None if numbers is None else numbers[:, None])
+    assert set(written) >= {op.name for op in graph.ops}
+    for op in graph.ops:
+        value = expected[op.name].reshape(-1, expected[op.name].shape[2])
+        heads = shape.get("heads", 2) if op.name.split(".")[-1] in SPREAD else 1
+        where = Spread(value.shape[1], heads, arch.depth).scatter(np.arange(1, value.shape[1] + 1))
+        assert (written[op.name][: len(value), np.flatnonzero(where)] == value).all(), op.name
+    logits = graph.tensors["logits"].dequantise(expected["head"])[:, 0]
+    assert (outputs[0] == logits.astype(np.float32)).all()
     return program
 
 

@@ -73,10 +73,10 @@ module copy_core(
             s_axi_bvalid <= 1;
             case (s_axi_awaddr)
                 12'h18: status_irq <= status_irq & ~s_axi_wdata;
-                12'h30: count <= s_axi_wdata;
-                12'h34: source <= s_axi_wdata;
-                12'h3c: target <= s_axi_wdata;
-                12'h44: begin queued <= 1; left <= count; end
+                12'h34: count <= s_axi_wdata;
+                12'h38: source <= s_axi_wdata;
+                12'h40: target <= s_axi_wdata;
+                12'h48: begin queued <= 1; left <= count; end
             endcase
         end
         if (read) begin

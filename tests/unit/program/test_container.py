@@ -128,7 +128,7 @@ def test_other_version(saved):
     data = bytearray(saved.read_bytes())
     data[8] = 9
     saved.write_bytes(data)
-    with pytest.raises(ProgramError, match="container version 9, this Vitrify reads 1"):
+    with pytest.raises(ProgramError, match="container version 9, this Vitrify reads 2"):
         Program.load(saved)
 
 

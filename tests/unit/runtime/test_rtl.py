@@ -81,8 +81,8 @@ def test_a_difference_stops_the_run_and_is_named():
     changed = dataclasses.replace(PROGRAM, image=image)
 
     class Other(Checker):
-        def __init__(self, _program, regions):
-            super().__init__(changed, regions)
+        def __init__(self, _program, regions, **options):
+            super().__init__(changed, regions, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rtl, "Checker", Other)

@@ -15,6 +15,7 @@ from vitrify.rtl.interfaces import memory_read, memory_write, pipe
 from .axi import axi4, connect_flat
 from .bursts import beats_per_word
 from .read_master import BUS_ERROR, ReadMaster
+from .window import WINDOW
 from .write_master import WriteMaster
 
 #: Instructions that the prefetch FIFO holds.
@@ -48,6 +49,10 @@ class AxiMaster(wiring.Component):
     read_beat, write_beat : Out(1)
         Pulse for every beat.
     read_error, write_error : Out(pipe(BUS_ERROR))
+        SLVERR or DECERR.
+    read_window, write_window : In(WINDOW)
+    read_refused, write_refused : Out(pipe(BUS_ERROR))
+        A burst outside its window, which does not reach the bus.
     """
 
     m_axi: Any
@@ -61,6 +66,10 @@ class AxiMaster(wiring.Component):
     write_beat: Signal
     read_error: Any
     write_error: Any
+    read_window: Any
+    write_window: Any
+    read_refused: Any
+    write_refused: Any
 
     def __init__(self, arch: ArchConfig) -> None:
         self.arch = arch
@@ -73,6 +82,8 @@ class AxiMaster(wiring.Component):
             "stop": In(1), "idle": Out(1),
             "read_beat": Out(1), "write_beat": Out(1),
             "read_error": Out(pipe(BUS_ERROR)), "write_error": Out(pipe(BUS_ERROR)),
+            "read_window": In(WINDOW), "write_window": In(WINDOW),
+            "read_refused": Out(pipe(BUS_ERROR)), "write_refused": Out(pipe(BUS_ERROR)),
         })
 
     def elaborate(self, _platform: Any) -> Module:
@@ -93,8 +104,10 @@ class AxiMaster(wiring.Component):
         connect(m, flipped(self.stores), write.client)
         connect_flat(m, self.m_axi, "", read.axi)
         connect_flat(m, self.m_axi, "", write.axi)
-        connect(m, read.error, flipped(self.read_error))
-        connect(m, write.error, flipped(self.write_error))
+        for kind, half in (("read", read), ("write", write)):
+            connect(m, half.error, flipped(getattr(self, f"{kind}_error")))
+            connect(m, half.refused, flipped(getattr(self, f"{kind}_refused")))
+            m.d.comb += half.window.eq(getattr(self, f"{kind}_window"))
         m.d.comb += [
             read.stop.eq(self.stop), write.stop.eq(self.stop),
             self.idle.eq(read.idle & write.idle),

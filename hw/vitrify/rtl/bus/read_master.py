@@ -20,6 +20,7 @@ from vitrify.rtl.interfaces import MEMORY_REQUEST, memory_read, pipe
 
 from .axi import axi4_read, drive_address
 from .bursts import BURST_BEATS, OUTSTANDING, BurstSplitter, beats_per_word, burst_words
+from .window import WINDOW, inside
 
 #: What an error pipe carries: the address of the burst that failed.
 BUS_ERROR = data.StructLayout({"address": memmap.ADDRESS_BITS})
@@ -29,7 +30,8 @@ class _Client(wiring.Component):
     """One client's bursts and its FIFO.
 
     ``ready`` says that ``address`` and ``words`` are a burst for which there is room; it is
-    taken in a cycle with ``issue``.  ``write`` puts ``word`` into the FIFO.
+    taken in a cycle with ``issue``.  ``write`` puts ``word`` into the FIFO.  A burst outside
+    ``window`` is never ready; ``refused`` is set from the cycle after it appears.
     """
 
     request: Any
@@ -40,6 +42,8 @@ class _Client(wiring.Component):
     words: Signal
     write: Signal
     word: Signal
+    window: Any
+    refused: Signal
 
     def __init__(self, arch: ArchConfig, *, fifo_words: int, burst_beats: int) -> None:
         self.arch = arch
@@ -51,6 +55,7 @@ class _Client(wiring.Component):
             "ready": Out(1), "issue": In(1),
             "address": Out(memmap.ADDRESS_BITS), "words": Out(range(self.burst_words + 1)),
             "write": In(1), "word": In(8 * arch.depth),
+            "window": In(WINDOW), "refused": Out(1),
         })
 
     def elaborate(self, _platform: Any) -> Module:
@@ -67,9 +72,14 @@ class _Client(wiring.Component):
         # Words that are neither in the FIFO nor promised to a burst in flight.
         free = Signal(range(self.fifo_words + 1), init=self.fifo_words)
         taken = self.data.valid & self.data.ready
+        allowed = Signal()
+        m.d.comb += allowed.eq(inside(self.window, bursts.o.p.address))
         m.d.sync += [
+            self.refused.eq(bursts.o.valid & ~allowed),
             free.eq(free + taken - Mux(self.issue, bursts.o.p.words, 0)),
-            self.ready.eq(bursts.o.valid & (free >= bursts.o.p.words) & ~self.issue),
+            self.ready.eq(
+                bursts.o.valid & (free >= bursts.o.p.words) & allowed & ~self.issue
+            ),
         ]
         m.d.comb += [
             bursts.o.ready.eq(self.issue),
@@ -109,6 +119,9 @@ class ReadMaster(wiring.Component):
         Pulse for every beat received.
     error : Out(pipe(BUS_ERROR))
         SLVERR or DECERR in the burst at this address.
+    window : In(WINDOW)
+    refused : Out(pipe(BUS_ERROR))
+        The burst at this address lies outside the window; held until reset, as its client is.
     """
 
     axi: Any
@@ -116,6 +129,8 @@ class ReadMaster(wiring.Component):
     idle: Signal
     beat: Signal
     error: Any
+    window: Any
+    refused: Any
 
     def __init__(
         self,
@@ -133,6 +148,7 @@ class ReadMaster(wiring.Component):
             "axi": Out(axi4_read(arch)),
             **{name: In(memory_read(arch)) for name in self.clients},
             "stop": In(1), "idle": Out(1), "beat": Out(1), "error": Out(pipe(BUS_ERROR)),
+            "window": In(WINDOW), "refused": Out(pipe(BUS_ERROR)),
         })
 
     def elaborate(self, _platform: Any) -> Module:
@@ -148,6 +164,11 @@ class ReadMaster(wiring.Component):
             m.submodules[name] = client
             connect(m, flipped(getattr(self, name).request), client.request)
             connect(m, client.data, flipped(getattr(self, name).data))
+            m.d.comb += client.window.eq(self.window)
+            with m.If(client.refused):
+                m.d.sync += [
+                    self.refused.valid.eq(1), self.refused.p.address.eq(client.address),
+                ]
             clients.append(client)
 
         # Which client, and where, for every burst in flight.

@@ -16,6 +16,7 @@ from vitrify.rtl.interfaces import memory_write, pipe
 from .axi import axi4_write, drive_address
 from .bursts import BURST_BEATS, OUTSTANDING, BurstSplitter, beats_per_word, burst_words
 from .read_master import BUS_ERROR
+from .window import WINDOW, inside
 
 
 class WriteMaster(wiring.Component):
@@ -47,6 +48,9 @@ class WriteMaster(wiring.Component):
         Pulse for every beat sent.
     error : Out(pipe(BUS_ERROR))
         SLVERR or DECERR for the burst at this address.
+    window : In(WINDOW)
+    refused : Out(pipe(BUS_ERROR))
+        The burst at this address lies outside the window; held until reset, as the client is.
     """
 
     axi: Any
@@ -55,6 +59,8 @@ class WriteMaster(wiring.Component):
     idle: Signal
     beat: Signal
     error: Any
+    window: Any
+    refused: Any
 
     def __init__(
         self,
@@ -71,6 +77,7 @@ class WriteMaster(wiring.Component):
         super().__init__({
             "axi": Out(axi4_write(arch)), "client": In(memory_write(arch)),
             "stop": In(1), "idle": Out(1), "beat": Out(1), "error": Out(pipe(BUS_ERROR)),
+            "window": In(WINDOW), "refused": Out(pipe(BUS_ERROR)),
         })
 
     def elaborate(self, _platform: Any) -> Module:
@@ -97,8 +104,9 @@ class WriteMaster(wiring.Component):
 
         # Announce.  ``stored``: words in the FIFO that belong to no announced burst.
         stored = Signal(range(self.fifo_words + 2))
-        ready, issue = Signal(), Signal()
+        ready, issue, allowed = Signal(), Signal(), Signal()
         m.d.comb += [
+            allowed.eq(inside(self.window, bursts.o.p.address)),
             issue.eq(ready & ~axi.awvalid & flights.w_rdy & ~self.stop),
             bursts.o.ready.eq(issue),
             sending.w_data.eq(bursts.o.p.words), sending.w_en.eq(issue),
@@ -107,7 +115,9 @@ class WriteMaster(wiring.Component):
         ]
         m.d.sync += [
             stored.eq(stored + (fifo.w_en & fifo.w_rdy) - Mux(issue, bursts.o.p.words, 0)),
-            ready.eq(bursts.o.valid & (stored >= bursts.o.p.words) & ~issue),
+            ready.eq(bursts.o.valid & (stored >= bursts.o.p.words) & allowed & ~issue),
+            self.refused.valid.eq(bursts.o.valid & ~allowed),
+            self.refused.p.address.eq(bursts.o.p.address),
         ]
         with m.If(axi.awready):
             m.d.sync += axi.awvalid.eq(0)
@@ -137,11 +147,10 @@ class WriteMaster(wiring.Component):
         word = Signal(8 * self.arch.depth, reset_less=True)
         left = Signal(range(self.burst_words + 1))  # words behind this one in the burst
         place = Signal(range(bpw))                  # beat within the word
-        last_beat, last_word = Signal(), Signal()
+        last_beat, last_word = Signal(), Signal(init=1)  # last_word: left == 0
         m.d.comb += [
             axi.wdata.eq(word), axi.wstrb.eq(~0),
             last_beat.eq(place == bpw - 1),
-            last_word.eq(left == 0),
             axi.wlast.eq(last_beat & last_word),
         ]
         with m.If(~axi.wvalid | axi.wready):
@@ -155,7 +164,7 @@ class WriteMaster(wiring.Component):
                 # Every word of an announced burst is in the FIFO, if not yet at its output.
                 with m.If(fifo.r_rdy & (~last_word | sending.r_rdy)):
                     m.d.comb += [fifo.r_en.eq(1), sending.r_en.eq(last_word)]
+                    burst = Mux(last_word, sending.r_data, left)
                     m.d.sync += [
-                        axi.wvalid.eq(1),
-                        left.eq(Mux(last_word, sending.r_data, left) - 1),
+                        axi.wvalid.eq(1), left.eq(burst - 1), last_word.eq(burst == 1),
                     ]

@@ -15,6 +15,7 @@ from vitrify.arch.config import ArchConfig
 from vitrify.rtl.bus.axi import axi4_lite
 from vitrify.rtl.bus.csr import ControlRegisters
 from vitrify.rtl.bus.read_master import BUS_ERROR
+from vitrify.rtl.bus.window import WINDOW
 from vitrify.rtl.interfaces import EXPERT_BITS, QUEUE, memory_read, pipe
 
 from .counters import EVENTS, Counters
@@ -24,6 +25,9 @@ from .instruction_fetch import InstructionFetch
 from .jobs import JobQueue
 from .supervisor import Supervisor
 
+_ALIGNED = exact_log2(memmap.ALIGNMENT)
+#: What the AXI master reports, SLVERR or DECERR, and bursts outside the windows.
+BUS_ERRORS = ("read_error", "write_error", "read_refused", "write_refused")
 #: Events that the controller knows itself.
 _OWN_EVENTS = ("cycles", "instructions")
 #: Events of the engines and of the bus.
@@ -59,7 +63,8 @@ class Controller(wiring.Component):
     events : In(ENGINE_EVENTS)
     bus_idle : In(1)
     bus_stop : Out(1)
-    read_error, write_error : In(pipe(BUS_ERROR))
+    read_window, write_window : Out(WINDOW)
+    read_error, write_error, read_refused, write_refused : In(pipe(BUS_ERROR))
         All of the AXI master.
     core_reset : Out(1)
         Synchronous reset of everything outside the controller.
@@ -82,8 +87,12 @@ class Controller(wiring.Component):
     events: Any
     bus_idle: Signal
     bus_stop: Signal
+    read_window: Any
+    write_window: Any
     read_error: Any
     write_error: Any
+    read_refused: Any
+    write_refused: Any
     core_reset: Signal
 
     def __init__(self, arch: ArchConfig) -> None:
@@ -97,7 +106,8 @@ class Controller(wiring.Component):
             **routing,
             "idle": In(ENGINES), "finished": In(FINISHED), "events": In(ENGINE_EVENTS),
             "bus_idle": In(1), "bus_stop": Out(1),
-            "read_error": In(pipe(BUS_ERROR)), "write_error": In(pipe(BUS_ERROR)),
+            "read_window": Out(WINDOW), "write_window": Out(WINDOW),
+            **{name: In(pipe(BUS_ERROR)) for name in BUS_ERRORS},
             "core_reset": Out(1),
         })
 
@@ -120,11 +130,12 @@ class Controller(wiring.Component):
             m.d.comb += [self.expert.eq(dispatcher.expert), dispatcher.queue.eq(self.queue)]
         for name in self._queues:
             connect(m, getattr(dispatcher, name), flipped(getattr(self, name)))
-        connect(m, flipped(self.read_error), supervisor.read_error)
-        connect(m, flipped(self.write_error), supervisor.write_error)
+        for name in BUS_ERRORS:
+            connect(m, flipped(getattr(self, name)), getattr(supervisor, name))
         connect(m, dispatcher.error, supervisor.fault)
 
-        stopped = supervisor.failed | supervisor.resetting
+        stopped = Signal()
+        m.d.sync += stopped.eq(supervisor.failed | supervisor.resetting)
         base, count = self._address(registers, "program"), registers.program_count.value
         m.d.comb += [
             jobs.push.eq(registers.job_push_write),
@@ -144,6 +155,11 @@ class Controller(wiring.Component):
             self.core_reset.eq(core_reset), self.irq.eq(registers.irq),
         ]
         self._status(m, registers, supervisor, jobs, dispatcher)
+        for window, name in ((self.read_window, "read"), (self.write_window, "write")):
+            m.d.comb += [
+                window[end].eq(self._address(registers, name, end) >> _ALIGNED)
+                for end in ("base", "limit")
+            ]
 
         for name in ENGINE_EVENTS.members:
             m.d.comb += counters.events[name].eq(self.events[name])
@@ -156,11 +172,10 @@ class Controller(wiring.Component):
         return m
 
     @staticmethod
-    def _address(registers: Any, name: str) -> Value:
-        """A base address; the bits below its alignment are ignored."""
-        low, high = (getattr(registers, f"{name}_base_{half}").value for half in ("lo", "hi"))
-        fixed = exact_log2(memmap.ALIGNMENT)
-        return Cat(Const(0, fixed), low[fixed:], high)[:memmap.ADDRESS_BITS]
+    def _address(registers: Any, name: str, end: str = "base") -> Value:
+        """An address (a limit has one bit more); the bits below its alignment are ignored."""
+        low, high = (getattr(registers, f"{name}_{end}_{half}").value for half in ("lo", "hi"))
+        return Cat(Const(0, _ALIGNED), low[_ALIGNED:], high)[:memmap.ADDRESS_BITS + 1]
 
     @staticmethod
     def _status(
@@ -176,7 +191,9 @@ class Controller(wiring.Component):
         m.d.comb += [
             registers.jobs_done.value.eq(supervisor.jobs_done),
             registers.error_code.value.eq(supervisor.error_code),
-            registers.error_info.value.eq(supervisor.error_info),
+            Cat(registers.error_info_lo.value, registers.error_info_hi.value).eq(
+                supervisor.error_info
+            ),
             registers.irq_status.done.eq(dispatcher.done),
             registers.irq_status.error.eq(supervisor.failure),
             registers.irq_status_clear.eq(supervisor.reset),

@@ -23,6 +23,7 @@ from vitrify.rtl.interfaces import (
     pipe,
 )
 
+from .checksum import Checksum
 from .decode import COMMANDS, PAYLOADS, QUEUE_LATENCY, Decode
 from .instruction_fetch import INSTRUCTION_BITS
 from .jobs import JOB
@@ -85,7 +86,8 @@ class Dispatcher(wiring.Component):
     done : Out(1)
         Pulse: the job is complete, its output in memory.
     error : Out(pipe(FAULT))
-        Illegal opcode, or no END within ``program_count`` instructions; stuck until reset.
+        Illegal opcode, wrong checksum, or no END within ``program_count`` instructions; stuck
+        until reset.
     """
 
     job: Any
@@ -133,13 +135,18 @@ class Dispatcher(wiring.Component):
         m = Module()
         queues = {name: self._queue(m, name, layout) for name, layout in self._queues.items()}
         m.submodules.decode = self._decode = decode = Decode(self.arch)
+        m.submodules.checksum = checksum = Checksum()
+        damaged = Signal()  # known from the cycle after DECODE on
         word = Signal(INSTRUCTION_BITS, reset_less=True)
         matmul = data.View(instruction_layout(Opcode.MATMUL), word)
         opcode = matmul.opcode
         job = Signal(JOB, reset_less=True)
         index = Signal(REGISTER_BITS)
         quiet, unrest = Signal(range(SETTLE_CYCLES)), Signal()
+        fetch_idle = Signal()  # stays so until it is started from here
+        m.d.sync += fetch_idle.eq(self.fetch_idle)
         m.d.comb += [
+            checksum.word.eq(self.instructions.payload),
             decode.word.eq(word), decode.job.eq(job), decode.program_base.eq(self.program_base),
             *(queue.w_data.eq(getattr(decode, name)) for name, queue in queues.items()),
         ]
@@ -148,7 +155,7 @@ class Dispatcher(wiring.Component):
         room = self._rules(m, queues, matmul, push, skip)
 
         with m.FSM() as fsm:
-            with m.State("IDLE"), m.If(self.job.valid & self.fetch_idle & ~self.halt):
+            with m.State("IDLE"), m.If(self.job.valid & fetch_idle & ~self.halt):
                 m.d.comb += [self.job.ready.eq(1), self.start.eq(1)]
                 m.d.sync += [job.eq(self.job.p), index.eq(0)]
                 m.next = "TAKE"
@@ -161,6 +168,7 @@ class Dispatcher(wiring.Component):
                     m.next = "ERROR"
             with m.State("DECODE"):
                 m.d.comb += decode.load.eq(1)
+                m.d.sync += damaged.eq(checksum.wrong)
                 m.next = "PUSH"
                 with m.If(opcode == Opcode.END):
                     m.d.comb += self.stop.eq(1)
@@ -172,14 +180,19 @@ class Dispatcher(wiring.Component):
                     with m.If((opcode == Opcode.MATMUL) & matmul.expert_rows):
                         m.next = "EXPERT"
             if self.arch.experts:
-                self._look_up(m, matmul, index, skip)
-            with m.State("PUSH"), m.If(room & ~self.halt & ~decode.busy):
-                m.d.comb += push.eq(1)
-                m.d.sync += index.eq(index + 1)
-                m.next = "TAKE"
+                self._look_up(m, matmul, index, skip, damaged)
+            with m.State("PUSH"):
+                with m.If(damaged):
+                    m.next = "ERROR"
+                with m.Elif(room & ~self.halt & ~decode.busy):
+                    m.d.comb += push.eq(1)
+                    m.d.sync += index.eq(index + 1)
+                    m.next = "TAKE"
             with m.State("END"):
                 m.d.sync += quiet.eq(quiet + 1)
-                with m.If(unrest):
+                with m.If(damaged):
+                    m.next = "ERROR"
+                with m.Elif(unrest):
                     m.d.sync += quiet.eq(0)
                 with m.Elif(quiet == SETTLE_CYCLES - 1):
                     m.d.comb += self.done.eq(1)
@@ -198,7 +211,9 @@ class Dispatcher(wiring.Component):
         ]
         return m
 
-    def _look_up(self, m: Module, matmul: Any, index: Signal, skip: Signal) -> None:
+    def _look_up(
+        self, m: Module, matmul: Any, index: Signal, skip: Signal, damaged: Signal
+    ) -> None:
         """Wait for the ROUTE under way, then for the queue's rows; push or skip."""
         # One cycle more for the router's own register.
         settled = Signal(range(QUEUE_LATENCY + 2))
@@ -208,7 +223,7 @@ class Dispatcher(wiring.Component):
             m.d.sync += settled.eq(settled + 1)
             with m.If((settled == QUEUE_LATENCY + 1) & ~self.halt):
                 m.next = "PUSH"
-                with m.If(self._decode.empty):
+                with m.If(self._decode.empty & ~damaged):
                     m.d.comb += skip.eq(1)
                     m.d.sync += index.eq(index + 1)
                     m.next = "TAKE"

@@ -83,13 +83,16 @@ class InstructionFetch(wiring.Component):
         part = Signal(range(CHUNK + 1))
         asked, received = Signal.like(pending), Signal()
         low, chunks = unasked[:exact_log2(CHUNK)], unasked[exact_log2(CHUNK):]
+        # Known a cycle late, as requests are at least two apart.
+        more, final = Signal(), Signal()
+        m.d.sync += [more.eq((unasked != 0) & ~self.stop), final.eq(chunks == 0)]
         m.d.comb += [
-            part.eq(Mux(chunks == 0, low, CHUNK)),
+            part.eq(Mux(final, low, CHUNK)),
             received.eq(words.valid & words.ready),
         ]
         with m.If(request.ready):
             m.d.sync += request.valid.eq(0)
-        with m.If((unasked != 0) & ~request.valid & (pending <= chunk_words)):
+        with m.If(more & ~request.valid & (pending <= chunk_words)):
             # Rounded up: a word may hold more than one instruction.
             m.d.comb += asked.eq((part * INSTRUCTION_BYTES + k - 1) >> exact_log2(k))
             m.d.sync += [
@@ -97,7 +100,7 @@ class InstructionFetch(wiring.Component):
                 address.eq(address + CHUNK * INSTRUCTION_BYTES),
                 chunks.eq(chunks - 1),
             ]
-            with m.If(chunks == 0):
+            with m.If(final):
                 m.d.sync += unasked.eq(0)
         m.d.sync += pending.eq(pending + asked - received)
 
@@ -119,7 +122,7 @@ class InstructionFetch(wiring.Component):
     def _deliver(self, m: Module, words: Any, received: Signal, discard: Signal, last: Any) -> None:
         """Words of K bytes become instructions."""
         k, o = self.arch.depth, self.o
-        free = ~o.valid | o.ready
+        free = ~o.valid  # one may be taken every third cycle at most: no need to look ahead
         if k <= INSTRUCTION_BYTES:
             per = INSTRUCTION_BYTES // k
             place = Signal(range(per))

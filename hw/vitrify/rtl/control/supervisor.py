@@ -30,7 +30,7 @@ class Supervisor(wiring.Component):
     -------
     reset : In(1)
         Pulse.
-    read_error, write_error : In(pipe(BUS_ERROR))
+    read_error, write_error, read_refused, write_refused : In(pipe(BUS_ERROR))
     fault : In(pipe(FAULT))
     overflow : In(1)
     done : In(1)
@@ -44,12 +44,15 @@ class Supervisor(wiring.Component):
         There is an error; until the next reset.
     failure : Out(1)
         Pulse: ``failed`` begins.
-    error_code, error_info, jobs_done : Out(32)
+    error_code, jobs_done : Out(32)
+    error_info : Out(64)
     """
 
     reset: Signal
     read_error: Any
     write_error: Any
+    read_refused: Any
+    write_refused: Any
     fault: Any
     overflow: Signal
     done: Signal
@@ -66,22 +69,26 @@ class Supervisor(wiring.Component):
     def __init__(self) -> None:
         super().__init__({
             "reset": In(1),
-            "read_error": In(pipe(BUS_ERROR)), "write_error": In(pipe(BUS_ERROR)),
+            **{
+                f"{kind}_{what}": In(pipe(BUS_ERROR))
+                for kind in ("read", "write") for what in ("error", "refused")
+            },
             "fault": In(pipe(FAULT)), "overflow": In(1), "done": In(1),
             "bus_idle": In(1), "bus_stop": Out(1),
             "core_reset": Out(1), "resetting": Out(1), "failed": Out(1), "failure": Out(1),
-            "error_code": Out(REGISTER_BITS), "error_info": Out(REGISTER_BITS),
+            "error_code": Out(REGISTER_BITS), "error_info": Out(2 * REGISTER_BITS),
             "jobs_done": Out(REGISTER_BITS),
         })
 
     def elaborate(self, _platform: Any) -> Module:
         m = Module()
-        # The address goes to a 32-bit register: its low part.
         causes = (
             (self.overflow, ErrorCode.QUEUE_OVERFLOW, 0),
             (self.fault.valid, ErrorCode.ILLEGAL_INSTRUCTION, self.fault.p.index),
             (self.write_error.valid, ErrorCode.BUS_WRITE, self.write_error.p.address),
             (self.read_error.valid, ErrorCode.BUS_READ, self.read_error.p.address),
+            (self.write_refused.valid, ErrorCode.WINDOW_WRITE, self.write_refused.p.address),
+            (self.read_refused.valid, ErrorCode.WINDOW_READ, self.read_refused.p.address),
         )
         m.d.sync += self.failure.eq(0)
         for valid, code, info in causes:

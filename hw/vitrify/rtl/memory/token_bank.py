@@ -22,7 +22,7 @@ class TokenBank(wiring.Component):
     -------
     write_addr, write_data, write_mask : In
         One bit of the mask for E bytes.
-    read_addr, read_en : In
+    read_addr : In
     read_data : Out
         Two cycles later: the RAM block's output register is used.
     """
@@ -31,7 +31,6 @@ class TokenBank(wiring.Component):
     write_data: Signal
     write_mask: Signal
     read_addr: Signal
-    read_en: Signal
     read_data: Signal
 
     def __init__(self, arch: ArchConfig) -> None:
@@ -40,7 +39,7 @@ class TokenBank(wiring.Component):
         super().__init__({
             "write_addr": In(address), "write_data": In(word),
             "write_mask": In(arch.depth // arch.lanes),
-            "read_addr": In(address), "read_en": In(1), "read_data": Out(word),
+            "read_addr": In(address), "read_data": Out(word),
         })
 
     @staticmethod
@@ -60,8 +59,7 @@ class TokenBank(wiring.Component):
         m.d.comb += [
             write.addr.eq(self.write_addr), write.data.eq(self.write_data),
             write.en.eq(self.write_mask),
-            read.addr.eq(self.read_addr), read.en.eq(self.read_en),
-            self.read_data.eq(word),
+            read.addr.eq(self.read_addr), self.read_data.eq(word),
         ]
         m.d.sync += word.eq(read.data)
         return m

@@ -29,10 +29,11 @@ class TokenMemory(wiring.Component):
     (:func:`vitrify.arch.memmap.pair_banks`).
 
     ``ready`` is combinational: a request is granted unless a client above it in the order of
-    priority *requests* a bank that it needs.  Data of a granted read are on ``lo`` (and ``hi``)
-    :data:`~vitrify.rtl.interfaces.READ_LATENCY` cycles later, for one cycle.  A granted write is
-    visible to reads granted from the next cycle on.  Reading a word in the very cycle in which
-    it is written gives an undefined value; a read address outside the banks gives zeros.
+    priority *requests* a bank that it needs (a write: a bank of the same pair).  Data of a
+    granted read are on ``lo`` (and ``hi``) :data:`~vitrify.rtl.interfaces.READ_LATENCY` cycles
+    later, for one cycle.  A granted write is visible to reads granted from the next cycle on.
+    Reading a word in the very cycle in which it is written gives an undefined value; a read
+    address outside the banks gives zeros.
 
     Parameters
     ----------
@@ -60,7 +61,8 @@ class TokenMemory(wiring.Component):
         reads = [getattr(self, f"read_{name}") for name in READERS]
         writes = [getattr(self, f"write_{name}") for name in WRITERS]
         self._arbitrate(m, reads)
-        self._arbitrate(m, writes)
+        # A LOAD that meets results now and then loses a cycle.
+        self._arbitrate(m, writes, by_pair=True)
         # Large memories are slow to elaborate: the banks are written once.
         banks = place(m, platform, lambda: TokenBank(self.arch), count=self.arch.banks,
                       name=TokenBank.module_name(self.arch))
@@ -83,15 +85,16 @@ class TokenMemory(wiring.Component):
         odd = client.addr[self._offset_bits]
         return (self._pair(client) == bank // 2) & (client.wide | (odd == bank % 2))
 
-    def _arbitrate(self, m: Module, clients: list[wiring.PureInterface]) -> None:
+    def _arbitrate(
+        self, m: Module, clients: list[wiring.PureInterface], *, by_pair: bool = False
+    ) -> None:
+        """``by_pair``: the banks of a pair go to one client, which is quicker to decide."""
         for i, client in enumerate(clients):
             blocked = Const(0)
             for other in clients[:i]:
                 same_side = ~(client.addr[self._offset_bits] ^ other.addr[self._offset_bits])
-                blocked |= (
-                    other.valid & (self._pair(client) == self._pair(other))
-                    & (client.wide | other.wide | same_side)
-                )
+                same_bank = by_pair | client.wide | other.wide | same_side
+                blocked |= other.valid & (self._pair(client) == self._pair(other)) & same_bank
             m.d.comb += client.ready.eq(~blocked)
 
     # Banks ----------------------------------------------------------------------------------
@@ -122,10 +125,9 @@ class TokenMemory(wiring.Component):
         self, m: Module, bank: int, clients: list[wiring.PureInterface], memory: Any
     ) -> None:
         *others, last = clients
-        takes = [client.valid & self._wants(client, bank) for client in clients]
-        m.d.comb += [memory.read_addr.eq(last.addr), memory.read_en.eq(Cat(*takes).any())]
-        for client, take in zip(reversed(others), reversed(takes[:-1]), strict=True):
-            with m.If(take):
+        m.d.comb += memory.read_addr.eq(last.addr)
+        for client in reversed(others):
+            with m.If(client.valid & self._wants(client, bank)):
                 m.d.comb += memory.read_addr.eq(client.addr)
 
     def _answer(

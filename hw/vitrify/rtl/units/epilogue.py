@@ -176,10 +176,10 @@ class Epilogue(wiring.Component):
         # The request counts as under way, so that no counter hangs on the choice of a group.
         gathers_norm = request.stats == Stats.NORM
         finishes_norm = request.ends & request.last_tile & gathers_norm
-        unwritten = waiting | self._counter(m, "unwritten", fire, stored)
-        unfinished = (waiting & gathers_norm) | self._counter(
-            m, "unfinished", fire & finishes_norm, stats.norm_leaves)
-        alive = waiting | self._counter(m, "alive", fire & request.finishes, commit.ends)
+        unwritten = self._counter(m, "unwritten", waiting, fire, stored)
+        unfinished = self._counter(
+            m, "unfinished", waiting & gathers_norm, fire & finishes_norm, stats.norm_leaves)
+        alive = self._counter(m, "alive", waiting, fire & request.finishes, commit.ends)
 
         available = Signal()
         m.d.comb += [
@@ -221,11 +221,11 @@ class Epilogue(wiring.Component):
         ]
         return alive
 
-    def _counter(self, m: Module, name: str, up: Value, down: Value) -> Value:
-        """Whether more went up than came down, from the next cycle on."""
-        count = Signal(_IN_FLIGHT_BITS, name=name)
-        m.d.sync += count.eq(count + up - down)
-        return count.any()
+    def _counter(self, m: Module, name: str, comes: Value, up: Value, down: Value) -> Value:
+        """Whether one comes (it may go up), or more went up than came down (a cycle late)."""
+        count, under_way = Signal(_IN_FLIGHT_BITS, name=name), Signal(name=f"{name}_under_way")
+        m.d.sync += [count.eq(count + up - down), under_way.eq(count.any() | comes)]
+        return comes | under_way
 
     # Lanes --------------------------------------------------------------------------------------
     def _row_scale(self, m: Module, reciprocal: Reciprocal) -> None:

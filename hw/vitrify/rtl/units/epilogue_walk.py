@@ -123,8 +123,15 @@ class EpilogueWalk(wiring.Component):
     def elaborate(self, _platform: Any) -> Module:
         m = Module()
         self._accept(m)
-        step, valid = self._loops(m)
-        self._addresses(m, step, valid)
+        # Between the loops and the addresses, which move together.
+        m.submodules.steps = steps = Skid(self._step)
+        self._loops(m, steps)
+        step = steps.o.payload
+        m.d.comb += [
+            steps.o.ready.eq(self._advance), self.index.en.eq(self._advance),
+            self.index.addr.eq(self._slots[step.slot].dst_list_base + step.row_id),
+        ]
+        self._addresses(m, step, steps.o.valid)
         return m
 
     def _accept(self, m: Module) -> None:
@@ -154,7 +161,7 @@ class EpilogueWalk(wiring.Component):
                 put.eq(~put),
             ]
 
-    def _loops(self, m: Module) -> tuple[data.View, Value]:
+    def _loops(self, m: Module, steps: Skid) -> None:
         arch = self.arch
         group_bits, lane_bits = exact_log2(arch.groups), exact_log2(arch.lanes)
         piece_bits = exact_log2(arch.depth // arch.lanes)
@@ -166,7 +173,7 @@ class EpilogueWalk(wiring.Component):
         global_tile = Signal(_SEQ)
         group_end, row_end, tile_end = Signal(), Signal(), Signal()
         valid = self._fresh.bit_select(slot, 1) & self._loaded.bit_select(slot, 1)
-        step = Signal(self._step)
+        step, advance = steps.i.payload, steps.i.ready
         group_last = command.column_last[lane_bits : lane_bits + group_bits]
         # Pieces of E columns from column 0 on: as many as fit make a word.
         place = Cat(group, tile)
@@ -186,10 +193,9 @@ class EpilogueWalk(wiring.Component):
             step.tile_ends.eq(group_end & row_end),
             step.finishes.eq(group_end & row_end & tile_end),
             step.last_next.eq(Mux(row_end, ~tile_end & (tile + 1 == command.tile_last), tile_end)),
-            self.index.addr.eq(command.dst_list_base + row),
-            self.index.en.eq(self._advance),
+            steps.i.valid.eq(valid),
         ]
-        with m.If(self._advance & valid):
+        with m.If(advance & valid):
             m.d.sync += group.eq(group + 1)
             with m.If(group_end):
                 m.d.sync += [group.eq(0), row.eq(row + 1)]
@@ -199,7 +205,6 @@ class EpilogueWalk(wiring.Component):
                         m.d.sync += [
                             tile.eq(0), slot.eq(~slot), self._fresh.bit_select(slot, 1).eq(0)
                         ]
-        return step, valid
 
     def _addresses(self, m: Module, step: data.View, valid: Value) -> None:
         """Row number (perhaps from the list), times stride, plus base: four stages."""

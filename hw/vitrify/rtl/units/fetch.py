@@ -13,6 +13,7 @@ from amaranth.lib.wiring import In, Out
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.isa import Transform
 from vitrify.rtl import interfaces
+from vitrify.rtl.lib.skid import Skid
 from vitrify.rtl.memory.index_memory import ENTRY_BITS, index_read
 
 #: Events of a cycle without a row, in the order in which the blame is given.
@@ -134,7 +135,14 @@ class Fetch(wiring.Component):
         m = Module()
         self._accept(m)
         self._flags(m)
-        row, valid = self._generate(m)
+        # Between the loops and all that moves when a row is granted.
+        m.submodules.made = made = Skid(_ROW)
+        self._generate(m, made)
+        row, valid = made.o.payload, made.o.valid
+        m.d.comb += [
+            made.o.ready.eq(self._advance), self.index.en.eq(self._advance),
+            self.index.addr.eq(self._slots[row.slot].src_list_base + row.row),
+        ]
         row, valid = self._stage(m, row, valid, "index")
         command = self._slots[row.slot]
         row_id = self._register(m, Mux(command.src_list, self.index.data, row.row), ENTRY_BITS)
@@ -183,24 +191,19 @@ class Fetch(wiring.Component):
             ]
 
     # Loops ----------------------------------------------------------------------------------------
-    def _generate(self, m: Module) -> tuple[data.View, Value]:
+    def _generate(self, m: Module, rows: Skid) -> None:
         slot = Signal()
         command = self._slots[slot]
         row, k, c = Signal(interfaces.ROW_BITS), Signal(_K_BITS), Signal(_C_BITS)
         position, tile = Signal(_POSITION_BITS), Signal(_SEQ)
         row_end, k_end, c_end = Signal(), Signal(), Signal()
-        # A list is read here, long before the row waits: it must be there.
-        flag = self._flag[slot]
-        listed = ~command.src_list | flag.load_done | flag.load_now
-        valid = self._fresh.bit_select(slot, 1) & flag.known & listed
-        made = Signal(_ROW)
+        valid = (self._fresh & self._listed).bit_select(slot, 1)
+        made, advance = rows.i.payload, rows.i.ready
         m.d.comb += [
             row_end.eq(row == command.row_end),
             k_end.eq(k == command.k_end),
             c_end.eq(c == command.c_end),
-            self.index.addr.eq(command.src_list_base + row),
-            self.index.en.eq(self._advance),
-            made.slot.eq(slot), made.row.eq(row), made.k.eq(k),
+            rows.i.valid.eq(valid), made.slot.eq(slot), made.row.eq(row), made.k.eq(k),
             made.first.eq(k == 0), made.last.eq(k_end), made.final.eq(row_end),
             made.swap.eq(row == 0),
             made.sum.eq((command.transform == Transform.EXP2) & (c == 0)),
@@ -208,7 +211,7 @@ class Fetch(wiring.Component):
             made.position.eq(position), made.tile.eq(tile),
             made.end.eq(row_end & k_end & c_end),
         ]
-        with m.If(self._advance & valid):
+        with m.If(advance & valid):
             m.d.sync += [row.eq(row + 1), position.eq(position + 1)]
             with m.If(row_end):
                 m.d.sync += [row.eq(0), k.eq(k + 1)]
@@ -218,7 +221,6 @@ class Fetch(wiring.Component):
                         m.d.sync += [
                             c.eq(0), slot.eq(~slot), self._fresh.bit_select(slot, 1).eq(0)
                         ]
-        return made, valid
 
     def _stage(
         self, m: Module, row: data.View, valid: Value, name: str
@@ -244,6 +246,8 @@ class Fetch(wiring.Component):
         self._flag = flags = Signal(data.ArrayLayout(data.StructLayout(
             dict.fromkeys(("known", "dep_done", "dep_now", "load_done", "load_now"), 1)
         ), _SLOTS))
+        # A list is read long before the row waits: it must be there.
+        self._listed = Signal(_SLOTS)
         for i in range(_SLOTS):
             slot = self._slots[i]
             passed = (self.epilogue.seq - slot.dep_seq)[:_SEQ].as_signed()
@@ -254,6 +258,9 @@ class Fetch(wiring.Component):
                 flags[i].dep_now.eq((passed == 0) & self.epilogue.last_tile & ~slot.dep_end),
                 flags[i].load_done.eq((slot.load_distance == 0) | (loaded > 0)),
                 flags[i].load_now.eq((loaded == 0) & slot.load_stream),
+                self._listed[i].eq(
+                    flags[i].known & (~slot.src_list | flags[i].load_done | flags[i].load_now)
+                ),
             ]
 
     def _blocked(self, row: data.View, pass_ok: Value) -> Value:

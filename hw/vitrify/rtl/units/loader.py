@@ -190,9 +190,9 @@ class Loader(wiring.Component):
                 ]
             with m.If(self._word_end):
                 m.d.sync += self._settled.eq(0)
-        # Announce a tile with its first word.
+        # Announce a tile just behind its first word.
         info = self._writer.info
-        m.d.comb += [
+        m.d.sync += [
             info.payload.words.eq(
                 Mux(self._columns, self._left << (groups.bit_length() - 1), self._left)
             ),
@@ -224,14 +224,15 @@ class Loader(wiring.Component):
         """Take a word of the stream, or ask the token memory for one."""
         to_tile = self._phase == _Phase.TILE
         self._from_stream, self._ask = Signal(), Signal()
-        # Places of the buffer that are neither full nor promised to a read.
-        places = buffer_words(self.arch)
-        self._room = Signal(range(places + 1), init=places)
+        # Places of the buffer that are neither full nor promised to a read: all that are left
+        # but one, which a word may take while this is found out.
+        places = buffer_words(self.arch) + 1
+        room, some_room = Signal(range(places + 1), init=places), Signal()
         may, wants_stream = Signal(), Signal()
         m.d.comb += [
             may.eq(
                 self._active & self._settled[-1] & self._clear
-                & (~to_tile | ((self._room != 0) & (self._writer.info.ready | ~self._first)))
+                & (~to_tile | (some_room & (self._writer.info.ready | ~self._first)))
             ),
             wants_stream.eq(may & (~to_tile | self._weights)),
             self.weights.ready.eq(wants_stream),
@@ -241,7 +242,7 @@ class Loader(wiring.Component):
         ]
         uses = self._go & to_tile
         m.d.sync += [
-            self._room.eq(self._room + self._writer.busy - uses),
+            room.eq(room + self._writer.busy - uses), some_room.eq(room > 1),
             self.starved.eq(wants_stream & ~self.weights.valid),
         ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -93,14 +93,18 @@ class LoadEngine(wiring.Component):
         m.d.sync += self.index.valid.eq(0)
         with m.FSM() as fsm:
             with m.State("WAIT"):
+                # Entries need no grant: they must not count before words that wait for one.
+                indexes = command.p.opcode == Opcode.LOAD_INDEX
                 m.d.comb += [
-                    command.ready.eq(finished(self.finished_matmuls, command.p)),
+                    command.ready.eq(
+                        finished(self.finished_matmuls, command.p) & (skid.empty | ~indexes)
+                    ),
                     walk.start.eq(1),
                 ]
                 m.d.sync += [wide.eq(command.p.wide), high.eq(0)]
                 with m.If(command.valid & command.ready):
                     m.next = "MOVE"
-                    with m.If(command.p.opcode == Opcode.LOAD_INDEX):
+                    with m.If(indexes):
                         m.next = "INDEX"
             with m.State("MOVE"):
                 m.d.comb += words.ready.eq(skid.i.ready)
@@ -127,28 +131,35 @@ class LoadEngine(wiring.Component):
         left = Signal(range(entries), name="entries_left")
         done = Signal(name="index_done")
         entry = Signal(ENTRY_BITS)
-        more = left != 0
+        more = Signal()  # left != 0
         m.d.comb += [words.ready.eq(~more), entry.eq(words.payload)]
         m.d.sync += [self.index.p.addr.eq(walk.addr), self.index.p.data.eq(entry)]
         with m.If(more):
             m.d.comb += entry.eq(rest)
         with m.If(more | words.valid):
             m.d.comb += [walk.step.eq(1), done.eq(walk.last)]
-            m.d.sync += [self.index.valid.eq(1), left.eq(left - 1), rest.eq(rest >> ENTRY_BITS)]
+            m.d.sync += [
+                self.index.valid.eq(1), left.eq(left - 1), more.eq(left != 1),
+                rest.eq(rest >> ENTRY_BITS),
+            ]
             with m.If(~more):
-                m.d.sync += [left.eq(entries - 1), rest.eq(words.payload >> ENTRY_BITS)]
+                m.d.sync += [
+                    left.eq(entries - 1), more.eq(1),
+                    rest.eq(words.payload >> ENTRY_BITS),
+                ]
             with m.If(walk.last):
-                m.d.sync += left.eq(0)
+                m.d.sync += [left.eq(0), more.eq(0)]
         return done
 
     def _progress(self, m: Module, written: Any, last: Any, indexed: Any) -> None:
-        """Count what is visible: a granted write is, in the cycle after its grant."""
+        """Count what is visible, two cycles after the grant of its write."""
         progress = self.progress
         visible = Signal()  # one cycle later: the last entry is then in the index memory
-        m.d.sync += visible.eq(indexed)
-        with m.If(written):
+        wrote, ends = Signal(), Signal()  # a grant comes late in its cycle
+        m.d.sync += [visible.eq(indexed), wrote.eq(written), ends.eq(written & last)]
+        with m.If(wrote):
             m.d.sync += progress.words.eq(progress.words + 1)
-        with m.If((written & last) | visible):
+        with m.If(ends | visible):
             m.d.sync += [progress.seq.eq(progress.seq + 1), progress.words.eq(0)]
 
 
@@ -201,8 +212,14 @@ class StoreEngine(wiring.Component):
         wide, high = Signal(), Signal()
         offset_bits = exact_log2(self.arch.bank_words)
         pair, offset = walk.addr[offset_bits:], walk.addr[:offset_bits]
-        with m.If(read.ready):
-            m.d.sync += read.valid.eq(0)
+        m.submodules.requests = requests = Skid(unsigned(ADDR_BITS))
+        m.d.comb += [
+            requests.i.valid.eq(issue),
+            # as memmap.pair_banks
+            requests.i.payload.eq(Mux(wide, Cat(offset, high, pair), walk.addr)),
+            read.valid.eq(requests.o.valid), read.addr.eq(requests.o.payload),
+            requests.o.ready.eq(read.ready),
+        ]
         with m.FSM() as fsm:
             with m.State("WAIT"):
                 m.d.comb += [
@@ -213,15 +230,11 @@ class StoreEngine(wiring.Component):
                 with m.If(command.valid & command.ready):
                     m.next = "MOVE"
             with m.State("MOVE"):
-                m.d.comb += issue.eq((~read.valid | read.ready) & (room != 0))
+                m.d.comb += issue.eq(requests.i.ready & (room != 0))
                 with m.If(issue):
                     complete = high | ~wide
                     m.d.comb += walk.step.eq(complete)
-                    m.d.sync += [
-                        high.eq(wide & ~high), read.valid.eq(1), read.addr.eq(walk.addr),
-                    ]
-                    with m.If(wide):  # as memmap.pair_banks
-                        m.d.sync += read.addr.eq(Cat(offset, high, pair)[:ADDR_BITS])
+                    m.d.sync += high.eq(wide & ~high)
                     with m.If(complete & walk.last):
                         m.next = "WAIT"
 
@@ -241,8 +254,8 @@ class StoreEngine(wiring.Component):
 class Mover(wiring.Component):
     """Loads and stores, each in the order of their commands, independent of each other.
 
-    A granted token-memory write counts as visible in the next cycle, which is what
-    :class:`vitrify.rtl.memory.token_memory.TokenMemory` promises.
+    A granted token-memory write is visible in the next cycle
+    (:class:`vitrify.rtl.memory.token_memory.TokenMemory`) and counts in the one after it.
 
     Parameters
     ----------

@@ -63,7 +63,7 @@ class RowStats(wiring.Component):
     """
 
     #: Least cycles from a row's last group to its first one in the next c tile.
-    REVISIT = 3
+    REVISIT = 4
 
     i: wiring.PureInterface
     o: wiring.PureInterface
@@ -81,7 +81,7 @@ class RowStats(wiring.Component):
     @property
     def max_latency(self) -> int:
         """Cycles from a row's last group to its maximum."""
-        return self._levels + 3
+        return self._levels + 4
 
     @property
     def norm_latency(self) -> int:
@@ -152,8 +152,9 @@ class RowStats(wiring.Component):
             value = self.i.p.values[lane][formats.LOGIT_FRAC : 8].as_signed()
             m.d.sync += part.eq(Mux(self.i.p.keep[lane], value, -(1 << (_MAX_BITS - 1))))
             parts.append(part)
-        top = self._tree(m, parts, lambda a, b: Mux(a > b, a, b), "top")
-        at = self._levels + 1
+        d.put("top", self._tree(m, parts, lambda a, b: Mux(a > b, a, b), "top"), self._levels + 1)
+        at = self._levels + 2
+        top = d.at("top", at).as_signed()
         partial = Signal(signed(_MAX_BITS), reset_less=True)
         waiting = self._partial(m, "max", unsigned(_MAX_BITS), partial, at).as_signed()
         old = Mux(d.at("begins", at), waiting, partial)
@@ -177,11 +178,13 @@ class RowStats(wiring.Component):
         m.submodules[f"{kind}_partial"] = memory
         get, put = memory.read_port(), memory.write_port()
         m.d.comb += [
-            get.en.eq(Const(1)), get.addr.eq(d.at("row", cycle - 1)),
+            get.en.eq(Const(1)), get.addr.eq(d.at("row", cycle - 2)),
             put.en.eq(d.at(kind, cycle + 1) & d.at("ends", cycle + 1)),
             put.addr.eq(d.at("row", cycle + 1)), put.data.eq(partial),
         ]
-        return Value.cast(get.data)
+        held = Signal.like(Value.cast(get.data), name=f"{kind}_held", reset_less=True)
+        m.d.sync += held.eq(get.data)
+        return held
 
     @staticmethod
     def _tree(

@@ -93,6 +93,8 @@ class TableMemory(wiring.Component):
             waiting = Signal(range(SLOTS * words + 1), name=f"waiting{slot}")
             enters = self.write.valid & (self.write.p.slot == slot)
             leaves = done & (word.slot == slot)
-            m.d.sync += waiting.eq(waiting + enters - leaves)
-            m.d.comb += self.ready[slot].eq(waiting == 0)
+            m.d.sync += [
+                waiting.eq(waiting + enters - leaves),
+                self.ready[slot].eq((waiting == 0) & ~enters),
+            ]
         return m

@@ -63,7 +63,8 @@ class TileWriter(wiring.Component):
     Members
     -------
     info : :py:`In(stream.Signature(tile_info(arch)))`
-        With the first word of each tile or before it.
+        Before the second word of each tile; every third cycle at most: ``ready`` looks a cycle
+        back, and whoever looked may come a cycle later.
     word : :py:`In(stream.Signature(8*K))`
         Words in the order of ``tile_write``.
     tile_write : :py:`Out(pipe(tile_write(arch)))`
@@ -108,8 +109,8 @@ class TileWriter(wiring.Component):
         to_write = SyncFIFO(width=layout.size, depth=_ANNOUNCED)
         to_promise = SyncFIFO(width=layout["words"].width, depth=_ANNOUNCED)
         m.submodules += [to_write, to_promise]
+        m.d.sync += self.info.ready.eq(to_write.w_rdy & to_promise.w_rdy)
         m.d.comb += [
-            self.info.ready.eq(to_write.w_rdy & to_promise.w_rdy),
             to_write.w_data.eq(self.info.payload),
             to_promise.w_data.eq(self.info.payload.words),
             to_write.w_en.eq(self.info.valid & self.info.ready),

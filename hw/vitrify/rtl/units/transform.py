@@ -53,8 +53,8 @@ class Transform(wiring.Component):
     sum_addr: Signal
     sum_data: Signal
 
-    #: Cycles from ``i`` to ``o``: choice of the mode, then the lanes.
-    latency = 1 + NormLane.latency
+    #: Cycles from ``i`` to ``o``: a register behind the memories, choice of the mode, the lanes.
+    latency = 2 + NormLane.latency
     #: Cycles after which a row's sum may be added to again.
     sum_recurrence = 2
 
@@ -85,6 +85,9 @@ class Transform(wiring.Component):
         delays = Delays(m)
         delays.put("valid", self.i.valid, 0, reset=True)
         delays.put("tag", self.i.p.tag.as_value(), 0)
+        # Token memory, statistics and gains answer late in their cycle.
+        self._word = Signal.like(self.i.p, reset_less=True)
+        m.d.sync += self._word.eq(self.i.p)
         row = self._row(m)
         fabric = self._arch.fabric_multipliers
         lanes = place(
@@ -104,8 +107,8 @@ class Transform(wiring.Component):
         return m
 
     def _row(self, m: Module) -> Any:
-        """Cycle 1: what the lanes share."""
-        word = self.i.p
+        """Cycle 2: what the lanes share."""
+        word = self._word
         row = Signal(ROW, reset_less=True)
         norm = self._normalises()
         exp2 = word.mode == Mode.EXP2
@@ -119,12 +122,12 @@ class Transform(wiring.Component):
         return row
 
     def _normalises(self) -> Any:
-        mode = self.i.p.mode
+        mode = self._word.mode
         return (mode == Mode.NORM) | (mode == Mode.SCALE)
 
     def _feed(self, m: Module, unit: Any, lane: int) -> None:
-        """Cycle 1: what the mode makes of a lane's bytes."""
-        word = self.i.p
+        """Cycle 2: what the mode makes of a lane's bytes."""
+        word = self._word
         low, high = (part.word_select(lane, 8) for part in (word.lo, word.hi))
         frac = low[:formats.LOGIT_FRAC]
         x, logit = Signal.like(unit.x, reset_less=True), Signal.like(unit.logit, reset_less=True)

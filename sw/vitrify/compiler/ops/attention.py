@@ -1,4 +1,5 @@
-"""Multi-head attention: scores, then values, head by head, query block by query block.
+"""Multi-head attention: scores, then values, head by head, query block by query block; images
+one after another.
 
 Heads are staggered (scores of head h+1 before the values of head h), so that the row maximum is
 complete when the softmax weights are read.  Keys and values stand still; queries stream.
@@ -17,15 +18,15 @@ _BUFFERS = 2
 
 
 def lower(state: Lowering, op: QAttention, step: int) -> None:
-    """Two MATMULs for each head and query block."""
+    """Two MATMULs for each image, head and query block."""
     q, k, v = (state.placed[name] for name in (op.q, op.k, op.v))
     spread = q.spread
-    tokens = k.rows
+    tokens, queries = k.rows // state.images, q.rows // state.images
     if state.dies_at(op.q, step) and op.q not in (op.k, op.v):
         out = state.alias(op.out, op.q)
     else:
         out = state.place_near(op.out)
-    blocks = state.row_blocks(q.rows, state.economy.score_blocks)
+    blocks = state.row_blocks(queries, state.economy.score_blocks)
     scores = []
     for i in range(min(_BUFFERS, op.heads)):
         tensor = QTensor(f"{op.name}.scores{i}", blocks[0][1], tokens, 8, 1.0)
@@ -35,7 +36,7 @@ def lower(state: Lowering, op: QAttention, step: int) -> None:
         scores.append(replace(placed, stat=base))
     macs = state.graph.macs[op.name] // (2 * op.heads)
 
-    def scores_of(head: int, start: int, rows: int) -> None:
+    def scores_of(image: int, head: int, start: int, rows: int) -> None:
         buffer = scores[head % len(scores)]
         channel = head * spread.head_words * state.arch.depth
         state.builder.matmul(
@@ -43,33 +44,34 @@ def lower(state: Lowering, op: QAttention, step: int) -> None:
                 "rows": rows, **state.k_tiling(spread.head_channels),
                 "transform": Transform.NONE, "output": Output.INT8,
                 **state.requant(op.logits), "multiplier": int(op.logits.multiplier),
-                "stationary": Stationary.ROWS, "st_addr": k.at(0, channel), "st_stride": k.stride,
+                "stationary": Stationary.ROWS, "st_addr": k.at(image * tokens, channel),
+                "st_stride": k.stride,
                 "stats": Stats.MAX, "stat_dst": buffer.stat,
             },
             name=f"{op.name}.scores[{head}]", op="scores", macs=macs * rows // q.rows,
-            x=q, x_row=start, x_channel=channel, out=buffer, out_row=0, out_channel=0,
-            columns=tokens, stationary=k,
+            x=q, x_row=image * queries + start, x_channel=channel, out=buffer, out_row=0,
+            out_channel=0, columns=tokens, stationary=k,
         )
 
-    def values_of(head: int, start: int, rows: int) -> None:
+    def values_of(image: int, head: int, start: int, rows: int) -> None:
         buffer = scores[head % len(scores)]
         channel = head * spread.head_words * state.arch.depth
         state.builder.matmul(
             {
                 "rows": rows, **state.k_tiling(tokens),
                 "transform": Transform.EXP2, "output": Output.INT8, "row_scale": 1,
-                "stationary": Stationary.COLUMNS, "st_addr": v.at(0, channel),
+                "stationary": Stationary.COLUMNS, "st_addr": v.at(image * tokens, channel),
                 "st_stride": v.stride, "stat_src": buffer.stat,
             },
             name=f"{op.name}.values[{head}]", op="values", macs=macs * rows // q.rows,
-            x=buffer, x_row=0, out=out, out_row=start, out_channel=channel,
-            columns=spread.head_channels, stationary=v,
+            x=buffer, x_row=0, out=out, out_row=image * queries + start,
+            out_channel=channel, columns=spread.head_channels, stationary=v,
         )
 
-    for start, rows in blocks:
-        scores_of(0, start, rows)
-        for head in range(1, op.heads):
-            scores_of(head, start, rows)
-            values_of(head - 1, start, rows)
-        values_of(op.heads - 1, start, rows)
-
+    for image in range(state.images):
+        for start, rows in blocks:
+            scores_of(image, 0, start, rows)
+            for head in range(1, op.heads):
+                scores_of(image, head, start, rows)
+                values_of(image, head - 1, start, rows)
+            values_of(image, op.heads - 1, start, rows)

@@ -16,8 +16,9 @@ _BUFFERS = 2
 
 
 def blocks(state: Lowering) -> list[tuple[int, int]]:
-    """Blocks of rows in which the image lies in memory."""
-    return state.passing_blocks(state.graph.input.out)
+    """Blocks of rows in which an image lies in memory."""
+    rows = state.image_rows(state.graph.input.out)
+    return state.row_blocks(rows, state.economy.row_blocks)
 
 
 def splits(op: QOp, state: Lowering) -> TypeGuard[QLinear]:
@@ -36,13 +37,21 @@ def load(state: Lowering) -> None:
     for constant in graph.constants:
         state.place(graph.tensors[constant.out])
     if not splits(graph.ops[0], state):
-        image, offset = state.place_near(graph.input.out), 0
-        for row, rows in blocks(state):
-            state.builder.load(image, Region.INPUT, offset, row=row, rows=rows)
-            offset += rows * image.stride * arch.depth
+        placed, offset = state.place_near(graph.input.out), 0
+        count = state.image_rows(placed.name)
+        for image in range(state.images):
+            for row, rows in blocks(state):
+                state.builder.load(
+                    placed, Region.INPUT, offset, row=image * count + row, rows=rows
+                )
+                offset += rows * placed.stride * arch.depth
     for constant in graph.constants:
         block = state.builder.image.add(to_words(constant.value, arch.depth))
-        state.builder.load(state.placed[constant.out], Region.PROGRAM, block)
+        count = len(constant.value)
+        for image in range(state.images):
+            state.builder.load(
+                state.placed[constant.out], Region.PROGRAM, block, row=image * count, rows=count
+            )
 
 
 def lower(state: Lowering, op: QLinear, step: int) -> None:
@@ -53,9 +62,11 @@ def lower(state: Lowering, op: QLinear, step: int) -> None:
     ]
     out = place_result(state, op)
     emits = [prepare(state, op, image, out) for image in buffers]
-    offset = 0
-    for i, (start, rows) in enumerate(parts):
-        image = buffers[i % _BUFFERS]
-        state.builder.load(image, Region.INPUT, offset, row=0, rows=rows)
-        offset += rows * image.stride * state.arch.depth
-        emits[i % _BUFFERS](0, start, rows, start)
+    offset = turn = 0
+    for image in range(state.images):
+        for first, rows in parts:
+            placed, start = buffers[turn], image * state.image_rows(op.x) + first
+            state.builder.load(placed, Region.INPUT, offset, row=0, rows=rows)
+            offset += rows * placed.stride * state.arch.depth
+            emits[turn](0, start, rows, start)
+            turn = (turn + 1) % _BUFFERS

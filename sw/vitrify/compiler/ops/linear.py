@@ -1,31 +1,50 @@
-"""Linear layers: weights from the stream, every epilogue option."""
+"""Linear layers: weights from the stream, every epilogue option; a set of weights for each task."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 
+from vitrify.arch import isa
+from vitrify.arch.errors import CapacityError
 from vitrify.arch.isa import Output, Stats, Transform
+from vitrify.compiler.builder import Queue
 from vitrify.compiler.lowering import Lowering
-from vitrify.compiler.pack import weight_words
+from vitrify.compiler.pack import Bytes, weight_words
 from vitrify.compiler.placement import Placed
 from vitrify.quant.graph import QLinear
 
-#: Emits the MATMUL of a block: ``(first row read, first row written, rows, first row of the
-#: whole)``; the last two differ where a buffer holds one block at a time.
-Emit = Callable[[int, int, int, int], None]
+
+class Emit(Protocol):
+    """Emits the MATMUL of a block of rows."""
+
+    def __call__(
+        self, x_row: int, out_row: int, rows: int, row: int, *, image: int = 0,
+        queue: Queue | None = None,
+    ) -> None:
+        """``x_row`` and ``out_row`` are the first rows read and written, ``row`` that of the whole.
+
+        The last two differ where a buffer holds one block at a time.  ``image`` chooses the task.
+        """
+        ...
 
 
 def lower(state: Lowering, op: QLinear, _step: int) -> None:
-    """One MATMUL for each block of rows (the stream repeats with every block)."""
+    """One MATMUL for each block of rows (the stream repeats with every block).
+
+    Image by image if some rows only are wanted, or weights of each image's task.
+    """
     x = state.placed[op.x]
     out = place_result(state, op)
-    first, count = op.rows or (0, x.rows)
     emit = prepare(state, op, x, out)
-    for start, rows in state.row_blocks(count):
-        emit(first + start, start, rows, start)
+    images = state.images if op.rows or op.task else 1
+    first, count = op.rows or (0, x.rows // images)
+    for image in range(images):
+        begin, to = image * (x.rows // images) + first, image * count
+        for start, rows in state.row_blocks(count):
+            emit(begin + start, to + start, rows, to + start, image=image)
 
 
 def place_result(state: Lowering, op: QLinear) -> Placed:
@@ -47,7 +66,7 @@ def prepare(state: Lowering, op: QLinear, x: Placed, out: Placed) -> Emit:
             "stats": Stats.NORM, "inv_dim": op.statistics.inv_dim,
             "inv_shift": op.statistics.inv_shift, "epsilon": op.statistics.epsilon,
         }
-    columns = op.weight.shape[0]
+    columns = op.weight.shape[-2]
     output = Output.INT8 if not out.wide else Output.ADD16 if op.add else Output.INT16
     values |= {"transform": transform, "output": output, **state.k_tiling(x.spread.physical)}
 
@@ -55,27 +74,53 @@ def prepare(state: Lowering, op: QLinear, x: Placed, out: Placed) -> Emit:
         full = np.broadcast_to(np.asarray(value), (columns,)).astype(dtype)
         return out.spread.scatter(full)
 
-    weight = out.spread.scatter(x.spread.scatter(op.weight, axis=1))
-    stream = weight_words(
-        state.arch, weight, per_column(op.requant.bias, np.int32),
-        per_column(op.requant.multiplier, np.uint16),
-    )
-    gain = None if op.norm is None else x.spread.scatter(op.norm.gain)
-    macs, total = state.graph.macs[op.name], op.rows[1] if op.rows else state.rows(op.x)
+    def stream(weight: np.ndarray, bias: np.ndarray | int, multiplier: np.ndarray | int) -> Bytes:
+        return weight_words(
+            state.arch, out.spread.scatter(x.spread.scatter(weight, axis=1)),
+            per_column(bias, np.int32), per_column(multiplier, np.uint16),
+        )
 
-    def emit(x_row: int, out_row: int, rows: int, row: int) -> None:
+    bias, multiplier = op.requant.bias, op.requant.multiplier
+    if op.task is None:
+        streams = [stream(op.weight, bias, multiplier)]
+    else:
+        sets = (op.weight, np.asarray(bias), np.asarray(multiplier))
+        streams = [stream(*own) for own in zip(*sets, strict=True)]
+    gain = None if op.norm is None else x.spread.scatter(op.norm.gain)
+    macs = state.graph.macs[op.name]
+    total = op.rows[1] * state.images if op.rows else state.rows(op.x)
+
+    def emit(
+        x_row: int, out_row: int, rows: int, row: int, *, image: int = 0,
+        queue: Queue | None = None,
+    ) -> None:
         block = dict(values, rows=rows)
         if transform == Transform.NORM:
             block["stat_src"] = x.stat + x_row
         if op.statistics is not None:
             block["stat_dst"] = out.stat + out_row
+        if len(streams) > 1:
+            block["task_source"] = task_source(state, op, image)
         state.builder.matmul(
-            block, name=op.name, op="linear", macs=macs * rows // total,
+            block, name=op.name, op="linear",
+            macs=macs * rows // total if queue is None else queue.macs,
             x=x, x_row=x_row, out=out, out_row=out_row, out_channel=0, row=row,
-            columns=out.spread.physical, weights=stream, gain=gain, table=op.table,
+            columns=out.spread.physical, weights=streams, gain=gain, table=op.table, queue=queue,
         )
 
     return emit
+
+
+def task_source(state: Lowering, op: QLinear, image: int) -> int:
+    """Which of the job's task numbers chooses the weights of ``op`` for an image."""
+    names = list(state.graph.tasks)
+    if len(names) * state.images > isa.TASKS:
+        raise CapacityError(
+            f"{state.images} images a job with {len(names)} task inputs each are more than the "
+            f"{isa.TASKS} task numbers of a job: use a smaller --batch"
+        )
+    assert op.task is not None
+    return image * len(names) + names.index(op.task)
 
 
 def buffer(state: Lowering, name: str, of: str, rows: int, until: int) -> Placed:

@@ -21,6 +21,8 @@ def pair(state: Lowering, step: int) -> tuple[QLinear, QLinear] | None:
         return None
     if first.out != second.x or second.rows or first.add or first.statistics:
         return None
+    if first.task or second.task or (first.rows and state.images > 1):
+        return None
     readers = sum(first.out in sources(op) for op in state.graph.ops)
     private = readers == 1 and first.out not in state.graph.outputs.values()
     return (first, second) if private and len(state.passing_blocks(first.out)) > 1 else None

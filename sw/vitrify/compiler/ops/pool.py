@@ -11,7 +11,7 @@ from vitrify.quant.graph import QPool, QTensor
 
 
 def lower(state: Lowering, op: QPool, step: int) -> None:
-    """One MATMUL with a single row."""
+    """One MATMUL with a single row for each image."""
     x = state.placed[op.x]
     tokens = op.stop - op.start
     weight = np.full((1, tokens), op.weight, np.int8)
@@ -25,16 +25,20 @@ def lower(state: Lowering, op: QPool, step: int) -> None:
         "rows": 1, **state.k_tiling(tokens), "transform": Transform.NONE,
         "output": Output.INT16 if out.wide else Output.INT8,
         **state.requant(op.requant), "multiplier": int(op.requant.multiplier),
-        "stationary": Stationary.COLUMNS, "st_addr": x.at(op.start), "st_stride": x.stride,
+        "stationary": Stationary.COLUMNS, "st_stride": x.stride,
     }
     if op.statistics is not None:
         out = state.with_statistics(out)
         values |= {
-            "stats": Stats.NORM, "stat_dst": out.stat, "inv_dim": op.statistics.inv_dim,
+            "stats": Stats.NORM, "inv_dim": op.statistics.inv_dim,
             "inv_shift": op.statistics.inv_shift, "epsilon": op.statistics.epsilon,
         }
-    state.builder.matmul(
-        values, name=op.name, op="pool", macs=state.graph.macs[op.name],
-        x=operand, x_row=0, out=out, out_row=0, out_channel=0, columns=x.spread.physical,
-        stationary=x,
-    )
+    for image in range(state.images):
+        values["st_addr"] = x.at(image * (x.rows // state.images) + op.start)
+        if op.statistics is not None:
+            values["stat_dst"] = out.stat + image
+        state.builder.matmul(
+            values, name=op.name, op="pool", macs=state.graph.macs[op.name] // state.images,
+            x=operand, x_row=0, out=out, out_row=image, out_channel=0, columns=x.spread.physical,
+            stationary=x,
+        )

@@ -17,12 +17,22 @@ import numpy as np
 import numpy.typing as npt
 
 from vitrify.arch.errors import BackendError, InputError, ModelError
-from vitrify.program import Program, as_batch
+from vitrify.program import Program, TaskSpec, as_batch, as_tasks
 from vitrify.program.spec import InputSpec
-from vitrify.runtime.backend import Backend, NodeArg, Progress, check_options, no_progress
+from vitrify.program.tasks import Numbers
+from vitrify.runtime.backend import (
+    Backend,
+    NodeArg,
+    Progress,
+    Tasks,
+    check_options,
+    no_progress,
+)
 
 #: Images that ONNX Runtime gets at once: enough to fill its threads, little memory.
 _CHUNK = 16
+#: More tasks than any model has, where nothing says how many there are.
+_MANY = 1 << 31
 
 
 class FloatBackend(Backend):
@@ -31,7 +41,8 @@ class FloatBackend(Backend):
     name = "float"
 
     def __init__(
-        self, path: Path, preprocess: str | None = None, *, progress: Progress | None = None
+        self, path: Path, preprocess: str | None = None, *, tasks: Sequence[TaskSpec] = (),
+        progress: Progress | None = None,
     ) -> None:
         try:
             import onnxruntime as ort
@@ -50,16 +61,17 @@ class FloatBackend(Backend):
                 f"{str(path)!r} is no ONNX model that ONNX Runtime can load: {_line(error)}"
             ) from error
         self._progress = progress or no_progress
-        inputs = self._session.get_inputs()
-        if len(inputs) != 1 or len(inputs[0].shape) != 4:
+        inputs = sorted(self._session.get_inputs(), key=lambda arg: len(arg.shape) != 4)
+        if not inputs or len(inputs[0].shape) != 4 or not all(map(_is_task, inputs[1:])):
             shapes = ", ".join(f"{i.name} {i.shape}" for i in inputs) or "none"
             raise ModelError(
-                f"model {path.name!r} must have one input of the shape [N, C, H, W]; "
-                f"its inputs are: {shapes}"
+                f"model {path.name!r} must have one input of the shape [N, C, H, W], and tasks as "
+                f"integers, if any; its inputs are: {shapes}"
             )
         self.inputs = [NodeArg(a.name, a.type, list(a.shape)) for a in inputs]
         self.outputs = [NodeArg(a.name, a.type, list(a.shape)) for a in self._session.get_outputs()]
         self._preprocess = preprocess
+        self._tasks = tasks
 
     def spec(self, feed: npt.NDArray[Any]) -> InputSpec:
         """What the model takes; sizes that it leaves open are those of ``feed``."""
@@ -80,7 +92,9 @@ class FloatBackend(Backend):
             preprocess=self._preprocess,
         )
 
-    def run(self, names: Sequence[str], feed: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    def run(
+        self, names: Sequence[str], feed: npt.NDArray[Any], tasks: Tasks
+    ) -> list[npt.NDArray[Any]]:
         """Run the batch in chunks (one by one when the model's batch is fixed to 1)."""
         batch = as_batch(self.spec(feed), feed)
         arg = self.inputs[0]
@@ -91,16 +105,44 @@ class FloatBackend(Backend):
                 f"the model takes batches of {fixed}, and {len(batch)} images were given"
             )
         kind = np.float16 if "float16" in arg.type else np.float32
-        start, parts = time.perf_counter(), []
-        for at in range(0, len(batch), chunk):
-            piece = batch[at : at + chunk].astype(kind)
+        specs = self._tasks or [TaskSpec(name=i.name, count=_MANY) for i in self.inputs[1:]]
+        numbers = as_tasks(specs, tasks, len(batch))
+        start, parts, order = time.perf_counter(), [], []
+        for piece in self._pieces(numbers, chunk):
+            given = {
+                task.name: numbers[piece[:1] if _shared(task) else piece, i].reshape(
+                    () if not task.shape else -1
+                )
+                for i, task in enumerate(self.inputs[1:])
+            }
             try:
-                parts.append(self._session.run(list(names), {arg.name: piece}))
+                parts.append(self._session.run(
+                    list(names), {arg.name: batch[piece].astype(kind), **given}
+                ))
             except Exception as error:
                 raise BackendError(f"ONNX Runtime failed: {_line(error)}") from error
-            self._progress(min(at + chunk, len(batch)), len(batch))
+            order.append(piece)
+            self._progress(sum(map(len, order)), len(batch))
         self.seconds = time.perf_counter() - start
-        return [np.concatenate(results) for results in zip(*parts, strict=True)]
+        back = np.argsort(np.concatenate(order))
+        return [np.concatenate(results)[back] for results in zip(*parts, strict=True)]
+
+    def _pieces(self, numbers: Numbers, chunk: int) -> list[npt.NDArray[np.int64]]:
+        """Images that run together: a chunk, of one task where the model takes a single number."""
+        groups = [np.arange(len(numbers))]
+        if any(map(_shared, self.inputs[1:])):
+            _, which = np.unique(numbers, axis=0, return_inverse=True)
+            groups = [np.flatnonzero(which == i) for i in range(which.max() + 1)]
+        return [group[at : at + chunk] for group in groups for at in range(0, len(group), chunk)]
+
+
+def _is_task(arg: Any) -> bool:
+    return "int" in arg.type and len(arg.shape) <= 1
+
+
+def _shared(task: NodeArg) -> bool:
+    """Whether a model takes one number for all images."""
+    return task.shape in ([], [1])
 
 
 def _line(error: Exception) -> str:
@@ -137,7 +179,8 @@ def create(model: Program | Path, preprocess: str | None, options: Mapping[str, 
     check_options("float", options, ("onnx", "progress"))
     rest = dict(options)
     given = rest.pop("onnx", None)
+    tasks: Sequence[TaskSpec] = ()
     if isinstance(model, Program):
-        preprocess = model.input.preprocess
+        preprocess, tasks = model.input.preprocess, model.tasks
         model = Path(given) if given else source_of(model)
-    return FloatBackend(model, preprocess, **rest)
+    return FloatBackend(model, preprocess, tasks=tasks, **rest)

@@ -5,12 +5,14 @@ Options: ``progress`` (called as ``progress(done, total)`` in layers).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from vitrify.arch.isa import Instruction
 from vitrify.golden.machine import Machine
 from vitrify.program import Program
 from vitrify.runtime.backend import (
@@ -35,26 +37,30 @@ class GoldenBackend(ProgramBackend):
         self._machine = Machine(program.arch)
         self._progress = progress or no_progress
 
-    def execute(self, regions: UInt8) -> tuple[UInt8, Statistics]:
+    def execute(
+        self, regions: UInt8, tasks: Sequence[int], images: int
+    ) -> tuple[UInt8, Statistics]:
         """One job after the other."""
         program = self.program
-        total = len(regions) * len(program.layers)
-        done = 0
+        layers = len(program.layers)
+        done, skipped = 0, [0] * layers
 
-        def observe(*_: Any) -> None:
+        def observe(_number: int, _op: Instruction, values: npt.NDArray[Any]) -> None:
             nonlocal done
+            skipped[done % layers] += not len(values)
             done += 1
-            self._progress(done, total)
+            self._progress(done, len(regions) * layers)
 
         results = np.stack(
             [
                 self._machine.run(
-                    program.image, program.instruction_count, region, program.output_bytes, observe
+                    program.image, program.instruction_count, region, program.output_bytes,
+                    observe, task,
                 )
-                for region in regions
+                for region, task in zip(regions, tasks, strict=True)
             ]
         )
-        return results, of_program(program, self.name, len(regions))
+        return results, of_program(program, self.name, images, skipped=skipped)
 
 
 def create(model: Program | Path, _preprocess: str | None, options: Mapping[str, Any]) -> Backend:

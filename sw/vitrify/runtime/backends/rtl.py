@@ -17,7 +17,7 @@ Options
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,16 +83,19 @@ class RtlBackend(ProgramBackend):
             program.arch, fst=trace is not None, say=getattr(progress, "say", lambda _: None)
         )
 
-    def execute(self, regions: UInt8) -> tuple[UInt8, Statistics]:
-        """One queued job an image."""
+    def execute(
+        self, regions: UInt8, tasks: Sequence[int], images: int
+    ) -> tuple[UInt8, Statistics]:
+        """One queued job after the other."""
         program = self.program
         core = SimulatedCore(self._library, program.arch, self._dram, self._trace)
         try:
-            checker = Checker(program, regions) if self._check else None
+            checker = Checker(program, regions, tasks=tasks) if self._check else None
             result = run_jobs(
                 core,
                 program,
                 regions,
+                tasks=tasks,
                 progress=self._progress,
                 inspect=checker.feed if checker else None,
             )
@@ -100,7 +103,9 @@ class RtlBackend(ProgramBackend):
                 checker.close()
         finally:
             core.close()
-        statistics = of_program(program, self.name, len(regions), result.layer_cycles)
+        statistics = of_program(
+            program, self.name, images, result.layer_cycles, result.skipped
+        )
         counters = result.counters
         statistics.counters = counters
         statistics.cycles = counters["CYCLES"]

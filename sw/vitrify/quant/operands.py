@@ -1,0 +1,197 @@
+"""What matrix products stream: steps of the streams, gains, statistics of the integers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from vitrify.arch import formats
+
+from . import scheme
+from .calibrate import Request, Stats
+from .graph import Float, Norm, QTensor, QuantGraph, Statistics
+from .plan import AttentionOp, ExpertsOp, LinearOp, Operand, Plan, unsupported
+from .rounding import Moments
+
+INT16_MAX = (1 << (formats.RESIDUAL_BITS - 1)) - 1
+_EPSILON_MAX = (1 << 16) - 1
+#: Room above the largest result seen, for outputs of the network.
+OUTPUT_MARGIN = 1.5
+#: x-hat of a fixed normalisation stays below ``2**_SCALE_LOG`` (the normalised residual's range).
+_SCALE_LOG = formats.XNORM_BITS - 1 - formats.XHAT_FRAC
+
+
+@dataclass(frozen=True)
+class Source:
+    """A quantised operand: weights turn ``q - zero_point`` into reals."""
+
+    #: Real value of a step of each channel.
+    step: Float
+    #: Real value that a zero stands for (moves into the bias).
+    offset: Float
+    #: Of ``q - zero_point``.
+    moments: Moments
+    #: Channels of the operand in terms of the float tensor's channels.
+    channels: npt.NDArray[np.int64]
+    zero_point: int = 0
+    norm: Norm | None = None
+    #: int16 operands: integers of a (normalised) real value.
+    gain: Float | None = None
+
+    def quantise(self, rows: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        """The integers that ``rows [S, D]`` of the operand, normalised if it is, become."""
+        assert self.gain is not None
+        return _codes(rows, self.gain)
+
+
+class Operands:
+    """The operands of a plan's ops, each quantised when it is asked for.
+
+    Members
+    -------
+    steps : of every int16 tensor that is read or added to
+    codes : sampled results of activations, by tensor
+    """
+
+    def __init__(self, plan: Plan, stats: Mapping[Request, Stats], graph: QuantGraph) -> None:
+        self.plan, self.stats, self.graph = plan, stats, graph
+        self.steps: dict[str, float] = {}
+        self.codes: dict[str, npt.NDArray[np.int8]] = {}
+        #: The latest operand; the neighbours of its op often read the same.
+        self._latest: dict[object, Source] = {}
+        self._stream_steps()
+
+    # Streams -------------------------------------------------------------------------------
+    def _stream_steps(self) -> None:
+        """One step for all versions of each int16 tensor that is read or added to."""
+        seen: dict[str, list[scheme.StreamRead]] = {}
+        for x in self.plan.operands():
+            if x.version is not None:
+                stats = self.stats[Request(x.value, x.rows)]
+                seen.setdefault(self.root(x.tensor), []).append(
+                    scheme.StreamRead(stats.rows, float(stats.peak.max()), x.version)
+                )
+        for op in self.plan.ops:
+            if op.out in self.plan.outputs.values() and not isinstance(op, AttentionOp):
+                rows = op.x.rows if isinstance(op, LinearOp) else None
+                if not op.value:  # part of a sum
+                    continue
+                stats = self.stats[Request(op.value, rows)]
+                seen.setdefault(self.root(op.out), []).append(
+                    scheme.StreamRead(
+                        stats.rows, OUTPUT_MARGIN * float(stats.peak.max()), op.version
+                    )
+                )
+        steps = {name: scheme.residual_step(parts) for name, parts in seen.items()}
+        for op in self.plan.ops:
+            if self.root(op.out) in steps:
+                self.steps[op.out] = steps[self.root(op.out)]
+
+    def root(self, tensor: str) -> str:
+        """The stream that ``tensor`` continues, and shares its step with."""
+        return self.plan.roots.get(tensor, tensor)
+
+    def statistics(self, tensor: str, version: int, dim: int) -> Statistics | None:
+        """What must be gathered when ``version`` of a stream is written."""
+        norms = [
+            x.norm
+            for x in self.plan.operands()
+            if (x.tensor, x.version) == (tensor, version) and x.norm is not None
+        ]
+        if not norms:
+            return None
+        for norm in norms:
+            if norm.epsilon != norms[0].epsilon:
+                raise unsupported(
+                    norm.node,
+                    f"it reads the same rows as {norms[0].node!r} with another epsilon",
+                )
+        unit = self.steps[tensor] * 2.0**-formats.MEAN_FRAC
+        mantissa, shift = formats.inv_dim(dim)
+        epsilon = min(_EPSILON_MAX, round(norms[0].epsilon / unit**2))
+        return Statistics(mantissa, shift, epsilon)
+
+    def linears(self) -> list[LinearOp]:
+        """The plan's linear ops."""
+        return [op for op in self.plan.ops if isinstance(op, LinearOp)]
+
+    # Operands ------------------------------------------------------------------------------
+    def operand(self, x: Operand) -> Source:
+        """``x``, quantised; its tensor and those that it is scaled with must be there."""
+        key = _key(x)
+        if key not in self._latest:
+            make = self._byte_input if x.version is None else self._wide_input
+            self._latest = {key: make(x)}
+        return self._latest[key]
+
+    def _byte_input(self, x: Operand) -> Source:
+        tensor = self.graph.tensors[x.tensor]
+        step = np.broadcast_to(np.asarray(tensor.scale, np.float64), (tensor.channels,))
+        offset = np.broadcast_to(np.asarray(tensor.offset, np.float64), (tensor.channels,))
+        if x.tensor in self.codes:
+            q = self.codes[x.tensor].astype(np.float32) - tensor.zero_point
+        else:
+            rows = self.stats[Request(x.value, x.rows)].rows
+            q = np.clip((rows - offset) / step, -scheme.INT8_MAX, scheme.INT8_MAX)
+        return source(tensor, Moments(q))
+
+    def _wide_input(self, x: Operand) -> Source:
+        """An int16 operand: LayerNorm, or a fixed normalisation, with a gain per channel."""
+        step = self.steps[x.tensor]
+        plain = self.stats[Request(x.value, x.rows)]
+        if x.norm is not None:
+            stats = self.stats[Request(x.value, x.rows, x.norm.epsilon)]
+            factor, offset = x.norm.gamma, x.norm.beta
+            rows, peak, shift, mantissa = stats.rows, stats.peak, 0, 0
+        else:
+            # x-hat = x / unit, a power of two that keeps it in range.
+            top = min(float(plain.peak.max()) / step, INT16_MAX)
+            shift = max(0, formats.MEAN_FRAC - _SCALE_LOG + int(np.ceil(np.log2(top + 1))))
+            unit = step * 2.0 ** (shift - formats.MEAN_FRAC)
+            factor, offset = np.full(len(plain.peak), unit), np.zeros(len(plain.peak))
+            rows, peak, mantissa = plain.rows / unit, plain.peak / unit, 1 << formats.RSQRT_FRAC
+        gain = self._gain(x, rows, peak, factor)
+        units = np.rint(gain * (1 << formats.GAIN_FRAC)).astype(np.uint8)
+        norm = Norm(units, x.norm is not None, shift, mantissa)
+        return Source(
+            factor / gain, offset, Moments(_codes(rows, gain)), np.arange(len(gain)), norm=norm,
+            gain=gain if x.norm is not None else gain / factor,
+        )
+
+    def _gain(
+        self,
+        x: Operand,
+        rows: npt.NDArray[np.floating],
+        peak: npt.NDArray[np.floating],
+        factor: Float,
+    ) -> Float:
+        thin = scheme.thin(rows)
+        readers = []
+        for op in self.plan.ops:
+            if isinstance(op, LinearOp | ExpertsOp) and _key(op.x) == _key(x):
+                weight = op.weight if isinstance(op, LinearOp) else op.w1
+                matrix = weight.reshape(-1, weight.shape[-1]) * factor
+                # All readers count alike, whatever the size of their results.
+                readers.append(matrix / max(float(np.std(thin @ matrix.T)), 1e-9))
+        return scheme.gains(rows, peak, np.concatenate(readers))
+
+
+def source(tensor: QTensor, moments: Moments) -> Source:
+    """An int8 tensor as an operand."""
+    step = np.broadcast_to(np.asarray(tensor.scale, np.float64), (tensor.channels,))
+    offset = np.broadcast_to(np.asarray(tensor.offset, np.float64), (tensor.channels,))
+    base = np.arange(tensor.channels - len(tensor.copies))
+    channels = np.concatenate([base, np.array(tensor.copies, np.int64)])
+    return Source(step, offset, moments, channels, tensor.zero_point)
+
+
+def _key(x: Operand) -> tuple[object, ...]:
+    """Operands with equal keys are the same rows through the same normalisation."""
+    return x.tensor, x.version, x.rows, x.norm.node if x.norm else None
+
+
+def _codes(rows: npt.NDArray[np.floating], gain: Float) -> npt.NDArray[np.floating]:
+    return np.clip(np.rint(rows * gain), -128, scheme.INT8_MAX)

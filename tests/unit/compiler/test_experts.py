@@ -1,0 +1,112 @@
+"""Experts through the compiler: every tensor on the golden machine equals the evaluated graph."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from tests.support.synthetic import Mixture, vision_transformer
+from tests.unit.compiler.test_lowering import compare
+from vitrify.arch.errors import CapacityError
+from vitrify.arch.isa import Opcode
+from vitrify.arch.presets import preset
+from vitrify.compiler import compile_graph
+from vitrify.program import Program
+
+NANO = preset("nano")
+REFERENCE = preset("reference")
+MANY = dataclasses.replace(NANO, name="many", experts=64, banks=10)
+#: Preset, shape, images of a job, tasks.
+CASES: dict[str, tuple[Any, dict[str, Any], int, list[int] | None]] = {
+    "two of eight": (NANO, {"mixture": Mixture()}, 1, None),
+    "weights sum to one": (NANO, {"mixture": Mixture(normalise=True, choices=3)}, 1, None),
+    "one choice": (NANO, {"mixture": Mixture(choices=1)}, 1, None),
+    "task 2": (NANO, {"mixture": Mixture(tasks=3)}, 1, [2]),
+    "shared layer": (NANO, {"mixture": Mixture(shared=40)}, 1, None),
+    "two mixtures": (NANO, {"mixture": Mixture(), "blocks": 4}, 1, None),
+    "all to the first": (NANO, {"mixture": Mixture(bias=(9000, 0), choices=1)}, 1, None),
+    "all to the last": (NANO, {"mixture": Mixture(bias=(*[0] * 7, 9000), choices=1)}, 1, None),
+    "one row each": (
+        NANO, {"mixture": Mixture(apart=True, choices=1), "image": (1, 4, 8), "prefix": 0,
+               "pooled": True}, 1, None,
+    ),
+    "ties": (NANO, {"mixture": Mixture(spread=0.0)}, 1, None),
+    "saturated": (NANO, {"mixture": Mixture(spread=60_000.0)}, 1, None),
+    "nobody wants some": (NANO, {"mixture": Mixture(bias=(-9000, 0, 0, -9000, 0, 0, 0, -9000))},
+                          1, None),
+    "64 experts, more than rows": (MANY, {"mixture": Mixture(experts=64)}, 1, None),
+    "one token": (
+        NANO, {"mixture": Mixture(), "image": (1, 2, 2), "prefix": 0, "pooled": True}, 1, None,
+    ),
+    "queues in blocks": (
+        dataclasses.replace(NANO, max_rows=16), {"mixture": Mixture(bias=(9000, 9000, 0))}, 1, None,
+    ),
+    "two images, two tasks": (NANO, {"mixture": Mixture(tasks=3)}, 2, [2, 1]),
+    "two images": (NANO, {"mixture": Mixture(), "image": (1, 4, 8)}, 2, None),
+    "reference": (REFERENCE, {"mixture": Mixture(experts=16, tasks=2, hidden=96, shared=32),
+                              "dim": 64, "hidden": 128, "image": (3, 32, 32), "patch": 4},
+                  4, [0, 1, 1, 0]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_machine_equals_evaluator(case: str) -> None:
+    arch, shape, batch, tasks = CASES[case]
+    compare(arch, shape, batch, tasks)
+
+
+def matmuls(program: Program) -> list[Any]:
+    return [op for op in program.instructions() if op.opcode is Opcode.MATMUL]
+
+
+def test_any_expert_may_be_missing() -> None:
+    """Nothing relies on gains or tables that came with a MATMUL that may be left out."""
+    program = compile_graph(vision_transformer(mixture=Mixture(), blocks=4), NANO)
+    gains: dict[int, bool] = {}
+    tables: dict[int, bool] = {}
+    for op in matmuls(program):
+        if op.load_gain:
+            gains[op.gain_slot] = not op.expert_rows
+        if op.load_table:
+            tables[op.table_slot] = not op.expert_rows
+        if op.transform == 1:
+            assert gains[op.gain_slot] or op.load_gain
+        if op.activation:
+            assert tables[op.table_slot] or op.load_table
+
+
+def test_readers_wait_for_rows_in_any_order() -> None:
+    program = compile_graph(vision_transformer(mixture=Mixture(), blocks=3), NANO)
+    found = matmuls(program)
+    last = max(i for i, op in enumerate(found) if op.expert_rows)
+    readers = [(i, op) for i, op in enumerate(found) if i > last and op.dep_end]
+    assert [(i - op.dep_distance) for i, op in readers] == [last] * 3
+
+
+def test_memory_and_statistics_are_used_again() -> None:
+    shape = {"mixture": Mixture(experts=2), "image": (1, 6, 6)}
+    few, more = (
+        compile_graph(vision_transformer(blocks=blocks, **shape), NANO) for blocks in (4, 12)
+    )
+    keys = ("token_memory_bytes",)
+    assert [few.metadata[key] for key in keys] == [more.metadata[key] for key in keys]
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"experts": 0}, "has 8 experts and arch 'nano' has no router: choose an arch with `experts`"),
+    ({"experts": 7}, "has 8 experts and arch 'nano' routes to 7: choose an arch"),
+    ({"index_entries": 16}, "needs 34 row-index entries .* raise index_entries"),
+])
+def test_too_small(change: dict[str, int], message: str) -> None:
+    graph = vision_transformer(mixture=Mixture())
+    with pytest.raises(CapacityError, match=message):
+        compile_graph(graph, dataclasses.replace(NANO, **change))
+
+
+def test_too_many_images_with_tasks() -> None:
+    graph = vision_transformer(mixture=Mixture(tasks=2))
+    graph.tasks["other"] = 2
+    with pytest.raises(CapacityError, match="more than the 4 task numbers of a job"):
+        compile_graph(graph, NANO, batch=3)
