@@ -14,6 +14,9 @@ from vitrify.arch.load import load as load_arch
 from vitrify.estimate import LIMITS, Estimate, estimate
 from vitrify.program import Program
 from vitrify.runtime import open_model
+from vitrify.runtime.backend import as_jobs
+from vitrify.runtime.images import read_batch
+from vitrify.runtime.routing import Routing, read, replay, routes, typical
 
 from .emit import summary
 from .models import compile_shown, read_calibration
@@ -22,10 +25,12 @@ from .options import (
     add_arch,
     add_json,
     add_preprocess,
+    add_task,
     human_bytes,
     print_json,
     progress_bar,
     say,
+    task_feed,
 )
 
 
@@ -47,6 +52,16 @@ def register(commands: Any) -> None:
         help="calibration images for a model (default: noise)",
     )
     add_preprocess(parser)
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--input", nargs="+", type=Path, metavar="FILE",
+        help="experts: replay the routing of these pictures (default: all experts alike)",
+    )
+    source.add_argument(
+        "--routing", type=Path, metavar="FILE.json",
+        help="experts: replay a routing of `vitrify routing -o`",
+    )
+    add_task(parser)
     add_json(parser)
     parser.set_defaults(execute=execute)
 
@@ -55,7 +70,7 @@ def execute(options: argparse.Namespace) -> None:
     """Run the command."""
     program = _program(options)
     with progress_bar(f"estimating {program.model}") as bar:
-        result = estimate(program, bar)
+        result = estimate(program, bar, _routing(options, program))
     if options.json:
         print_json(result.to_dict())
     else:
@@ -83,6 +98,19 @@ def _program(options: argparse.Namespace) -> Program:
     return compile_shown(model, arch, calibration, options.preprocess)
 
 
+def _routing(options: argparse.Namespace, program: Program) -> Routing | None:
+    """What the options say about the experts."""
+    if options.routing is not None:
+        return read(options.routing, program)
+    if options.input is None:
+        return None
+    spec = program.input
+    images = read_batch(options.input, spec.name, spec.shape, options.preprocess or spec.preprocess)
+    tasks = task_feed(options.task, [task.name for task in program.tasks])
+    regions, words, _ = as_jobs(program, images, tasks)
+    return typical(replay(program, regions, words), routes(program))
+
+
 def _show(result: Estimate) -> None:
     """Facts, then a line a layer."""
     data, arch, cycles = result.to_dict(), result.arch, result.cycles
@@ -96,8 +124,9 @@ def _show(result: Estimate) -> None:
         f"{data['images_per_second']:.1f} images a second",
         "utilisation": f"{data['utilisation']:.1%}, "
         f"{data['roofline_cycles'] / cycles:.1%} of the roofline",
-        "DRAM": f"{human_bytes(data['dram_read_bytes'])} in, "
-        f"{human_bytes(data['dram_write_bytes'])} out an image",
+        **_experts(result),
+        "DRAM": f"{human_bytes(data['dram_read_bytes'] / result.program.batch)} in, "
+        f"{human_bytes(data['dram_write_bytes'] / result.program.batch)} out an image",
         "token memory": "not stored in the program" if memory is None
         else f"{human_bytes(memory)} of {human_bytes(arch.token_bytes)}",
         "part": f"{arch.part.name}: {fit}, {summary(dict(result.resources))}",
@@ -126,3 +155,16 @@ def _show(result: Estimate) -> None:
     for name, meaning in LIMITS.items():
         if name in named:
             say(f"{name}: {meaning}")
+
+
+def _experts(result: Estimate) -> dict[str, str]:
+    """Where the routing is from, and how many experts it uses."""
+    if result.routing is None:
+        return {}
+    used = sum(count > 0 for counts in result.routing.counts for count in counts)
+    count = sum(map(len, result.routing.counts))
+    source = {
+        "uniform": "all alike; --input or --routing replays real pictures",
+        "replayed": "of real pictures, replayed",
+    }[result.routing.source]
+    return {"experts": f"{used} of {count} in use, {source}"}

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from vitrify.arch.errors import VitrifyError
 
-from . import accuracy, describe, emit, info, run, synth
+from . import accuracy, describe, emit, info, routing, run, synth
 from . import compile as compile_command
 from . import estimate as estimate_command
 
@@ -24,7 +24,9 @@ EXIT_INTERRUPT = 130
 #: Set to see the traceback of an error.
 DEBUG_VARIABLE = "VITRIFY_DEBUG"
 
-COMMANDS = (emit, compile_command, run, estimate_command, accuracy, info, synth, describe)
+COMMANDS = (
+    emit, compile_command, run, estimate_command, routing, accuracy, info, synth, describe,
+)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -10,14 +10,15 @@ from itertools import product
 
 import numpy as np
 
-from vitrify.arch.errors import ProgramError
 from vitrify.arch.isa import Instruction, Opcode, Output
 from vitrify.program import Program
+from vitrify.runtime.routing import Routing, uniform
 
 from .bus import Bus, Client
 from .epilogue import Epilogue, Results
 from .loader import Loader, LoaderCommand, Tile
 from .moves import QUEUE, Dispatcher, Loads, job_end, store_end
+from .router import Queues, route_cycles
 from .rows import Rows, RowTimes
 from .timing import COMMAND_DEPTH, SLOTS, Timing, instruction_fifo, load_fifo
 from .tokens import Cycles, rivals
@@ -29,6 +30,8 @@ _COMMAND, _ROW, _WHOLE = 9, 1, 2
 _PROGRESS = 5
 #: A queue takes a command so long after its engine took the one ``COMMAND_DEPTH`` before.
 _ROOM = 2
+#: Cycles from a decoded instruction to the rows of its expert; more of them if there are none.
+_LOOK_UP, _SKIP = 6, 2
 #: More words than any program has.
 _EVERYTHING = 1 << 40
 #: A read of the epilogue that is this far behind a pass does not meet it.
@@ -51,34 +54,32 @@ class Timeline:
     """Cycles of a job, from its start to its interrupt, and of its MATMULs."""
 
     cycles: int
-    matmuls: tuple[MatmulTimes, ...]
+    #: ``None``: left out, its expert has no rows.
+    matmuls: tuple[MatmulTimes | None, ...]
     loader_words: int
     read_beats: int
 
 
-def timeline(program: Program, progress: Progress | None = None) -> Timeline:
-    """Predict one image of ``program``.
+def timeline(
+    program: Program, progress: Progress | None = None, routing: Routing | None = None
+) -> Timeline:
+    """Predict one job of ``program``, whose rows go to experts as ``routing`` says.
 
     The engines are taken pass by pass: a pass knows everything that engines before it in the
     pipeline have done, and everything that older passes did to those behind it.
-
-    Raises
-    ------
-    ProgramError
-        If the program routes rows to experts: what it costs then depends on the picture.
     """
-    core = _Core(program)
-    total = len(program.layers)
+    core, queues = _Core(program), Queues(program, routing or uniform(program))
+    total, ran = len(program.layers), []
     for number, op in enumerate(program.instructions()):
-        if op.opcode is Opcode.ROUTE or (op.opcode is Opcode.MATMUL and op.expert_rows):
-            raise ProgramError(
-                f"program {program.model!r} routes rows to experts, and its cycles depend on the "
-                f"picture; run it with --backend rtl to count them"
-            )
-        core.dispatch(number, op)
+        resolved = queues.resolve(op)
+        core.dispatch(number, resolved, looks_up=op.values.get("expert_rows", 0))
+        if op.opcode is Opcode.MATMUL:
+            ran.append(resolved is not None)
         if progress is not None:
             progress(len(core.matmuls), total)
-    return Timeline(core.end, tuple(core.matmuls), core.loader.busy, core.bus.beats)
+    done = iter(core.matmuls)
+    matmuls = tuple(next(done) if one else None for one in ran)
+    return Timeline(core.end, matmuls, core.loader.busy, core.bus.beats)
 
 
 @dataclass(frozen=True)
@@ -125,12 +126,20 @@ class _Core:
         self._entered: _Entered | None = None
         self._groups_end: list[int] = []
         self._stored = 0
+        self._routed = 0
         self.end = 0
 
-    def dispatch(self, number: int, op: Instruction) -> None:
-        """Let an instruction enter its queues; execute MATMULs where that has to be known."""
+    def dispatch(self, number: int, op: Instruction | None, looks_up: int = 0) -> None:
+        """Let an instruction enter its queues; execute MATMULs where that has to be known.
+
+        One that ``looks_up`` its rows waits for the router; ``None`` then finds that it has none.
+        """
         cycle = self.dispatcher.take(number)
-        if op.opcode is Opcode.MATMUL:
+        if looks_up:
+            cycle = max(cycle + _LOOK_UP, self._routed)
+        if op is None:
+            cycle += _SKIP
+        elif op.opcode is Opcode.MATMUL:
             if self._count >= COMMAND_DEPTH:
                 cycle = max(cycle, self._accepted(self._count - COMMAND_DEPTH) + _ROOM)
             self._queue.append(_Issued(op, cycle + QUEUE, self._count, len(self.loads)))
@@ -140,6 +149,9 @@ class _Core:
         elif op.opcode in (Opcode.LOAD, Opcode.LOAD_INDEX):
             cycle = max(cycle, self.loads.room())
             self.loads.push(cycle, op, self._count)
+        elif op.opcode is Opcode.ROUTE:
+            logits = self._finished(self._count - op.wait_distance)
+            self._routed = max(cycle, logits) + route_cycles(self.arch, op)
         else:
             while self._queue:
                 self._execute()

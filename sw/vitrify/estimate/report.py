@@ -9,7 +9,9 @@ from typing import Any
 
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.estimate import estimate as resources_of
+from vitrify.arch.isa import Instruction
 from vitrify.program import Program
+from vitrify.runtime.routing import Routing, uniform
 from vitrify.runtime.statistics import Statistics, of_program
 
 from .core import MatmulTimes, Progress, timeline
@@ -75,6 +77,8 @@ class Estimate:
     layers: tuple[LayerEstimate, ...]
     stalls: Mapping[str, int]
     resources: Mapping[str, Any]
+    #: Of a program with experts.
+    routing: Routing | None = None
 
     @property
     def arch(self) -> ArchConfig:
@@ -125,6 +129,7 @@ class Estimate:
             "part": self.arch.part.name,
             "fits": self.fits,
             "resources": dict(self.resources),
+            "routing": self.routing.to_dict() if self.routing else None,
             "layers": [layer.to_dict() for layer in self.layers],
         }
 
@@ -135,29 +140,43 @@ def bottleneck(lost: Mapping[str, int], cycles: int) -> str:
     return worst if lost[worst] > _NEGLIGIBLE * cycles else "array"
 
 
-def estimate(program: Program, progress: Progress | None = None) -> Estimate:
-    """Predict the cycles of one image without simulating the core.
+def estimate(
+    program: Program, progress: Progress | None = None, routing: Routing | None = None
+) -> Estimate:
+    """Predict the cycles of one job without simulating the core.
 
     Parameters
     ----------
     progress : told MATMULs done and in all
+    routing : which experts get how many rows (default: all the same); see
+        :mod:`vitrify.runtime.routing`
     """
-    times = timeline(program, progress)
-    ends = [0, *(matmul.results.last_write for matmul in times.matmuls)]
+    routing = routing or uniform(program)
+    times = timeline(program, progress, routing)
+    ends = [0]
+    for matmul in times.matmuls:
+        ends.append(ends[-1] if matmul is None else matmul.results.last_write)
     cycles = [end - before for before, end in pairwise(ends)]
-    cost = of_program(program, "estimate", program.batch, cycles)
+    skipped = [int(matmul is None) for matmul in times.matmuls]
+    cost = of_program(program, "estimate", program.batch, cycles, skipped)
     cost.cycles = times.cycles
     lost: dict[str, dict[str, int]] = {}
     stalls: dict[str, int] = {}
+    decoded = list(program.instructions())
     for layer, matmul in zip(program.layers, times.matmuls, strict=True):
         mine = lost.setdefault(layer.name, dict.fromkeys(LIMITS, 0))
-        for name, count in _lost(program.arch, layer.macs, matmul).items():
+        if matmul is None:
+            continue
+        op = decoded[layer.instruction]
+        macs = _queued(program.arch, op, matmul.rows.rows) if op.expert_rows else layer.macs
+        for name, count in _lost(program.arch, macs, matmul).items():
             mine[name] += count
         for name, count in matmul.rows.stalls.items():
             stalls[name] = stalls.get(name, 0) + count
-    if times.matmuls:
+    ran = [matmul for matmul in times.matmuls if matmul is not None]
+    if ran:
         # Behind the last row the array has nothing to do.
-        stalls["empty"] += times.cycles - 1 - times.matmuls[-1].rows.end
+        stalls["empty"] += times.cycles - 1 - ran[-1].rows.end
     layers = tuple(
         LayerEstimate(
             name=part.name, cycles=part.cycles or 0, macs=part.macs,
@@ -166,7 +185,17 @@ def estimate(program: Program, progress: Progress | None = None) -> Estimate:
         )
         for part in cost.layers
     )
-    return Estimate(program, cost, layers, stalls, resources_of(program.arch))
+    return Estimate(
+        program, cost, layers, stalls, resources_of(program.arch),
+        routing if routing.counts else None,
+    )
+
+
+def _queued(arch: ArchConfig, op: Instruction, issued: int) -> int:
+    """Multiply-accumulates of a MATMUL that issued so many rows, of all tiles together."""
+    depth = (op.k_tiles - 1) * arch.depth + op.k_last
+    columns = (op.c_tiles - 1) * arch.width + op.c_last
+    return issued // (op.k_tiles * op.c_tiles) * depth * columns
 
 
 def _lost(arch: ArchConfig, macs: int, matmul: MatmulTimes) -> dict[str, int]:

@@ -106,18 +106,29 @@ class ProgramBackend(Backend):
     ) -> list[npt.NDArray[Any]]:
         """Pack, execute, unpack."""
         program = self.program
-        packed = pack_input(program.arch, program.input, feed)
-        images = len(packed)
-        words = registers(as_tasks(program.tasks, tasks, images), program.batch)
-        regions = np.zeros((len(words) * program.batch, packed.shape[1]), np.uint8)
-        regions[:images] = packed
+        regions, words, images = as_jobs(program, feed, tasks)
         start = time.perf_counter()
-        results, statistics = self.execute(regions.reshape(len(words), -1), words, images)
+        results, statistics = self.execute(regions, words, images)
         statistics.seconds = time.perf_counter() - start
         self.statistics = statistics
-        results = results.reshape(len(regions), -1)[:images]
+        results = results.reshape(len(words) * program.batch, -1)[:images]
         specs = {out.name: out for out in program.outputs}
         return [unpack_output(program.arch, specs[name], results) for name in names]
+
+
+def as_jobs(
+    program: Program, feed: npt.ArrayLike, tasks: Tasks
+) -> tuple[UInt8, list[int], int]:
+    """Jobs of a batch: input regions ``[jobs, input_bytes]``, registers TASK, number of images.
+
+    Empty images of task 0 fill up the last job.
+    """
+    packed = pack_input(program.arch, program.input, feed)
+    images = len(packed)
+    words = registers(as_tasks(program.tasks, tasks, images), program.batch)
+    regions = np.zeros((len(words) * program.batch, packed.shape[1]), np.uint8)
+    regions[:images] = packed
+    return regions.reshape(len(words), -1), words, images
 
 
 #: What makes a backend from a program or a model file, its preprocessing and its options.

@@ -10,9 +10,7 @@ import pytest
 
 from models.calibration import digits_calibration
 from tests.support.synthetic import vision_transformer
-from vitrify.arch import isa
 from vitrify.arch.config import Dram
-from vitrify.arch.errors import ProgramError
 from vitrify.arch.presets import PRESETS, preset
 from vitrify.compiler import compile_graph, compile_model
 from vitrify.estimate import LIMITS, estimate
@@ -165,15 +163,3 @@ def test_fit():
         NANO.part, name="none", family="none"
     ))
     assert estimate(program_on(bare)).fits is None
-
-
-def test_experts_are_refused():
-    program = program_on()
-    image = program.image.copy()
-    ops = list(program.instructions())
-    number = next(i for i, op in enumerate(ops) if op.opcode.name == "MATMUL")
-    changed = isa.make(isa.Opcode.MATMUL, **{**ops[number].values, "expert_rows": 1})
-    size = isa.INSTRUCTION_BYTES
-    image[number * size : (number + 1) * size] = np.frombuffer(isa.pack(changed), np.uint8)
-    with pytest.raises(ProgramError, match="its cycles depend on the picture"):
-        estimate(dataclasses.replace(program, image=image))
