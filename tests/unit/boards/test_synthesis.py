@@ -33,7 +33,7 @@ def tools(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     def run(module: str, arguments: list[str], _work: Path, _log: str) -> None:
         calls.append([module, *arguments])
 
-    monkeypatch.setattr(synthesis, "_run", run)
+    monkeypatch.setattr(synthesis, "run_tool", run)
     return calls
 
 

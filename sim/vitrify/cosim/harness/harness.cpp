@@ -72,6 +72,25 @@ enum Fault : uint32_t {
     kBadSize = 5,
 };
 
+// Misfortunes that a test orders.
+enum Misfortune : uint32_t {
+    kReadError = 1,   // beat number `after` is answered with `value`
+    kWriteError = 2,  // response number `after` is `value`
+    kStandstill = 3,  // after so many cycles the memory does nothing for `value` cycles
+};
+
+// Addresses that the core has asked for: first and last byte.
+struct Extent {
+    uint64_t first = ~uint64_t(0);
+    uint64_t last = 0;
+
+    void add(const Burst& burst) {
+        const uint64_t end = burst.address + uint64_t(burst.beats) * VFY_BUS - 1;
+        if (burst.address < first) first = burst.address;
+        if (end > last) last = end;
+    }
+};
+
 struct Core {
     std::unique_ptr<VerilatedContext> context = std::make_unique<VerilatedContext>();
     std::unique_ptr<Vcore> top;
@@ -97,6 +116,12 @@ struct Core {
     uint32_t fault = kNone;
     uint64_t fault_address = 0;
 
+    uint32_t misfortune = 0, misfortune_value = 0;
+    uint64_t misfortune_after = 0;
+    bool happened = false;
+    uint64_t stands_until = 0;
+    Extent read_extent, write_extent;
+
     bool record = false;
     std::vector<Record> records;
     std::vector<Span> spans;
@@ -104,6 +129,14 @@ struct Core {
     uint64_t taps = 0;
 
     Core() : top(std::make_unique<Vcore>(context.get(), "core")) {}
+
+    // Whether this is the event that the misfortune waits for.
+    bool strikes(uint32_t kind) {
+        if (misfortune != kind || misfortune_after-- != 0) return false;
+        misfortune = 0;
+        happened = true;
+        return true;
+    }
 
     bool stalled() { return stall != 0 && (random() & (kUnit - 1)) < stall; }
 
@@ -154,6 +187,11 @@ struct Core {
     // What the DRAM offers in the coming cycle, from what happened until now.
     void drive() {
         Vcore& t = *top;
+        if (strikes(kStandstill)) stands_until = cycle + misfortune_value;
+        if (cycle < stands_until) {
+            t.m_axi_arready = t.m_axi_awready = t.m_axi_wready = 0;
+            return;
+        }
         t.m_axi_arready = reads.size() < outstanding && !stalled();
         t.m_axi_awready = writes.size() < outstanding && !stalled();
 
@@ -174,6 +212,7 @@ struct Core {
             }
             from_bytes(t.m_axi_rdata, data, VFY_BUS);
             t.m_axi_rresp = good ? kOkay : kDecodeError;
+            if (strikes(kReadError)) t.m_axi_rresp = misfortune_value;
             t.m_axi_rlast = burst.beats == 1;
             t.m_axi_rid = 0;
             t.m_axi_rvalid = 1;
@@ -207,7 +246,9 @@ struct Core {
         ++write_beats;
         if (bool(t.m_axi_wlast) != (burst.beats == 0)) set_fault(kBadLast, burst.address);
         if (burst.beats == 0) {
-            responses.emplace_back(cycle + latency, write_failed ? kDecodeError : kOkay);
+            uint32_t response = write_failed ? kDecodeError : kOkay;
+            if (strikes(kWriteError)) response = misfortune_value;
+            responses.emplace_back(cycle + latency, response);
             write_failed = false;
             writes.pop_front();
         }
@@ -238,8 +279,12 @@ struct Core {
         if (ar) {
             reads.push_back(
                 accept(t.m_axi_araddr, t.m_axi_arlen, t.m_axi_arsize, cycle + latency));
+            read_extent.add(reads.back());
         }
-        if (aw) writes.push_back(accept(t.m_axi_awaddr, t.m_axi_awlen, t.m_axi_awsize, cycle));
+        if (aw) {
+            writes.push_back(accept(t.m_axi_awaddr, t.m_axi_awlen, t.m_axi_awsize, cycle));
+            write_extent.add(writes.back());
+        }
         if (b) responses.pop_front();
         t.clk = 1;
         t.eval();
@@ -381,6 +426,26 @@ void vfy_state(const Core* core, uint64_t* out) {
     out[5] = core->fault;
     out[6] = core->fault_address;
     out[7] = core->taps;
+}
+
+// Orders a misfortune (0: none) and forgets whether the last one happened.
+void vfy_misfortune(Core* core, uint32_t kind, uint64_t after, uint32_t value) {
+    core->misfortune = kind;
+    core->misfortune_after = after;
+    core->misfortune_value = value;
+    core->happened = false;
+    core->stands_until = 0;
+}
+
+int vfy_happened(const Core* core) { return core->happened; }
+
+// First and last byte read, first and last byte written, since the last call.
+void vfy_extent(Core* core, uint64_t* out) {
+    out[0] = core->read_extent.first;
+    out[1] = core->read_extent.last;
+    out[2] = core->write_extent.first;
+    out[3] = core->write_extent.last;
+    core->read_extent = core->write_extent = Extent();
 }
 
 void vfy_record(Core* core, int on) { core->record = on; }

