@@ -24,12 +24,12 @@ from vitrify.driver.pynq import IP_TYPE
 from vitrify.rtl.emit import c_header, module_name
 
 SPIRIT = f"{{{ipxact.NAMESPACE}}}"
+_COMPONENT = (
+    "vendor library name version busInterfaces addressSpaces memoryMaps model fileSets description"
+)
 #: Children of an element in the order of the standard; the first ones are needed.
 ORDER = {
-    "component": (
-        "vendor library name version busInterfaces addressSpaces memoryMaps model fileSets "
-         "description", 4,
-    ),
+    "component": (_COMPONENT, 4),
     "busInterface": "name busType abstractionType master slave portMaps parameters",
     "addressSpace": ("name range width", 3),
     "memoryMap": ("name addressBlock", 2),
