@@ -225,8 +225,9 @@ int vfb_open_trace(Board* board, const char* path) {
 #endif
 }
 
-// The reset button.
+// The reset button: the controller starts over, with the chip's power-up time.
 void vfb_reset(Board* board, uint32_t cycles) {
+    board->ready = false;
     board->top->rst = 1;
     for (uint32_t i = 0; i < cycles; ++i) board->tick();
     board->top->rst = 0;
