@@ -53,13 +53,14 @@ def total(tracer: Tracer, values: list[Traced]) -> Traced:
             result = add_views(tracer, result, view)
         return result
     mixtures = [value for value in values if isinstance(value, Mixture)]
-    shape = np.broadcast_shapes(*(value.shape for value in values))
-    terms = []
-    for value in values:
-        part = value if isinstance(value, Mixture) else [Term(tracer.view(value))]
-        wide = Mixture(part, (), mixtures[0].node) if isinstance(part, list) else part
-        terms += wide.moved(lambda array: np.broadcast_to(array, shape)).terms
-    return Mixture(terms, joined(*mixtures), mixtures[0].node)
+    node = mixtures[0].node
+    parts = [
+        value if isinstance(value, Mixture) else Mixture([Term(tracer.view(value))], (), node)
+        for value in values
+    ]
+    shape = np.broadcast_shapes(*(part.shape for part in parts))
+    wide = [part.moved(lambda array: np.broadcast_to(array, shape)) for part in parts]
+    return Mixture([term for part in wide for term in part.terms], joined(*mixtures), node)
 
 
 @handles("Mul", kind=Gating)
@@ -120,11 +121,15 @@ def add(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Trac
 
 @handles(*_MOVES, kind=Mixture)
 def move(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
-    """Data movement."""
+    """Data movement; what keeps only some tokens works on the finished mixture."""
     mixture, *rest = inputs
     if not isinstance(mixture, Mixture):
         raise Unfit("where it moves elements to depends on the image")
     others = [None if value is None else constant(value, "operand").array for value in rest]
+    count = int(np.prod(mixture.shape))
+    numbers = tracer.execute(node, [np.arange(count).reshape(mixture.shape), *others])[0]
+    if len(np.unique(numbers)) < count:
+        return plainly(tracer, node, inputs)
     return [mixture.moved(lambda array: tracer.execute(node, [array, *others])[0])]
 
 
@@ -173,11 +178,11 @@ def _producer(node: ir.Node) -> ir.Node | None:
     return None if node.inputs[0] is None else node.inputs[0].producer()
 
 
-def _by_token(weight: list[np.ndarray]) -> np.ndarray:
+def _by_token(weight: list[np.ndarray], node: ir.Node) -> np.ndarray:
     """Weights of elements as weights of tokens, [draws, ...]."""
     stacked = np.stack(weight)
     if not (stacked == stacked[..., :1]).all():
-        raise Unfit("it weighs the channels of a token unevenly")
+        raise Unfit("it weighs the channels of a token unevenly", _PLAIN, node)
     return stacked[..., 0]
 
 
@@ -199,7 +204,7 @@ def _resolve(tracer: Tracer, mixture: Mixture) -> View:
         seen, weight = weighed.get(tensor, (rows, np.zeros(1)))
         if not np.array_equal(rows, seen):
             raise Unfit("its experts stand at different places", _PLAIN, mixture.node)
-        weighed[tensor] = rows, weight + _by_token(term.weight)
+        weighed[tensor] = rows, weight + _by_token(term.weight, mixture.node)
     # the residual stream first, then what linear layers made of it, then the experts
     plain.sort(key=lambda view: _is_linear(view.base))
     rest = functools.reduce(lambda x, y: add_views(tracer, x, y), plain) if plain else None
