@@ -43,7 +43,9 @@ def total(tracer: Tracer, values: list[Traced]) -> Traced:
     """The sum of mixtures and views."""
     # one that something else needed is complete: the residual stream of the next block, say
     values = [
-        value.view if isinstance(value, Mixture) and value.view is not None else value
+        resolve(tracer, value)
+        if isinstance(value, Mixture) and (value.view or value.parent)
+        else value
         for value in values
     ]
     if not any(isinstance(value, Mixture) for value in values):
@@ -121,15 +123,11 @@ def add(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Trac
 
 @handles(*_MOVES, kind=Mixture)
 def move(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
-    """Data movement; what keeps only some tokens works on the finished mixture."""
+    """Data movement."""
     mixture, *rest = inputs
     if not isinstance(mixture, Mixture):
         raise Unfit("where it moves elements to depends on the image")
     others = [None if value is None else constant(value, "operand").array for value in rest]
-    count = int(np.prod(mixture.shape))
-    numbers = tracer.execute(node, [np.arange(count).reshape(mixture.shape), *others])[0]
-    if len(np.unique(numbers)) < count:
-        return plainly(tracer, node, inputs)
     return [mixture.moved(lambda array: tracer.execute(node, [array, *others])[0])]
 
 
@@ -188,7 +186,10 @@ def _by_token(weight: list[np.ndarray], node: ir.Node) -> np.ndarray:
 
 def resolve(tracer: Tracer, mixture: Mixture) -> View:
     """The view that a mixture is, emitting ``Experts`` and what is added to it."""
-    if mixture.view is None:
+    if mixture.view is None and mixture.parent is not None:
+        whole, move = mixture.parent
+        mixture.view = resolve(tracer, whole).moved(move)
+    elif mixture.view is None:
         mixture.view = _resolve(tracer, mixture)
     return mixture.view
 

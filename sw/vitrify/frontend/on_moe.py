@@ -72,9 +72,7 @@ def moe(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Trac
     return _emit(tracer, node, inputs, kind, normalize, parameters, hints)
 
 
-def dequantise(
-    weight: Const, scales: Traced | None, zero: Traced | None, block: int
-) -> np.ndarray:
+def dequantise(weight: Const, scales: Traced | None, zero: Traced | None, block: int) -> np.ndarray:
     """8-bit weights [E, rows, columns] as numbers; one scale a row, or one a block of a row."""
     scale = constant(scales, "scale").array.astype(np.float64)
     number = weight.array.astype(np.float64)
