@@ -1,4 +1,6 @@
-"""Mimetic initialisation: start a small vision transformer where trained ones end up.
+"""Where training starts: at what trained networks have in common, or at one of them.
+
+Mimetic initialisation starts a small vision transformer where trained ones end up.
 
 Trockman & Kolter, "Mimetic Initialization of Self-Attention Layers", ICML 2023: in trained
 networks the product of the query and key matrices resembles the identity, that of the value
@@ -8,12 +10,17 @@ data set the epochs that it takes to find out.
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import onnx
 import torch
+from onnx import numpy_helper
 from torch import Tensor
 
+from models.moe import MixtureViT
 from models.vit import ViT
 
-__all__ = ["mimetic", "sinusoids"]
+__all__ = ["mimetic", "sinusoids", "state_of", "upcycle"]
 
 #: Weights of noise and identity in the two products, as in the paper.
 _QUERY_KEY, _VALUE_PROJECTION = 0.7, 0.4
@@ -51,3 +58,54 @@ def mimetic(model: ViT) -> None:
             u, s, vt = torch.linalg.svd(_QUERY_KEY * (noise * torch.randn(dim, dim) + identity))
             query[rows] = (u * s.sqrt()).T[:head]
             key[rows] = (s.sqrt()[:, None] * vt)[:head]
+
+
+def state_of(path: Path) -> dict[str, Tensor]:
+    """Read the ``state_dict`` of a :class:`ViT` back from its dynamo export.
+
+    Biases, norms and embeddings keep their names there; a matrix is what multiplies the operand
+    that its bias is added to, and lies transposed.
+    """
+    graph = onnx.load(path).graph
+    arrays = {t.name: torch.tensor(numpy_helper.to_array(t)) for t in graph.initializer}
+    producer = {name: node for node in graph.node for name in node.output}
+    state = {name: array for name, array in arrays.items() if not name.startswith("val_")}
+    for node in graph.node:
+        if node.op_type == "Add" and node.input[1].endswith(".bias"):
+            product = producer[node.input[0]]
+            state[node.input[1].removesuffix("bias") + "weight"] = arrays[product.input[1]].T
+    return state
+
+
+@torch.no_grad()
+def upcycle(model: MixtureViT, state: dict[str, Tensor]) -> None:
+    """Start a mixture network from a trained dense one of the same depth, in place.
+
+    Komatsuzaki et al., "Sparse Upcycling", ICLR 2023, with smaller experts: each gets a random
+    selection of the hidden units of the MLP whose place it takes.  Gates and heads are left alone.
+
+    Parameters
+    ----------
+    state : dict of str to Tensor
+        Of a :class:`ViT` with a class token, whose position the mixture network does without.
+    """
+    own = model.state_dict()
+    shared = {name: value for name, value in state.items() if name in own}
+    shared["pos_embed"] = state["pos_embed"][:, -own["pos_embed"].shape[1] :]
+    model.load_state_dict(shared, strict=False)
+    mix = model.mix
+    for index, block in enumerate(model.blocks):
+        if not hasattr(block, "mixture"):
+            continue
+        dense = {
+            name: state[f"blocks.{index}.{name}"]
+            for name in ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")
+        }
+        for expert in block.mixture.experts:
+            units = torch.randperm(len(dense["fc1.bias"]))[: mix.hidden]
+            expert.fc1.weight.copy_(dense["fc1.weight"][units])
+            expert.fc1.bias.copy_(dense["fc1.bias"][units])
+            # the softmax gives each of a token's experts about choices / experts at first
+            gain = mix.experts / mix.choices
+            expert.fc2.weight.copy_(gain * dense["fc2.weight"][:, units])
+            expert.fc2.bias.copy_(gain / mix.choices * dense["fc2.bias"])

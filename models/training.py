@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +14,39 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
 
 __all__ = [
     "accuracy",
+    "arguments",
     "check_onnx",
     "crop_and_flip",
     "drop_patches",
+    "fit",
     "normalise",
     "optimisers",
     "strip_metadata",
     "trapezoid",
 ]
+
+EMA_DECAY = 0.998
+
+
+def arguments(description: str, output: Path, minutes: float) -> argparse.ArgumentParser:
+    """Build the options that the scripts training by the clock have in common."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/cifar10"))
+    parser.add_argument("--minutes", type=float, default=minutes, help="wall time for the training")
+    parser.add_argument("--work", type=Path, default=Path("build/models"), help="checkpoints")
+    parser.add_argument("--output", type=Path, default=output, help="where model.onnx goes")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--muon", type=float, default=3e-3, help="Muon's peak learning rate")
+    parser.add_argument("--adam", type=float, default=2e-3, help="AdamW's peak learning rate")
+    parser.add_argument("--weight-decay", type=float, default=0.1)
+    parser.add_argument("--resume", action="store_true", help="start from the saved weights")
+    parser.add_argument("--export-only", action="store_true")
+    return parser
 
 
 def normalise(image: npt.NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -62,18 +86,20 @@ def crop_and_flip(image: Tensor, *, pad: int, flip: bool) -> Tensor:
     return padded[picture, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def drop_patches(tokens: Tensor, keep: int) -> Tensor:
+def drop_patches(tokens: Tensor, keep: int, *, first: int = 1) -> Tensor:
     """Keep the class token and ``keep`` random patches, the same places over the batch.
 
     Parameters
     ----------
     tokens : Tensor
-        ``[batch, 1 + patches, dim]``.
+        ``[batch, first + patches, dim]``.
     keep : int
         Number of patches left.
+    first : int
+        Number of tokens in front that all stay: 1, or 0 without a class token.
     """
-    patches = torch.randperm(tokens.shape[1] - 1)[:keep].sort().values + 1
-    return tokens[:, torch.cat([torch.zeros(1, dtype=torch.int64), patches])]
+    patches = torch.randperm(tokens.shape[1] - first)[:keep].sort().values + first
+    return tokens[:, torch.cat([torch.arange(first), patches])]
 
 
 def optimisers(
@@ -115,8 +141,71 @@ def trapezoid(progress: float, *, warm: float, hold: float) -> float:
     return max(0.0, min(1.0, progress / warm, (1 - progress) / (1 - hold)))
 
 
+def _moving_average(average: Tensor, new: Tensor, updates: Tensor | int) -> Tensor:
+    """Average exponentially, forgetting faster at first so that the start leaves no trace."""
+    decay = min(EMA_DECAY, (1 + int(updates)) / (10 + int(updates)))
+    return average.lerp(new, 1 - decay)
+
+
+def fit(
+    model: nn.Module,
+    loss: Callable[[Tensor, float], Tensor],
+    count: int,
+    *,
+    batch: int,
+    args: argparse.Namespace,
+    checkpoint: str,
+) -> None:
+    """Train for ``args.minutes`` of wall time, whatever the machine; save after every epoch.
+
+    Parameters
+    ----------
+    loss : callable
+        From the numbers of a batch's pictures, and the share of the time that is over.
+    count : int
+        Pictures in an epoch.
+    batch : int
+        Pictures in a step.
+    args : Namespace
+        Of :func:`arguments`.
+    checkpoint : str
+        File in ``args.work`` that the averaged weights go to.
+    """
+    average = AveragedModel(model, avg_fn=_moving_average)
+    opts = optimisers(model, muon=args.muon, adam=args.adam, weight_decay=args.weight_decay)
+    peaks = [opt.param_groups[0]["lr"] for opt in opts]
+    start, budget, epoch, progress = time.monotonic(), 60 * args.minutes, 0, 0.0
+    while progress < 1:
+        losses = []
+        for index in torch.randperm(count).split(batch)[:-1]:
+            progress = (time.monotonic() - start) / budget
+            if progress >= 1:
+                break
+            rate = trapezoid(progress, warm=0.05, hold=0.3)
+            for opt, peak in zip(opts, peaks, strict=True):
+                opt.param_groups[0]["lr"] = rate * peak
+            value = loss(index, progress)
+            value.backward()
+            for opt in opts:
+                opt.step()
+                opt.zero_grad()
+            average.update_parameters(model)
+            losses.append(value.item())
+        epoch += 1
+        torch.save(average.module.state_dict(), args.work / checkpoint)
+        minutes = (time.monotonic() - start) / 60
+        mean, shown = sum(losses) / max(1, len(losses)), batch * len(losses)
+        print(
+            f"epoch {epoch}: {minutes:.1f} min, {time.process_time() / 60:.1f} CPU min, "
+            f"{shown} pictures, loss {mean:.4f}",
+            flush=True,
+        )
+
+
 @torch.inference_mode()
-def accuracy(model: nn.Module, image: Tensor, label: Tensor, batch: int = 500) -> float:
+def accuracy(
+    model: Callable[[Tensor], Tensor], image: Tensor, label: Tensor, batch: int = 500
+) -> float:
     """Top-1 accuracy, in percent, of ``model``, in evaluation mode, on normalised pictures."""
     right = sum(
         int((model(x).argmax(1) == y).sum())
@@ -135,8 +224,15 @@ def strip_metadata(path: Path) -> None:
 
 
 @torch.inference_mode()
-def check_onnx(path: Path, model: nn.Module, image: Tensor, label: Tensor) -> float:
+def check_onnx(
+    path: Path, model: Callable[..., Tensor], image: Tensor, label: Tensor, task: int | None = None
+) -> float:
     """Compare an export with its model on real pictures; return ONNX Runtime's top-1, percent.
+
+    Parameters
+    ----------
+    task : int, optional
+        Of all the pictures, for a model that has such an input.
 
     Raises
     ------
@@ -144,11 +240,13 @@ def check_onnx(path: Path, model: nn.Module, image: Tensor, label: Tensor) -> fl
         If a logit differs by more than float32 rounding explains.
     """
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    model.eval()
     right = 0
     for x, y in zip(image.split(500), label.split(500), strict=True):
-        (logits,) = session.run(None, {"image": x.numpy()})
-        difference = float(np.abs(logits - model(x).numpy()).max())
+        operands = (x,) if task is None else (x, torch.full((len(x),), task))
+        names = [value.name for value in session.get_inputs()]
+        feeds = {name: value.numpy() for name, value in zip(names, operands, strict=True)}
+        (logits,) = session.run(None, feeds)
+        difference = float(np.abs(logits - model(*operands).numpy()).max())
         if difference > 1e-3:
             raise ValueError(f"{path} differs from the model by {difference} in a logit")
         right += int((logits.argmax(1) == y.numpy()).sum())

@@ -48,13 +48,16 @@ TABLE = {
     "boards": may("arch rtl", "amaranth"),
     # sim
     "golden": may("arch", "numpy"),
-    "cosim": may("arch rtl golden program", "numpy amaranth cocotb cocotb_tools cocotbext"),
+    "cosim": may(
+        "arch rtl boards golden program driver", "numpy amaranth cocotb cocotb_tools cocotbext"
+    ),
     # sw
     "ir": may("arch", f"numpy {ONNX}"),
     "frontend": may("arch ir", f"numpy {ONNX}"),
     "quant": may("arch ir golden", f"numpy {ONNX}", others_lazily="PIL"),
     "compiler": may("arch ir frontend quant program", f"numpy {ONNX}"),
     "program": may("arch", "numpy", others_lazily="PIL"),
+    "driver": may("arch", "numpy", others_lazily="serial pynq"),
     # A board runs programs with NumPy alone: the rest is imported by whoever asks for it.
     "runtime": may("arch program", "numpy", "compiler cosim golden", "PIL onnx onnxruntime"),
     "estimate": may("arch program runtime", "numpy"),
@@ -70,7 +73,7 @@ FILES = {
     "runtime/backends/golden.py": may("arch program golden runtime", "numpy"),
     "runtime/backends/rtl.py": may("arch program cosim runtime", "numpy"),
     "runtime/backends/float.py": may("arch program runtime", "numpy onnxruntime onnx"),
-    "runtime/backends/board.py": may("arch program runtime", "numpy"),
+    "runtime/backends/board.py": may("arch program runtime driver", "numpy", "cosim"),
 }
 
 
@@ -134,7 +137,8 @@ def test_every_subpackage_is_in_the_table():
 
 @pytest.mark.parametrize(
     ("package", "libraries"),
-    [("arch", ""), ("program", "numpy"), ("runtime", "numpy"), ("golden", "numpy")],
+    [("arch", ""), ("program", "numpy"), ("runtime", "numpy"), ("golden", "numpy"),
+     ("driver", "numpy")],
 )
 def test_imports_with_few_libraries(package, libraries):
     # The table read from the source says so; a fresh interpreter that has nothing else proves it.

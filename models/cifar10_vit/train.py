@@ -12,25 +12,23 @@ trains on from them.
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel
 
 from models.datasets import Pictures, cifar10
 from models.initialise import mimetic
 from models.training import (
     accuracy,
+    arguments,
     check_onnx,
     crop_and_flip,
     drop_patches,
+    fit,
     normalise,
-    optimisers,
     strip_metadata,
-    trapezoid,
 )
 from models.vit import ViT, ViTConfig
 
@@ -41,17 +39,10 @@ OPSET = 18
 
 BATCH = 128
 LABEL_SMOOTHING = 0.1
-EMA_DECAY = 0.998
 #: Until this share of the time only KEEP of the 64 patches are shown: twice the epochs, and the
 #: dropping augments. The remaining time is for the network as it will be used.
 FULL_FROM, KEEP = 0.7, 32
 CHECKPOINT = "cifar10_vit.pt"
-
-
-def _moving_average(average: Tensor, new: Tensor, updates: Tensor | int) -> Tensor:
-    """Average exponentially, forgetting faster at first so that the start leaves no trace."""
-    decay = min(EMA_DECAY, (1 + int(updates)) / (10 + int(updates)))
-    return average.lerp(new, 1 - decay)
 
 
 def train(pictures: Pictures, args: argparse.Namespace) -> None:
@@ -62,37 +53,15 @@ def train(pictures: Pictures, args: argparse.Namespace) -> None:
     mimetic(model)
     if args.resume:
         model.load_state_dict(torch.load(args.work / CHECKPOINT, weights_only=True))
-    average = AveragedModel(model, avg_fn=_moving_average)
-    opts = optimisers(model, muon=args.muon, adam=args.adam, weight_decay=args.weight_decay)
-    peaks = [opt.param_groups[0]["lr"] for opt in opts]
-    start, budget, epoch, progress = time.monotonic(), 60 * args.minutes, 0, 0.0
-    while progress < 1:
-        losses = []
-        for index in torch.randperm(len(image)).split(BATCH)[:-1]:
-            progress = (time.monotonic() - start) / budget
-            if progress >= 1:
-                break
-            rate = trapezoid(progress, warm=0.05, hold=0.3)
-            for opt, peak in zip(opts, peaks, strict=True):
-                opt.param_groups[0]["lr"] = rate * peak
-            batch = crop_and_flip(image[index], pad=4, flip=True)
-            tokens = model.embed(batch)
-            if progress < FULL_FROM:
-                tokens = drop_patches(tokens, KEEP)
-            logits = model.classify(tokens)
-            loss = F.cross_entropy(logits, label[index], label_smoothing=LABEL_SMOOTHING)
-            loss.backward()
-            for opt in opts:
-                opt.step()
-                opt.zero_grad()
-            average.update_parameters(model)
-            losses.append(loss.item())
-        epoch += 1
-        torch.save(average.module.state_dict(), args.work / CHECKPOINT)
-        minutes = (time.monotonic() - start) / 60
-        mean = sum(losses) / max(1, len(losses))
-        shown = BATCH * len(losses)
-        print(f"epoch {epoch}: {minutes:.1f} min, {shown} pictures, loss {mean:.4f}", flush=True)
+
+    def loss(index: Tensor, progress: float) -> Tensor:
+        tokens = model.embed(crop_and_flip(image[index], pad=4, flip=True))
+        if progress < FULL_FROM:
+            tokens = drop_patches(tokens, KEEP)
+        logits = model.classify(tokens)
+        return F.cross_entropy(logits, label[index], label_smoothing=LABEL_SMOOTHING)
+
+    fit(model, loss, len(image), batch=BATCH, args=args, checkpoint=CHECKPOINT)
 
 
 def export(pictures: Pictures, args: argparse.Namespace) -> None:
@@ -120,19 +89,7 @@ def export(pictures: Pictures, args: argparse.Namespace) -> None:
 
 def main() -> None:
     """Parse the command line, train, export."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/cifar10"))
-    parser.add_argument("--minutes", type=float, default=65, help="wall time for the training")
-    parser.add_argument("--work", type=Path, default=Path("build/models"), help="checkpoints")
-    parser.add_argument("--output", type=Path, default=HERE, help="where model.onnx goes")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--muon", type=float, default=3e-3, help="Muon's peak learning rate")
-    parser.add_argument("--adam", type=float, default=2e-3, help="AdamW's peak learning rate")
-    parser.add_argument("--weight-decay", type=float, default=0.1)
-    parser.add_argument("--resume", action="store_true", help="start from the saved weights")
-    parser.add_argument("--export-only", action="store_true")
-    args = parser.parse_args()
+    args = arguments(__doc__.splitlines()[0], HERE, minutes=65).parse_args()
     torch.set_num_threads(args.threads)
     args.work.mkdir(parents=True, exist_ok=True)
     if not args.export_only:

@@ -7,7 +7,8 @@ timm, transformers and torchvision::
     torchenv/bin/pip install torch timm transformers torchvision onnx onnxscript onnxruntime
     torchenv/bin/python tests/data/make_fixtures.py [NAME...]
 
-Every file stays below 150 kB: 16 channels, two blocks, images of 16x16.
+Every file stays below 150 kB: 16 channels, two blocks, images of 16x16.  Mixtures of experts are
+in ``mixtures.py``.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import mixtures
 import onnx
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
@@ -44,6 +46,16 @@ class Fixture:
     batch: int | None = None
     #: ``False``: constants are left in the graph as the exporter writes them.
     optimised: bool = True
+    #: Task numbers for two pictures, where the model takes some; a single one serves both.
+    task: tuple[int, ...] = ()
+
+
+def mixed(name: str, **options: Any) -> Callable[[], nn.Module]:
+    return lambda: mixtures.Mixed(getattr(mixtures, name), **options)
+
+
+def tasked(name: str, **options: Any) -> Callable[[], nn.Module]:
+    return lambda: mixtures.Tasked(getattr(mixtures, name), **options)
 
 
 def timm_vit(**options: Any) -> Callable[[], nn.Module]:
@@ -247,6 +259,33 @@ FIXTURES = (
         name="hf_vit_ort_fused", exporter="ort", opset=17,
         build=hf("ViTForImageClassification", "ViTConfig", "logits", **_HF_MLP),
     ),
+    Fixture(name="moe_masked_ts13", build=mixed("Masked", shared=True), exporter="ts", opset=13),
+    Fixture(name="moe_one_hot_ts17", build=mixed("OneHot"), exporter="ts", opset=17),
+    Fixture(name="moe_one_hot_dynamo20", build=mixed("OneHot"), exporter="dynamo", opset=20),
+    Fixture(
+        name="moe_scattered_dynamo18", build=mixed("Scattered"), exporter="dynamo", opset=18,
+        batch=1,
+    ),
+    Fixture(name="moe_einsum_ts17", build=mixed("Einsum"), exporter="ts", opset=17),
+    Fixture(name="moe_einsum_dynamo18", build=mixed("Einsum"), exporter="dynamo", opset=18),
+    Fixture(name="moe_batched_ts13", build=mixed("Batched"), exporter="ts", opset=13),
+    Fixture(name="moe_batched_dynamo20", build=mixed("Batched"), exporter="dynamo", opset=20),
+    Fixture(name="moe_chosen_dynamo20", build=mixed("Chosen"), exporter="dynamo", opset=20),
+    Fixture(name="moe_picked_ts17", build=mixed("Picked"), exporter="ts", opset=17),
+    Fixture(name="moe_picked_dynamo18", build=mixed("Picked"), exporter="dynamo", opset=18),
+    Fixture(name="moe_assigned_dynamo20", build=mixed("Assigned"), exporter="dynamo", opset=20),
+    Fixture(
+        name="moe_tasks_ts17", build=tasked("Masked", head="einsum"), exporter="ts", opset=17,
+        task=(0, 2),
+    ),
+    Fixture(
+        name="moe_tasks_dynamo18", build=tasked("Masked", head="bmm"), exporter="dynamo",
+        opset=18, task=(0, 2),
+    ),
+    Fixture(
+        name="moe_task_for_all_dynamo20", build=tasked("OneHot", head="index_select"),
+        exporter="dynamo", opset=20, task=(1,),
+    ),
 )  # fmt: skip
 
 
@@ -280,19 +319,24 @@ def export(fixture: Fixture) -> None:
     randomise(model)
     image = torch.randn(fixture.batch or 2, 3, SIZE, SIZE)
     target = FOLDER / f"{fixture.name}.onnx"
-    common: dict[str, Any] = {"input_names": ["image"], "opset_version": fixture.opset}
+    args, names = (image,), ["image"]
+    axes: dict[str, dict[int, Any]] = {"image": {} if fixture.batch else {0: "batch"}}
+    if fixture.task:
+        args, names = (image, torch.tensor(fixture.task)), ["image", "task"]
+        axes["task"] = {0: "batch"} if len(fixture.task) > 1 else {}
+    common: dict[str, Any] = {"input_names": names, "opset_version": fixture.opset}
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         draft = Path(folder) / "draft.onnx"
         if fixture.exporter == "dynamo":
-            shapes = None if fixture.batch else ({0: torch.export.Dim("batch")},)
+            batch = torch.export.Dim("batch")
+            shapes = tuple(dict.fromkeys(axes[name], batch) for name in names)
             torch.onnx.export(
-                model, (image,), draft, dynamo=True, external_data=False,
+                model, args, draft, dynamo=True, external_data=False,
                 optimize=fixture.optimised, dynamic_shapes=shapes, verbose=False, **common,
             )  # fmt: skip
         else:
-            axes = None if fixture.batch else {"image": {0: "batch"}}
             torch.onnx.export(
-                model, (image,), str(draft), dynamo=False, dynamic_axes=axes,
+                model, args, str(draft), dynamo=False, dynamic_axes=axes,
                 do_constant_folding=fixture.optimised, **common,
             )  # fmt: skip
         if fixture.exporter == "ort":

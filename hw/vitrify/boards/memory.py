@@ -30,6 +30,20 @@ def word_port() -> wiring.Signature:
     })
 
 
+def require_bus(arch: ArchConfig) -> None:
+    """Refuse a core whose bus is not as wide as the memory.
+
+    Raises
+    ------
+    ConfigError
+    """
+    if arch.bus_bytes != _WORD_BYTES:
+        raise ConfigError(
+            f"arch {arch.name!r}: a board with a 16-bit SDRAM needs bus_bytes {_WORD_BYTES}, not "
+            f"{arch.bus_bytes}"
+        )
+
+
 class SharedMemory(wiring.Component):
     """A controller behind an AXI port and a word port; a burst at a time, the word first.
 
@@ -61,11 +75,7 @@ class SharedMemory(wiring.Component):
     pins: Any
 
     def __init__(self, arch: ArchConfig, part: SdramPart, *, clock_mhz: float) -> None:
-        if arch.bus_bytes != _WORD_BYTES:
-            raise ConfigError(
-                f"arch {arch.name!r}: a board with a 16-bit SDRAM needs bus_bytes "
-                f"{_WORD_BYTES}, not {arch.bus_bytes}"
-            )
+        require_bus(arch)
         self.part = part
         self.clock_mhz = clock_mhz
         super().__init__({

@@ -18,6 +18,8 @@ from amaranth.lib.wiring import In, Out
 WORD_BITS = 16
 #: Most words of a burst.
 BURST_WORDS = 256
+#: Cycles from the memory's own latency to its data in the chip: pads, wires and half a cycle.
+ROUND_TRIP = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +118,9 @@ class SdramController(wiring.Component):
     written: Signal
     pins: Any
 
-    def __init__(self, part: SdramPart, *, clock_mhz: float, round_trip: int = 1) -> None:
+    def __init__(
+        self, part: SdramPart, *, clock_mhz: float, round_trip: int = ROUND_TRIP
+    ) -> None:
         self.part = part
         self.clock_mhz = clock_mhz
         self.round_trip = round_trip

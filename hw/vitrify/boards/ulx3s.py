@@ -19,7 +19,7 @@ from vitrify.arch.link import BAUD
 from vitrify.rtl.bus.axi import connect_flat, flat_ports
 from vitrify.rtl.core import Core
 
-from .memory import SharedMemory
+from .memory import SharedMemory, require_bus
 from .pll import dividers
 from .sdram import SdramPart, pins
 from .serial_link import SerialLink
@@ -66,11 +66,11 @@ class Board(wiring.Component):
     def __init__(
         self, arch: ArchConfig, *, clock_mhz: float, divisor: int, sdram: SdramPart = SDRAM
     ) -> None:
+        require_bus(arch)
         self.arch = arch
         self.clock_mhz = clock_mhz
         self.divisor = divisor
         self.sdram = sdram
-        self._memory = SharedMemory(arch, sdram, clock_mhz=clock_mhz)
         super().__init__({
             "rx": In(1, init=1), "tx": Out(1, init=1), "leds": Out(LEDS),
             **flat_ports("sdram", pins(sdram)),
@@ -79,7 +79,9 @@ class Board(wiring.Component):
     def elaborate(self, _platform: Any) -> Module:
         m = Module()
         m.submodules.core = core = Core(self.arch)
-        m.submodules.memory = memory = self._memory
+        m.submodules.memory = memory = SharedMemory(
+            self.arch, self.sdram, clock_mhz=self.clock_mhz
+        )
         m.submodules.link = link = SerialLink(
             divisor=self.divisor, memory_bytes=self.sdram.size,
             clock_hz=round(self.clock_mhz * 1e6),

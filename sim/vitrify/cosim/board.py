@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import BackendError
-from vitrify.boards.sdram import SdramController
+from vitrify.boards.sdram import ROUND_TRIP
 from vitrify.boards.ulx3s import Board
 
 from .library import Say, board_library
@@ -123,7 +123,6 @@ class SimulatedBoard:
 def _timing(board: Board) -> list[int]:
     """What the harness's memory asks for, in cycles and bits."""
     part = board.sdram
-    controller = SdramController(part, clock_mhz=board.clock_mhz)
 
     def cycles(nanoseconds: float) -> int:
         # Rounded up: the chip counts edges.
@@ -133,5 +132,5 @@ def _timing(board: Board) -> list[int]:
         part.column_bits, part.bank_bits, part.row_bits,
         *(cycles(t) for t in (part.trcd, part.trp, part.tras, part.trfc, part.twr)),
         int(part.refresh * board.clock_mhz / 1000),
-        part.cas_latency + controller.round_trip - 1,
+        part.cas_latency + ROUND_TRIP - 1,
     ]

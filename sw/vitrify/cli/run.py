@@ -53,7 +53,12 @@ def register(commands: Any) -> None:
         metavar="[NAME=]FILE",
         help=".npy, .npz or pictures",
     )
-    parser.add_argument("--backend", choices=tuple(BACKENDS), default="golden")
+    parser.add_argument(
+        "--backend",
+        default="golden",
+        metavar="NAME",
+        help=f"{', '.join(BACKENDS)}; a board with its device: 'board:ulx3s?port=/dev/ttyUSB0'",
+    )
     add_task(parser)
     add_preprocess(parser)
     add_arch(parser, required=False)

@@ -12,7 +12,18 @@ from vitrify.arch.errors import ModelError
 from vitrify.ir import verify
 
 # imported for their handlers
-from . import on_attention, on_contrib, on_elementwise, on_linear, on_movement  # noqa: F401
+from . import (  # noqa: F401
+    on_attention,
+    on_contrib,
+    on_elementwise,
+    on_experts,
+    on_gate,
+    on_linear,
+    on_moe,
+    on_movement,
+    on_picked,
+    on_stack,
+)
 from .fuse import fuse
 from .load import check_wiring
 from .names import rename

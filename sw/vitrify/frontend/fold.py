@@ -104,6 +104,17 @@ def _refold(
         case "LayerNorm" if columns is None:
             gamma, beta = array_of(inputs[1]) * scale, array_of(inputs[2]) * scale + shift
             return again(inputs[0], gamma, beta)
+        case "TaskLinear":
+            weight = _pick(array_of(inputs[1]).swapaxes(0, 1), columns) * scale[:, None, None]
+            bias = _pick(array_of(inputs[2]).T, columns).T * scale + shift
+            return again(inputs[0], weight.swapaxes(0, 1), bias, inputs[3])
+        case "Experts" if add is None:
+            w2 = _pick(array_of(inputs[4]).swapaxes(0, 1), columns) * scale[:, None, None]
+            b2 = _pick(array_of(inputs[5]).T, columns).T * scale
+            w1, b1 = (array_of(value) for value in inputs[2:4])
+            return again(*inputs[:2], w1, b1, w2.swapaxes(0, 1), b2)
+        case "Activation" if mul is None and add is None:
+            return again(fold(builder, inputs[0], columns))
         case "Add":
             first = fold(builder, inputs[0], columns, mul, add)
             return again(first, fold(builder, inputs[1], columns, mul))

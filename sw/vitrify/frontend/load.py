@@ -97,20 +97,34 @@ def check_wiring(model: ir.Model) -> None:
             )
 
 
+def _inputs(model: ir.Model) -> list[ir.Value]:
+    return [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+
+
+def task_inputs(model: ir.Model) -> list[ir.Value]:
+    """The graph inputs that are task numbers: int64, one for each picture or one for all."""
+    return [
+        value
+        for value in _inputs(model)
+        if value.dtype == ir.DataType.INT64 and value.shape is not None and len(value.shape) <= 1
+    ]
+
+
 def image_input(model: ir.Model) -> ir.Value:
-    """The one graph input, checked to be an image batch of fixed size.
+    """The one graph input that is no task, checked to be an image batch of fixed size.
 
     Raises
     ------
     ModelInputError
         There is no such input, there are others, or its size is not fixed.
     """
-    inputs = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+    tasks = task_inputs(model)
+    inputs = [value for value in _inputs(model) if value not in tasks]
     listed = ", ".join(f"'{value.name}' {value.shape}" for value in inputs) or "none"
     if len(inputs) != 1:
         raise ModelInputError(
             f"The model has {len(inputs)} inputs ({listed}), but one image [N, C, H, W] is needed; "
-            "export it with the image as its only input."
+            "export it with the image, and int64 task numbers [N] if it has any, as inputs."
         )
     image = inputs[0]
     if image.shape is None or len(image.shape) != IMAGE_RANK:
@@ -133,6 +147,14 @@ def image_input(model: ir.Model) -> ir.Value:
             f"Input '{image.name}' has the shape {image.shape}, more than {LARGEST_INPUT} numbers; "
             "export the model for smaller images."
         )
+    batch = image.shape[0]
+    for task in tasks:
+        assert task.shape is not None, "task_inputs looked"
+        if any(isinstance(size, int) and size not in (1, batch) for size in task.shape):
+            raise ModelInputError(
+                f"Task input '{task.name}' has the shape {task.shape}, but one number for each of "
+                f"the {batch} pictures or one for all is needed; export the model again."
+            )
     return image
 
 

@@ -28,7 +28,7 @@ def _from_hint(hint: str) -> str:
     if "/" in hint:
         # TorchScript: /blocks.0/attn/qkv/MatMul
         parts = [part for part in hint.split("/") if part][:-1]
-        inner = [*parts[1:], ""]
+        inner = [*parts[1:], ""] if parts else []
         # the scope of a module in a list repeats the list: /blocks/blocks.0
         parts = [part for part, after in zip(parts, inner, strict=True) if not _in(after, part)]
         return "" if "_output_" in hint else ".".join(parts)
@@ -69,7 +69,7 @@ def _own_name(node: ir.Node) -> str:
         case "Tokens":
             words = [hint for hint in hints if _TOKEN_WORDS.search(hint)]
             return _join(_parent(_best(words)), "tokens")
-        case "Linear" | "LayerNorm" | "PatchEmbed":
+        case "Linear" | "LayerNorm" | "PatchEmbed" | "TaskLinear":
             return _best(sorted(hints, key=lambda hint: not hint.endswith((".bias", ".weight"))))
     return ""
 
@@ -77,7 +77,8 @@ def _own_name(node: ir.Node) -> str:
 def _branch(node: ir.Node) -> str:
     """Name of the operand of a residual addition that is not the residual stream."""
     operands = [value for value in node.inputs if value is not None]
-    linear = [v for v in operands if (p := v.producer()) is not None and p.op_type == "Linear"]
+    last = ("Linear", "Experts")
+    linear = [v for v in operands if (p := v.producer()) is not None and p.op_type in last]
     return (linear or operands)[-1].name or ""
 
 
@@ -85,6 +86,13 @@ def _consumer_name(node: ir.Node) -> str:
     """Own name of the layer that uses the node's result, when that is a single one."""
     consumers = list(node.outputs[0].consumers())
     return _own_name(consumers[0]) if len(consumers) == 1 else ""
+
+
+def _experts_name(node: ir.Node) -> str:
+    """The innermost module that all the experts' weights are in."""
+    found = [name for name in map(_from_hint, hints_of(node.outputs[0])) if name]
+    module = _common_module(found) if found else ""
+    return module if module.rpartition(".")[2] == "experts" else _join(module, "experts")
 
 
 def _derived_name(node: ir.Node) -> str:
@@ -98,6 +106,8 @@ def _derived_name(node: ir.Node) -> str:
             return _join(module, "attention")
         case "Activation":
             return _join(_parent(inputs[0]), "act")
+        case "Experts":
+            return _experts_name(node)
         case "Add":
             return _join(_parent(_branch(node)), "add")
         case "SelectToken":
@@ -108,9 +118,16 @@ def _derived_name(node: ir.Node) -> str:
 
 
 def _operand_names(graph: ir.Graph) -> dict[ir.Value, str]:
-    """Names of q, k and v for projections of one fused layer, or of layers without a name."""
+    """Names of q, k and v for projections of one fused layer, or of layers without a name.
+
+    Gates without a name of their own are called after their experts.
+    """
     names: dict[ir.Value, str] = {}
     for node in graph:
+        if node.op_type == "Experts" and node.inputs[1] is not None:
+            gate = node.inputs[1].producer()
+            if gate is not None and not _own_name(gate):
+                names[gate.outputs[0]] = _join(_parent(_experts_name(node)), "gate")
         if node.op_type != "Attention":
             continue
         operands = [value for value in node.inputs if value is not None]

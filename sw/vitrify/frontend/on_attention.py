@@ -10,6 +10,7 @@ import onnx_ir as ir
 from vitrify.ir import shape_of
 
 from .fold import fold
+from .on_gate import known, leave
 from .rows import per_channel
 from .trace import Tracer, attribute, handles
 from .values import CONSTANT, Scores, Traced, Unfit, View
@@ -106,14 +107,13 @@ def attend(tracer: Tracer, scores: Scores, v: View) -> View:
 
 
 @handles("Softmax")
-def softmax(_tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
-    """Of attention scores, over the keys."""
+def softmax(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
+    """Of attention scores, over the keys; or of the logits of a gate."""
     scores = inputs[0]
-    if not isinstance(scores, Scores) or scores.normalised:
-        raise Unfit(
-            "it is no softmax of attention scores",
-            "end the model at the logits and apply the softmax to its output",
-        )
+    if not isinstance(scores, Scores):
+        return known(tracer, node, [leave(tracer, node, scores)])
+    if scores.normalised:
+        raise Unfit("it normalises attention twice", _PLAIN)
     if attribute(node, "axis", -1) not in (-1, len(scores.shape) - 1):
         raise Unfit("it normalises attention over something else than the keys", _PLAIN)
     return [Scores(scores.q, scores.k, scores.shape, scores.scale, normalised=True)]

@@ -11,6 +11,8 @@ import onnx_ir as ir
 
 from vitrify.ir import UNARY
 
+from .mixed import Gating, Mixture, Picked, Stack
+from .task import add_selected, is_selected
 from .trace import Tracer, attribute, handles
 from .values import Const, Elementwise, Scores, Traced, Unfit, View
 
@@ -68,16 +70,39 @@ def _elementwise(tracer: Tracer, node: ir.Node, operands: list[Traced]) -> Eleme
     return Elementwise(live[0].shape, result, node, operands)
 
 
-def resolve(tracer: Tracer, value: Elementwise | Scores) -> View:
-    """The view that an elementwise function is, emitting an ``Activation`` when needed."""
-    if isinstance(value, Scores):
-        raise Unfit(
-            "it uses attention scores for something else than softmax and values",
-            "export plain scaled-dot-product attention",
-        )
-    if value.view is None:
-        value.view = _resolve(tracer, value)
-    return value.view
+def resolve(tracer: Tracer, value: Traced) -> View:
+    """The view that ``value`` is, emitting what it needs."""
+    match value:
+        case View():
+            return value
+        case Elementwise():
+            if value.view is None:
+                value.view = _resolve(tracer, value)
+            return value.view
+        case Mixture():
+            from .on_experts import resolve as resolve_mixture
+
+            return resolve_mixture(tracer, value)
+        case Scores():
+            raise Unfit(
+                "it uses attention scores for something else than softmax and values",
+                "export plain scaled-dot-product attention",
+            )
+        case Gating() if value.node.op_type == "Softmax":
+            raise Unfit(
+                "it is no softmax of attention scores or of a router",
+                "end the model at the logits and apply the softmax to its output",
+                value.node,
+            )
+        case Gating() | Picked():
+            raise Unfit(
+                "what it decides is used for something else than weighing or picking experts",
+                "use the softmax of a gate to weigh experts",
+                value.node,
+            )
+        case Stack():
+            raise Unfit("it joins two different tensors", node=value.node)
+    raise Unfit("its input is a constant where an activation is expected")
 
 
 def _resolve(tracer: Tracer, value: Elementwise) -> View:
@@ -87,8 +112,7 @@ def _resolve(tracer: Tracer, value: Elementwise) -> View:
             continue
         affine = _affine(samples)
         if affine is not None:
-            base = root if isinstance(root, View) else resolve(tracer, root)
-            return base.affine(*affine)
+            return resolve(tracer, root).affine(*affine)
         for kind, reference in _REFERENCES.items():
             a, b, error = _fit(samples, reference)
             if error <= TOLERANCE * max(1.0, abs(a)) and (best is None or error < best[0]):
@@ -96,10 +120,8 @@ def _resolve(tracer: Tracer, value: Elementwise) -> View:
     if best is None:
         return _unknown(tracer, value)
     _, kind, root, a, b = best
-    base = root if isinstance(root, View) else resolve(tracer, root)
-    tensor, rows = tracer.settler.settle(base)
-    result = tracer.settler.emit("Activation", tensor, kind=kind)
-    view = tracer.settler.view_of_rows(result, rows)
+    base = tracer.settler.settle_anywhere(resolve(tracer, root))
+    view = View(tracer.settler.emit("Activation", base.base, kind=kind), base.index)
     return view if (a, b) == (1.0, 0.0) else view.affine(a, b)
 
 
@@ -147,8 +169,17 @@ def _with_constant(node: ir.Node, x: Traced, y: Traced) -> View:
     raise Unfit("it is no affine function of its input")
 
 
-def _residual(tracer: Tracer, node: ir.Node, x: View, y: View) -> View:
+def add_views(tracer: Tracer, x: View, y: View) -> View:
     """Addition of two activations."""
+    first, rows = tracer.settler.settle(x)
+    second, others = tracer.settler.settle(y)
+    if not np.array_equal(rows, others):
+        raise Unfit("it adds tokens that stand at different places")
+    return tracer.settler.view_of_rows(tracer.settler.emit("Add", first, second), rows)
+
+
+def _residual(tracer: Tracer, node: ir.Node, x: View, y: View) -> View:
+    """Addition or subtraction of two activations, or of the bias of a task."""
     if node.op_type not in ("Add", "Sub"):
         raise Unfit(
             "it combines two activations by something else than an addition (a gated unit?)",
@@ -156,11 +187,10 @@ def _residual(tracer: Tracer, node: ir.Node, x: View, y: View) -> View:
         )
     if node.op_type == "Sub":
         y = y.affine(-1.0, 0.0)
-    first, rows = tracer.settler.settle(x)
-    second, others = tracer.settler.settle(y)
-    if not np.array_equal(rows, others):
-        raise Unfit("it adds tokens that stand at different places")
-    return tracer.settler.view_of_rows(tracer.settler.emit("Add", first, second), rows)
+    for activation, chosen in ((x, y), (y, x)):
+        if is_selected(chosen):
+            return add_selected(tracer, activation, chosen)
+    return add_views(tracer, x, y)
 
 
 def _scores(node: ir.Node, scores: Scores, other: Const, reverse: bool) -> Scores:

@@ -7,6 +7,9 @@ import onnx_ir as ir
 
 from vitrify.ir import shape_of
 
+from .mixed import Gating, Mixture, Stack
+from .stack import expert_products, moved, weighed_sum
+from .task import add_selected, is_selected, task_linear
 from .trace import Tracer, attribute, constant, handles
 from .values import Const, Scores, Traced, Unfit, View
 
@@ -21,20 +24,32 @@ def weighted(
 
 @handles("MatMul")
 def matmul(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
-    """A linear layer, or one of the two products of attention."""
+    """A linear layer (of a task, of experts), or one of the two products of attention."""
     from .on_attention import attend, score
 
     x, y = inputs
+    if x is None or y is None:
+        raise Unfit("it lacks an input")
     if isinstance(x, Scores):
         return [attend(tracer, x, tracer.view(y))]
     if isinstance(y, Const):
-        array = y.array.reshape(y.shape[-2:]) if y.array.ndim > 2 and _plain(y) else y.array
+        if y.array.ndim > 2 and not _plain(y):
+            return [expert_products(tracer, node, x, y)]
+        array = y.array.reshape(y.shape[-2:]) if y.array.ndim > 2 else y.array
         if array.ndim != 2:
             raise Unfit("its constant is no single matrix")
         return [weighted(tracer, node, tracer.view(x), y, array.T, None)]
     if isinstance(x, Const):
         raise Unfit("it mixes tokens by a constant matrix", "use attention to mix tokens")
-    return [score(tracer.view(x), tracer.view(y))]
+    if isinstance(x, Gating) and isinstance(y, Stack):
+        return [weighed_sum(tracer, x, y)]
+    operand = tracer.view(y)
+    if is_selected(operand):
+        return [task_linear(tracer, tracer.view(x), operand, node.name or "")]
+    return [score(tracer.view(x), operand)]
+
+
+handles("MatMul", kind=Stack)(matmul)
 
 
 def _plain(value: Const) -> bool:
@@ -68,9 +83,7 @@ def einsum(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[T
         form = [sizes[axis] for axis in batch]
         form += [int(np.prod([sizes[axis] for axis in group])) for group in groups[1:]]
         where = [term.index(axis) for axis in order]
-        if isinstance(value, Const):
-            return Const(value.array.transpose(where).reshape(form), value.name)
-        return tracer.view(value).moved(lambda array: array.transpose(where).reshape(form))
+        return moved(tracer, value, lambda array: array.transpose(where).reshape(form))
 
     operands = [grouped(inputs[0], left, batch, rows, inner)]
     operands.append(grouped(inputs[1], right, batch, inner, columns))
@@ -82,15 +95,22 @@ def einsum(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[T
             raise Unfit("it rearranges attention scores")
         return [result]
     order = [axes.index(axis) for axis in out]
-    return [tracer.view(result).moved(lambda array: array.reshape(form).transpose(order))]
+    return [moved(tracer, result, lambda array: array.reshape(form).transpose(order))]
+
+
+for _kind in (Stack, Mixture, Gating):
+    handles("Einsum", kind=_kind)(einsum)
 
 
 @handles("Gemm")
 def gemm(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
     """A linear layer."""
-    view, weight = tracer.view(inputs[0]), constant(inputs[1], "weight")
+    view = tracer.view(inputs[0])
     if attribute(node, "transA", 0):
         view = view.moved(np.transpose)
+    if isinstance(inputs[1], View) and is_selected(inputs[1]):
+        return [_task_gemm(tracer, node, view, inputs[1:])]
+    weight = constant(inputs[1], "weight")
     array = weight.array if attribute(node, "transB", 0) else weight.array.T
     result = weighted(tracer, node, view, weight, array * attribute(node, "alpha", 1.0), None)
     if len(inputs) > 2 and inputs[2] is not None:
@@ -98,6 +118,20 @@ def gemm(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Tra
         shift = bias.array.astype(np.float64) * attribute(node, "beta", 1.0)
         result = result.affine(1.0, shift, bias.name)
     return [result]
+
+
+def _task_gemm(tracer: Tracer, node: ir.Node, view: View, inputs: list[Traced | None]) -> View:
+    """A linear layer of one task for all the pictures."""
+    chosen = tracer.view(inputs[0]).affine(attribute(node, "alpha", 1.0), 0.0)
+    if attribute(node, "transB", 0):
+        chosen = chosen.moved(np.transpose)
+    result = task_linear(tracer, view, chosen, node.name or "")
+    if len(inputs) < 2 or inputs[1] is None:
+        return result
+    beta = attribute(node, "beta", 1.0)
+    if isinstance(inputs[1], Const):
+        return result.affine(1.0, inputs[1].array.astype(np.float64) * beta, inputs[1].name)
+    return add_selected(tracer, result, tracer.view(inputs[1]).affine(beta, 0.0))
 
 
 def _padding(node: ir.Node, image: tuple[int, ...], kernel: tuple[int, ...]) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from .trace import Tracer, handles
+from .mixed import Mixture, Stack
+from .task import is_task, select
+from .trace import Tracer, attribute, handles
 from .values import CONSTANT, Const, Scores, Traced, Unfit, View
 
 
@@ -16,11 +18,14 @@ def same(_tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Tr
         raise Unfit("it has no input")
     if node.op_type == "Cast":
         target = ir.DataType(node.attributes["to"].as_int())
-        if not target.is_floating_point():
+        number = isinstance(inputs[0], View) and is_task(inputs[0])
+        if not target.is_floating_point() and not number:
             raise Unfit(f"it turns activations into {target.name}")
     return [inputs[0]]
 
 
+@handles("Shape", "Size", kind=Stack)
+@handles("Shape", "Size", kind=Mixture)
 @handles("Shape", "Size")
 def shape(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
     """A constant: every shape is known while tracing."""
@@ -30,9 +35,27 @@ def shape(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Tr
     return [Const(tracer.execute(node, [dummy])[0])]
 
 
+@handles("Gather", "GatherND")
+def gather(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
+    """Data movement, or the choice of a task."""
+    table, index = inputs
+    if not (isinstance(table, Const) and isinstance(index, View) and is_task(index)):
+        return move(tracer, node, inputs)
+    if node.op_type == "GatherND":
+        if attribute(node, "batch_dims", 0) or index.shape[-1] != 1:
+            raise Unfit("it uses task numbers for more than one axis")
+        return [select(table, index.moved(lambda array: array[..., 0]))]
+    axis, rank = attribute(node, "axis", 0), len(index.shape)
+    chosen = select(Const(np.moveaxis(table.array, axis, 0), table.name), index)
+    axis %= table.array.ndim
+    # the axes of the index stand where the axis of the tasks stood
+    order = [*range(rank, rank + axis), *range(rank), *range(rank + axis, len(chosen.shape))]
+    return [chosen.moved(lambda array: array.transpose(order))]
+
+
 @handles(
-    "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split", "Gather",
-    "GatherElements", "GatherND", "Expand", "Tile", "DepthToSpace", "SpaceToDepth",
+    "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice", "Split",
+    "GatherElements", "Expand", "Tile", "DepthToSpace", "SpaceToDepth",
 )  # fmt: skip
 def move(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
     """Run the node on the index, the scale and the shift."""
@@ -76,7 +99,7 @@ def concat(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[T
     views = [part for part in parts if isinstance(part, View)]
     base = views[0].base
     if any(view.base is not base for view in views):
-        raise Unfit("it joins two different tensors")
+        return [_stack(node, parts)]
     index, mul, add = [], [], []
     hints: tuple[str, ...] = ()
     for part in parts:
@@ -94,3 +117,12 @@ def concat(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[T
     scaled = any(view.mul is not None for view in views)
     shifted = any(view.add is not None for view in views) or len(views) < len(parts)
     return [View(base, where, mul_all if scaled else None, add_all if shifted else None, hints)]
+
+
+def _stack(node: ir.Node, parts: list[Const | View]) -> Stack:
+    """Different tensors, each one entry of the axis that they are joined along."""
+    axis = attribute(node, "axis", 0) % len(parts[0].shape)
+    views = [part for part in parts if isinstance(part, View) and part.shape[axis] == 1]
+    if len(views) != len(parts):
+        raise Unfit("it joins two different tensors")
+    return Stack([view.moved(lambda array: array.squeeze(axis)) for view in views], axis, node)

@@ -102,6 +102,33 @@ class Settler:
         chosen = self.emit("SelectToken", value, index=token)
         return chosen, np.arange(self.batch).reshape(found.rows.shape)
 
+    def settle_anywhere(self, view: View) -> View:
+        """The same elements of a tensor that has their scale and shift in it.
+
+        Unlike :meth:`settle` it takes a tensor whose channels were split or moved among the other
+        axes, as long as every channel has one scale and one shift.
+        """
+        try:
+            tensor, rows = self.settle(view)
+            return self.view_of_rows(tensor, rows)
+        except Unfit:
+            if view.base is self.image or (view.index == CONSTANT).any():
+                raise
+        width = int(shape_of(view.base)[-1])
+        channel = view.index % width
+        parts = []
+        for array, neutral in ((view.mul, 1.0), (view.add, 0.0)):
+            if array is None:
+                parts.append(None)
+                continue
+            each = np.full(width, neutral)
+            each[channel] = array
+            if not np.array_equal(each[channel], array):
+                raise Unfit("it scales or shifts every token differently")
+            parts.append(each)
+        mul, add = parts
+        return View(fold(self.builder, view.base, None, mul, add, view.hints), view.index)
+
     def _one_token(self, view: View, found: Rows) -> int | None:
         shape = shape_of(view.base)
         if len(shape) != 3 or found.rows.size != self.batch or shape[1] == 1:

@@ -1,6 +1,7 @@
 """The tracer: walks the original graph and asks one handler per ONNX operator.
 
-Handlers live in the ``on_*.py`` modules and register themselves with :func:`handles`.
+Handlers live in the ``on_*.py`` modules and register themselves with :func:`handles`; one for a
+kind of values goes before the general one of its operator.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import onnx_ir as ir
 from vitrify.arch.errors import UnsupportedOpError
 from vitrify.ir import BATCH, Builder, ShapeError, shape_of, tensor
 
-from .load import image_input
+from .load import image_input, task_inputs
+from .mixed import Gate, Gating, Mixture, Picked, Stack
 from .reference import run_node
 from .rows import Settler
 from .values import Const, Traced, Unfit, View, whole
@@ -35,18 +37,36 @@ _FINDINGS = (
 )
 
 Handler = Callable[["Tracer", ir.Node, list[Traced | None]], list[Traced]]
-HANDLERS: dict[tuple[str, str], Handler] = {}
+HANDLERS: dict[tuple[str, str, type | None], Handler] = {}
+#: Kinds with handlers of their own, first the one that decides when several meet in a node.
+KINDS: tuple[type, ...] = (Picked, Stack, Mixture, Gating)
+#: Stands for every operator that a kind has no handler of its own for.
+ANY = "*"
 
 
-def handles(*op_types: str, domain: str = "") -> Callable[[Handler], Handler]:
-    """Register a handler for ONNX operators."""
+def handles(
+    *op_types: str, domain: str = "", kind: type | None = None
+) -> Callable[[Handler], Handler]:
+    """Register a handler for ONNX operators, of one kind of inputs when it is given."""
 
     def register(handler: Handler) -> Handler:
         for op_type in op_types:
-            HANDLERS[domain, op_type] = handler
+            HANDLERS[domain, op_type, kind] = handler
         return handler
 
     return register
+
+
+def handler_of(node: ir.Node, inputs: Iterable[Traced | None]) -> Handler | None:
+    """The handler for a node with such inputs."""
+    types = {type(value) for value in inputs}
+    domain = node.domain
+    for kind in KINDS:
+        if kind in types and domain == "":
+            found = HANDLERS.get((domain, node.op_type, kind)) or HANDLERS.get((domain, ANY, kind))
+            if found is not None:
+                return found
+    return HANDLERS.get((domain, node.op_type, None))
 
 
 def attribute(node: ir.Node, name: str, default: Any) -> Any:
@@ -80,12 +100,27 @@ class Tracer:
         source = image_input(model)
         dtype = source.dtype or ir.DataType.FLOAT
         self.image = tensor(source.name or "image", [BATCH, *shape_of(source)[1:]], dtype)
-        self.builder = Builder([self.image], name=model.graph.name or "canonical")
+        tasks = {task: self._task(task, shape_of(source)[0]) for task in task_inputs(model)}
+        self.builder = Builder([self.image, *tasks.values()], name=model.graph.name or "canonical")
         self.settler = Settler(self.builder, self.image, batch)
+        #: The gates of routers, by the tensor of their logits.
+        self.gates: dict[ir.Value, Gate] = {}
         self.known: dict[ir.Value, Traced] = {source: whole(self.image, batch)}
+        for original, task in tasks.items():
+            count = batch if shape_of(task) == (BATCH,) else 1
+            self.known[original] = View(
+                task, np.arange(count).reshape([count] * len(shape_of(task)))
+            )
         for name, value in model.graph.initializers.items():
             if value.const_value is not None:
                 self.known[value] = Const(value.const_value.numpy(), name)
+
+    @staticmethod
+    def _task(task: ir.Value, batch: int | str) -> ir.Value:
+        """The input of the canonical graph for a task input of the model."""
+        one_for_all = shape_of(task) == (1,) and batch != 1
+        shape = shape_of(task) if one_for_all else [BATCH] * len(shape_of(task))
+        return tensor(task.name or "task", shape, ir.DataType.INT64)
 
     def execute(self, node: ir.Node, arrays: Iterable[np.ndarray | None]) -> list[np.ndarray]:
         """Run one node on known numbers."""
@@ -95,19 +130,17 @@ class Tracer:
             raise Unfit("its inputs do not fit it") from error
 
     def view(self, value: Traced | None) -> View:
-        """``value`` as a view; scores and constants are none."""
+        """``value`` as a view, emitting what it still needs; scores and constants are none."""
         from .on_elementwise import resolve
 
-        if isinstance(value, View):
-            return value
-        if value is None or isinstance(value, Const):
-            raise Unfit("its input is a constant where an activation is expected")
+        if value is None:
+            raise Unfit("it lacks an input")
         return resolve(self, value)
 
     def trace_node(self, node: ir.Node) -> list[Traced]:
         """What the outputs of ``node`` are."""
         inputs = [None if value is None else self.known[value] for value in node.inputs]
-        handler = HANDLERS.get((node.domain, node.op_type))
+        handler = handler_of(node, inputs)
         given = [value for value in inputs if value is not None]
         if all(isinstance(value, Const) for value in given) and node.domain == "":
             arrays = [value.array if isinstance(value, Const) else None for value in inputs]

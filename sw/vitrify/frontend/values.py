@@ -6,7 +6,11 @@ The original graph is *executed symbolically*, node by node.  A tensor is one of
 - :class:`View`: elements of one tensor of the canonical graph, moved about, each scaled and shifted
   by constants,
 - :class:`Elementwise`: a function of one view, element by element, known by its samples,
-- :class:`Scores`: the products of queries and keys, before or after the softmax.
+- :class:`Scores`: the products of queries and keys, before or after the softmax,
+- one of the kinds of :mod:`vitrify.frontend.mixed`, which only mixtures of experts have.
+
+A number of the task is a view of the task input, and a constant that it chose one of a view of a
+:func:`selected` tensor, which is no part of the canonical graph.
 
 Reshapes, transposes, slices, gathers and splits simply run on the indices of a view, so that every
 way to write the same data movement leads to the same canonical graph.
@@ -16,11 +20,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Union
 
 import numpy as np
 import onnx_ir as ir
 
 from vitrify.ir import shape_of
+
+if TYPE_CHECKING:
+    from .mixed import Gating, Mixture, Picked, Stack
 
 #: Index of an element that belongs to no canonical tensor but is the constant in ``View.add``.
 CONSTANT = -1
@@ -151,7 +159,7 @@ class Scores:
     normalised: bool = False
 
 
-Traced = Const | View | Elementwise | Scores
+Traced = Union[Const, View, Elementwise, Scores, "Gating", "Stack", "Mixture", "Picked"]
 
 
 def whole(value: ir.Value, batch: int) -> View:

@@ -140,23 +140,25 @@ BACKENDS = {
     "golden": "vitrify.runtime.backends.golden",
     "rtl": "vitrify.runtime.backends.rtl",
     "float": "vitrify.runtime.backends.float",
+    "board": "vitrify.runtime.backends.board",
 }
 
 
 def create(
     name: str, model: Program | Path, preprocess: str | None, options: Mapping[str, Any]
 ) -> Backend:
-    """The backend called ``name`` for ``model``.
+    """The backend called ``name`` for ``model``; ``board:DEVICE`` names a device, too.
 
     Raises
     ------
     InputError
         For an unknown backend, a model it cannot run, or a missing optional package.
     """
-    if name not in BACKENDS:
+    kind, colon, device = name.partition(":")
+    if kind not in BACKENDS or (colon and kind != "board"):
         raise InputError(f"no backend is called {name!r}; the backends are {', '.join(BACKENDS)}")
-    factory: Factory = importlib.import_module(BACKENDS[name]).create
-    return factory(model, preprocess, options)
+    factory: Factory = importlib.import_module(BACKENDS[kind]).create
+    return factory(model, preprocess, {**options, "device": device} if colon else options)
 
 
 def check_options(name: str, options: Mapping[str, Any], known: Sequence[str]) -> None:

@@ -30,8 +30,9 @@ class InferenceSession:
     model : path or Program
         ``.vfy`` program, or ``.onnx`` model (backend ``float`` only).
     backend : str
-        ``golden`` (NumPy, bit-exact), ``rtl`` (simulated Verilog) or ``float`` (ONNX Runtime on
-        the original model).
+        ``golden`` (NumPy, bit-exact), ``rtl`` (simulated Verilog), ``float`` (ONNX Runtime on
+        the original model), or a board: ``board:ulx3s?port=/dev/ttyUSB0``,
+        ``board:pynq?bitfile=…``, ``board:uio`` (see :mod:`vitrify.runtime.backends.board`).
     arch : ArchConfig or preset name, optional
         The core to run on; default: the one the program was made for.  Another contract is
         refused.

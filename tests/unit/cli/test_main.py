@@ -246,7 +246,7 @@ ERRORS = {
     "model on golden": ((*RUN, "model.onnx"), "vitrify compile model.onnx"),
     "unknown backend": (
         ("run", "copy.vfy", "--input", "pixels.npy", "--backend", "gpu"),
-        "invalid choice: 'gpu'",
+        "no backend is called 'gpu'",
     ),
     "check on golden": (
         ("run", "copy.vfy", "--input", "pixels.npy", "--check"),

@@ -1,0 +1,179 @@
+"""Backend ``board:DEVICE?OPTION=VALUE&…``: a real core.
+
+Devices
+-------
+``ulx3s``
+    On a serial port: ``port`` (``/dev/ttyUSB0``, or a URL that pyserial knows), ``baud``,
+    ``timeout`` (seconds for a reply).
+``pynq``
+    On a board with PYNQ: ``bitfile``, ``ip``, ``memory`` (bytes to allocate).
+``uio``
+    On Linux: ``uio`` (``/dev/uio0``), ``buffer`` (``udmabuf0``).
+``simulation``
+    The simulated core instead: the same driver, and no board.
+
+Options
+-------
+``patience``
+    Seconds without progress after which a run is given up.
+``progress``
+    Called as ``progress(done, total)`` in layers.
+"""
+
+from __future__ import annotations
+
+import urllib.parse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vitrify.arch.errors import InputError
+from vitrify.arch.link import BAUD
+from vitrify.driver import CoreDriver, Transport
+from vitrify.driver.core import PATIENCE
+from vitrify.driver.pynq import BUFFER_BYTES, PynqTransport
+from vitrify.driver.serial_port import TIMEOUT, SerialTransport, open_port
+from vitrify.driver.uio import UioTransport
+from vitrify.program import Program
+from vitrify.runtime.backend import (
+    Backend,
+    ProgramBackend,
+    Progress,
+    UInt8,
+    check_options,
+    need_program,
+    no_progress,
+)
+from vitrify.runtime.statistics import Statistics, of_program
+
+
+def _ulx3s(
+    _program: Program, *, port: str, baud: int = BAUD, timeout: float = TIMEOUT
+) -> Transport:
+    opened = open_port(port, int(baud))
+    try:
+        return SerialTransport(opened, timeout=float(timeout))
+    except BaseException:
+        opened.close()
+        raise
+
+
+def _pynq(
+    _program: Program, *, bitfile: str, ip: str | None = None, memory: int = BUFFER_BYTES
+) -> Transport:
+    return PynqTransport(bitfile, ip, int(memory))
+
+
+def _uio(_program: Program, *, uio: str = "/dev/uio0", buffer: str = "udmabuf0") -> Transport:
+    return UioTransport(uio, buffer)
+
+
+def _simulation(program: Program) -> Transport:
+    from vitrify.cosim.transport import SimulatedTransport
+
+    return SimulatedTransport(program.arch)
+
+
+#: Makes a transport from a program and the options of its name; an option may be required.
+DEVICES: dict[str, tuple[Callable[..., Transport], tuple[str, ...], tuple[str, ...]]] = {
+    "ulx3s": (_ulx3s, ("port",), ("baud", "timeout")),
+    "pynq": (_pynq, ("bitfile",), ("ip", "memory")),
+    "uio": (_uio, (), ("uio", "buffer")),
+    "simulation": (_simulation, (), ()),
+}
+
+
+class BoardBackend(ProgramBackend):
+    """Runs a program on the core behind a transport; the program is uploaded once."""
+
+    name = "board"
+
+    def __init__(
+        self,
+        program: Program,
+        transport: Transport,
+        *,
+        patience: float = PATIENCE,
+        progress: Progress | None = None,
+    ) -> None:
+        super().__init__(program)
+        self._progress = progress or no_progress
+        self._transport = transport
+        try:
+            #: The driver, for whoever wants to look at registers.
+            self.driver = CoreDriver(transport, program.arch, patience=patience)
+        except BaseException:
+            transport.close()
+            raise
+        self._jobs = 0
+
+    def execute(
+        self, regions: UInt8, tasks: Sequence[int], images: int
+    ) -> tuple[UInt8, Statistics]:
+        """One queued job a region."""
+        program, layers = self.program, len(self.program.layers)
+        if len(regions) > self._jobs:
+            self.driver.load(
+                program.image, program.instruction_count, program.input_bytes,
+                program.output_bytes, len(regions),
+            )
+            self._jobs = len(regions)
+        results = self.driver.run(
+            regions, program.output_bytes, tasks,
+            lambda done, total: self._progress(done * layers, total * layers),
+        )
+        counters = self.driver.counters()
+        statistics = of_program(program, self.name, images)
+        statistics.counters = counters
+        statistics.cycles = counters["CYCLES"]
+        bus = program.arch.bus_bytes
+        statistics.dram_read_bytes = counters["DRAM_READ_BEATS"] * bus
+        statistics.dram_write_bytes = counters["DRAM_WRITE_BEATS"] * bus
+        return results, statistics
+
+    def close(self) -> None:
+        """Close the transport."""
+        self._transport.close()
+
+
+def connect(device: str, program: Program) -> Transport:
+    """The transport that ``DEVICE?OPTION=VALUE&…`` describes.
+
+    Raises
+    ------
+    InputError
+        For an unknown device or option, a missing or a wrong one.
+    """
+    name, _, query = device.partition("?")
+    if name not in DEVICES:
+        raise InputError(
+            f"no board is called {name!r}; the boards are {', '.join(DEVICES)} "
+            f"(board:ulx3s?port=/dev/ttyUSB0)"
+        )
+    make, required, optional = DEVICES[name]
+    try:
+        pairs = urllib.parse.parse_qsl(
+            query, keep_blank_values=True, strict_parsing=bool(query), errors="strict"
+        )
+    except ValueError:
+        raise InputError(f"{query!r} is not of the form OPTION=VALUE&OPTION=VALUE") from None
+    options = dict(pairs)
+    check_options(f"board:{name}", options, (*required, *optional))
+    for option in required:
+        if not options.get(option):
+            raise InputError(f"board:{name} needs {option}=, as in board:{name}?{option}=…")
+    try:
+        return make(program, **options)
+    except ValueError as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"board:{name}: {error}") from error
+
+
+def create(model: Program | Path, _preprocess: str | None, options: Mapping[str, Any]) -> Backend:
+    """Backend for a program; ``device`` is what follows ``board:``."""
+    settings = dict(options)
+    device = settings.pop("device", "")
+    check_options("board", settings, ("patience", "progress"))
+    program = need_program("board", model)
+    return BoardBackend(program, connect(device, program), **settings)
