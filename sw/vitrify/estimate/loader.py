@@ -14,7 +14,7 @@ from .timing import PARAM_SLOTS, Timing
 from .tokens import Cycles, Reads, meets
 
 #: Cycles from a word of the stream, or a read of the token memory, to the buffer's output.
-_STREAMED, _READ = 2, 5
+_STREAMED, _READ = 3, 6
 #: Cycles from a word that leaves the buffer to the one that takes its place.
 _ROOM = 3
 #: The first word of a tile leaves the buffer so long before the swap that frees its place.
