@@ -14,6 +14,7 @@ from .fold import hints_of
 from .mixed import Gating, Mixture, Term, joined
 from .on_elementwise import add_views
 from .on_gate import as_gating, known
+from .on_heads import route_heads, weighs_heads
 from .routing import Routing, recognise
 from .trace import ANY, HANDLERS, Tracer, constant, handles
 from .values import Const, Traced, Unfit, View
@@ -185,7 +186,7 @@ def _by_token(weight: list[np.ndarray], node: ir.Node) -> np.ndarray:
 
 
 def resolve(tracer: Tracer, mixture: Mixture) -> View:
-    """The view that a mixture is, emitting ``Experts`` and what is added to it."""
+    """The view that a mixture is, emitting ``Experts`` or routed heads and what is added to it."""
     if mixture.view is None and mixture.parent is not None:
         whole, move = mixture.parent
         mixture.view = resolve(tracer, whole).moved(move)
@@ -198,8 +199,9 @@ def _resolve(tracer: Tracer, mixture: Mixture) -> View:
     weighed: dict[ir.Value, tuple[np.ndarray, np.ndarray]] = {}
     plain: list[View] = []
     for term in mixture.terms:
-        if term.weight is None:
-            plain.append(term.view)
+        if term.weight is None or weighs_heads(term):
+            heads = term.weight is not None
+            plain.append(route_heads(tracer, mixture, term) if heads else term.view)
             continue
         tensor, rows = tracer.settler.settle(term.view)
         seen, weight = weighed.get(tensor, (rows, np.zeros(1)))
@@ -209,6 +211,8 @@ def _resolve(tracer: Tracer, mixture: Mixture) -> View:
     # the residual stream first, then what linear layers made of it, then the experts
     plain.sort(key=lambda view: _is_linear(view.base))
     rest = functools.reduce(lambda x, y: add_views(tracer, x, y), plain) if plain else None
+    if rest is not None and not weighed:
+        return rest
     experts = [_expert(tensor, *found, mixture.node) for tensor, found in weighed.items()]
     result = _emit(tracer, mixture, experts)
     return result if rest is None else add_views(tracer, rest, result)
