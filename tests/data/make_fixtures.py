@@ -264,6 +264,7 @@ FIXTURES = (
         build=hf("ViTForImageClassification", "ViTConfig", "logits", **_HF_MLP),
     ),
     Fixture(name="moe_masked_ts13", build=mixed("Masked", shared=True), exporter="ts", opset=13),
+    Fixture(name="moe_masked_ort17", build=mixed("Masked", shared=True), exporter="ort", opset=17),
     Fixture(name="moe_one_hot_ts17", build=mixed("OneHot"), exporter="ts", opset=17),
     Fixture(name="moe_one_hot_dynamo20", build=mixed("OneHot"), exporter="dynamo", opset=20),
     Fixture(

@@ -213,6 +213,8 @@ def _resolve(tracer: Tracer, mixture: Mixture) -> View:
     rest = functools.reduce(lambda x, y: add_views(tracer, x, y), plain) if plain else None
     if rest is not None and not weighed:
         return rest
+    if rest is not None:
+        tracer.settler.settle(rest)
     experts = [_expert(tensor, *found, mixture.node) for tensor, found in weighed.items()]
     result = _emit(tracer, mixture, experts)
     return result if rest is None else add_views(tracer, rest, result)
