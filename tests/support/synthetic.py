@@ -55,6 +55,8 @@ class Mixture:
     apart: bool = False
     tasks: int = 0
     shared: int = 0
+    #: Every other expert has a channel more, as experts with split units have.
+    ragged: bool = True
 
 
 def vision_transformer(
@@ -74,6 +76,7 @@ def vision_transformer(
     """A graph with random weights, gains, tables and positions.
 
     ``pooled`` replaces the class token by a mean over all tokens, ``mixture`` every second MLP.
+    Without ``classes`` the result is the residual stream.
     """
     rng = np.random.default_rng(seed)
     c, h, w = image
@@ -147,7 +150,7 @@ def vision_transformer(
                    table=rng.integers(-128, 128, 256).astype(np.int8))
             start += 1
         for e in range(m.experts):
-            inner = tensor(f"{name}.hidden[{e}]", m.hidden + e % 2)
+            inner = tensor(f"{name}.hidden[{e}]", m.hidden + m.ragged * e % 2)
             width = graph.tensors[inner].channels
             linear(f"{name}.fc1", x, inner, dim, width, norm=before,
                    table=rng.integers(-128, 128, 256).astype(np.int8))
@@ -188,6 +191,9 @@ def vision_transformer(
                table=rng.integers(-128, 128, 256).astype(np.int8))
         linear(f"{name}.fc2", f"{name}.hidden", residual, hidden, dim, add=True,
                statistics=statistics)
+    if not classes:
+        graph.outputs["features"] = residual
+        return graph
     tensor("logits", classes, 16, rows=1)
     if pooled:
         tensor("normal", dim)

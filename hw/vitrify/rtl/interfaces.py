@@ -18,7 +18,7 @@ from vitrify.arch.config import ArchConfig
 #: Global c tiles whose parameters fit into the epilogue.
 PARAM_SLOTS = 4
 #: Cycles from a granted token-memory read to its data.
-READ_LATENCY = 2
+READ_LATENCY = 3
 #: Least cycles between the starts of two passes (read-modify-write distance of the accumulators,
 #: row sums and row statistics).
 MIN_PASS = 8

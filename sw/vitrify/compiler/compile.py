@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -32,7 +32,7 @@ from vitrify.quant.graph import (
 )
 
 from .alloc import PlacementError
-from .economy import economies
+from .economy import Economy, economies
 from .lowering import Lowering, sources
 from .ops import attention, embed, experts, linear, mlp, pool
 
@@ -48,7 +48,8 @@ _LOWER: dict[type, Callable[[Lowering, Any, int], None]] = {
 
 
 def compile_graph(
-    graph: QuantGraph, arch: ArchConfig, *, preprocess: str | None = None, batch: int = 1
+    graph: QuantGraph, arch: ArchConfig, *, preprocess: str | None = None, batch: int = 1,
+    ways: Iterable[Economy] | None = None,
 ) -> Program:
     """Lower, place and emit.
 
@@ -62,6 +63,9 @@ def compile_graph(
         Preprocessing specification to store with the program.
     batch : int
         Images of one job, 1 to 4: their rows pass every weight together, experts included.
+
+    ways : Economy, ...
+        Ways to place the tensors, to be tried in this order; default: from fast to small.
 
     Raises
     ------
@@ -83,7 +87,7 @@ def compile_graph(
                 f"input {name!r} chooses among {count} tasks, and a job's task number has "
                 f"{TASK_BITS} bits: use at most {MAX_TASKS} tasks"
             )
-    state, outputs = _lower(graph, arch, batch)
+    state, outputs = _lower(graph, arch, batch, ways or economies())
     image, count = state.builder.build()
     program = Program(
         model=graph.name, arch=arch, image=image, instruction_count=count,
@@ -118,11 +122,11 @@ def _layers(graph: QuantGraph) -> Iterator[QLinear]:
 
 
 def _lower(
-    graph: QuantGraph, arch: ArchConfig, batch: int
+    graph: QuantGraph, arch: ArchConfig, batch: int, ways: Iterable[Economy]
 ) -> tuple[Lowering, tuple[OutputSpec, ...]]:
     """Lower every op in the fastest way that the token memory has room for."""
     refusal = None
-    for economy in economies():
+    for economy in ways:
         state = Lowering(graph, arch, economy, batch)
         try:
             embed.load(state)

@@ -27,7 +27,7 @@ from .tokens import Cycles, rivals
 #: instruction, to the row.
 _COMMAND, _ROW, _WHOLE = 9, 1, 2
 #: Cycles from the last row of an instruction to the loader's gains.
-_PROGRESS = 5
+_PROGRESS = 6
 #: A queue takes a command so long after its engine took the one ``COMMAND_DEPTH`` before.
 _ROOM = 2
 #: Cycles from a decoded instruction to the rows of its expert; more of them if there are none.

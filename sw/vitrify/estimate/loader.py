@@ -14,7 +14,7 @@ from .timing import PARAM_SLOTS, Timing
 from .tokens import Cycles, Reads, meets
 
 #: Cycles from a word of the stream, or a read of the token memory, to the buffer's output.
-_STREAMED, _READ = 2, 4
+_STREAMED, _READ = 3, 6
 #: Cycles from a word that leaves the buffer to the one that takes its place.
 _ROOM = 3
 #: The first word of a tile leaves the buffer so long before the swap that frees its place.
@@ -22,7 +22,7 @@ _LEAD = 2
 #: A row may be issued the swap's latency, less this, before its tile's last word leaves the buffer.
 _PROMISE = 3
 #: Cycles from the last read of the token memory to a tile word of the stream.
-_SWITCH = 4
+_SWITCH = 5
 #: Cycles without a word between two phases.
 _SETTLE = 2
 #: Cycles from a word of a table to its first byte.

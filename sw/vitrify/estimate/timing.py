@@ -30,7 +30,7 @@ SETTLE = 16
 
 #: Beats that the FIFO of the loads holds at least; fewest words of any FIFO; an AXI burst's bound.
 _LOAD_BEATS, _LEAST_FIFO, _PAGE = 256, 4, 4096
-_READ = 2
+_READ = 3
 _TRANSFORM = 18
 _ACCUMULATOR = 4
 _LANES = 12

@@ -124,6 +124,8 @@ def _refold(
             prefix = _pick(array_of(inputs[1]).T, columns).T * scale
             position = _pick(array_of(inputs[2]).T, columns).T * scale + shift
             return again(fold(builder, inputs[0], columns, mul), prefix, position)
+        case "RoutedHeads" | "BalancedHeads" if columns is None and add is None:
+            return again(*inputs[:2], fold(builder, inputs[2], None, mul), *inputs[3:])
         case "Attention" if columns is None:
             # every row of softmax weights sums to one, so a shift of v is a shift of the result
             return again(inputs[0], inputs[1], fold(builder, inputs[2], None, mul, add))

@@ -102,11 +102,14 @@ class Mixture:
     ----------
     node:
         Of a router that weighs terms, to be named when they are no mixture of experts.
+    parent:
+        The sum that this one is a part of, and the movement that chose the part.
     """
 
     terms: list[Term]
     gates: tuple[Gate, ...]
     node: ir.Node
+    parent: tuple[Mixture, Move] | None = None
     view: View | None = field(default=None, repr=False)
 
     @property
@@ -116,6 +119,8 @@ class Mixture:
 
     def moved(self, move: Move) -> Mixture:
         """The sum after a data movement."""
+        count = int(np.prod(self.shape))
+        kept = len(np.unique(move(np.arange(count).reshape(self.shape))))
         terms = [
             Term(
                 term.view.moved(move),
@@ -123,7 +128,7 @@ class Mixture:
             )
             for term in self.terms
         ]
-        return Mixture(terms, self.gates, self.node)
+        return Mixture(terms, self.gates, self.node, None if kept == count else (self, move))
 
 
 @dataclass(eq=False)

@@ -99,8 +99,8 @@ def _derived_name(node: ir.Node) -> str:
     """A name from those of the inputs, which have theirs already."""
     inputs = [value.name or "" for value in node.inputs if value is not None]
     match node.op_type:
-        case "Attention":
-            module = _common_module(inputs) or _parent(_consumer_name(node))
+        case "Attention" | "RoutedHeads" | "BalancedHeads":
+            module = _common_module(inputs[:3]) or _parent(_consumer_name(node))
             while module.rpartition(".")[2] in _FUSED:
                 module = _parent(module)
             return _join(module, "attention")
@@ -128,9 +128,9 @@ def _operand_names(graph: ir.Graph) -> dict[ir.Value, str]:
             gate = node.inputs[1].producer()
             if gate is not None and not _own_name(gate):
                 names[gate.outputs[0]] = _join(_parent(_experts_name(node)), "gate")
-        if node.op_type != "Attention":
+        if node.op_type not in ("Attention", "RoutedHeads", "BalancedHeads"):
             continue
-        operands = [value for value in node.inputs if value is not None]
+        operands = [value for value in node.inputs[:3] if value is not None]
         own = [_own_name(p) if (p := value.producer()) else "" for value in operands]
         if len(set(own)) == len(own) and all(own):
             continue

@@ -58,8 +58,9 @@ def quick_gelu(_tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> l
 @handles("SkipLayerNormalization", domain=MICROSOFT)
 def skip_layer_norm(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
     """A residual addition (with a bias), then LayerNorm; the sum is the fourth output."""
-    x = _shifted(tracer, inputs[0], _given(inputs, 4))
-    total = tracer.view(binary(tracer, _step("Add", node), [x, inputs[1]])[0])
+    operands = [_shifted(tracer, inputs[0], _given(inputs, 4)), inputs[1]]
+    made = [value if isinstance(value, Const) else tracer.view(value) for value in operands]
+    total = tracer.view(binary(tracer, _step("Add", node), list(made))[0])
     beta = _given(inputs, 3)
     normal = tracer.settler.layer_norm(
         total,

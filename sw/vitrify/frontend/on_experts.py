@@ -14,6 +14,7 @@ from .fold import hints_of
 from .mixed import Gating, Mixture, Term, joined
 from .on_elementwise import add_views
 from .on_gate import as_gating, known
+from .on_heads import route_heads, weighs_heads
 from .routing import Routing, recognise
 from .trace import ANY, HANDLERS, Tracer, constant, handles
 from .values import Const, Traced, Unfit, View
@@ -43,7 +44,9 @@ def total(tracer: Tracer, values: list[Traced]) -> Traced:
     """The sum of mixtures and views."""
     # one that something else needed is complete: the residual stream of the next block, say
     values = [
-        value.view if isinstance(value, Mixture) and value.view is not None else value
+        resolve(tracer, value)
+        if isinstance(value, Mixture) and (value.view or value.parent)
+        else value
         for value in values
     ]
     if not any(isinstance(value, Mixture) for value in values):
@@ -53,13 +56,14 @@ def total(tracer: Tracer, values: list[Traced]) -> Traced:
             result = add_views(tracer, result, view)
         return result
     mixtures = [value for value in values if isinstance(value, Mixture)]
-    shape = np.broadcast_shapes(*(value.shape for value in values))
-    terms = []
-    for value in values:
-        part = value if isinstance(value, Mixture) else [Term(tracer.view(value))]
-        wide = Mixture(part, (), mixtures[0].node) if isinstance(part, list) else part
-        terms += wide.moved(lambda array: np.broadcast_to(array, shape)).terms
-    return Mixture(terms, joined(*mixtures), mixtures[0].node)
+    node = mixtures[0].node
+    parts = [
+        value if isinstance(value, Mixture) else Mixture([Term(tracer.view(value))], (), node)
+        for value in values
+    ]
+    shape = np.broadcast_shapes(*(part.shape for part in parts))
+    wide = [part.moved(lambda array: np.broadcast_to(array, shape)) for part in parts]
+    return Mixture([term for part in wide for term in part.terms], joined(*mixtures), node)
 
 
 @handles("Mul", kind=Gating)
@@ -173,17 +177,20 @@ def _producer(node: ir.Node) -> ir.Node | None:
     return None if node.inputs[0] is None else node.inputs[0].producer()
 
 
-def _by_token(weight: list[np.ndarray]) -> np.ndarray:
+def _by_token(weight: list[np.ndarray], node: ir.Node) -> np.ndarray:
     """Weights of elements as weights of tokens, [draws, ...]."""
     stacked = np.stack(weight)
     if not (stacked == stacked[..., :1]).all():
-        raise Unfit("it weighs the channels of a token unevenly")
+        raise Unfit("it weighs the channels of a token unevenly", _PLAIN, node)
     return stacked[..., 0]
 
 
 def resolve(tracer: Tracer, mixture: Mixture) -> View:
-    """The view that a mixture is, emitting ``Experts`` and what is added to it."""
-    if mixture.view is None:
+    """The view that a mixture is, emitting ``Experts`` or routed heads and what is added to it."""
+    if mixture.view is None and mixture.parent is not None:
+        whole, move = mixture.parent
+        mixture.view = resolve(tracer, whole).moved(move)
+    elif mixture.view is None:
         mixture.view = _resolve(tracer, mixture)
     return mixture.view
 
@@ -192,17 +199,22 @@ def _resolve(tracer: Tracer, mixture: Mixture) -> View:
     weighed: dict[ir.Value, tuple[np.ndarray, np.ndarray]] = {}
     plain: list[View] = []
     for term in mixture.terms:
-        if term.weight is None:
-            plain.append(term.view)
+        if term.weight is None or weighs_heads(term):
+            heads = term.weight is not None
+            plain.append(route_heads(tracer, mixture, term) if heads else term.view)
             continue
         tensor, rows = tracer.settler.settle(term.view)
         seen, weight = weighed.get(tensor, (rows, np.zeros(1)))
         if not np.array_equal(rows, seen):
             raise Unfit("its experts stand at different places", _PLAIN, mixture.node)
-        weighed[tensor] = rows, weight + _by_token(term.weight)
+        weighed[tensor] = rows, weight + _by_token(term.weight, mixture.node)
     # the residual stream first, then what linear layers made of it, then the experts
     plain.sort(key=lambda view: _is_linear(view.base))
     rest = functools.reduce(lambda x, y: add_views(tracer, x, y), plain) if plain else None
+    if rest is not None and not weighed:
+        return rest
+    if rest is not None:
+        tracer.settler.settle(rest)
     experts = [_expert(tensor, *found, mixture.node) for tensor, found in weighed.items()]
     result = _emit(tracer, mixture, experts)
     return result if rest is None else add_views(tracer, rest, result)

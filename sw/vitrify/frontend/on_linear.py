@@ -8,6 +8,7 @@ import onnx_ir as ir
 from vitrify.ir import shape_of
 
 from .mixed import Gating, Mixture, Stack
+from .on_experts import weigh
 from .stack import expert_products, moved, weighed_sum
 from .task import add_selected, is_selected, task_linear
 from .trace import Tracer, attribute, constant, handles
@@ -43,6 +44,8 @@ def matmul(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[T
         raise Unfit("it mixes tokens by a constant matrix", "use attention to mix tokens")
     if isinstance(x, Gating) and isinstance(y, Stack):
         return [weighed_sum(tracer, x, y)]
+    if isinstance(x, Gating) and x.shape[-1] == 1 and y.shape[-2] == 1:
+        return [weigh(tracer, x, y)]
     operand = tracer.view(y)
     if is_selected(operand):
         return [task_linear(tracer, tracer.view(x), operand, node.name or "")]

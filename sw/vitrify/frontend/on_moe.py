@@ -72,9 +72,7 @@ def moe(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Trac
     return _emit(tracer, node, inputs, kind, normalize, parameters, hints)
 
 
-def _dequantise(
-    weight: Const, scales: Traced | None, zero: Traced | None, block: int
-) -> np.ndarray:
+def dequantise(weight: Const, scales: Traced | None, zero: Traced | None, block: int) -> np.ndarray:
     """8-bit weights [E, rows, columns] as numbers; one scale a row, or one a block of a row."""
     scale = constant(scales, "scale").array.astype(np.float64)
     number = weight.array.astype(np.float64)
@@ -101,8 +99,8 @@ def quantised_moe(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) ->
     block = attribute(node, "block_size", 0)
     fc1, fc2 = constant(inputs[2], "fc1"), constant(inputs[5], "fc2")
     parameters = (
-        _dequantise(fc1, inputs[3], inputs[11], block), _optional(inputs[4], "bias"),
-        _dequantise(fc2, inputs[6], inputs[12], block), _optional(inputs[7], "bias"),
+        dequantise(fc1, inputs[3], inputs[11], block), _optional(inputs[4], "bias"),
+        dequantise(fc2, inputs[6], inputs[12], block), _optional(inputs[7], "bias"),
     )  # fmt: skip
     hints = (fc1.name, fc2.name, node.name or "")
     return _emit(tracer, node, inputs, kind, 1, parameters, hints)

@@ -57,8 +57,8 @@ _TASK_LINEAR = """
     back = Concat <axis = 0> (lead, columns)
     y = Reshape(sums, back)
 """
-# Every expert computes every row here; the weights of those not chosen are zero.
-_CHOICE = """
+#: From the logits, k and normalize to ``weight``, zero where nothing was chosen.
+CHOICE = """
     axis_0 = Constant <value_ints = [0]> ()
     axis_1 = Constant <value_ints = [1]> ()
     axis_last = Constant <value_ints = [-1]> ()
@@ -78,8 +78,9 @@ _CHOICE = """
     normalize_bool = Cast <to = 9> (normalize_int)
     weight = Where(normalize_bool, whole, picked)
 """
+# Every expert computes every row here.
 _EXPERTS = (
-    _CHOICE
+    CHOICE
     + """
     weight_rows = Transpose <perm = [0, 2, 1]> (weight)
     scale = Unsqueeze(weight_rows, axis_last)

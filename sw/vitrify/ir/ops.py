@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from .experts import EXPERT_OPS
+from .heads import HEAD_OPS
 from .op import (
     DOMAIN,
     DOMAIN_VERSION,
@@ -72,15 +73,6 @@ def _linear(shapes: Sequence[Shape], _attributes: Attributes) -> Shape:
     return (*x[:-1], weight[0])
 
 
-def _attention(shapes: Sequence[Shape], attributes: Attributes) -> Shape:
-    q, k, v = shapes
-    _, _, dim = tokens(q)
-    require(q == k == v, f"q {q}, k {k} and v {v} differ")
-    heads = attributes["heads"]
-    require(heads > 0 and int(dim) % heads == 0, f"{heads} heads do not divide {dim} channels")
-    return q
-
-
 def _activation(shapes: Sequence[Shape], attributes: Attributes) -> Shape:
     kind = attributes["kind"]
     require(kind in UNARY, f"kind {kind!r} is none of {', '.join(UNARY)}")
@@ -127,28 +119,6 @@ _TOKENS = """
     leads = Expand(lead, form)
     row = Concat <axis = 1> (leads, x)
     y = Add(row, position)
-"""
-_ATTENTION = """
-    h = Constant <value_int: int = @heads> ()
-    s = Constant <value_float: float = @scale> ()
-    axis = Constant <value_ints = [0]> ()
-    keep = Constant <value_ints = [0, 0]> ()
-    rest = Constant <value_ints = [-1]> ()
-    hs = Unsqueeze(h, axis)
-    form = Concat <axis = 0> (keep, hs, rest)
-    q4 = Reshape(q, form)
-    k4 = Reshape(k, form)
-    v4 = Reshape(v, form)
-    qt = Transpose <perm = [0, 2, 1, 3]> (q4)
-    kt = Transpose <perm = [0, 2, 3, 1]> (k4)
-    vt = Transpose <perm = [0, 2, 1, 3]> (v4)
-    products = MatMul(qt, kt)
-    scores = Mul(products, s)
-    p = Softmax <axis = -1> (scores)
-    o = MatMul(p, vt)
-    ot = Transpose <perm = [0, 2, 1, 3]> (o)
-    back = Concat <axis = 0> (keep, rest)
-    y = Reshape(ot, back)
 """
 _MEAN_POOL = """
     axis = Constant <value_ints = [1]> ()
@@ -199,14 +169,6 @@ _ROWS = (
         body="w = Transpose <perm = [1, 0]> (weight)  p = MatMul(x, w)  y = Add(p, bias)",
     ),
     Op(
-        name="Attention",
-        doc="softmax(scale * q @ k.T) @ v in each of the heads, heads side by side in the channels",
-        inputs=("q", "k", "v"),
-        attributes={"heads": INT, "scale": FLOAT},
-        shape=_attention,
-        body=_ATTENTION,
-    ),
-    Op(
         name="Activation",
         doc="one of the unary functions, elementwise",
         inputs=("x",),
@@ -243,7 +205,7 @@ _ROWS = (
 )
 
 #: Every canonical operation by name.
-OPS: dict[str, Op] = {row.name: row for row in (*_ROWS, *EXPERT_OPS)}
+OPS: dict[str, Op] = {row.name: row for row in (*_ROWS, *HEAD_OPS, *EXPERT_OPS)}
 
 
 def attach_functions(model: ir.Model) -> None:

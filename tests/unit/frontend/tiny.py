@@ -10,6 +10,7 @@ import onnx_ir as ir
 SEED = 11
 N, C, SIZE, PATCH, D, HEADS, CLASSES = 3, 3, 8, 4, 8, 2, 4
 T = (SIZE // PATCH) ** 2
+EXPERTS, HIDDEN, TASKS = 4, 6, 3
 
 PARAMETERS: dict[str, tuple[int, ...]] = {
     "embed.weight": (D, C, PATCH, PATCH),
@@ -35,6 +36,20 @@ PARAMETERS: dict[str, tuple[int, ...]] = {
     "gain": (D,),
     "head.weight": (D, CLASSES),
     "head.bias": (CLASSES,),
+    "gate.weight": (D, EXPERTS),
+    "experts.fc1": (EXPERTS, HIDDEN, D),
+    "experts.bias1": (EXPERTS, HIDDEN),
+    "experts.fc2": (EXPERTS, D, HIDDEN),
+    "experts.bias2": (EXPERTS, D),
+    "experts.scale1": (EXPERTS, HIDDEN),
+    "experts.scale2": (EXPERTS, D),
+    "experts.w1": (EXPERTS, D, HIDDEN),
+    "experts.b1": (EXPERTS, 1, HIDDEN),
+    "experts.w2": (EXPERTS, HIDDEN, D),
+    "experts.b2": (EXPERTS, 1, D),
+    "square": (EXPERTS, D, D),
+    "gates": (TASKS, D, EXPERTS),
+    "gains": (TASKS, D),
 }
 CONSTANTS: dict[str, np.ndarray | np.generic] = {
     "half": np.float32(0.5),
@@ -63,6 +78,15 @@ CONSTANTS: dict[str, np.ndarray | np.generic] = {
     "mean": np.array([0.4, 0.5, 0.6], np.float32).reshape(1, C, 1, 1),
     "std": np.array([0.2, 0.3, 0.4], np.float32).reshape(1, C, 1, 1),
     "scale255": np.float32(255.0),
+    "one_i": np.int64(1),
+    "two_i": np.array([2]),
+    "wide_form": np.array([N, EXPERTS, T, D]),
+    "flat_experts": np.array([N * T, EXPERTS]),
+    "no_weights": np.zeros((N, T, EXPERTS), np.float32),
+    "bytes1": np.arange(EXPERTS * HIDDEN * D).reshape(EXPERTS, HIDDEN, D).astype(np.uint8),
+    "bytes2": np.arange(7, 7 + EXPERTS * HIDDEN * D).reshape(EXPERTS, D, HIDDEN).astype(np.uint8),
+    "zero1": np.arange(EXPERTS * HIDDEN).reshape(EXPERTS, HIDDEN).astype(np.uint8),
+    "zero2": np.arange(EXPERTS * D).reshape(EXPERTS, D).astype(np.uint8),
 }
 
 EMBED = """
@@ -113,9 +137,12 @@ SLOTS = {
 
 def tiny(
     *, opset: int = 18, image: str = f"float[{N},{C},{SIZE},{SIZE}]",
-    output: str = f"float[{N},{CLASSES}]", **slots: str,
+    output: str = f"float[{N},{CLASSES}]", task: str = "", **slots: str,
 ) -> ir.Model:  # fmt: skip
-    """The model, with other text in the named slots (an empty string drops a slot)."""
+    """The model, with other text in the named slots (an empty string drops a slot).
+
+    ``task`` is the type of an input of that name, when the model is to have one.
+    """
     unknown = set(slots) - set(SLOTS)
     if unknown:
         raise ValueError(f"no slot {unknown}")
@@ -126,7 +153,7 @@ def tiny(
         text = text.replace(name, name.replace(".", "__"))
     proto = onnx.parser.parse_model(
         f'<ir_version: 9, opset_import: ["": {opset}, "com.microsoft": 1]>\n'
-        f"tiny ({image} image) => ({output} logits) {{\n{text}\n}}"
+        f"tiny ({image} image{f', {task} task' * bool(task)}) => ({output} logits) {{\n{text}\n}}"
     )
     rng = np.random.default_rng(SEED)
     arrays = {

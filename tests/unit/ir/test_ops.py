@@ -31,6 +31,21 @@ def attend(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int, scale: float
     return result
 
 
+def weigh(logits: np.ndarray, k: int, normalize: int) -> np.ndarray:
+    """Softmax of the k largest logits of each token, lowest number first among equals."""
+    shares = softmax(logits.astype(np.float64))
+    for place in np.ndindex(logits.shape[:2]):
+        order = sorted(range(logits.shape[2]), key=lambda e: (-logits[place][e], e))
+        shares[place][order[k:]] = 0.0
+        shares[place] /= shares[place].sum() if normalize else 1.0
+    return shares
+
+
+def route_heads(q: np.ndarray, k: np.ndarray, v: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Three heads of two channels, scale 0.7, each multiplied by its weight for the token."""
+    return attend(q, k, v, 3, 0.7) * np.repeat(weights, 2, axis=-1)
+
+
 def embed(image: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     rows = [
         image[:, :, y : y + 2, x : x + 3].reshape(N, -1) @ weight.T + bias
@@ -70,6 +85,7 @@ TASK = np.array([2, 0])
 BANK, BANK_BIAS = random(3, 4, D), random(3, 4)
 # coarse logits: many tokens have equals among their largest
 LOGITS = RNG.integers(-2, 3, (N, T, 7)).astype(np.float32)
+HEAD_LOGITS, BALANCE = LOGITS[..., :2], random(N, T, 2)
 MIXTURE = [random(7, 5, D), random(7, 5), random(7, D, 5), random(7, D)]
 KERNEL, GAMMA, BETA = random(7, 18), random(D), random(D)
 CASES: dict[str, tuple[list[np.ndarray], dict[str, Any], Callable[[], np.ndarray]]] = {
@@ -86,6 +102,23 @@ CASES: dict[str, tuple[list[np.ndarray], dict[str, Any], Callable[[], np.ndarray
     "Attention": (
         [X, X[::-1], X[:, ::-1]], {"heads": 2, "scale": 0.7},
         lambda: attend(X, X[::-1], X[:, ::-1], 2, 0.7),
+    ),
+    "RoutedHeads": (
+        [X, X[::-1], X[:, ::-1], HEAD_LOGITS],
+        {"heads": 3, "scale": 0.7, "k": 1, "normalize": 0},
+        lambda: route_heads(
+            X, X[::-1], X[:, ::-1],
+            np.concatenate([np.ones((N, T, 1)), weigh(HEAD_LOGITS, 1, 0)], -1),
+        ),
+    ),
+    "BalancedHeads": (
+        [X, X[::-1], X[:, ::-1], LOGITS[..., 2:4], random(N, T, 1), BALANCE],
+        {"heads": 3, "scale": 0.7, "k": 2, "normalize": 1},
+        lambda: route_heads(
+            X, X[::-1], X[:, ::-1],
+            np.concatenate([np.ones((N, T, 1)) * softmax(BALANCE)[..., :1],
+                            weigh(LOGITS[..., 2:4], 2, 1) * softmax(BALANCE)[..., 1:]], -1),
+        ),
     ),
     "Activation": ([X], {"kind": "gelu"}, lambda: UNARY["gelu"].reference(X)),
     "Add": ([X, X[::-1]], {}, lambda: X + X[::-1]),
@@ -149,6 +182,23 @@ def test_linear_on_pooled_tokens() -> None:
     np.testing.assert_allclose(run("Linear", [X[:, 0], W, B], {}), X[:, 0] @ W.T + B, rtol=1e-5)
 
 
+def test_many_shared_and_routed_heads() -> None:
+    logits, shared, balance = random(N, T, 4), random(N, T, 2), random(N, T, 2)
+    found = run("BalancedHeads", [X, X[::-1], X, logits, shared, balance],
+                {"heads": 6, "scale": 1.3, "k": 3, "normalize": 0})  # fmt: skip
+    stages = softmax(balance)
+    weights = [softmax(shared) * stages[..., :1], weigh(logits, 3, 0) * stages[..., 1:]]
+    wanted = attend(X, X[::-1], X, 6, 1.3) * np.concatenate(weights, -1)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_every_head_routed() -> None:
+    found = run("RoutedHeads", [X, X[::-1], X, LOGITS[..., :3]],
+                {"heads": 3, "scale": 0.7, "k": 2, "normalize": 1})  # fmt: skip
+    wanted = route_heads(X, X[::-1], X, weigh(LOGITS[..., :3], 2, 1))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("task", [np.array(1), np.array([1])], ids=["scalar", "list of one"])
 def test_one_task_for_all_pictures(task: np.ndarray) -> None:
     found = run("TaskLinear", [X, BANK, BANK_BIAS, task], {})
@@ -191,6 +241,8 @@ def test_bytes_as_image() -> None:
 
 ROUTED: list[tuple[int | str, ...]] = [("N", 5, 6), ("N", 5, 7)]
 MIXTURE_SHAPES = [array.shape for array in MIXTURE]
+QKV: list[tuple[int | str, ...]] = [("N", 5, 6)] * 3
+HEADS3: dict[str, Any] = {"heads": 3, "scale": 1.0, "k": 2, "normalize": 0}
 TOP2: dict[str, Any] = {"k": 2, "normalize": 0, "kind": "gelu"}
 WRONG: list[tuple[str, list[tuple[int | str, ...]], dict[str, Any], str]] = [
     ("PatchEmbed", [("N", 3, 5, 6), (7, 18), (7,)], {"patch": [2, 3]}, r"\(2, 3\) do not tile"),
@@ -208,6 +260,11 @@ WRONG: list[tuple[str, list[tuple[int | str, ...]], dict[str, Any], str]] = [
     ("TaskLinear", [("N", 5, 6), (3, 4, 5), (3, 4), ("N",)], {}, "5 columns, its input 6"),
     ("TaskLinear", [("N", 5, 6), (3, 4, 6), (4,), ("N",)], {}, r"bias has shape \(4,\)"),
     ("TaskLinear", [("N", 5, 6), (3, 4, 6), (3, 4), (3,)], {}, r"task has shape \(3,\)"),
+    ("RoutedHeads", [*QKV, ("N", 5, 4)], HEADS3, "4 logits are more than 3 heads"),
+    ("RoutedHeads", [*QKV, ("N", 4, 2)], HEADS3, "do not fit q"),
+    ("RoutedHeads", [*QKV, ("N", 5, 2)], HEADS3 | {"k": 3}, "k 3 is not 1 to 2"),
+    ("BalancedHeads", [*QKV, ("N", 5, 2), ("N", 5, 2), ("N", 5, 2)], HEADS3, "shared logits have"),
+    ("BalancedHeads", [*QKV, ("N", 5, 2), ("N", 5, 1), ("N", 5, 1)], HEADS3, "the balance has"),
     ("Experts", [("N", 5, 6), ("N", 5, 8), *MIXTURE_SHAPES], TOP2, r"8\), not \('N', 5, 7"),
     ("Experts", [("N", 6), ("N", 7), *MIXTURE_SHAPES], TOP2, r"\[N, T, D\] is needed"),
     ("Experts", [*ROUTED, *MIXTURE_SHAPES], TOP2 | {"k": 5}, "k 5 is not 1 to 4"),

@@ -24,8 +24,12 @@ class TokenBank(wiring.Component):
         One bit of the mask for E bytes.
     read_addr : In
     read_data : Out
-        Two cycles later: the RAM block's output register is used.
+        :attr:`LATENCY` cycles later: registers on both sides of the RAM blocks, which lie all over
+        the chip.
     """
+
+    #: Cycles from an address to its word; a word may be read from the cycle after its write on.
+    LATENCY = 3
 
     write_addr: Signal
     write_data: Signal
@@ -56,10 +60,15 @@ class TokenBank(wiring.Component):
         )
         write, read = memory.write_port(granularity=8 * self.arch.lanes), memory.read_port()
         word = Signal(8 * self.arch.depth, reset_less=True)
-        m.d.comb += [
-            write.addr.eq(self.write_addr), write.data.eq(self.write_data),
-            write.en.eq(self.write_mask),
-            read.addr.eq(self.read_addr), self.read_data.eq(word),
+        # Where the ports are: driven by registers here.
+        addr, data = (Signal.like(port, reset_less=True) for port in (write.addr, write.data))
+        mask, asked = Signal.like(write.en), Signal.like(read.addr, reset_less=True)
+        m.d.sync += [
+            addr.eq(self.write_addr), data.eq(self.write_data), mask.eq(self.write_mask),
+            asked.eq(self.read_addr), word.eq(read.data),
         ]
-        m.d.sync += word.eq(read.data)
+        m.d.comb += [
+            write.addr.eq(addr), write.data.eq(data), write.en.eq(mask), read.addr.eq(asked),
+            self.read_data.eq(word),
+        ]
         return m

@@ -56,6 +56,7 @@ class TokenMemory(wiring.Component):
         })
 
     def elaborate(self, platform: Any) -> Module:
+        assert interfaces.READ_LATENCY == TokenBank.LATENCY
         m = Module()
         self._offset_bits = exact_log2(self.arch.bank_words)
         reads = [getattr(self, f"read_{name}") for name in READERS]

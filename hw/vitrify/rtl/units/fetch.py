@@ -27,7 +27,7 @@ _POSITION_BITS = interfaces.ROW_BITS + _K_BITS
 #: Instructions in flight: one whose rows are generated, one whose rows are issued.
 _SLOTS = 2
 #: Cycles from an issued row to the end of its gain read, and one to spare.
-_PROGRESS_DELAY = 3
+_PROGRESS_DELAY = 1 + interfaces.READ_LATENCY
 
 #: A row on its way from the loops to its request.
 _ROW = data.StructLayout({
@@ -332,22 +332,24 @@ class Fetch(wiring.Component):
     # What goes with the data ----------------------------------------------------------------------
     def _deliver(self, m: Module, issue: Value, row: data.View, stat: Value) -> None:
         arch = self.arch
-        assert interfaces.READ_LATENCY == 2, "the gain and statistics reads take two cycles"
         m.submodules.gains = gains = Memory(
             shape=unsigned(8 * arch.depth), depth=2 * arch.max_dim_words, init=[]
         )
         write, read = gains.write_port(), gains.read_port()
         command = self._slots[row.slot]
         word_bits = len(self.gain_write.p.word)
-        gain_addr = Signal.like(read.addr, reset_less=True)
+        # Gains and statistics take two cycles, the token memory perhaps more.
+        gain_addr: Value = Cat(row.k[:word_bits], command.gain_slot)
+        for stage in range(interfaces.READ_LATENCY - 1):
+            later = Signal.like(read.addr, name=f"gain_addr_{stage}", reset_less=True)
+            stat_later = Signal.like(stat, name=f"stat_addr_{stage}", reset_less=True)
+            m.d.sync += [later.eq(gain_addr), stat_later.eq(stat)]
+            gain_addr, stat = later, stat_later
         m.d.comb += [
             write.en.eq(self.gain_write.valid),
             write.addr.eq(Cat(self.gain_write.p.word, self.gain_write.p.slot)),
             write.data.eq(self.gain_write.p.data),
-            read.addr.eq(gain_addr),
-        ]
-        m.d.sync += [
-            gain_addr.eq(Cat(row.k[:word_bits], command.gain_slot)), self.stat_addr.eq(stat)
+            read.addr.eq(gain_addr), self.stat_addr.eq(stat),
         ]
 
         layout = data.StructLayout({
@@ -355,10 +357,7 @@ class Fetch(wiring.Component):
             "mantissa": interfaces.STAT["mantissa"].width, "tag": interfaces.tag_layout(arch),
         })
         requested = Signal(layout, reset_less=True)
-        arrived = Signal(layout, reset_less=True)
-        requested_valid = Signal()
         m.d.sync += [
-            requested_valid.eq(issue), self.o.valid.eq(requested_valid),
             requested.mode.eq(command.transform),
             requested.lanes.eq(Mux(row.last, command.k_last, arch.depth)),
             requested.shift.eq(command.norm_shift),
@@ -367,8 +366,15 @@ class Fetch(wiring.Component):
             *(requested.tag[name].eq(row[name])
               for name in ("first", "last", "final", "swap", "sum")),
             requested.tag.sum_bank.eq(command.sum_bank),
-            arrived.eq(requested),
         ]
+        arrived, valid = requested, issue
+        for stage in range(1, interfaces.READ_LATENCY):
+            earlier, arrived = arrived, Signal(layout, name=f"arrived_{stage}", reset_less=True)
+            m.d.sync += arrived.eq(earlier)
+        for stage in range(interfaces.READ_LATENCY - 1):
+            issued, valid = valid, Signal(name=f"valid_{stage}")
+            m.d.sync += valid.eq(issued)
+        m.d.sync += self.o.valid.eq(valid)
         out = self.o.p
         m.d.comb += [
             out.lo.eq(self.read.lo), out.hi.eq(self.read.hi), out.gain.eq(read.data),

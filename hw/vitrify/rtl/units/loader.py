@@ -190,7 +190,7 @@ class Loader(wiring.Component):
                 ]
             with m.If(self._word_end):
                 m.d.sync += self._settled.eq(0)
-        # Announce a tile just behind its first word.
+        # Announce a tile with its first word, which is a cycle on its way.
         info = self._writer.info
         m.d.sync += [
             info.payload.words.eq(
@@ -331,7 +331,7 @@ class Loader(wiring.Component):
         m.d.sync += on_way.eq(Cat(self.read.valid & self.read.ready, on_way))
         arrived = on_way[-1]
         word = self._writer.word
-        m.d.comb += [
+        m.d.sync += [
             word.valid.eq(arrived | (self._from_stream & (self._phase == _Phase.TILE))),
             word.payload.eq(Mux(arrived, self.read.lo, self.weights.payload)),
         ]
