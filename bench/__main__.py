@@ -87,7 +87,8 @@ def show() -> None:
         scores.add_column(heading, justify="right")
     for r in results:
         if "float_top1" in r:
-            scores.add_row(r["model"], str(r["pictures"]), f"{r['float_top1']:.2%}",
+            name = r["model"] + (f", task {r['task']}" if "task" in r else "")
+            scores.add_row(name, str(r["pictures"]), f"{r['float_top1']:.2%}",
                            f"{r['integer_top1']:.2%}", f"{r['agreement']:.2%}", f"{r['kl']:.4f}")
     if scores.row_count:
         OUT.print(scores)

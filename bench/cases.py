@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from models.calibration import digits_calibration
-from models.datasets import cifar10, digits
+from models.datasets import Pictures, cifar10, digits, quarter_turns
 from vitrify.arch.config import ArchConfig
 from vitrify.compiler import compile_model
 from vitrify.program import Program, preprocess
@@ -29,7 +29,7 @@ Labels = npt.NDArray[np.int64]
 class Case:
     """A model with its pictures.
 
-    ``calibration`` and ``test`` give float ``[N, C, H, W]`` (and labels).
+    ``calibration`` and ``test`` give float ``[N, C, H, W]`` (and labels); ``test`` those of task 0.
     """
 
     name: str
@@ -38,6 +38,8 @@ class Case:
     presets: tuple[str, ...]
     calibration: Callable[[], Float32]
     test: Callable[[], tuple[Float32, Labels]]
+    #: Test pictures of the tasks behind the first, for a model that has some.
+    more_tasks: tuple[Callable[[], tuple[Float32, Labels]], ...] = ()
 
     @property
     def available(self) -> bool:
@@ -77,6 +79,18 @@ def _cifar_test() -> tuple[Float32, Labels]:
     return _pixels(_CIFAR, test.image), test.label
 
 
+def _turns_test() -> tuple[Float32, Labels]:
+    test = quarter_turns(cifar10(DATA / "cifar10", "test"))
+    return _pixels(_CIFAR, test.image), test.label
+
+
+def _cifar_and_turned() -> Float32:
+    """Half of the pictures as they are, half turned: each of the tasks sees its own kind."""
+    train = cifar10(DATA / "cifar10", "train")
+    some = Pictures(train.image[:256], train.label[:256], train.classes)
+    return _pixels(_CIFAR, np.concatenate([some.image[::2], quarter_turns(some).image[1::2]]))
+
+
 def _imagenet_test() -> tuple[Float32, Labels]:
     with (_SAMPLES / "labels.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == "eval"]
@@ -91,6 +105,8 @@ CASES = (
     Case("cifar10_vit", ROOT / "models/cifar10_vit/model.onnx", _CIFAR,
          ("ulx3s", "pynq-z2", "reference", "kv260"),
          lambda: _pixels(_CIFAR, cifar10(DATA / "cifar10", "train").image[:256]), _cifar_test),
+    Case("cifar10_moe_vit", ROOT / "models/cifar10_moe_vit/model.onnx", _CIFAR,
+         ("reference", "kv260"), _cifar_and_turned, _cifar_test, (_turns_test,)),
     Case("vit_tiny_imagenet",
          DATA / "vit_tiny_imagenet/vit_tiny_patch16_224_opset17_ts.onnx", _AUGREG,
          ("ulx3s", "pynq-z2", "reference", "kv260", "zcu102"),

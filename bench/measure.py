@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.cases import ROOT, Case
+from bench.cases import ROOT, Case, Float32, Labels
 from bench.shapes import Shape
 from vitrify.arch.presets import preset
 from vitrify.estimate import estimate
@@ -94,26 +94,36 @@ def predict(case: Case | Shape, arch_name: str) -> None:
         write(path.stem, result)
 
 
-def accuracy(case: Case, program: Program) -> dict[str, Any]:
-    """Top-1 of float and golden over the whole test set, their agreement and divergence."""
-    images, labels = case.test()
+def accuracy(case: Case, program: Program) -> list[dict[str, Any]]:
+    """Top-1 of float and golden over whole test sets, one a task; agreement and divergence."""
+    return [
+        _accuracy(case, program, number, *test())
+        for number, test in enumerate((case.test, *case.more_tasks))
+    ]
+
+
+def _accuracy(
+    case: Case, program: Program, number: int, images: Float32, labels: Labels
+) -> dict[str, Any]:
     name = program.input.name
+    tasks = {task.name: np.array(number) for task in program.tasks}
     with (InferenceSession(case.model, "float") as float_session,
           InferenceSession(program, "golden") as golden_session):
         logits = [
-            np.concatenate([session.run(None, {name: images[i : i + _BATCH]})[0]
+            np.concatenate([session.run(None, {name: images[i : i + _BATCH], **tasks})[0]
                             for i in range(0, len(images), _BATCH)]).astype(np.float64)
             for session in (float_session, golden_session)
         ]
     exact, integer = (scores(value, labels) for value in logits)
     result = {
         "model": case.name, "arch": program.arch.name, "pictures": len(labels),
+        **({"task": number} if tasks else {}),
         **{f"float_{name}": value for name, value in exact.items()},
         **{f"integer_{name}": value for name, value in integer.items()},
         **agreement(*logits),
         "machine": machine(),
     }
-    write(f"accuracy_{case.name}", result)
+    write(f"accuracy_{case.name}" + (f"_task{number}" if tasks else ""), result)
     return result
 
 

@@ -47,7 +47,10 @@ class _Planner:
         self.versions: dict[str, int] = {}
         self.names: set[str] = set()
         for node in model.graph:
-            self.values[_result(node)] = getattr(self, f"_{node.op_type.lower()}")(node)
+            plan = getattr(self, f"_{node.op_type.lower()}", None)
+            if plan is None:
+                raise unsupported(node, "the compiler has no way to lay it out yet")
+            self.values[_result(node)] = plan(node)
         for output in model.graph.outputs:
             self._output(output.name or "")
 
