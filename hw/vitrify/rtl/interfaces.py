@@ -19,6 +19,8 @@ from vitrify.arch.config import ArchConfig
 PARAM_SLOTS = 4
 #: Cycles from a granted token-memory read to its data.
 READ_LATENCY = 3
+#: The same for a part of a word.
+PIECE_LATENCY = READ_LATENCY + 1
 #: Least cycles between the starts of two passes (read-modify-write distance of the accumulators,
 #: row sums and row statistics).
 MIN_PASS = 8
@@ -250,6 +252,18 @@ def read_client(arch: ArchConfig) -> wiring.Signature:
     return wiring.Signature({
         "valid": Out(1), "wide": Out(1), "addr": Out(ADDR_BITS), "ready": In(1),
         "lo": In(8 * arch.depth), "hi": In(8 * arch.depth),
+    })
+
+
+def piece_client(arch: ArchConfig) -> wiring.Signature:
+    """Token-memory read of E bytes of both words of a pair, seen from the reader.
+
+    As :func:`read_client`, always wide; the bytes come PIECE_LATENCY cycles later.
+    """
+    return wiring.Signature({
+        "valid": Out(1), "addr": Out(ADDR_BITS), "ready": In(1),
+        "piece": Out(index_bits(arch.depth // arch.lanes)),
+        "lo": In(8 * arch.lanes), "hi": In(8 * arch.lanes),
     })
 
 

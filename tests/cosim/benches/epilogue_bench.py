@@ -54,7 +54,7 @@ class Surroundings:
         self._drain_setup()
         self._loader_setup()
         self._lists_setup()
-        self.reads: deque[tuple[int, ...] | None] = deque([None] * (interfaces.READ_LATENCY - 1))
+        self.reads: deque[tuple[int, ...] | None] = deque([None] * (interfaces.PIECE_LATENCY - 1))
 
     # Accumulators ---------------------------------------------------------------------------
     def _drain_setup(self) -> None:
@@ -244,21 +244,21 @@ class Surroundings:
         return near + (tile - near + 128) % 256 - 128
 
     def _noise(self) -> tuple[int, ...]:
-        size = self.arch.depth
+        size = self.arch.lanes
         return tuple(int.from_bytes(self.random.bytes(size), "little") for _ in range(2))
 
     def _read(self) -> tuple[int, ...] | None:
         dut = self.dut
         if dut.residual__valid.value != 1 or dut.residual__ready.value != 1:
             return None
-        assert dut.residual__wide.value == 1
         words = [int(w[0]) for w in self.tokens.pair(np.array([int(dut.residual__addr.value)]))]
         # Bytes that are being written are undefined.
         being_written = {cell for cell, _ in self._writes()}
+        at = int(dut.residual__piece.value) * self.arch.lanes
         return tuple(
             int.from_bytes(bytes(
                 int(self.random.integers(256)) if word * self.arch.depth + i in being_written
-                else int(byte) for i, byte in enumerate(self.tokens.bytes[word])
+                else int(self.tokens.bytes[word][i]) for i in range(at, at + self.arch.lanes)
             ), "little")
             for word in words
         )

@@ -9,19 +9,22 @@ from cocotb.triggers import FallingEdge, ReadOnly
 from vitrify.arch import memmap
 from vitrify.cosim import bench
 from vitrify.golden.memory import TokenMemory
-from vitrify.rtl.interfaces import READ_LATENCY
+from vitrify.rtl.interfaces import PIECE_LATENCY, READ_LATENCY
 from vitrify.rtl.memory.token_memory import READERS, WRITERS
 
 # Few offsets, so that clients meet.
 _OFFSETS = 4
 
 
-def _request(arch, write):
+def _request(arch, port):
     """A random request, as plain data."""
-    wide = random.random() < 0.4
+    write, pieces = port.startswith("write"), port == "read_epilogue"
+    wide = pieces or (random.random() < 0.4 and port != "read_loader")
     banks = arch.banks // 2 if wide else arch.banks
     offset = random.choice([*range(_OFFSETS), arch.bank_words - 1])
     request = {"wide": wide, "addr": random.randrange(banks) * arch.bank_words + offset}
+    if pieces:
+        request["piece"] = random.randrange(arch.depth // arch.lanes)
     if write:
         request |= {"mask": random.getrandbits(arch.depth // arch.lanes),
                     "lo": random.getrandbits(8 * arch.depth),
@@ -64,13 +67,16 @@ async def _run(dut, memory, cycles, load):
     for cycle in range(cycles):
         for port in ports:
             if requests.get(port) is None and random.random() < load:
-                requests[port] = _request(arch, port.startswith("write"))
+                requests[port] = _request(arch, port)
             request = requests.get(port)
             getattr(dut, f"{port}__valid").value = int(request is not None)
             for name, value in (request or {}).items():
-                getattr(dut, f"{port}__{name}").value = int(value)
+                if (port, name) != ("read_epilogue", "wide"):
+                    getattr(dut, f"{port}__{name}").value = int(value)
         await ReadOnly()
         readers = _grants(arch, [f"read_{n}" for n in READERS], requests, 1)
+        if requests.get("read_loader") is not None:
+            readers.discard("read_mover")  # they share the way back
         writers = _grants(arch, [f"write_{n}" for n in WRITERS], requests, 2)
         for port in ports:
             if requests.get(port) is not None:
@@ -83,8 +89,12 @@ async def _run(dut, memory, cycles, load):
         for port in readers:
             for word, half in zip(_words(arch, requests[port]), ("lo", "hi"), strict=False):
                 if word not in written:
-                    want = int.from_bytes(memory.bytes[word].tobytes(), "little")
-                    due.setdefault(cycle + READ_LATENCY, []).append((port, half, want))
+                    data, latency = memory.bytes[word], READ_LATENCY
+                    if port == "read_epilogue":
+                        at = requests[port]["piece"] * arch.lanes
+                        data, latency = data[at : at + arch.lanes], PIECE_LATENCY
+                    want = int.from_bytes(data.tobytes(), "little")
+                    due.setdefault(cycle + latency, []).append((port, half, want))
         for port in writers:
             _write(arch, memory, requests[port])
         for port in readers | writers:

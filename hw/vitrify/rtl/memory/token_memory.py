@@ -42,7 +42,10 @@ class TokenMemory(wiring.Component):
 
     Members
     -------
-    read_epilogue, read_fetch, read_loader, read_mover : :py:`In(read_client(arch))`
+    read_epilogue : :py:`In(piece_client(arch))`
+        What is chosen of a word is chosen beside its bank.
+    read_fetch, read_loader, read_mover : :py:`In(read_client(arch))`
+        The mover waits for the loader in any case: they share the way back.
     write_epilogue, write_mover : :py:`In(write_client(arch))`
         ``mask`` bit ``i`` enables bytes ``i*E`` to ``i*E + E-1`` of the word (of both words when
         wide).
@@ -51,7 +54,8 @@ class TokenMemory(wiring.Component):
     def __init__(self, arch: ArchConfig) -> None:
         self.arch = arch
         super().__init__({
-            **{f"read_{name}": In(interfaces.read_client(arch)) for name in READERS},
+            "read_epilogue": In(interfaces.piece_client(arch)),
+            **{f"read_{name}": In(interfaces.read_client(arch)) for name in READERS[1:]},
             **{f"write_{name}": In(interfaces.write_client(arch)) for name in WRITERS},
         })
 
@@ -59,9 +63,10 @@ class TokenMemory(wiring.Component):
         assert interfaces.READ_LATENCY == TokenBank.LATENCY
         m = Module()
         self._offset_bits = exact_log2(self.arch.bank_words)
-        reads = [getattr(self, f"read_{name}") for name in READERS]
+        reads = [self._old(m), *(getattr(self, f"read_{name}") for name in READERS[1:])]
         writes = [getattr(self, f"write_{name}") for name in WRITERS]
         self._arbitrate(m, reads)
+        _, fetch, loader, mover = reads
         # A LOAD that meets results now and then loses a cycle.
         self._arbitrate(m, writes, by_pair=True)
         # Large memories are slow to elaborate: the banks are written once.
@@ -71,9 +76,21 @@ class TokenMemory(wiring.Component):
             self._write(m, bank, writes, memory)
             self._read(m, bank, reads, memory)
         words = [memory.read_data for memory in banks]
-        for name, client in zip(READERS, reads, strict=True):
-            self._answer(m, name, client, words)
+        self._answer(m, "fetch", self._place(fetch), words, [fetch])
+        # One way for two clients that seldom meet.
+        place_of_one = Mux(loader.valid, self._place(loader), self._place(mover))
+        self._answer(m, "other", place_of_one, words, [loader, mover])
+        self._pieces(m, words)
         return m
+
+    def _old(self, m: Module) -> Any:
+        """The epilogue's request in the form of the others."""
+        client, request = self.read_epilogue, interfaces.read_client(self.arch).create()
+        m.d.comb += [
+            request.valid.eq(client.valid), request.addr.eq(client.addr), request.wide.eq(1),
+            client.ready.eq(request.ready),
+        ]
+        return request
 
     # Addresses: (pair of banks, odd bank, offset) -------------------------------------------
     def _pair(self, client: wiring.PureInterface) -> Value:
@@ -89,13 +106,15 @@ class TokenMemory(wiring.Component):
     def _arbitrate(
         self, m: Module, clients: list[wiring.PureInterface], *, by_pair: bool = False
     ) -> None:
-        """``by_pair``: the banks of a pair go to one client, which is quicker to decide."""
+        """``by_pair``: the banks of a pair go to one writer, which is quicker to decide."""
         for i, client in enumerate(clients):
             blocked = Const(0)
             for other in clients[:i]:
                 same_side = ~(client.addr[self._offset_bits] ^ other.addr[self._offset_bits])
                 same_bank = by_pair | client.wide | other.wide | same_side
                 blocked |= other.valid & (self._pair(client) == self._pair(other)) & same_bank
+            if not by_pair and client is clients[-1]:
+                blocked |= clients[-2].valid
             m.d.comb += client.ready.eq(~blocked)
 
     # Banks ----------------------------------------------------------------------------------
@@ -131,22 +150,46 @@ class TokenMemory(wiring.Component):
             with m.If(client.valid & self._wants(client, bank)):
                 m.d.comb += memory.read_addr.eq(client.addr)
 
+    def _place(self, client: wiring.PureInterface) -> Value:
+        """Pair of banks, and above it which bank of the pair is ``lo``."""
+        pair = self._pair(client)[: interfaces.index_bits(self.arch.banks // 2)]
+        return Cat(pair, client.addr[self._offset_bits] & ~client.wide)
+
+    def _later(self, m: Module, value: Value, cycles: int, name: str) -> Value:
+        for stage in range(cycles):
+            later = Signal(len(value), name=f"{name}_{stage + 1}", reset_less=True)
+            m.d.sync += later.eq(value)
+            value = later
+        return value
+
     def _answer(
-        self, m: Module, name: str, client: wiring.PureInterface, words: list[Signal]
+        self, m: Module, name: str, place: Value, words: list[Signal],
+        clients: list[wiring.PureInterface],
     ) -> None:
-        pairs = self.arch.banks // 2
-        pair_bits = interfaces.index_bits(pairs)
-        chosen: Value = Cat(
-            self._pair(client)[:pair_bits], client.addr[self._offset_bits] & ~client.wide
-        )
-        for stage in range(interfaces.READ_LATENCY):
-            later = Signal(pair_bits + 1, name=f"{name}_bank_{stage + 1}", reset_less=True)
-            m.d.sync += later.eq(chosen)
-            chosen = later
-        with m.Switch(chosen[:pair_bits]):
-            for pair in range(pairs):
+        chosen = self._later(m, place, interfaces.READ_LATENCY, f"{name}_bank")
+        with m.Switch(chosen[:-1]):
+            for pair in range(self.arch.banks // 2):
                 with m.Case(pair):
                     low, high = words[2 * pair], words[2 * pair + 1]
+                    for client in clients:
+                        m.d.comb += [
+                            client.lo.eq(Mux(chosen[-1], high, low)), client.hi.eq(high)
+                        ]
+
+    def _pieces(self, m: Module, words: list[Signal]) -> None:
+        """The epilogue's answer: a piece beside every bank, then one bank's."""
+        client, size = self.read_epilogue, 8 * self.arch.lanes
+        pair = client.addr[self._offset_bits :][: interfaces.index_bits(self.arch.banks // 2)]
+        piece = self._later(m, client.piece, interfaces.READ_LATENCY, "piece")
+        chosen = self._later(m, pair, interfaces.PIECE_LATENCY, "epilogue_bank")
+        pieces = []
+        for bank, word in enumerate(words):
+            one = Signal(size, name=f"piece_of_{bank}", reset_less=True)
+            m.d.sync += one.eq(word.word_select(piece, size) if size < len(word) else word)
+            pieces.append(one)
+        with m.Switch(chosen):
+            for pair in range(self.arch.banks // 2):
+                with m.Case(pair):
                     m.d.comb += [
-                        client.lo.eq(Mux(chosen[pair_bits], high, low)), client.hi.eq(high)
+                        client.lo.eq(pieces[2 * pair]), client.hi.eq(pieces[2 * pair + 1])
                     ]

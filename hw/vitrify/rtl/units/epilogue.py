@@ -58,7 +58,7 @@ class Epilogue(wiring.Component):
     sum_addr, sum_data : :py:`Out(unsigned)`, :py:`In(SOFTMAX_SUM_BITS)`
         Row with its bank above; the sum answers one cycle later.
     param, table : :py:`In(pipe(param_write(arch)))`, :py:`In(pipe(table_write(arch)))`
-    residual : :py:`Out(read_client(arch))`
+    residual : :py:`Out(piece_client(arch))`
     result : :py:`Out(write_client(arch))`
         Must be granted at once: ``ready`` is not looked at.
     index : :py:`Out(gated_read(arch))`
@@ -113,7 +113,7 @@ class Epilogue(wiring.Component):
             "sum_data": In(formats.SOFTMAX_SUM_BITS),
             "param": In(interfaces.pipe(interfaces.param_write(arch))),
             "table": In(interfaces.pipe(interfaces.table_write(arch))),
-            "residual": Out(interfaces.read_client(arch)),
+            "residual": Out(interfaces.piece_client(arch)),
             "result": Out(interfaces.write_client(arch)),
             "index": Out(gated_read(arch)),
             "stat": Out(interfaces.pipe(interfaces.stat_write(arch))),
@@ -196,7 +196,7 @@ class Epilogue(wiring.Component):
             taken.eq(leaves & (~waiting | granted)),
             walk.o.ready.eq(taken),
             self.residual.valid.eq(waiting & (request.output == Output.ADD16)),
-            self.residual.wide.eq(1),
+            self.residual.piece.eq(request.piece),
             self.residual.addr.eq(request.old_addr if self.arch.experts else request.addr),
             self.drain_addr.eq(request.row),
             self.sum_addr.eq(Cat(request.row, request.sum_bank)),
@@ -288,19 +288,13 @@ class Epilogue(wiring.Component):
 
     def _old_values(self, m: Module, cycle: int) -> Value:
         """What an ADD16 adds to, zero for the others, in ``cycle``."""
-        d, size, first = self._delays, 8 * self.arch.lanes, _REQUEST + interfaces.READ_LATENCY
-        pieces = [
-            Cat(*(
-                half[at + 8 * lane : at + 8 * lane + 8]
-                for lane in range(self.arch.lanes)
-                for half in (self.residual.lo, self.residual.hi)
-            ))
-            for at in range(0, 8 * self.arch.depth, size)
-        ]
-        piece = select(m, pieces, lambda step: d.at("piece", first + step), "old")
-        d.put("old", piece, first + select_latency(len(pieces)))
+        d, old = self._delays, self.residual
+        d.put("old", Cat(*(
+            half.word_select(lane, 8) for lane in range(self.arch.lanes)
+            for half in (old.lo, old.hi)
+        )), _REQUEST + interfaces.PIECE_LATENCY)
         d.put("adds", d.at("output", 1) == Output.ADD16, 1)
-        values = Signal(2 * size, name="old_values", reset_less=True)
+        values = Signal(formats.RESIDUAL_BITS * self.arch.lanes, name="old_values", reset_less=True)
         m.d.sync += values.eq(Mux(d.at("adds", cycle - 1), d.at("old", cycle - 1), 0))
         return values
 
