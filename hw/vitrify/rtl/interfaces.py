@@ -7,10 +7,11 @@ Two kinds of connections: *streams* (``amaranth.lib.stream``, valid/ready) and *
 
 from __future__ import annotations
 
-from amaranth import signed, unsigned
+from amaranth import Mux, signed, unsigned
+from amaranth.hdl import Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import ceil_log2
+from amaranth.utils import ceil_log2, exact_log2
 
 from vitrify.arch import formats, isa, memmap
 from vitrify.arch.config import ArchConfig
@@ -243,6 +244,17 @@ def gain_write(arch: ArchConfig) -> data.StructLayout:
 
 
 # Memories --------------------------------------------------------------------------------------
+def pair_bits(arch: ArchConfig) -> int:
+    """Bits of :func:`bank_pair`."""
+    return ADDR_BITS - exact_log2(arch.bank_words)
+
+
+def bank_pair(arch: ArchConfig, addr: Value, wide: Value) -> Value:
+    """Pair of banks of a token-memory address."""
+    bank = addr[exact_log2(arch.bank_words):]
+    return Mux(wide, bank, bank >> 1)
+
+
 def read_client(arch: ArchConfig) -> wiring.Signature:
     """Token-memory read, seen from the reader.
 
@@ -268,9 +280,14 @@ def piece_client(arch: ArchConfig) -> wiring.Signature:
 
 
 def write_client(arch: ArchConfig) -> wiring.Signature:
-    """Token-memory write, seen from the writer; ``mask`` has one bit for each E bytes."""
+    """Token-memory write, seen from the writer; ``mask`` has one bit for each E bytes.
+
+    ``pair`` is :func:`bank_pair` of the address, from a register: arbitration begins with it.
+    A narrow word is on ``lo`` and on ``hi``, so that no bank has to choose.
+    """
     return wiring.Signature({
         "valid": Out(1), "wide": Out(1), "addr": Out(ADDR_BITS), "ready": In(1),
+        "pair": Out(pair_bits(arch)),
         "mask": Out(arch.depth // arch.lanes),
         "lo": Out(8 * arch.depth), "hi": Out(8 * arch.depth),
     })

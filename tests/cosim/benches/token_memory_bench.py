@@ -28,7 +28,10 @@ def _request(arch, port):
     if write:
         request |= {"mask": random.getrandbits(arch.depth // arch.lanes),
                     "lo": random.getrandbits(8 * arch.depth),
-                    "hi": random.getrandbits(8 * arch.depth)}
+                    "hi": random.getrandbits(8 * arch.depth),
+                    "pair": request["addr"] // arch.bank_words // (1 if wide else 2)}
+        if not wide:
+            request["hi"] = request["lo"]
     return request
 
 

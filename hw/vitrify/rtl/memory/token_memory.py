@@ -95,8 +95,9 @@ class TokenMemory(wiring.Component):
     # Addresses: (pair of banks, odd bank, offset) -------------------------------------------
     def _pair(self, client: wiring.PureInterface) -> Value:
         """Pair of banks of a request."""
-        bank = client.addr[self._offset_bits:]
-        return Mux(client.wide, bank, bank >> 1)
+        if "pair" in client.signature.members:
+            return client.pair
+        return interfaces.bank_pair(self.arch, client.addr, client.wide)
 
     def _wants(self, client: wiring.PureInterface, bank: int) -> Value:
         """Whether a request needs ``bank`` (its validity apart)."""
@@ -126,18 +127,14 @@ class TokenMemory(wiring.Component):
         # Half of a wide write may not slip in before the other.
         takes = [client.valid & client.ready & self._wants(client, bank) for client in clients]
         half = "hi" if bank % 2 else "lo"
-
-        def data(client: wiring.PureInterface) -> Value:
-            return Mux(client.wide, getattr(client, half), client.lo)
-
         m.d.comb += [
-            memory.write_addr.eq(last.addr), memory.write_data.eq(data(last)),
+            memory.write_addr.eq(last.addr), memory.write_data.eq(getattr(last, half)),
             memory.write_mask.eq(last.mask & takes[-1].replicate(len(last.mask))),
         ]
         for client, take in zip(reversed(others), reversed(takes[:-1]), strict=True):
             with m.If(take):
                 m.d.comb += [
-                    memory.write_addr.eq(client.addr), memory.write_data.eq(data(client)),
+                    memory.write_addr.eq(client.addr), memory.write_data.eq(getattr(client, half)),
                     memory.write_mask.eq(client.mask),
                 ]
 

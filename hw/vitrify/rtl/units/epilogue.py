@@ -302,14 +302,19 @@ class Epilogue(wiring.Component):
     def _store(self, m: Module, lanes: list[Value]) -> None:
         d, at, result = self._delays, self.result_cycle, self.result
         pieces = self.arch.depth // self.arch.lanes
+        low, high = Cat(*(value[:8] for value in lanes)), Cat(*(value[8:] for value in lanes))
+        d.put("pair", interfaces.bank_pair(
+            self.arch, d.at("addr", at - 1), ~d.at("narrow", at - 1)
+        ), at - 1)
         d.put("mask", Cat(*(d.at("piece", at - 1) == i for i in range(pieces))), at - 1)
         m.d.comb += [
             result.valid.eq(d.at("valid", at)),
             result.wide.eq(~d.at("narrow", at)),
             result.addr.eq(d.at("addr", at)),
+            result.pair.eq(d.at("pair", at)),
             result.mask.eq(d.at("mask", at)),
-            result.lo.eq(Cat(*(value[:8] for value in lanes)).replicate(pieces)),
-            result.hi.eq(Cat(*(value[8:] for value in lanes)).replicate(pieces)),
+            result.lo.eq(low.replicate(pieces)),
+            result.hi.eq(Mux(result.wide, high, low).replicate(pieces)),
         ]
 
     def _gather(self, m: Module, lanes: list[Value], stats: RowStats, commit: Commit) -> None:

@@ -20,8 +20,10 @@ from vitrify.rtl.interfaces import (
     MOVER_PROGRESS,
     READ_LATENCY,
     SEQ_BITS,
+    bank_pair,
     memory_read,
     memory_write,
+    pair_bits,
     pipe,
     read_client,
     write_client,
@@ -77,7 +79,7 @@ class LoadEngine(wiring.Component):
         m.d.comb += [walk.command.eq(command.p), write.mask.eq(~0)]
 
         m.submodules.skid = skid = Skid(data.StructLayout({
-            "wide": 1, "addr": ADDR_BITS, "last": 1,
+            "wide": 1, "addr": ADDR_BITS, "pair": pair_bits(self.arch), "last": 1,
             "lo": 8 * self.arch.depth, "hi": 8 * self.arch.depth,
         }))
         wide, high = Signal(), Signal()
@@ -85,9 +87,11 @@ class LoadEngine(wiring.Component):
         element, written = skid.i.payload, skid.o.payload
         m.d.comb += [
             element.wide.eq(wide), element.addr.eq(walk.addr), element.last.eq(walk.last),
+            element.pair.eq(bank_pair(self.arch, walk.addr, wide)),
             element.lo.eq(Mux(wide, low, words.payload)), element.hi.eq(words.payload),
             write.valid.eq(skid.o.valid), skid.o.ready.eq(write.ready),
-            *(getattr(write, name).eq(written[name]) for name in ("wide", "addr", "lo", "hi")),
+            *(getattr(write, name).eq(written[name])
+              for name in ("wide", "addr", "pair", "lo", "hi")),
         ]
         indexed = Signal()  # LOAD_INDEX finished
         m.d.sync += self.index.valid.eq(0)
