@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from vitrify.arch.errors import VitrifyError
 
-from . import accuracy, build, describe, emit, info, routing, run, synth
+from . import accuracy, build, describe, emit, info, routing, run, serve, synth
 from . import compile as compile_command
 from . import estimate as estimate_command
 
@@ -26,7 +26,7 @@ DEBUG_VARIABLE = "VITRIFY_DEBUG"
 
 COMMANDS = (
     emit, compile_command, run, estimate_command, routing, accuracy, info, synth, build,
-    describe,
+    serve, describe,
 )
 
 

@@ -109,7 +109,7 @@ def say(text: str) -> None:
 
 def print_json(data: Any) -> None:
     """JSON on stdout."""
-    print(json.dumps(data, indent=2))
+    print(json.dumps(data, indent=2), flush=True)
 
 
 class Bar:

@@ -1,0 +1,46 @@
+"""``vitrify serve``: a simulated board behind a pseudo-terminal, for the real driver."""
+
+from __future__ import annotations
+
+import argparse
+import threading
+from typing import Any
+
+from vitrify.arch.load import load as load_arch
+
+from .options import ERR, OUT, add_json, print_json
+
+
+def register(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "serve",
+        help="run a simulated board behind a pseudo-terminal",
+        description="Simulate a whole ULX3S (serial line, SDRAM, core), cycle by cycle, and print "
+        "the name of its serial port.  Everything that talks to a board can talk to it.  Ends "
+        "with Ctrl-C.",
+    )
+    parser.add_argument(
+        "--arch", default="ulx3s", metavar="PRESET|FILE.yaml", help="default: ulx3s"
+    )
+    add_json(parser)
+    parser.set_defaults(execute=execute)
+
+
+def execute(options: argparse.Namespace) -> None:
+    """Run the command until it is interrupted."""
+    from vitrify.cosim.board import SimulatedBoard
+    from vitrify.cosim.pty import serve
+
+    arch = load_arch(options.arch)
+    with ERR.status("building the simulator") as status:
+        board = SimulatedBoard(arch, say=status.update)
+    try:
+        with serve(board) as port:
+            if options.json:
+                print_json({"arch": arch.name, "port": port})
+            else:
+                OUT.print(f"{arch.name} is behind {port}: --backend 'board:ulx3s?port={port}'")
+            threading.Event().wait()
+    finally:
+        board.close()
