@@ -1,4 +1,4 @@
-"""Cocotb bench of the driver: its own code on the other side of AXI, a model's program on the core."""
+"""Cocotb bench of the driver: its own code across AXI, a model's program on the core."""
 
 import mmap
 from pathlib import Path
