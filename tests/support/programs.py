@@ -175,8 +175,8 @@ def every_mechanism(arch: ArchConfig, seed: int) -> Job:
     # Residual, with statistics; the residual's load comes after that of x.
     a.matmul(dim, dim, rows=rows, src_addr=x, src_stride=words, output=Output.ADD16,
              dst_addr=residual, dst_stride=words, stats=Stats.NORM, stat_dst=5, epsilon=3,
-             load_distance=2, load_stream=1, epi_load_distance=1, post_shift=1, pre_shift=5,
-             **norm)
+             load_distance=2, load_stream=1, epi_load_distance=1, epi_load_stream=1, post_shift=1,
+             pre_shift=5, **norm)
     for i, (into, extra) in enumerate((
         (q, {"transform": Transform.NORM, "stat_src": 5}),
         (key, {"transform": Transform.SCALE, "norm_shift": 13, "norm_mantissa": 300}),

@@ -8,11 +8,11 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import formats
+from . import formats, isa
 from .errors import ConfigError
 
 #: Changes whenever programs of older compilers stop running on newer cores.
-CONTRACT_VERSION = 3
+CONTRACT_VERSION = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +147,22 @@ class ArchConfig:
     def groups(self) -> int:
         """Lane groups in a tile: cycles that the epilogue spends on a row."""
         return self.width // self.lanes
+
+    @property
+    def fifo_words(self) -> dict[str, int]:
+        """Words that each client of the bus buffers.
+
+        Eight instructions; loads that cover a latency of 240 cycles at full rate, and two bursts
+        at least; of the stores two bursts and no more than 256 beats, because results are short.
+        """
+        beats = self.depth // self.bus_bytes
+        words = {
+            "instructions": 8 * isa.INSTRUCTION_BYTES // self.depth,
+            "weights": self.weight_fifo_words,
+            "loads": max(256, 2 * self.burst_beats) // beats,
+            "stores": min(256, 2 * self.burst_beats) // beats,
+        }
+        return {name: max(count, 4) for name, count in words.items()}
 
     @property
     def sum_columns(self) -> int:

@@ -29,8 +29,6 @@ _FINISH_MULTIPLIERS = 6
 _ADDRESS_MULTIPLIERS = 2
 #: Multiplications of a LayerNorm lane: mantissa, gain.
 _NORM_MULTIPLIERS = 2
-#: Words that a DMA engine buffers besides the weights.
-_DMA_WORDS = 64
 #: Logits that the router takes in a cycle.
 _ROUTE_LANES = 4
 #: A choice of the router: expert, weight, whether it is the row's first.
@@ -56,13 +54,13 @@ def memories(arch: ArchConfig) -> tuple[MemoryUse, ...]:
         MemoryUse("token memory", arch.banks, word, arch.bank_words),
         MemoryUse("partial sums", 2 * arch.width // arch.sum_columns,
                   arch.sum_columns * formats.ACC_BITS, arch.max_rows),
-        MemoryUse("weight stream", 1, word, arch.weight_fifo_words),
-        MemoryUse("loads and stores", 2, word, _DMA_WORDS),
+        *(MemoryUse(name, 1, word, words) for name, words in arch.fifo_words.items()),
         MemoryUse("gains", 1, word, 2 * arch.max_dim_words),
         MemoryUse("activation tables", lanes, 8, 2 * formats.TABLE_ENTRIES),
         MemoryUse("row sums", 1, formats.SOFTMAX_SUM_BITS, 2 * arch.max_rows),
         MemoryUse("row statistics in progress", 1, formats.SUM_BITS + formats.SUMSQ_BITS,
                   arch.max_rows),
+        MemoryUse("row maxima in progress", 1, 8, arch.max_rows),
         MemoryUse("row statistics", 1, _STAT_BITS, arch.stat_rows),
         MemoryUse("row indices", 2, 8 * formats.INDEX_BYTES, arch.index_entries),
         MemoryUse("reciprocal table", 1, 13, 1 << formats.RECIPROCAL_INDEX_BITS),

@@ -212,6 +212,7 @@ _MATMUL = (
     Field("load_distance", _DIST, "load that the row fetch needs"),
     Field("load_stream", 1, "follow that load word by word instead of waiting for its end"),
     Field("epi_load_distance", _DIST, "load that the epilogue needs"),
+    Field("epi_load_stream", 1, "follow that load c tile by c tile; it has the MATMUL's rows"),
     Field("dep_end", 1, "wait for the end of dep_distance's MATMUL: its rows are in another order"),
     # experts and tasks
     Field("expert_rows", 1, "rows and lists are the expert's queue; skipped if that has none"),

@@ -28,7 +28,7 @@ _PRESETS = (
     ),
     # 128 MACs: 16-bit SDRAM, open tools from source to bitstream.
     ArchConfig(
-        name="ulx3s", depth=16, width=8, lanes=2, max_rows=256, banks=10, bank_words=2048,
+        name="ulx3s", depth=8, width=16, lanes=2, max_rows=256, banks=10, bank_words=4096,
         stat_rows=1024, index_entries=256, bus_bytes=2, weight_fifo_words=256, burst_beats=256,
         fabric_multipliers=True,
         clock_mhz=80.0, part=ECP5_85, dram=Dram(latency=100, outstanding=1),

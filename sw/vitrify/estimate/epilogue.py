@@ -13,7 +13,7 @@ from .timing import Timing
 from .tokens import Cycles, Reads, spread
 
 #: Cycles from a command, or the end of its load, to its first lane group.
-_COMMAND = 8
+COMMAND = 8
 #: Cycles from a lane group to the row that may take its place in the drain memory.
 _REPLACED = 3
 
@@ -54,7 +54,7 @@ class Epilogue:
 
     def start(self, op: Instruction, accepted: int, table: int, load: int) -> int:
         """Cycle of a MATMUL's first lane group, as far as it does not hang on its rows."""
-        cycle = max(accepted, load) + _COMMAND
+        cycle = max(accepted, load) + COMMAND
         if op.activation:
             cycle = max(cycle, table)
         if op.output == Output.ADD16:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vitrify.arch.config import ArchConfig
-from vitrify.arch.isa import INSTRUCTION_BYTES
 
 #: Global c tiles whose parameters fit into the epilogue.
 PARAM_SLOTS = 4
@@ -20,16 +19,15 @@ COMMAND_DEPTH = 4
 SLOTS = 2
 #: Bursts in flight at once.
 OUTSTANDING = 8
-#: Instructions prefetched, and those of one request.
-PREFETCH = 8
+#: Instructions of one request.
 CHUNK = 4
 #: Words that the buffer of stationary tiles holds at least.
 LEAST_BUFFER = 32
 #: Cycles of silence that END waits for.
 SETTLE = 16
 
-#: Beats that the FIFO of the loads holds at least; fewest words of any FIFO; an AXI burst's bound.
-_LOAD_BEATS, _LEAST_FIFO, _PAGE = 256, 4, 4096
+#: An AXI burst's bound.
+_PAGE = 4096
 _READ = 3
 _TRANSFORM = 18
 _ACCUMULATOR = 4
@@ -95,12 +93,3 @@ def burst_words(arch: ArchConfig, fifo_words: int) -> int:
     return 1 << (max(limit, 1).bit_length() - 1)
 
 
-def load_fifo(arch: ArchConfig) -> int:
-    """Words that the FIFO of the loads holds."""
-    beats = arch.depth // arch.bus_bytes
-    return max(_LOAD_BEATS // beats, 2 * arch.burst_beats // beats, _LEAST_FIFO)
-
-
-def instruction_fifo(arch: ArchConfig) -> int:
-    """Words that the FIFO of the instructions holds."""
-    return max(PREFETCH * INSTRUCTION_BYTES // arch.depth, _LEAST_FIFO)

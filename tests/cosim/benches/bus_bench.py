@@ -20,7 +20,6 @@ from cocotb.triggers import FallingEdge, ReadOnly, RisingEdge
 from cocotbext.axi import AxiBus, AxiSlave
 
 from vitrify.cosim import bench
-from vitrify.rtl.bus.master import LOAD_FIFO_BEATS
 from vitrify.rtl.interfaces import MEMORY_REQUEST
 
 SIZE = 1 << 16
@@ -131,7 +130,7 @@ async def stuck_reader(dut):
     """A reader that takes nothing holds up nobody else."""
     world = await start(dut)
     k = world.arch.depth
-    late = 3 * LOAD_FIFO_BEATS * world.arch.bus_bytes // k
+    late = 3 * world.arch.fifo_words["loads"]
     request = bench.pack(MEMORY_REQUEST, {"address": 0, "words": late})
     await bench.stream_put(dut, "loads__request", [request])
     await bench.cycles(dut, 500)

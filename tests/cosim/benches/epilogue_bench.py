@@ -144,7 +144,7 @@ class Surroundings:
 
     # Lists ----------------------------------------------------------------------------------
     def _lists_setup(self) -> None:
-        """A load before each listed instruction brings its list; others follow at random."""
+        """A load before each listed instruction brings its list, before others old values."""
         self.list_bases, self.load_seqs, self.loads = [], [], []
         self.entries = [int(v) for v in self.random.integers(0, 1 << 16, self.arch.index_entries)]
         self.gates = [int(v) for v in self.random.integers(0, 1 << 16, self.arch.index_entries)]
@@ -157,13 +157,31 @@ class Surroundings:
                 base += work.op.rows
             else:
                 self.list_bases.append(0)
+                if work.op.epi_load_stream:
+                    self.loads.append((index, 0, work))
             self.load_seqs.append(len(self.loads))
-        self.load_seq = 0
+        #: Loads finished, and elements of the next one.
+        self.load_seq = self.load_words = 0
+        #: ``(load, element)`` that each read of an old value needs; reads during their own load.
+        self.needs = deque(
+            (self.load_seqs[index] - 1, column // self.arch.depth * work.op.rows + row)
+            if work.op.epi_load_stream else (-1, 0)
+            for index, work in enumerate(self.works) if work.op.output == Output.ADD16
+            for c in range(work.op.c_tiles) for row in range(work.op.rows)
+            for column in range(
+                c * self.arch.width, min(work.columns, (c + 1) * self.arch.width), self.arch.lanes)
+        )
+        self.followed = 0
         self.list_read = self.gate_read = 0
 
     def _load_step(self, progress) -> None:
         if self.load_seq < len(self.loads) and self.random.random() >= self.pace.load:
             index, base, work = self.loads[self.load_seq]
+            if work.op.epi_load_stream:
+                self.load_words += 1
+                if self.load_words == work.op.rows * -(-work.columns // self.arch.depth):
+                    self.load_seq, self.load_words = self.load_seq + 1, 0
+                return
             # An earlier list may lie in the same place: no instruction may still use it.
             if self.finished(progress) >= index - 1:
                 self.entries[base : base + len(work.ids)] = [int(i) for i in work.ids]
@@ -191,7 +209,8 @@ class Surroundings:
             tile, row = self.drain_at
             dut.drain_written.value = bench.pack(
                 interfaces.DRAIN_PROGRESS, {"tile": tile % 256, "row": row})
-            dut.mover.value = bench.pack(interfaces.MOVER_PROGRESS, {"seq": self.load_seq})
+            dut.mover.value = bench.pack(
+                interfaces.MOVER_PROGRESS, {"seq": self.load_seq, "words": self.load_words})
             dut.residual__ready.value = int(self.random.random() >= self.pace.residual)
             await ReadOnly()
             progress = bench.unpack(interfaces.EPILOGUE_PROGRESS, int(dut.progress.value))
@@ -213,6 +232,7 @@ class Surroundings:
             self._load_step(progress)
         else:
             raise AssertionError(f"stuck at {progress}, {self.done} of {len(self.order)} rows")
+        assert not self.needs
         assert dict(self.cells) == dict(self.want.cells)
         assert dict(self.stats) == dict(self.want.stats)
 
@@ -251,6 +271,9 @@ class Surroundings:
         dut = self.dut
         if dut.residual__valid.value != 1 or dut.residual__ready.value != 1:
             return None
+        load, element = self.needs.popleft()
+        assert self.load_seq > load or self.load_words > element, "read before it was loaded"
+        self.followed += self.load_seq == load
         words = [int(w[0]) for w in self.tokens.pair(np.array([int(dut.residual__addr.value)]))]
         # Bytes that are being written are undefined.
         being_written = {cell for cell, _ in self._writes()}
@@ -327,6 +350,7 @@ def _random_program(arch, random, count: int) -> list[Work]:
         listed, gathers = bool(random.random() < 0.4), random.random() < 0.6
         stats = (Stats.MAX if narrow else Stats.NORM) if gathers else Stats.NONE
         gate = bool(arch.experts and listed and random.random() < 0.6)
+        streamed = bool(output == Output.ADD16 and not listed and random.random() < 0.6)
         room = max(1, min(3, 4 * arch.depth // arch.width))
         works.append(make(
             arch, random, rows=int(random.choice([1, 1, 2, 3, 5, 8, 20])),
@@ -336,8 +360,8 @@ def _random_program(arch, random, count: int) -> list[Work]:
             row_scale=bool(random.random() < 0.25) and not gate, gate=gate, load_table=load,
             table_slot=slot,
             activation=narrow and slot in loaded and bool(random.random() < 0.7),
-            extreme=bool(random.random() < 0.15), load_distance=int(listed),
-            region=int(random.choice([0, 0, 7])),
+            extreme=bool(random.random() < 0.15), load_distance=int(listed or streamed),
+            load_stream=streamed, region=int(random.choice([0, 0, 7])),
         ))
     return works
 
@@ -354,6 +378,21 @@ async def random_programs(dut, pace):
     await bench.start(dut)
     works = _random_program(bench.arch(), bench.rng(sorted(PACES).index(pace)), 70)
     await Surroundings(dut, works, PACES[pace]).run()
+
+
+@cocotb.test()
+async def follows_a_load(dut):
+    """C tile by c tile, where there is more than one."""
+    await bench.start(dut)
+    arch = bench.arch()
+    c_tiles = max(1, min(6, 4 * arch.depth // arch.width))
+    works = [make(
+        arch, bench.rng(5), rows=20, c_tiles=c_tiles, c_last=arch.width, output=Output.ADD16,
+        load_distance=1, load_stream=True,
+    ) for _ in range(2)]
+    run = Surroundings(dut, works, Pace(load=0.9))
+    await run.run()
+    assert (run.followed > 0) == (c_tiles > 1)
 
 
 @cocotb.test()

@@ -153,7 +153,7 @@ def make(
     output: Output, stationary: Stationary = Stationary.WEIGHTS, stats: Stats = Stats.NONE,
     row_scale: bool = False, activation: bool = False, load_table: bool = False,
     table_slot: int = 0, listed: bool = False, extreme: bool = False, load_distance: int = 0,
-    region: int = 0, gate: bool = False,
+    load_stream: bool = False, region: int = 0, gate: bool = False,
 ) -> Work:
     """An instruction with random data that mostly stays inside the output format."""
     shape = (rows, c_tiles * arch.width)
@@ -188,7 +188,8 @@ def make(
         activation=activation, load_table=load_table, table_slot=table_slot, stats=stats,
         stat_dst=int(random.integers(0, arch.stat_rows - 40)), inv_dim=inv_dim,
         inv_shift=inv_shift, epsilon=int(random.choice([0, 1, 65535, 40])),
-        epi_load_distance=load_distance, gate=gate, add_addr=2 * arch.bank_words + region,
+        epi_load_distance=load_distance, epi_load_stream=load_stream, gate=gate,
+        add_addr=2 * arch.bank_words + region,
     )
     one = 1 << formats.GATE_FRAC
     gates = np.stack([

@@ -21,15 +21,15 @@ def test_hand_counts():
     arch = preset("ulx3s")
     assert multipliers(arch)["matrix unit"] == 128
     use = estimate(arch)
-    # 10 banks of 2048 words of 128 bits: 15 blocks of 9 bits each
-    assert use["bram"]["by purpose"]["token memory"] == 150
-    # two memories of 8 * 28 bits, 256 deep: 7 blocks of 36 bits each
-    assert use["bram"]["by purpose"]["partial sums"] == 14
+    # 10 banks of 4096 words of 64 bits: 16 blocks of 4 bits each
+    assert use["bram"]["by purpose"]["token memory"] == 160
+    # two memories of 16 * 28 bits, 256 deep: 13 blocks of 36 bits each
+    assert use["bram"]["by purpose"]["partial sums"] == 26
     kv260 = estimate(preset("kv260"))
     assert kv260["dsp"]["by purpose"]["matrix unit"] == 1024
     # 8 banks of 256 bits: four UltraRAMs side by side
     assert kv260["uram"]["used"] == 64
-    assert kv260["bram"]["by purpose"]["weight stream"] == 4
+    assert kv260["bram"]["by purpose"]["weights"] == 4
 
 
 def test_packing_halves_the_matrix_unit():

@@ -8,14 +8,13 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from amaranth.hdl import Fragment
 
 from vitrify.arch.presets import PRESETS
 from vitrify.estimate import loader, timing
 from vitrify.rtl import interfaces
 from vitrify.rtl.array.accumulator import Accumulator
 from vitrify.rtl.array.matrix import MatrixUnit
-from vitrify.rtl.bus import bursts, master
+from vitrify.rtl.bus import bursts
 from vitrify.rtl.control import dispatcher, instruction_fetch
 from vitrify.rtl.core import Core
 from vitrify.rtl.units import fetch, tile_writer
@@ -51,25 +50,8 @@ def test_latencies(arch):
 
 @pytest.mark.parametrize("arch", ARCHES, ids=lambda arch: arch.name)
 def test_bursts(arch):
-    for words in (arch.weight_fifo_words, timing.load_fifo(arch), timing.instruction_fifo(arch)):
+    for words in arch.fifo_words.values():
         assert timing.burst_words(arch, words) == bursts.burst_words(arch, words, arch.burst_beats)
-
-
-@pytest.mark.parametrize("arch", ARCHES, ids=lambda arch: arch.name)
-def test_fifo_depths(arch, monkeypatch):
-    depths = {}
-    real = master.ReadMaster
-
-    def spy(arch, *, clients, **options):
-        depths.update(clients)
-        return real(arch, clients=clients, **options)
-
-    monkeypatch.setattr(master, "ReadMaster", spy)
-    Fragment.get(master.AxiMaster(arch), None)
-    assert depths == {
-        "instructions": timing.instruction_fifo(arch), "weights": arch.weight_fifo_words,
-        "loads": timing.load_fifo(arch),
-    }
 
 
 def test_constants():
@@ -79,6 +61,5 @@ def test_constants():
     assert timing.SLOTS == fetch._SLOTS
     assert timing.OUTSTANDING == bursts.OUTSTANDING
     assert timing.CHUNK == instruction_fetch.CHUNK
-    assert timing.PREFETCH == master.PREFETCH
     assert loader._SETTLE == loader_unit._SETTLE
     assert timing.SETTLE == dispatcher.SETTLE_CYCLES

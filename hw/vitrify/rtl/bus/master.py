@@ -9,24 +9,12 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from vitrify.arch.config import ArchConfig
-from vitrify.arch.isa import INSTRUCTION_BYTES
 from vitrify.rtl.interfaces import memory_read, memory_write, pipe
 
 from .axi import axi4, connect_flat
-from .bursts import beats_per_word
 from .read_master import BUS_ERROR, ReadMaster
 from .window import WINDOW
 from .write_master import WriteMaster
-
-#: Instructions that the prefetch FIFO holds.
-PREFETCH = 8
-#: Beats that the FIFO of the loads holds, at least two bursts: covers a latency of 240 cycles at
-#: full rate.
-LOAD_FIFO_BEATS = 256
-#: Bursts that the FIFO of the stores holds.
-STORE_FIFO_BURSTS = 2
-#: No FIFO is shorter, so that several bursts fit.
-_MIN_WORDS = 4
 
 
 class AxiMaster(wiring.Component):
@@ -89,15 +77,11 @@ class AxiMaster(wiring.Component):
     def elaborate(self, _platform: Any) -> Module:
         m = Module()
         arch = self.arch
-        bpw = beats_per_word(arch)
-        m.submodules.read = read = ReadMaster(arch, clients={
-            "instructions": max(PREFETCH * INSTRUCTION_BYTES // arch.depth, _MIN_WORDS),
-            "weights": arch.weight_fifo_words,
-            "loads": max(LOAD_FIFO_BEATS // bpw, 2 * arch.burst_beats // bpw, _MIN_WORDS),
-        }, burst_beats=arch.burst_beats)
+        clients = dict(arch.fifo_words)
+        stored = clients.pop("stores")
+        m.submodules.read = read = ReadMaster(arch, clients=clients, burst_beats=arch.burst_beats)
         m.submodules.write = write = WriteMaster(
-            arch, fifo_words=max(STORE_FIFO_BURSTS * arch.burst_beats // bpw, _MIN_WORDS),
-            burst_beats=arch.burst_beats,
+            arch, fifo_words=stored, burst_beats=arch.burst_beats
         )
         for name in read.clients:
             connect(m, flipped(getattr(self, name)), getattr(read, name))

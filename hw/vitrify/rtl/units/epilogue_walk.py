@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from amaranth import Cat, Module, Mux, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.hdl import Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -23,6 +23,8 @@ _C_BITS = _FIELDS["c_tiles"].shape.width
 _SEQ = interfaces.SEQ_BITS
 #: Instructions in flight: one whose groups are generated, one whose groups are taken.
 _SLOTS = 2
+#: Cycles from a c tile to what is known of its load.
+_SETTLE = 2
 #: Fields of the instruction that every group carries.
 _CARRIED = ("output", "pre_shift", "post_shift", "multiplier", "row_scale", "activation",
             "table_slot", "stats", "inv_dim", "inv_shift", "epsilon")
@@ -81,7 +83,8 @@ class EpilogueWalk(wiring.Component):
     -------
     command : :py:`In(stream.Signature(EPILOGUE_COMMAND))`
     mover : :py:`In(MOVER_PROGRESS)`
-        The first group of an instruction waits for its load.
+        The first group of an instruction waits for its load; with ``epi_load_stream`` the first
+        group of a c tile waits for the load's elements of that tile.
     index : :py:`Out(gated_read(arch))`
     o : :py:`Out(stream.Signature(group_layout(arch)))`
     empty : :py:`Out(1)`
@@ -115,8 +118,9 @@ class EpilogueWalk(wiring.Component):
         #: Slots with an instruction, and those whose groups are still to be generated.
         self._full = Signal(_SLOTS)
         self._fresh = Signal(_SLOTS)
-        #: Slots whose load is finished.
+        #: Slots whose load is finished, and those whose load is the one in progress.
         self._loaded = Signal(_SLOTS)
+        self._loading = Signal(_SLOTS)
         #: The pipeline behind the loops moves.
         self._advance = Signal()
 
@@ -145,7 +149,10 @@ class EpilogueWalk(wiring.Component):
             slot = self._slots[i]
             m.d.comb += ahead.eq(self.mover.seq - slot.load)
             done = (slot.epi_load_distance == 0) | ((ahead != 0) & ~ahead[-1])
-            m.d.sync += self._loaded[i].eq(self._full[i] & done)
+            m.d.sync += [
+                self._loaded[i].eq(self._full[i] & done),
+                self._loading[i].eq((ahead == 0) & slot.epi_load_stream),
+            ]
         with m.If(accept):
             slot = self._slots[put]
             m.d.sync += [
@@ -171,8 +178,11 @@ class EpilogueWalk(wiring.Component):
             Signal(group_bits), Signal(interfaces.ROW_BITS), Signal(_C_BITS)
         )
         global_tile = Signal(_SEQ)
-        group_end, row_end, tile_end = Signal(), Signal(), Signal()
-        valid = self._fresh.bit_select(slot, 1) & self._loaded.bit_select(slot, 1)
+        group_end, row_end, tile_end, tile_ends = Signal(), Signal(), Signal(), Signal()
+        followed = self._follow(m, slot, tile, tile_ends)
+        valid = self._fresh.bit_select(slot, 1) & (
+            self._loaded.bit_select(slot, 1) | followed
+        )
         step, advance = steps.i.payload, steps.i.ready
         group_last = command.column_last[lane_bits : lane_bits + group_bits]
         # Pieces of E columns from column 0 on: as many as fit make a word.
@@ -194,6 +204,7 @@ class EpilogueWalk(wiring.Component):
             step.finishes.eq(group_end & row_end & tile_end),
             step.last_next.eq(Mux(row_end, ~tile_end & (tile + 1 == command.tile_last), tile_end)),
             steps.i.valid.eq(valid),
+            tile_ends.eq(advance & valid & group_end & row_end),
         ]
         with m.If(advance & valid):
             m.d.sync += group.eq(group + 1)
@@ -205,6 +216,34 @@ class EpilogueWalk(wiring.Component):
                         m.d.sync += [
                             tile.eq(0), slot.eq(~slot), self._fresh.bit_select(slot, 1).eq(0)
                         ]
+
+    def _follow(self, m: Module, slot: Value, tile: Signal, tile_ends: Value) -> Value:
+        """Whether the load in progress has all old values of the c tile, two cycles late.
+
+        Elements (K values) come in the order of LOAD: all rows of one before the next.
+        """
+        command, arch = self._slots[slot], self.arch
+        more = exact_log2(max(1, arch.width // arch.depth))
+        parts = exact_log2(max(1, arch.depth // arch.width))   # c tiles of an element
+        words = self.mover.words
+        before, needed = Signal.like(words), Signal.like(words)
+        elements = command.rows << more
+        # Behind a change of tile or instruction the comparison is of the one before.
+        settled = Signal(_SETTLE)
+        enough = Signal()
+        with m.If(tile_ends):
+            ends = (tile & ((1 << parts) - 1)) == (1 << parts) - 1
+            m.d.sync += before.eq(Mux(ends, before + elements, before))
+            with m.If(tile == command.tile_last):
+                m.d.sync += before.eq(0)
+        m.d.sync += [
+            needed.eq(before + elements),
+            enough.eq((words >= needed) & self._loading.bit_select(slot, 1)),
+            settled.eq(Mux(
+                tile_ends | ~self._fresh.bit_select(slot, 1), 0, Cat(Const(1, 1), settled)
+            )),
+        ]
+        return enough & settled[-1]
 
     def _addresses(self, m: Module, step: data.View, valid: Value) -> None:
         """Row number (perhaps from the list), times stride, plus base: four stages."""
