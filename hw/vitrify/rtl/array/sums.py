@@ -83,13 +83,15 @@ class PartialSums(wiring.Component):
             new = staged
         old = Signal(self.drain.shape(), reset_less=True)
         total = Signal(width, reset_less=True)
+        drain = Signal(self.drain.shape(), reset_less=True)
+        m.d.comb += self.drain.eq(drain)
         m.d.sync += [
             old.eq(work_read.data),
             total.eq(Cat(
                 (new[c] + Mux(self.first, 0, old[c]))[: formats.ACC_BITS]
                 for c in range(self.columns)
             )),
-            self.drain.eq(drain_read.data),
+            drain.eq(drain_read.data),
         ]
         m.d.comb += [
             work_read.addr.eq(self.row), drain_read.addr.eq(self.drain_row),

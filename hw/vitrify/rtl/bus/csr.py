@@ -20,6 +20,8 @@ from .axi import Resp, axi4_lite
 
 REGISTER_BITS = 32
 _BYTES = REGISTER_BITS // 8
+#: log2 of the neighbours that are read through one register.
+_GROUP_BITS = 3
 #: Performance counters, in the order of the table.
 COUNTER_VALUES = data.StructLayout(
     {name.lower(): 2 * REGISTER_BITS for name, _ in csr.COUNTERS}
@@ -50,7 +52,7 @@ class ControlRegisters(wiring.Component):
     Addresses without a register read as zero and ignore writes, with an OKAY response: an error
     response would kill the process (or the kernel) that probes a newer core's registers.  Byte
     strobes are honoured.  A write takes effect two cycles after both its channels were accepted,
-    in the order of acceptance; a read returns the value three cycles after its address.  The two
+    in the order of acceptance; a read returns the value four cycles after its address.  The two
     halves of a counter are read one after the other: while a job runs, read high, low, high.
 
     Parameters
@@ -159,23 +161,35 @@ class ControlRegisters(wiring.Component):
     def _read_channel(self, m: Module, storage: dict[str, Signal]) -> None:
         axi = self.s_axi
         index = Signal(csr.CSR_ADDRESS_BITS - 2)
-        looking = Signal()
+        looking, found = Signal(), Signal()
         m.d.comb += [
-            axi.arready.eq(~looking & ~axi.rvalid),
+            axi.arready.eq(~looking & ~found & ~axi.rvalid),
             axi.rresp.eq(Resp.OKAY),
         ]
-        m.d.sync += looking.eq(axi.arvalid & axi.arready)
+        m.d.sync += [looking.eq(axi.arvalid & axi.arready), found.eq(looking)]
         with m.If(axi.arvalid & axi.arready):
             m.d.sync += index.eq(axi.araddr >> 2)
         with m.If(axi.rready):
             m.d.sync += axi.rvalid.eq(0)
-        with m.If(looking):
+        # Registers lie all over the chip: first one of each group of neighbours, then the group.
+        groups: dict[int, list[Register]] = {}
+        for register in csr.REGISTERS:
+            if register.access is not Access.WO:
+                number = register.offset // _BYTES
+                groups.setdefault(number >> _GROUP_BITS, []).append(register)
+        chosen = {group: Signal(REGISTER_BITS, name=f"group_{group}") for group in groups}
+        for group, registers in groups.items():
+            m.d.sync += chosen[group].eq(0)
+            with m.Switch(index[:_GROUP_BITS]):
+                for register in registers:
+                    with m.Case(register.offset // _BYTES % (1 << _GROUP_BITS)):
+                        m.d.sync += chosen[group].eq(self._value(register, storage))
+        with m.If(found):
             m.d.sync += [axi.rvalid.eq(1), axi.rdata.eq(0)]
-            with m.Switch(index):
-                for register in csr.REGISTERS:
-                    if register.access is not Access.WO:
-                        with m.Case(register.offset // _BYTES):
-                            m.d.sync += axi.rdata.eq(self._value(register, storage))
+            with m.Switch(index[_GROUP_BITS:]):
+                for group, value in chosen.items():
+                    with m.Case(group):
+                        m.d.sync += axi.rdata.eq(value)
 
     def _value(self, register: Register, storage: dict[str, Signal]) -> Value | int:
         """What a register reads as."""

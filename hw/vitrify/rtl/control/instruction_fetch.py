@@ -122,6 +122,8 @@ class InstructionFetch(wiring.Component):
     def _deliver(self, m: Module, words: Any, received: Signal, discard: Signal, last: Any) -> None:
         """Words of K bytes become instructions."""
         k, o = self.arch.depth, self.o
+        word = Signal(INSTRUCTION_BITS, reset_less=True)
+        m.d.comb += o.payload.eq(word)
         free = ~o.valid  # one may be taken every third cycle at most: no need to look ahead
         if k <= INSTRUCTION_BYTES:
             per = INSTRUCTION_BYTES // k
@@ -131,7 +133,7 @@ class InstructionFetch(wiring.Component):
                 m.d.sync += o.valid.eq(0)
             with m.If(received):
                 m.d.sync += [
-                    o.payload.eq(Cat(o.payload, words.payload)[8 * k:]),
+                    word.eq(Cat(word, words.payload)[8 * k:]),
                     o.valid.eq((place == per - 1) & ~discard),
                     place.eq(Mux(place == per - 1, 0, place + 1)),
                 ]
@@ -146,12 +148,12 @@ class InstructionFetch(wiring.Component):
                 m.d.sync += o.valid.eq(0)
             with m.If(received):
                 m.d.sync += [
-                    Cat(o.payload, rest).eq(words.payload),
+                    Cat(word, rest).eq(words.payload),
                     o.valid.eq(~discard), left.eq(per - 1),
                 ]
             with m.Elif(o.valid & o.ready & (left != 0) & ~last):
                 m.d.sync += [
-                    o.valid.eq(1), left.eq(left - 1), Cat(o.payload, rest).eq(rest),
+                    o.valid.eq(1), left.eq(left - 1), Cat(word, rest).eq(rest),
                 ]
             with m.If(discard | self.stop | self.start):
                 m.d.sync += left.eq(0)

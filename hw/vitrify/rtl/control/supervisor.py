@@ -90,13 +90,20 @@ class Supervisor(wiring.Component):
             (self.write_refused.valid, ErrorCode.WINDOW_WRITE, self.write_refused.p.address),
             (self.read_refused.valid, ErrorCode.WINDOW_READ, self.read_refused.p.address),
         )
-        m.d.sync += self.failure.eq(0)
+        # Causes come from everywhere: one is chosen first, and counts a cycle later.
+        seen = Signal()
+        seen_code, seen_info = Signal.like(self.error_code), Signal.like(self.error_info)
+        m.d.sync += [self.failure.eq(0), seen.eq(0)]
         for valid, code, info in causes:
-            with m.If(valid & ~self.failed & ~self.resetting):
+            with m.If(valid):
                 m.d.sync += [
-                    self.failed.eq(1), self.failure.eq(1),
-                    self.error_code.eq(code), self.error_info.eq(info),
+                    seen.eq(~self.resetting), seen_code.eq(code), seen_info.eq(info),
                 ]
+        with m.If(seen & ~self.failed & ~self.resetting):
+            m.d.sync += [
+                self.failed.eq(1), self.failure.eq(1),
+                self.error_code.eq(seen_code), self.error_info.eq(seen_info),
+            ]
         m.d.sync += self.jobs_done.eq(self.jobs_done + self.done)
         m.d.sync += self.bus_stop.eq(self.failed | self.resetting)
 

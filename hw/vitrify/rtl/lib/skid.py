@@ -39,17 +39,21 @@ class Skid(wiring.Component):
 
     def elaborate(self, _platform: Any) -> Module:
         m = Module()
-        spare, spare_valid = Signal(self._shape, reset_less=True), Signal()
-        m.d.comb += [self.i.ready.eq(~spare_valid), self.empty.eq(~self.o.valid & ~spare_valid)]
+        kept, spare = Signal(self._shape, reset_less=True), Signal(self._shape, reset_less=True)
+        spare_valid = Signal()
+        m.d.comb += [
+            self.i.ready.eq(~spare_valid), self.empty.eq(~self.o.valid & ~spare_valid),
+            self.o.payload.eq(kept),
+        ]
         with m.If(~spare_valid):
             m.d.sync += spare.eq(self.i.payload)
         with m.If(self.o.ready | ~self.o.valid):
             m.d.sync += [
                 self.o.valid.eq(self.i.valid | spare_valid), spare_valid.eq(0),
-                self.o.payload.eq(self.i.payload),
+                kept.eq(self.i.payload),
             ]
             with m.If(spare_valid):
-                m.d.sync += self.o.payload.eq(spare)
+                m.d.sync += kept.eq(spare)
         with m.Elif(self.i.valid):
             m.d.sync += spare_valid.eq(1)
         return m

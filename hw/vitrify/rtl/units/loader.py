@@ -121,7 +121,7 @@ class Loader(wiring.Component):
         self._op = Signal(data.StructLayout({
             **{name: field.shape for name, field in _FIELDS.items()},
             "previous": _SEQ, "producer": _SEQ,
-        }))
+        }), reset_less=True)
         self._phase = Signal(_Phase)
         self._tile = Signal(_SEQ)                                # global c tile
         self._k = Signal(_FIELDS["k_tiles"].shape)

@@ -1,0 +1,150 @@
+"""ECP5 netlists between Yosys and nextpnr: registers into multipliers, rows left to the wires."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from typing import Any
+
+#: LFE5U-85F: columns and rows of logic; block RAMs and multipliers fill the other rows.
+_COLUMNS = range(2, 125)
+_ROWS = [y for y in range(2, 92) if y not in (10, 22, 34, 46, 58, 70, 82)]
+#: One row of this many stays empty.
+_EVERY = 3
+
+Netlist = dict[str, Any]
+
+
+def cell(
+    kind: str, inputs: dict[str, int | str], outputs: dict[str, int],
+    parameters: dict[str, str], attributes: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """A cell of a Yosys JSON netlist, all of whose ports are one bit wide."""
+    return {
+        "hide_name": 0, "type": kind, "parameters": parameters, "attributes": attributes or {},
+        "port_directions": dict.fromkeys(inputs, "input") | dict.fromkeys(outputs, "output"),
+        "connections": {name: [net] for name, net in (inputs | outputs).items()},
+    }
+
+
+def leave_rows(module: Netlist) -> int:
+    """Fill every third row of the chip with LUTs without wires; returns how many.
+
+    nextpnr's placers pack a design as tightly as they can, whatever that does to the wires: a
+    third of the chip was full, the rest empty, and the router never found a way through the middle.
+    """
+    for row in _ROWS[::_EVERY]:
+        for column in _COLUMNS:
+            for place in (f"SLICE{s}.K{k}" for s in "ABCD" for k in (0, 1)):
+                bel = f"X{column}/Y{row}/{place}"
+                module["cells"][f"empty.{bel}"] = cell(
+                    "LUT4", {}, {}, {"INIT": "0" * 16}, {"BEL": bel}
+                )
+    return len(_ROWS[::_EVERY]) * len(_COLUMNS) * 8
+
+
+class _Wiring:
+    """Who drives and who reads each net."""
+
+    def __init__(self, module: Netlist) -> None:
+        self.cells = module["cells"]
+        self.drivers: dict[int, str] = {}
+        self.readers: dict[int, list[tuple[str, str]]] = defaultdict(list)
+        for name, one in self.cells.items():
+            for port, (bit, *_) in one["connections"].items():
+                if one["port_directions"][port] == "output":
+                    self.drivers[bit] = name
+                else:
+                    self.readers[bit].append((name, port))
+        self.pins = {bit for port in module["ports"].values() for bit in port["bits"]}
+
+    def control(self, name: str | None) -> tuple[Any, Any] | None:
+        """Clock and clock enable of a flip-flop that is never reset; None for everything else."""
+        one = self.cells.get(name)
+        if one is None or one["type"] != "TRELLIS_FF":
+            return None
+        parameters, nets = one["parameters"], one["connections"]
+        enabled = parameters.get("CEMUX", "1").strip()
+        plain = (
+            parameters.get("CLKMUX") == "CLK" and parameters.get("REGSET") == "RESET"
+            and nets.get("LSR", ["0"]) == ["0"] and enabled in ("1", "CE")
+        )
+        return (nets["CLK"][0], "1" if enabled == "1" else nets["CE"][0]) if plain else None
+
+
+def absorb_registers(module: Netlist) -> int:
+    """Move registers around multipliers into them; returns how many flip-flops that saves.
+
+    ``synth_ecp5`` leaves the registers of a MULT18X18D unused.  Outputs are taken where a product
+    goes to registers only, inputs where both operands come from registers that nothing but
+    multipliers reads.
+    """
+    wiring = _Wiring(module)
+    multipliers = [one for one in module["cells"].values() if one["type"] == "MULT18X18D"]
+    outputs = set[str]().union(*(_absorb_output(wiring, one) for one in multipliers))
+    gone = outputs.union(*(_absorb_inputs(wiring, one, outputs) for one in multipliers))
+    read = {
+        bit for one in module["cells"].values() for port, (bit, *_) in one["connections"].items()
+        if one["port_directions"][port] == "input"
+    } | wiring.pins
+    # A register of operands may still be read by a multiplier that could not take it.
+    unused = outputs | {
+        name for name in gone if module["cells"][name]["connections"]["Q"][0] not in read
+    }
+    for name in unused:
+        del module["cells"][name]
+    return len(unused)
+
+
+def _absorb_output(wiring: _Wiring, one: dict[str, Any]) -> set[str]:
+    readers = {port: wiring.readers[bit] for port, bit in _nets(one, "P") if wiring.readers[bit]}
+    if any(len(found) != 1 or found[0][1] != "DI" for found in readers.values()):
+        return set()
+    controls = {wiring.control(found[0][0]) for found in readers.values()}
+    if len(controls) != 1 or None in controls or wiring.pins & {b for _, b in _nets(one, "P")}:
+        return set()
+    _register(one, "OUTPUT", "CE0", controls.pop())
+    for port, ((name, _),) in readers.items():
+        one["connections"][port] = wiring.cells[name]["connections"]["Q"]
+    return {found[0][0] for found in readers.values()}
+
+
+def _absorb_inputs(wiring: _Wiring, one: dict[str, Any], taken: set[str]) -> set[str]:
+    """Both operands or none: nextpnr knows no delays of a multiplier with one registered input."""
+    plans = []
+    for operand, enable in (("A", "CE1"), ("B", "CE2")):
+        sources = {port: wiring.drivers.get(bit) for port, bit in _nets(one, operand)}
+        controls = {wiring.control(name) for name in sources.values()}
+        shared = any(
+            wiring.cells[name]["type"] != "MULT18X18D" or not re.fullmatch(r"[AB]\d+", port)
+            for _, bit in _nets(one, operand) for name, port in wiring.readers[bit]
+        )
+        if len(controls) != 1 or None in controls or shared or taken & set(sources.values()):
+            return set()
+        plans.append((f"INPUT{operand}", enable, controls.pop(), sources))
+    clocks = {control[0] for _, _, control, _ in plans if control}
+    if len(clocks | set(one["connections"].get("CLK0", []))) != 1:
+        return set()
+    for register, enable, control, sources in plans:
+        _register(one, register, enable, control)
+        for port, name in sources.items():
+            one["connections"][port] = wiring.cells[name]["connections"]["DI"]
+    return {name for *_, sources in plans for name in sources.values() if name}
+
+
+def _nets(one: dict[str, Any], letter: str) -> list[tuple[str, int]]:
+    """Ports ``letter``0, 1 … that are no constants."""
+    return [
+        (port, bit) for port, (bit, *_) in one["connections"].items()
+        if re.fullmatch(rf"{letter}\d+", port) and isinstance(bit, int)
+    ]
+
+
+def _register(one: dict[str, Any], name: str, enable: str, control: Any) -> None:
+    """Switch a multiplier's register on."""
+    clock, enabled = control
+    one["parameters"] |= {
+        f"REG_{name}_CLK": "CLK0", f"REG_{name}_CE": enable, f"REG_{name}_RST": "RST0",
+    }
+    for port, bit in (("CLK0", clock), (enable, enabled), ("RST0", "0")):
+        one["connections"][port], one["port_directions"][port] = [bit], "input"
