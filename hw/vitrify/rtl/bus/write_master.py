@@ -12,6 +12,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from vitrify.arch import memmap
 from vitrify.arch.config import ArchConfig
 from vitrify.rtl.interfaces import memory_write, pipe
+from vitrify.rtl.lib.skid import Skid
 
 from .axi import axi4_write, drive_address
 from .bursts import BURST_BEATS, OUTSTANDING, BurstSplitter, beats_per_word, burst_words
@@ -148,23 +149,27 @@ class WriteMaster(wiring.Component):
         left = Signal(range(self.burst_words + 1))  # words behind this one in the burst
         place = Signal(range(bpw))                  # beat within the word
         last_beat, last_word = Signal(), Signal(init=1)  # last_word: left == 0
+        # wready reaches no further than this.
+        m.submodules.beats = beats = Skid(data.StructLayout({"data": axi.wdata.shape(), "last": 1}))
+        valid = beats.i.valid
         m.d.comb += [
-            axi.wdata.eq(word), axi.wstrb.eq(~0),
+            axi.wvalid.eq(beats.o.valid), beats.o.ready.eq(axi.wready), axi.wstrb.eq(~0),
+            axi.wdata.eq(beats.o.payload.data), axi.wlast.eq(beats.o.payload.last),
+            beats.i.payload.data.eq(word), beats.i.payload.last.eq(last_beat & last_word),
             last_beat.eq(place == bpw - 1),
-            axi.wlast.eq(last_beat & last_word),
         ]
-        with m.If(~axi.wvalid | axi.wready):
-            with m.If(axi.wvalid & ~last_beat):
+        with m.If(~valid | beats.i.ready):
+            with m.If(valid & ~last_beat):
                 m.d.sync += [
                     place.eq(place + 1),
                     word.eq(word >> (8 * self.arch.bus_bytes)),
                 ]
             with m.Else():
-                m.d.sync += [axi.wvalid.eq(0), place.eq(0), word.eq(fifo.r_data)]
+                m.d.sync += [valid.eq(0), place.eq(0), word.eq(fifo.r_data)]
                 # Every word of an announced burst is in the FIFO, if not yet at its output.
                 with m.If(fifo.r_rdy & (~last_word | sending.r_rdy)):
                     m.d.comb += [fifo.r_en.eq(1), sending.r_en.eq(last_word)]
                     burst = Mux(last_word, sending.r_data, left)
                     m.d.sync += [
-                        axi.wvalid.eq(1), left.eq(burst - 1), last_word.eq(burst == 1),
+                        valid.eq(1), left.eq(burst - 1), last_word.eq(burst == 1),
                     ]
