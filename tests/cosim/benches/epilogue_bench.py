@@ -6,7 +6,15 @@ from collections import defaultdict, deque
 import cocotb
 import numpy as np
 from cocotb.triggers import FallingEdge, ReadOnly
-from epilogue_model import Expectation, Work, command, drain_row, make, param_words
+from epilogue_model import (
+    Expectation,
+    Work,
+    command,
+    drain_row,
+    make,
+    param_words,
+    random_program,
+)
 
 from vitrify.arch.isa import Output, Stationary, Stats
 from vitrify.cosim import bench
@@ -336,36 +344,6 @@ class Surroundings:
         self.done = done
 
 
-def _random_program(arch, random, count: int) -> list[Work]:
-    works: list[Work] = []
-    slot, loaded = 0, set()
-    for _ in range(count):
-        output = Output(int(random.choice([0, 0, 1, 2])))
-        narrow = output == Output.INT8
-        load = bool(narrow and random.random() < 0.3)
-        if load:
-            # The instruction before may still be using its slot.
-            slot = 1 - slot
-            loaded.add(slot)
-        listed, gathers = bool(random.random() < 0.4), random.random() < 0.6
-        stats = (Stats.MAX if narrow else Stats.NORM) if gathers else Stats.NONE
-        gate = bool(arch.experts and listed and random.random() < 0.6)
-        streamed = bool(output == Output.ADD16 and not listed and random.random() < 0.6)
-        room = max(1, min(3, 4 * arch.depth // arch.width))
-        works.append(make(
-            arch, random, rows=int(random.choice([1, 1, 2, 3, 5, 8, 20])),
-            c_tiles=int(random.integers(1, room + 1)),
-            c_last=int(random.integers(1, arch.width + 1)), output=output,
-            stationary=Stationary(int(random.integers(3))), stats=stats, listed=listed,
-            row_scale=bool(random.random() < 0.25) and not gate, gate=gate, load_table=load,
-            table_slot=slot,
-            activation=narrow and slot in loaded and bool(random.random() < 0.7),
-            extreme=bool(random.random() < 0.15), load_distance=int(listed or streamed),
-            load_stream=streamed, region=int(random.choice([0, 0, 7])),
-        ))
-    return works
-
-
 PACES = {
     "full": Pace(),
     "ragged": Pace(command=0.9, drain=0.4, param=0.5, residual=0.3, load=0.95, refill=11),
@@ -376,7 +354,7 @@ PACES = {
 @cocotb.parametrize(pace=["full", "ragged"])
 async def random_programs(dut, pace):
     await bench.start(dut)
-    works = _random_program(bench.arch(), bench.rng(sorted(PACES).index(pace)), 70)
+    works = random_program(bench.arch(), bench.rng(sorted(PACES).index(pace)), 70)
     await Surroundings(dut, works, PACES[pace]).run()
 
 

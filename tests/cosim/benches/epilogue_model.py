@@ -200,6 +200,39 @@ def make(
     return Work(op, acc, bias, multiplier, table, sums, ids, columns, gates)
 
 
+def random_program(
+    arch: ArchConfig, random: np.random.Generator, count: int
+) -> list[Work]:
+    """Instructions of every kind; each loads what it needs."""
+    works: list[Work] = []
+    slot, loaded = 0, set()
+    for _ in range(count):
+        output = Output(int(random.choice([0, 0, 1, 2])))
+        narrow = output == Output.INT8
+        load = bool(narrow and random.random() < 0.3)
+        if load:
+            # The instruction before may still be using its slot.
+            slot = 1 - slot
+            loaded.add(slot)
+        listed, gathers = bool(random.random() < 0.4), random.random() < 0.6
+        stats = (Stats.MAX if narrow else Stats.NORM) if gathers else Stats.NONE
+        gate = bool(arch.experts and listed and random.random() < 0.6)
+        streamed = bool(output == Output.ADD16 and not listed and random.random() < 0.6)
+        room = max(1, min(3, 4 * arch.depth // arch.width))
+        works.append(make(
+            arch, random, rows=int(random.choice([1, 1, 2, 3, 5, 8, 20])),
+            c_tiles=int(random.integers(1, room + 1)),
+            c_last=int(random.integers(1, arch.width + 1)), output=output,
+            stationary=Stationary(int(random.integers(3))), stats=stats, listed=listed,
+            row_scale=bool(random.random() < 0.25) and not gate, gate=gate, load_table=load,
+            table_slot=slot,
+            activation=narrow and slot in loaded and bool(random.random() < 0.7),
+            extreme=bool(random.random() < 0.15), load_distance=int(listed or streamed),
+            load_stream=streamed, region=int(random.choice([0, 0, 7])),
+        ))
+    return works
+
+
 def command(work: Work, seq: int, load_seq: int, list_base: int) -> dict[str, int]:
     """Fields of the epilogue's command."""
     values = dict(work.op.values)
