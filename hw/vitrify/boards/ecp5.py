@@ -1,4 +1,4 @@
-"""ECP5 netlists between Yosys and nextpnr: registers into multipliers, rows left to the wires."""
+"""ECP5 netlists between Yosys and nextpnr: registers, places of memories, room for wires."""
 
 from __future__ import annotations
 
@@ -11,6 +11,16 @@ _COLUMNS = range(2, 125)
 _ROWS = [y for y in range(2, 92) if y not in (10, 22, 34, 46, 58, 70, 82)]
 #: One row of this many stays empty.
 _EVERY = 3
+
+#: Rows of block RAMs; the smaller of the large memories come last, amidst the multipliers.
+_RAM_ROWS: tuple[int, ...] = (70, 22, 82, 46)
+_MULTIPLIER_ROWS: tuple[int, ...] = (34, 58, 10)
+#: What repeats along a row: four block RAMs or four multipliers.
+_GROUPS = (4, 13, 22, 31, 40, 49, 58, 69, 78, 87, 96, 105, 114)
+_RAM_PLACES = [(f"X{x + 2 * i}", f"EBR{i}") for x in _GROUPS for i in range(4)]
+_MULTIPLIER_PLACES = [(f"X{x + i}", f"MULT18_{i}") for x in _GROUPS for i in (0, 1, 4, 5)]
+#: A memory of this many blocks gets neighbours; so many places of each row are left to others.
+_LARGE, _LEFT = 8, 4
 
 Netlist = dict[str, Any]
 
@@ -41,6 +51,55 @@ def leave_rows(module: Netlist) -> int:
                     "LUT4", {}, {}, {"INIT": "0" * 16}, {"BEL": bel}
                 )
     return len(_ROWS[::_EVERY]) * len(_COLUMNS) * 8
+
+
+def place_memories(module: Netlist) -> dict[str, int]:
+    """Fix the blocks of each large memory side by side; returns each memory's row.
+
+    nextpnr's placers scatter the blocks of a memory over the whole chip when nearly all are taken,
+    and with them the wires of its address.  Memories for which no row has room stay free.
+    """
+    memories = defaultdict[str, list[str]](list)
+    for name, one in module["cells"].items():
+        if one["type"] in ("DP16KD", "PDPW16KD"):
+            memories[name.rsplit(".", 2)[0]].append(name)
+    # From both ends of a row towards its middle, where the blocks of small memories find room.
+    ends = {row: [0, len(_RAM_PLACES)] for row in _RAM_ROWS}
+    from_left = dict.fromkeys(_RAM_ROWS, True)
+    placed = dict[str, int]()
+    for memory in sorted(memories, key=lambda name: (-len(memories[name]), name)):
+        blocks = sorted(memories[memory], key=lambda name: (len(name), name))
+        count = len(blocks)
+        rows = [row for row, (left, right) in ends.items() if right - left - count >= _LEFT]
+        if count < _LARGE or not rows:
+            continue
+        row = placed[memory] = rows[0]
+        begin = ends[row][0] if from_left[row] else ends[row][1] - count
+        for block, (column, place) in zip(blocks, _RAM_PLACES[begin:], strict=False):
+            module["cells"][block]["attributes"]["BEL"] = f"{column}/Y{row}/{place}"
+        ends[row] = [begin + count, ends[row][1]] if from_left[row] else [ends[row][0], begin]
+        from_left[row] = not from_left[row]
+    return placed
+
+
+def place_multipliers(module: Netlist) -> int:
+    """Fix the multipliers of the matrix unit in their order; returns how many.
+
+    In the order of the Verilog, products that are added up are neighbours.
+    """
+    slices = sorted(
+        (match[1], int(match[2]), name) for name, one in module["cells"].items()
+        if one["type"] == "MULT18X18D" and (match := re.match(r"(.*_slice_.*)\$(\d+)_", name))
+    )
+    places = [
+        f"{column}/Y{row}/{place}" for row in _MULTIPLIER_ROWS
+        for column, place in _MULTIPLIER_PLACES[:len(_MULTIPLIER_PLACES) - _LEFT]
+    ]
+    if len(slices) > len(places):
+        return 0
+    for (*_, name), place in zip(slices, places, strict=False):
+        module["cells"][name]["attributes"]["BEL"] = place
+    return len(slices)
 
 
 class _Wiring:

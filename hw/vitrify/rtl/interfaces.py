@@ -268,6 +268,13 @@ def read_client(arch: ArchConfig) -> wiring.Signature:
     })
 
 
+def fetch_client(arch: ArchConfig) -> wiring.Signature:
+    """As :func:`read_client`; ``pair`` is :func:`bank_pair` of the address, from a register."""
+    return wiring.Signature({
+        **dict(read_client(arch).members.items()), "pair": Out(pair_bits(arch)),
+    })
+
+
 def piece_client(arch: ArchConfig) -> wiring.Signature:
     """Token-memory read of E bytes of both words of a pair, seen from the reader.
 

@@ -25,11 +25,12 @@ def _request(arch, port):
     request = {"wide": wide, "addr": random.randrange(banks) * arch.bank_words + offset}
     if pieces:
         request["piece"] = random.randrange(arch.depth // arch.lanes)
+    if write or port == "read_fetch":
+        request["pair"] = request["addr"] // arch.bank_words // (1 if wide else 2)
     if write:
         request |= {"mask": random.getrandbits(arch.depth // arch.lanes),
                     "lo": random.getrandbits(8 * arch.depth),
-                    "hi": random.getrandbits(8 * arch.depth),
-                    "pair": request["addr"] // arch.bank_words // (1 if wide else 2)}
+                    "hi": random.getrandbits(8 * arch.depth)}
         if not wide:
             request["hi"] = request["lo"]
     return request

@@ -1,10 +1,16 @@
-"""ECP5 netlists: registers that move into multipliers, rows that stay empty."""
+"""ECP5 netlists: registers that move into multipliers, places of memories, empty rows."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from vitrify.boards.ecp5 import absorb_registers, cell, leave_rows
+from vitrify.boards.ecp5 import (
+    absorb_registers,
+    cell,
+    leave_rows,
+    place_memories,
+    place_multipliers,
+)
 
 _PLAIN = {"CEMUX": "1 ", "CLKMUX": "CLK", "LSRMUX": "LSR", "REGSET": "RESET"}
 CLOCK, ENABLE, RESET = 1, 2, 3
@@ -110,3 +116,51 @@ def test_rows_stay_empty() -> None:
     assert not rows & {10, 22, 34, 46, 58, 70, 82}
     assert 0.3 < count / 83_640 < 0.36
     assert all(not one["connections"] for one in module["cells"].values())
+
+
+def _memories(**blocks: int) -> dict[str, Any]:
+    return _module(**{
+        f"{name}.0.{block}": cell("DP16KD", {}, {}, {})
+        for name, count in blocks.items() for block in range(count)
+    })
+
+
+def test_blocks_of_a_large_memory_are_neighbours() -> None:
+    module = _memories(a=16, b=16, c=16, d=12, small=7)
+    assert place_memories(module) == {"a": 70, "b": 70, "c": 70, "d": 22}
+    places = {
+        name: one["attributes"].get("BEL") for name, one in module["cells"].items()
+    }
+    fixed = [place for place in places.values() if place]
+    assert len(fixed) == len(set(fixed)) == 60
+    assert [places[f"a.0.{block}"] for block in (0, 1, 4, 15)] == [
+        "X4/Y70/EBR0", "X6/Y70/EBR1", "X13/Y70/EBR0", "X37/Y70/EBR3",
+    ]
+    # From the right end, then again from the left: the middle of the row is left.
+    assert (places["b.0.0"], places["b.0.15"]) == ("X87/Y70/EBR0", "X120/Y70/EBR3")
+    assert (places["c.0.0"], places["c.0.15"]) == ("X40/Y70/EBR0", "X75/Y70/EBR3")
+    assert not any(places[f"small.0.{block}"] for block in range(7))
+
+
+def test_a_memory_larger_than_a_row_stays_free() -> None:
+    module = _memories(all=49, one=48)
+    assert place_memories(module) == {"one": 70}
+    assert "BEL" not in module["cells"]["all.0.0"]["attributes"]
+
+
+def test_multipliers_of_the_matrix_unit_stand_in_their_order() -> None:
+    names = [f"core.matrix.vitrify_slice_8x8_{s}.${n}_MULT18X18D_P9" for s in (0, 1)
+             for n in (9, 10, *range(100, 126))]
+    others = "core.fetch.$7_MULT18X18D_P0"
+    module = _module(**{name: _multiplier(1, 2, 30) for name in (*reversed(names), others)})
+    assert place_multipliers(module) == len(names) == 56
+    places = {name: one["attributes"].get("BEL") for name, one in module["cells"].items()}
+    assert [places[name] for name in (*names[:5], *names[47:49], others)] == [
+        "X4/Y34/MULT18_0", "X5/Y34/MULT18_1", "X8/Y34/MULT18_4", "X9/Y34/MULT18_5",
+        "X13/Y34/MULT18_0", "X110/Y34/MULT18_5", "X4/Y58/MULT18_0", None,
+    ]
+
+
+def test_more_multipliers_than_places_stay_free() -> None:
+    module = _module(**{f"m_slice_1.${n}_MULT18X18D": _multiplier(1, 2, 30) for n in range(145)})
+    assert place_multipliers(module) == 0

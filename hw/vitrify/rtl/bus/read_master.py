@@ -178,11 +178,13 @@ class ReadMaster(wiring.Component):
         m.d.comb += [flights.w_data.eq(entry), head.eq(flights.r_data)]
 
         # Issue: every other cycle at most, so that arready reaches no further than arvalid.
-        issue = Signal()
+        # Nor does the room in the list, which a burst fills only after such a cycle.
+        issue, room = Signal(), Signal()
+        m.d.sync += room.eq(flights.w_rdy)
         requests = Cat(c.ready for c in clients)
         _round_robin(m, requests, entry.client, advance=issue)
         m.d.comb += [
-            issue.eq(requests.any() & ~axi.arvalid & flights.w_rdy & ~self.stop),
+            issue.eq(requests.any() & ~axi.arvalid & room & ~self.stop),
             flights.w_en.eq(issue),
             entry.address.eq(Array([c.address for c in clients])[entry.client]),
         ]

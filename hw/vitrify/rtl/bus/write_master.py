@@ -105,10 +105,12 @@ class WriteMaster(wiring.Component):
 
         # Announce.  ``stored``: words in the FIFO that belong to no announced burst.
         stored = Signal(range(self.fifo_words + 2))
-        ready, issue, allowed = Signal(), Signal(), Signal()
+        # Every other cycle at most, hence the room in the list may be a cycle old.
+        ready, room, issue, allowed = Signal(), Signal(), Signal(), Signal()
+        m.d.sync += room.eq(flights.w_rdy)
         m.d.comb += [
             allowed.eq(inside(self.window, bursts.o.p.address)),
-            issue.eq(ready & ~axi.awvalid & flights.w_rdy & ~self.stop),
+            issue.eq(ready & ~axi.awvalid & room & ~self.stop),
             bursts.o.ready.eq(issue),
             sending.w_data.eq(bursts.o.p.words), sending.w_en.eq(issue),
             entry.address.eq(bursts.o.p.address), entry.last.eq(bursts.o.p.last),

@@ -155,9 +155,14 @@ class Dispatcher(wiring.Component):
         room = self._rules(m, queues, matmul, push, skip)
 
         with m.FSM() as fsm:
-            with m.State("IDLE"), m.If(self.job.valid & fetch_idle & ~self.halt):
-                m.d.comb += [self.job.ready.eq(1), self.start.eq(1)]
-                m.d.sync += [job.eq(self.job.p), index.eq(0)]
+            with m.State("IDLE"):
+                m.d.sync += job.eq(self.job.p)
+                with m.If(self.job.valid & fetch_idle & ~self.halt):
+                    m.d.comb += self.job.ready.eq(1)
+                    m.next = "START"
+            with m.State("START"):
+                m.d.comb += self.start.eq(1)
+                m.d.sync += index.eq(0)
                 m.next = "TAKE"
             with m.State("TAKE"):
                 m.d.comb += self.instructions.ready.eq(~self.halt)
@@ -185,9 +190,12 @@ class Dispatcher(wiring.Component):
                 with m.If(damaged):
                     m.next = "ERROR"
                 with m.Elif(room & ~self.halt & ~decode.busy):
-                    m.d.comb += push.eq(1)
-                    m.d.sync += index.eq(index + 1)
-                    m.next = "TAKE"
+                    m.next = "ISSUE"
+            with m.State("ISSUE"):
+                # A state of its own: the strobes reach queues that lie far apart.
+                m.d.comb += push.eq(1)
+                m.d.sync += index.eq(index + 1)
+                m.next = "TAKE"
             with m.State("END"):
                 m.d.sync += quiet.eq(quiet + 1)
                 with m.If(damaged):

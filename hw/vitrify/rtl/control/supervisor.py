@@ -15,8 +15,8 @@ from vitrify.rtl.interfaces import pipe
 
 from .dispatcher import FAULT
 
-#: Cycles for which ``core_reset`` is asserted.
-RESET_CYCLES = 4
+#: Cycles for which ``core_reset`` is asserted, and as many again for it to reach every unit.
+RESET_CYCLES = 16
 
 
 class Supervisor(wiring.Component):
@@ -24,7 +24,8 @@ class Supervisor(wiring.Component):
 
     An error, or ``reset``, stops the bus masters from beginning bursts.  After ``reset`` the
     supervisor waits until nothing is in flight, and asserts ``core_reset`` for ``RESET_CYCLES``
-    cycles: the synchronous reset of everything but registers, job queue and supervisor.
+    cycles: the synchronous reset of everything but registers, job queue and supervisor.  A unit
+    may get it up to ``RESET_CYCLES`` cycles late; as long is waited behind it.
 
     Members
     -------
@@ -107,7 +108,7 @@ class Supervisor(wiring.Component):
         m.d.sync += self.jobs_done.eq(self.jobs_done + self.done)
         m.d.sync += self.bus_stop.eq(self.failed | self.resetting)
 
-        left = Signal(range(RESET_CYCLES))
+        left = Signal(range(2 * RESET_CYCLES))
         with m.FSM():
             with m.State("RUN"), m.If(self.reset):
                 m.d.sync += self.resetting.eq(1)
@@ -115,13 +116,15 @@ class Supervisor(wiring.Component):
             with m.State("STOP"), m.If(self.bus_stop):  # no burst begins from now on
                 m.next = "DRAIN"
             with m.State("DRAIN"), m.If(self.bus_idle):
-                m.d.sync += [self.core_reset.eq(1), left.eq(RESET_CYCLES - 1)]
+                m.d.sync += [self.core_reset.eq(1), left.eq(2 * RESET_CYCLES - 1)]
                 m.next = "RESET"
             with m.State("RESET"):
                 m.d.sync += left.eq(Mux(left == 0, 0, left - 1))
+                with m.If(left == RESET_CYCLES):
+                    m.d.sync += self.core_reset.eq(0)
                 with m.If(left == 0):
                     m.d.sync += [
-                        self.core_reset.eq(0), self.resetting.eq(0), self.failed.eq(0),
+                        self.resetting.eq(0), self.failed.eq(0),
                         self.error_code.eq(ErrorCode.NONE), self.error_info.eq(0),
                         self.jobs_done.eq(0),
                     ]

@@ -44,7 +44,8 @@ class TokenMemory(wiring.Component):
     -------
     read_epilogue : :py:`In(piece_client(arch))`
         What is chosen of a word is chosen beside its bank.
-    read_fetch, read_loader, read_mover : :py:`In(read_client(arch))`
+    read_fetch : :py:`In(fetch_client(arch))`
+    read_loader, read_mover : :py:`In(read_client(arch))`
         The mover waits for the loader in any case: they share the way back.
     write_epilogue, write_mover : :py:`In(write_client(arch))`
         ``mask`` bit ``i`` enables bytes ``i*E`` to ``i*E + E-1`` of the word (of both words when
@@ -55,7 +56,8 @@ class TokenMemory(wiring.Component):
         self.arch = arch
         super().__init__({
             "read_epilogue": In(interfaces.piece_client(arch)),
-            **{f"read_{name}": In(interfaces.read_client(arch)) for name in READERS[1:]},
+            "read_fetch": In(interfaces.fetch_client(arch)),
+            **{f"read_{name}": In(interfaces.read_client(arch)) for name in READERS[2:]},
             **{f"write_{name}": In(interfaces.write_client(arch)) for name in WRITERS},
         })
 

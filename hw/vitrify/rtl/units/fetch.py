@@ -62,7 +62,7 @@ class Fetch(wiring.Component):
     Members
     -------
     command : :py:`In(stream.Signature(FETCH_COMMAND))`
-    read : :py:`Out(read_client(arch))`
+    read : :py:`Out(fetch_client(arch))`
     index : :py:`Out(index_read(arch))`
     stat_addr : :py:`Out(unsigned)`
         Statistics entry; ``stat`` answers one cycle later.
@@ -108,7 +108,7 @@ class Fetch(wiring.Component):
         self.arch = arch
         super().__init__({
             "command": In(stream.Signature(interfaces.FETCH_COMMAND)),
-            "read": Out(interfaces.read_client(arch)),
+            "read": Out(interfaces.fetch_client(arch)),
             "index": Out(index_read(arch)),
             "stat_addr": Out(interfaces.index_bits(arch.stat_rows)),
             "stat": In(interfaces.STAT),
@@ -153,13 +153,16 @@ class Fetch(wiring.Component):
         word = self._register(m, word, interfaces.ADDR_BITS)
         stat = self._register(m, self._slots[row.slot].stat_src + row_id, len(self.stat_addr))
         row, valid = self._stage(m, row, valid, "product")
-        addr = self._register(m, product + word, interfaces.ADDR_BITS)
+        found, is_wide = (product + word)[: interfaces.ADDR_BITS], self._slots[row.slot].wide
+        banks = interfaces.bank_pair(self.arch, found, is_wide)
+        addr = self._register(m, found, interfaces.ADDR_BITS)
         stat = self._register(m, stat, len(stat))
         coming, coming_valid = row, valid
         # The arbiter sees registers only.
-        wide = self._register(m, self._slots[row.slot].wide, 1)
+        wide = self._register(m, is_wide, 1)
+        pair = self._register(m, banks, len(self.read.pair))
         row, valid = self._stage(m, row, valid, "request")
-        m.d.comb += [self.read.addr.eq(addr), self.read.wide.eq(wide)]
+        m.d.comb += [self.read.addr.eq(addr), self.read.wide.eq(wide), self.read.pair.eq(pair)]
         issue = self._issue(m, coming, coming_valid, row, valid)
         self._deliver(m, issue, row, stat)
         m.d.comb += self.idle.eq(~self._full.any())

@@ -134,9 +134,12 @@ class Loader(wiring.Component):
         outer = max(tile_words(arch), arch.max_dim_words, arch.table_words, arch.groups)
         self._outer, self._left = Signal(range(outer + 1)), Signal(range(outer + 1))
         self._inner = Signal(range(max(2, arch.param_words, arch.width // arch.depth)))
-        self._inner_last = Signal.like(self._inner)
+        self._inner_last, self._inner_end = Signal.like(self._inner), Signal()
         self._first = Signal()
-        self._clear = Signal()
+        # Words may go: the phase has settled, and what it waits for is there.
+        self._open = Signal()
+        # They come from the stream; they are words of a tile.
+        self._streams, self._to_tile = Signal(), Signal()
         # The word taken in this cycle, and whether it ends its phase.
         self._go, self._word_end = Signal(), Signal()
         # The stream may not overtake tile words that come from the token memory.
@@ -177,15 +180,19 @@ class Loader(wiring.Component):
         with m.If(~self._settled[-1]):
             m.d.sync += [
                 self._outer.eq(0), self._left.eq(count), self._outer_end.eq(count == 1),
-                self._inner_last.eq(inner_last), self._first.eq(1),
+                self._inner_last.eq(inner_last), self._inner_end.eq(inner_last == 0),
+                self._first.eq(1),
             ]
-        inner_end = self._inner == self._inner_last
-        m.d.comb += self._word_end.eq(inner_end & self._outer_end)
+        m.d.comb += self._word_end.eq(self._inner_end & self._outer_end)
         with m.If(self._go):
-            m.d.sync += [self._inner.eq(self._inner + 1), self._first.eq(0)]
-            with m.If(inner_end):
+            m.d.sync += [
+                self._inner.eq(self._inner + 1), self._first.eq(0),
+                self._inner_end.eq(self._inner + 1 == self._inner_last),
+            ]
+            with m.If(self._inner_end):
                 m.d.sync += [
-                    self._inner.eq(0), self._outer.eq(self._outer + 1),
+                    self._inner.eq(0), self._inner_end.eq(self._inner_last == 0),
+                    self._outer.eq(self._outer + 1),
                     self._left.eq(self._left - 1), self._outer_end.eq(self._left == 2),
                 ]
             with m.If(self._word_end):
@@ -198,31 +205,35 @@ class Loader(wiring.Component):
             ),
             info.payload.columns.eq(self._columns),
             info.payload.part.eq(self._c),
-            info.valid.eq(self._go & self._first & (self._phase == _Phase.TILE)),
+            info.valid.eq(self._go & self._first & self._to_tile),
         ]
 
     def _waits(self, m: Module) -> None:
         """What is waited for stays true, so that it is looked at a cycle late."""
-        op = self._op
+        op, clear = self._op, Signal()
         unfinished = (self.epilogue.seq - op.previous)[_SEQ - 1]   # MATMUL seq - 2
         fetching = (self.fetch.seq - op.previous)[_SEQ - 1]        # before MATMUL seq - 1
         produced = (self.epilogue.seq - op.producer)[:_SEQ].as_signed() > 0
         ahead = (self._tile - self.epilogue.tiles_done)[:_SEQ]
         with m.Switch(self._phase):
             with m.Case(_Phase.GAIN):
-                m.d.sync += self._clear.eq(~fetching)
+                m.d.comb += clear.eq(~fetching)
             with m.Case(_Phase.TABLE):
-                m.d.sync += self._clear.eq(~unfinished)
+                m.d.comb += clear.eq(~unfinished)
             with m.Case(_Phase.PARAMS):
-                m.d.sync += self._clear.eq(ahead < interfaces.PARAM_SLOTS)
+                m.d.comb += clear.eq(ahead < interfaces.PARAM_SLOTS)
             with m.Case(_Phase.TILE):
-                m.d.sync += self._clear.eq(
+                m.d.comb += clear.eq(
                     Mux(self._weights, ~self._reading, (op.st_distance == 0) | produced)
                 )
+        to_tile = self._phase == _Phase.TILE
+        m.d.sync += [
+            self._to_tile.eq(to_tile), self._streams.eq(~to_tile | self._weights),
+            self._open.eq(self._settled[-2] & clear & ~(self._go & self._word_end)),
+        ]
 
     def _step(self, m: Module) -> None:
         """Take a word of the stream, or ask the token memory for one."""
-        to_tile = self._phase == _Phase.TILE
         self._from_stream, self._ask = Signal(), Signal()
         # Places of the buffer that are neither full nor promised to a read: all that are left
         # but one, which a word may take while this is found out.
@@ -231,16 +242,16 @@ class Loader(wiring.Component):
         may, wants_stream = Signal(), Signal()
         m.d.comb += [
             may.eq(
-                self._active & self._settled[-1] & self._clear
-                & (~to_tile | (some_room & (self._writer.info.ready | ~self._first)))
+                self._open
+                & (~self._to_tile | (some_room & (self._writer.info.ready | ~self._first)))
             ),
-            wants_stream.eq(may & (~to_tile | self._weights)),
+            wants_stream.eq(may & self._streams),
             self.weights.ready.eq(wants_stream),
             self._from_stream.eq(wants_stream & self.weights.valid),
-            self._ask.eq(may & to_tile & ~self._weights & self._requests.i.ready),
+            self._ask.eq(may & ~self._streams & self._requests.i.ready),
             self._go.eq(self._from_stream | self._ask),
         ]
-        uses = self._go & to_tile
+        uses = self._go & self._to_tile
         m.d.sync += [
             room.eq(room + self._writer.busy - uses), some_room.eq(room > 1),
             self.starved.eq(wants_stream & ~self.weights.valid),
@@ -332,7 +343,7 @@ class Loader(wiring.Component):
         arrived = on_way[-1]
         word = self._writer.word
         m.d.sync += [
-            word.valid.eq(arrived | (self._from_stream & (self._phase == _Phase.TILE))),
+            word.valid.eq(arrived | (self._from_stream & self._to_tile)),
             word.payload.eq(Mux(arrived, self.read.lo, self.weights.payload)),
         ]
 
