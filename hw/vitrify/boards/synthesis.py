@@ -22,7 +22,7 @@ from .scan import behind_scan_chain
 
 #: Synthesis command per family.  ``-abc9`` models carry and route delays.
 _SYNTH = {
-    "ecp5": "synth_ecp5 -abc9 -json netlist.json",
+    "ecp5": "synth_ecp5 -abc9",
     "xc7": "synth_xilinx -family xc7 -noiopad -noclkbuf",
     "xcup": "synth_xilinx -family xcup -uram -noiopad -noclkbuf",
 }
@@ -109,7 +109,13 @@ def synthesise(arch: ArchConfig, verilog: Path, top: str, work: Path) -> Resourc
         )
     work.mkdir(parents=True, exist_ok=True)
     synth = f"{_SYNTH[family]} -top {top}"
-    steps = (f"{synth} -run begin:map_ram", SHALLOW, f"{synth} -run map_ram:")
+    steps = (
+        # Flattened last: each slice has registers of its own, which would be merged into one set.
+        "setattr -mod -set keep_hierarchy 1 vitrify_slice*",
+        f"{synth} -run begin:map_ram", SHALLOW, f"{synth} -run map_ram:",
+        "setattr -mod -unset keep_hierarchy vitrify_slice*", "flatten", "opt_clean",
+        "write_json netlist.json",
+    )
     if family != "ecp5":
         # Flat but for the parts that occur many times, each of which is mapped once.
         parts = re.findall(r"^module (\w+)", verilog.read_text(), re.M)
