@@ -20,7 +20,7 @@ from .synthesis import Resources, Timing, route, run_tool, synthesise
 from .ulx3s import Top
 
 #: The clock that a build asks for: what every seed of place and route reaches with some room.
-CLOCK_MHZ = 62.5
+CLOCK_MHZ = 60.0
 NAME = "ulx3s"
 #: What loads the bitstream.
 LOAD = "openFPGALoader --board ulx3s"

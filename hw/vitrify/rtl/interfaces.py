@@ -7,7 +7,7 @@ Two kinds of connections: *streams* (``amaranth.lib.stream``, valid/ready) and *
 
 from __future__ import annotations
 
-from amaranth import Mux, signed, unsigned
+from amaranth import Cat, Mux, signed, unsigned
 from amaranth.hdl import Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -256,6 +256,14 @@ def bank_pair(arch: ArchConfig, addr: Value, wide: Value) -> Value:
     return Mux(wide, bank, bank >> 1)
 
 
+def bank_choice(arch: ArchConfig, addr: Value, wide: Value) -> Value:
+    """One bit for each bank that a token-memory address needs."""
+    pair, odd = bank_pair(arch, addr, wide), addr[exact_log2(arch.bank_words)]
+    return Cat(*(
+        (pair == bank // 2) & (wide | (odd == bank % 2)) for bank in range(arch.banks)
+    ))
+
+
 def read_client(arch: ArchConfig) -> wiring.Signature:
     """Token-memory read, seen from the reader.
 
@@ -290,12 +298,13 @@ def piece_client(arch: ArchConfig) -> wiring.Signature:
 def write_client(arch: ArchConfig) -> wiring.Signature:
     """Token-memory write, seen from the writer; ``mask`` has one bit for each E bytes.
 
-    ``pair`` is :func:`bank_pair` of the address, from a register: arbitration begins with it.
+    ``pair`` and ``banks`` are :func:`bank_pair` and :func:`bank_choice` of the address, from
+    registers: arbitration begins with them.
     A narrow word is on ``lo`` and on ``hi``, so that no bank has to choose.
     """
     return wiring.Signature({
         "valid": Out(1), "wide": Out(1), "addr": Out(ADDR_BITS), "ready": In(1),
-        "pair": Out(pair_bits(arch)),
+        "pair": Out(pair_bits(arch)), "banks": Out(arch.banks),
         "mask": Out(arch.depth // arch.lanes),
         "lo": Out(8 * arch.depth), "hi": Out(8 * arch.depth),
     })

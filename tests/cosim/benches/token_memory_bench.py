@@ -31,6 +31,8 @@ def _request(arch, port):
         request |= {"mask": random.getrandbits(arch.depth // arch.lanes),
                     "lo": random.getrandbits(8 * arch.depth),
                     "hi": random.getrandbits(8 * arch.depth)}
+        word_banks = (word // arch.bank_words for word in _words(arch, request))
+        request["banks"] = sum(1 << bank for bank in word_banks)
         if not wide:
             request["hi"] = request["lo"]
     return request

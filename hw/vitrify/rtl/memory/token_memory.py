@@ -110,12 +110,15 @@ class TokenMemory(wiring.Component):
         self, m: Module, clients: list[wiring.PureInterface], *, by_pair: bool = False
     ) -> None:
         """``by_pair``: the banks of a pair go to one writer, which is quicker to decide."""
+        # Of the pairs that there are: beyond them, somebody waits in vain.
+        bits = interfaces.index_bits(self.arch.banks // 2)
         for i, client in enumerate(clients):
             blocked = Const(0)
             for other in clients[:i]:
                 same_side = ~(client.addr[self._offset_bits] ^ other.addr[self._offset_bits])
                 same_bank = by_pair | client.wide | other.wide | same_side
-                blocked |= other.valid & (self._pair(client) == self._pair(other)) & same_bank
+                same_pair = self._pair(client)[:bits] == self._pair(other)[:bits]
+                blocked |= other.valid & same_pair & same_bank
             if not by_pair and client is clients[-1]:
                 blocked |= clients[-2].valid
             m.d.comb += client.ready.eq(~blocked)
@@ -127,7 +130,7 @@ class TokenMemory(wiring.Component):
         # The lowest priority is the default, so that one comparison less is in the data's way.
         *others, last = clients
         # Half of a wide write may not slip in before the other.
-        takes = [client.valid & client.ready & self._wants(client, bank) for client in clients]
+        takes = [client.valid & client.ready & client.banks[bank] for client in clients]
         half = "hi" if bank % 2 else "lo"
         m.d.comb += [
             memory.write_addr.eq(last.addr), memory.write_data.eq(getattr(last, half)),

@@ -303,15 +303,15 @@ class Epilogue(wiring.Component):
         d, at, result = self._delays, self.result_cycle, self.result
         pieces = self.arch.depth // self.arch.lanes
         low, high = Cat(*(value[:8] for value in lanes)), Cat(*(value[8:] for value in lanes))
-        d.put("pair", interfaces.bank_pair(
-            self.arch, d.at("addr", at - 1), ~d.at("narrow", at - 1)
-        ), at - 1)
+        where = self.arch, d.at("addr", at - 1), ~d.at("narrow", at - 1)
+        d.put("pair", interfaces.bank_pair(*where), at - 1)
+        d.put("banks", interfaces.bank_choice(*where), at - 1)
         d.put("mask", Cat(*(d.at("piece", at - 1) == i for i in range(pieces))), at - 1)
         m.d.comb += [
             result.valid.eq(d.at("valid", at)),
             result.wide.eq(~d.at("narrow", at)),
             result.addr.eq(d.at("addr", at)),
-            result.pair.eq(d.at("pair", at)),
+            result.pair.eq(d.at("pair", at)), result.banks.eq(d.at("banks", at)),
             result.mask.eq(d.at("mask", at)),
             result.lo.eq(low.replicate(pieces)),
             result.hi.eq(Mux(result.wide, high, low).replicate(pieces)),

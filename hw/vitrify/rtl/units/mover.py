@@ -20,6 +20,7 @@ from vitrify.rtl.interfaces import (
     MOVER_PROGRESS,
     READ_LATENCY,
     SEQ_BITS,
+    bank_choice,
     bank_pair,
     memory_read,
     memory_write,
@@ -79,8 +80,8 @@ class LoadEngine(wiring.Component):
         m.d.comb += [walk.command.eq(command.p), write.mask.eq(~0)]
 
         m.submodules.skid = skid = Skid(data.StructLayout({
-            "wide": 1, "addr": ADDR_BITS, "pair": pair_bits(self.arch), "last": 1,
-            "lo": 8 * self.arch.depth, "hi": 8 * self.arch.depth,
+            "wide": 1, "addr": ADDR_BITS, "pair": pair_bits(self.arch), "banks": self.arch.banks,
+            "last": 1, "lo": 8 * self.arch.depth, "hi": 8 * self.arch.depth,
         }))
         wide, high = Signal(), Signal()
         low = Signal(8 * self.arch.depth, reset_less=True)
@@ -88,10 +89,11 @@ class LoadEngine(wiring.Component):
         m.d.comb += [
             element.wide.eq(wide), element.addr.eq(walk.addr), element.last.eq(walk.last),
             element.pair.eq(bank_pair(self.arch, walk.addr, wide)),
+            element.banks.eq(bank_choice(self.arch, walk.addr, wide)),
             element.lo.eq(Mux(wide, low, words.payload)), element.hi.eq(words.payload),
             write.valid.eq(skid.o.valid), skid.o.ready.eq(write.ready),
             *(getattr(write, name).eq(written[name])
-              for name in ("wide", "addr", "pair", "lo", "hi")),
+              for name in ("wide", "addr", "pair", "banks", "lo", "hi")),
         ]
         indexed = Signal()  # LOAD_INDEX finished
         m.d.sync += self.index.valid.eq(0)
