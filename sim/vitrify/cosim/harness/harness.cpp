@@ -297,16 +297,24 @@ struct Core {
         drive();
     }
 
+    // The memory is in reset with the core: bursts that begin before the core has noticed are lost.
+    void forget() {
+        top->m_axi_rvalid = top->m_axi_bvalid = 0;
+        reads.clear();
+        writes.clear();
+        responses.clear();
+    }
+
     void reset(uint32_t cycles) {
         Vcore& t = *top;
         t.s_axi_awvalid = t.s_axi_wvalid = t.s_axi_bready = 0;
         t.s_axi_arvalid = t.s_axi_rready = 0;
-        t.m_axi_rvalid = t.m_axi_bvalid = 0;
-        reads.clear();
-        writes.clear();
-        responses.clear();
+        forget();
         t.rst = 1;
-        for (uint32_t i = 0; i < cycles; ++i) tick();
+        for (uint32_t i = 0; i < cycles; ++i) {
+            tick();
+            forget();
+        }
         t.rst = 0;
     }
 
