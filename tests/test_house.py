@@ -12,9 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("hw", "sw", "sim")
 MOST_LINES = 400
 #: Python files that may be longer, each with its reason.
-LONGER: dict[str, str] = {
-    "tests/cosim/benches/control_bench.py": "one model of the engines serves jobs, errors, resets",
-}
+LONGER: dict[str, str] = {}
 
 
 def local_paths(checkout: Path) -> re.Pattern[str]:

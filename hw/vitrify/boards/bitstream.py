@@ -16,10 +16,12 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import BackendError, ConfigError
 from vitrify.rtl.lib.shared import VerilogPlatform
 
+from .memory import require_bus
+from .pll import dividers
 from .synthesis import Resources, Timing, route, run_tool, synthesise
-from .ulx3s import Top
+from .ulx3s import OSCILLATOR_MHZ, Top
 
-#: The clock that a build asks for: what every seed of place and route reaches with some room.
+#: The clock that a build asks for: the default seed of place and route reaches it with some room.
 CLOCK_MHZ = 60.0
 NAME = "ulx3s"
 #: What loads the bitstream.
@@ -81,12 +83,15 @@ def build(
     BackendError
         If a tool is missing or fails, or the clock is not reached: then there is no bitstream.
     """
+    # What can be wrong is, before a component exists that nobody would elaborate.
+    require_bus(arch)
+    pll = dividers(OSCILLATOR_MHZ, clock_mhz)
     folder.mkdir(parents=True, exist_ok=True)
     bitstream = folder / f"{NAME}.bit"
     bitstream.unlink(missing_ok=True)
     arch = dataclasses.replace(arch, clock_mhz=clock_mhz)
     say("elaborating")
-    top = Top(arch)
+    top = Top(arch, pll)
     (folder / f"{NAME}.v").write_text(top_verilog(top))
     shutil.copyfile(constraints(NAME, f"{NAME}.lpf"), folder / f"{NAME}.lpf")
     say("synthesising")
@@ -98,12 +103,12 @@ def build(
     say("placing and routing")
     reached = route(folder, NAME, [
         "--lpf", f"{NAME}.lpf", "--textcfg", f"{NAME}.config", "--seed", str(seed),
-    ], top.pll.mhz)
+    ], pll.mhz)
     report = _report(arch, used, reached, seed)
-    if reached.achieved_mhz < top.pll.mhz:
+    if reached.achieved_mhz < pll.mhz:
         _write(folder, report)
         raise BackendError(
-            f"the design reaches {reached.achieved_mhz:.1f} MHz of the {top.pll.mhz:g} MHz asked "
+            f"the design reaches {reached.achieved_mhz:.1f} MHz of the {pll.mhz:g} MHz asked "
             f"for; build with --clock {int(reached.achieved_mhz * 0.98)}, or another --seed"
         )
     say("packing")

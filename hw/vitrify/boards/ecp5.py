@@ -6,15 +6,18 @@ import re
 from collections import defaultdict
 from typing import Any
 
-#: LFE5U-85F: columns and rows of logic; block RAMs and multipliers fill the other rows.
+from vitrify.rtl.array import slice as matrix_slice
+
+#: LFE5U-85F: rows of block RAMs, in the order in which they are filled (the smaller of the large
+#: memories come last, amidst the multipliers), and rows of multipliers.
+_RAM_ROWS: tuple[int, ...] = (70, 22, 82, 46)
+_MULTIPLIER_ROWS: tuple[int, ...] = (34, 58, 10)
+#: Columns and rows of logic.
 _COLUMNS = range(2, 125)
-_ROWS = [y for y in range(2, 92) if y not in (10, 22, 34, 46, 58, 70, 82)]
+_ROWS = [y for y in range(2, 92) if y not in _RAM_ROWS + _MULTIPLIER_ROWS]
 #: One row of this many stays empty.
 _EVERY = 3
 
-#: Rows of block RAMs; the smaller of the large memories come last, amidst the multipliers.
-_RAM_ROWS: tuple[int, ...] = (70, 22, 82, 46)
-_MULTIPLIER_ROWS: tuple[int, ...] = (34, 58, 10)
 #: What repeats along a row: four block RAMs or four multipliers.
 _GROUPS = (4, 13, 22, 31, 40, 49, 58, 69, 78, 87, 96, 105, 114)
 _RAM_PLACES = [(f"X{x + 2 * i}", f"EBR{i}") for x in _GROUPS for i in range(4)]
@@ -64,20 +67,20 @@ def place_memories(module: Netlist) -> dict[str, int]:
         if one["type"] in ("DP16KD", "PDPW16KD"):
             memories[name.rsplit(".", 2)[0]].append(name)
     # From both ends of a row towards its middle, where the blocks of small memories find room.
-    ends = {row: [0, len(_RAM_PLACES)] for row in _RAM_ROWS}
+    free = {row: list(_RAM_PLACES) for row in _RAM_ROWS}
     from_left = dict.fromkeys(_RAM_ROWS, True)
     placed = dict[str, int]()
     for memory in sorted(memories, key=lambda name: (-len(memories[name]), name)):
         blocks = sorted(memories[memory], key=lambda name: (len(name), name))
         count = len(blocks)
-        rows = [row for row, (left, right) in ends.items() if right - left - count >= _LEFT]
+        rows = [row for row in _RAM_ROWS if len(free[row]) - count >= _LEFT]
         if count < _LARGE or not rows:
             continue
         row = placed[memory] = rows[0]
-        begin = ends[row][0] if from_left[row] else ends[row][1] - count
-        for block, (column, place) in zip(blocks, _RAM_PLACES[begin:], strict=False):
+        taken = slice(0, count) if from_left[row] else slice(-count, None)
+        for block, (column, place) in zip(blocks, free[row][taken], strict=True):
             module["cells"][block]["attributes"]["BEL"] = f"{column}/Y{row}/{place}"
-        ends[row] = [begin + count, ends[row][1]] if from_left[row] else [ends[row][0], begin]
+        del free[row][taken]
         from_left[row] = not from_left[row]
     return placed
 
@@ -89,7 +92,8 @@ def place_multipliers(module: Netlist) -> int:
     """
     slices = sorted(
         (match[1], int(match[2]), name) for name, one in module["cells"].items()
-        if one["type"] == "MULT18X18D" and (match := re.match(r"(.*_slice_.*)\$(\d+)_", name))
+        if one["type"] == "MULT18X18D"
+        and (match := re.match(rf"(.*{matrix_slice.NAME}.*)\$(\d+)_", name))
     )
     places = [
         f"{column}/Y{row}/{place}" for row in _MULTIPLIER_ROWS
@@ -97,7 +101,7 @@ def place_multipliers(module: Netlist) -> int:
     ]
     if len(slices) > len(places):
         return 0
-    for (*_, name), place in zip(slices, places, strict=False):
+    for (*_, name), place in zip(slices, places[:len(slices)], strict=True):
         module["cells"][name]["attributes"]["BEL"] = place
     return len(slices)
 

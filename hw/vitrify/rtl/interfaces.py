@@ -256,12 +256,16 @@ def bank_pair(arch: ArchConfig, addr: Value, wide: Value) -> Value:
     return Mux(wide, bank, bank >> 1)
 
 
+def in_bank(arch: ArchConfig, bank: int, pair: Value, addr: Value, wide: Value) -> Value:
+    """Whether an access to ``pair`` (:func:`bank_pair`) needs ``bank``."""
+    odd = addr[exact_log2(arch.bank_words)]
+    return (pair == bank // 2) & (wide | (odd == bank % 2))
+
+
 def bank_choice(arch: ArchConfig, addr: Value, wide: Value) -> Value:
     """One bit for each bank that a token-memory address needs."""
-    pair, odd = bank_pair(arch, addr, wide), addr[exact_log2(arch.bank_words)]
-    return Cat(*(
-        (pair == bank // 2) & (wide | (odd == bank % 2)) for bank in range(arch.banks)
-    ))
+    pair = bank_pair(arch, addr, wide)
+    return Cat(*(in_bank(arch, bank, pair, addr, wide) for bank in range(arch.banks)))
 
 
 def read_client(arch: ArchConfig) -> wiring.Signature:
@@ -278,9 +282,7 @@ def read_client(arch: ArchConfig) -> wiring.Signature:
 
 def fetch_client(arch: ArchConfig) -> wiring.Signature:
     """As :func:`read_client`; ``pair`` is :func:`bank_pair` of the address, from a register."""
-    return wiring.Signature({
-        **dict(read_client(arch).members.items()), "pair": Out(pair_bits(arch)),
-    })
+    return wiring.Signature({**read_client(arch).members, "pair": Out(pair_bits(arch))})
 
 
 def piece_client(arch: ArchConfig) -> wiring.Signature:

@@ -1,8 +1,10 @@
-"""What the reports of Yosys and nextpnr become; the tools themselves are not run."""
+"""What Yosys is told, and what the reports of Yosys and nextpnr become."""
 
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
@@ -15,8 +17,9 @@ from vitrify.arch.errors import BackendError
 from vitrify.arch.presets import preset
 from vitrify.boards import synthesis
 from vitrify.boards.scan import behind_scan_chain
-from vitrify.boards.synthesis import Resources, place_and_route, synthesise
+from vitrify.boards.synthesis import Resources, ecp5_steps, place_and_route, synthesise
 from vitrify.cli.synth import markdown
+from vitrify.rtl.array.slice import ArraySlice
 
 CELLS = {
     "ulx3s": ({"LUT4": 100, "CCU2C": 10, "TRELLIS_DPR16X4": 2, "TRELLIS_FF": 7, "PFUMX": 9,
@@ -76,7 +79,7 @@ def test_cells_are_counted(name: str, tmp_path: Path, tools: list[list[str]]) ->
     assert ("keep_hierarchy 1 bank;" in script) == (name == "kv260")
     assert "keep_hierarchy 1 core" not in script
     assert {"ulx3s": "synth_ecp5", "kv260": "synth_xilinx -family xcup -uram"}[name] in script
-    assert script.count("-top core") == 3
+    assert script.count("-top core") == script.count("-run") + 1
 
 
 def test_too_much_is_named() -> None:
@@ -163,3 +166,47 @@ def test_table(tmp_path: Path) -> None:
     assert rows[1] == (
         "| ulx3s | 128 | LFE5U-85F | 124 / 83,640 | 7 / 83,640 | 3 / 156 | 4 / 208 | 0 | 81.5 MHz |"
     )
+
+
+def test_slices_are_flattened_last() -> None:
+    steps = list(ecp5_steps("synth_ecp5 -top core"))
+    kept, flat = (
+        next(i for i, step in enumerate(steps) if step.startswith(f"setattr -mod {how}"))
+        for how in ("-set keep_hierarchy", "-unset keep_hierarchy")
+    )
+    mapped = [i for i, step in enumerate(steps) if step.startswith("synth_ecp5")]
+    assert kept < mapped[0] < mapped[-1] < flat < steps.index("flatten")
+    assert steps.index("flatten") < steps.index("write_json netlist.json")
+    assert steps[kept].split()[-1] == steps[flat].split()[-1]
+    # The pattern is the name of the Verilog modules.
+    names = {ArraySlice.module_name(preset(name)) for name in ("nano", "ulx3s", "kv260")}
+    assert all(fnmatch.fnmatch(name, steps[kept].split()[-1]) for name in names)
+    # From one end to the other, with no step left out.
+    runs = [step.split("-run ")[1].split(":") for step in steps if "-run" in step]
+    assert runs[0][0] == "begin"
+    assert runs[-1][1] == ""
+    assert all(one[1] == two[0] for one, two in itertools.pairwise(runs))
+
+
+def test_memories_of_a_design(tmp_path: Path) -> None:
+    """Yosys itself, on a few lines: FIFOs become distributed RAM; banks and tables do not."""
+    (tmp_path / "core.v").write_text("""
+        module core(input clk, input [5:0] a, input [9:0] b, input [35:0] d, input we,
+                    output reg [35:0] fifo_q, output reg [35:0] bank_q, output reg [17:0] rom_q);
+          reg [35:0] fifo [0:63];
+          reg [35:0] bank [0:1023];
+          reg [17:0] rom [0:63];
+          integer i;
+          initial for (i = 0; i < 64; i = i + 1) rom[i] = i * i * 37 + i * 11;
+          always @(posedge clk) begin
+            if (we) begin fifo[a] <= d; bank[b] <= d; end
+            fifo_q <= fifo[b[5:0]];
+            bank_q <= bank[{a, b[3:0]}];
+            rom_q <= rom[a];
+          end
+        endmodule
+    """)
+    used = synthesise(preset("ulx3s"), tmp_path / "core.v", "core", tmp_path)
+    cells = json.loads((tmp_path / "stat.json").read_text())["design"]["num_cells_by_type"]
+    assert cells["TRELLIS_DPR16X4"] == 9 * 4
+    assert used.brams == 2

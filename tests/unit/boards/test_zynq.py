@@ -220,6 +220,7 @@ def test_unsuitable_cores_are_refused(tmp_path):
     (("--board", "ulx3s", "--arch", "nano"), "needs bus_bytes 2, not 4"),
     (("--board", "ulx3s", "--clock", "900"), "makes no clock of 900 MHz"),
 ])
+@pytest.mark.filterwarnings("error")
 def test_build_says_what_is_wrong(arguments, words, capsys, tmp_path):
     assert main(["build", *arguments, "-o", str(tmp_path / "out")]) == 2
     assert words in capsys.readouterr().err

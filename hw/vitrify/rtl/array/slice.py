@@ -15,6 +15,8 @@ from vitrify.rtl.interfaces import dot_bits
 
 from .packing import Packing
 
+#: What the Verilog names of slices begin with.
+NAME = "vitrify_slice"
 #: Columns of a slice at most: what one copy of the operand registers drives.
 COLUMNS = 8
 #: Products that add up in a chain, each a cycle after the one before (a DSP cascade).
@@ -100,7 +102,7 @@ class ArraySlice(wiring.Component):
     def module_name(arch: ArchConfig) -> str:
         """Verilog name: equal for equal slices."""
         packed = f"_packed{Packing.of(arch).shift}" if arch.packing else ""
-        return f"vitrify_slice_{columns(arch)}x{arch.depth}{packed}"
+        return f"{NAME}_{columns(arch)}x{arch.depth}{packed}"
 
     def elaborate(self, _platform: object) -> Module:
         m = Module()

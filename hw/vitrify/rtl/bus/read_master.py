@@ -177,8 +177,8 @@ class ReadMaster(wiring.Component):
         entry, head = Signal(flight), Signal(flight)
         m.d.comb += [flights.w_data.eq(entry), head.eq(flights.r_data)]
 
-        # Issue: every other cycle at most, so that arready reaches no further than arvalid.
-        # Nor does the room in the list, which a burst fills only after such a cycle.
+        # Issue: every other cycle at most, so that arready reaches no further than arvalid, and
+        # the room in the list may be a cycle old.
         issue, room = Signal(), Signal()
         m.d.sync += room.eq(flights.w_rdy)
         requests = Cat(c.ready for c in clients)

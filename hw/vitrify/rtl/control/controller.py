@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Const, Module, ResetInserter, Signal
+from amaranth import Cat, Const, Module, Signal
 from amaranth.hdl import Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
@@ -17,6 +17,7 @@ from vitrify.rtl.bus.csr import ControlRegisters
 from vitrify.rtl.bus.read_master import BUS_ERROR
 from vitrify.rtl.bus.window import WINDOW
 from vitrify.rtl.interfaces import EXPERT_BITS, QUEUE, memory_read, pipe
+from vitrify.rtl.lib.reset import ResetChain
 
 from .counters import EVENTS, Counters
 from .decode import PAYLOADS
@@ -67,8 +68,11 @@ class Controller(wiring.Component):
     read_error, write_error, read_refused, write_refused : In(pipe(BUS_ERROR))
         All of the AXI master.
     core_reset : Out(1)
-        Synchronous reset of everything outside the controller.
+        Synchronous reset of everything outside the controller, :attr:`RESET_DELAY` cycles after
+        the supervisor gives it.
     """
+
+    RESET_DELAY = 2
 
     s_axi: Any
     irq: Signal
@@ -118,9 +122,10 @@ class Controller(wiring.Component):
         m.submodules.supervisor = supervisor = Supervisor()
         m.submodules.counters = counters = Counters()
         fetch, dispatcher = InstructionFetch(self.arch), Dispatcher(self.arch)
-        core_reset = supervisor.core_reset
-        m.submodules.instruction_fetch = ResetInserter(core_reset)(fetch)
-        m.submodules.dispatcher = ResetInserter(core_reset)(dispatcher)
+        chain = ResetChain(m, supervisor.core_reset)
+        chain.add("instruction_fetch", fetch)
+        chain.add("dispatcher", dispatcher)
+        assert chain.length == self.RESET_DELAY
 
         connect(m, flipped(self.s_axi), registers.s_axi)
         connect(m, fetch.memory, flipped(self.instructions))
@@ -152,7 +157,7 @@ class Controller(wiring.Component):
             supervisor.reset.eq(registers.control.reset),
             supervisor.overflow.eq(jobs.overflow), supervisor.done.eq(dispatcher.done),
             supervisor.bus_idle.eq(self.bus_idle), self.bus_stop.eq(supervisor.bus_stop),
-            self.core_reset.eq(core_reset), self.irq.eq(registers.irq),
+            self.core_reset.eq(chain.end), self.irq.eq(registers.irq),
         ]
         self._status(m, registers, supervisor, jobs, dispatcher)
         for window, name in ((self.read_window, "read"), (self.write_window, "write")):

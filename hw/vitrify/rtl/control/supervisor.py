@@ -25,7 +25,8 @@ class Supervisor(wiring.Component):
     An error, or ``reset``, stops the bus masters from beginning bursts.  After ``reset`` the
     supervisor waits until nothing is in flight, and asserts ``core_reset`` for ``RESET_CYCLES``
     cycles: the synchronous reset of everything but registers, job queue and supervisor.  A unit
-    may get it up to ``RESET_CYCLES`` cycles late; as long is waited behind it.
+    may get it up to ``RESET_CYCLES - 1`` cycles late (all are in reset together for a cycle at
+    least); as long is waited behind it.
 
     Members
     -------

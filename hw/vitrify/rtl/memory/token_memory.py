@@ -101,11 +101,6 @@ class TokenMemory(wiring.Component):
             return client.pair
         return interfaces.bank_pair(self.arch, client.addr, client.wide)
 
-    def _wants(self, client: wiring.PureInterface, bank: int) -> Value:
-        """Whether a request needs ``bank`` (its validity apart)."""
-        odd = client.addr[self._offset_bits]
-        return (self._pair(client) == bank // 2) & (client.wide | (odd == bank % 2))
-
     def _arbitrate(
         self, m: Module, clients: list[wiring.PureInterface], *, by_pair: bool = False
     ) -> None:
@@ -149,7 +144,10 @@ class TokenMemory(wiring.Component):
         *others, last = clients
         m.d.comb += memory.read_addr.eq(last.addr)
         for client in reversed(others):
-            with m.If(client.valid & self._wants(client, bank)):
+            wanted = interfaces.in_bank(
+                self.arch, bank, self._pair(client), client.addr, client.wide
+            )
+            with m.If(client.valid & wanted):
                 m.d.comb += memory.read_addr.eq(client.addr)
 
     def _place(self, client: wiring.PureInterface) -> Value:

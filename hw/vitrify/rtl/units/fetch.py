@@ -154,13 +154,13 @@ class Fetch(wiring.Component):
         stat = self._register(m, self._slots[row.slot].stat_src + row_id, len(self.stat_addr))
         row, valid = self._stage(m, row, valid, "product")
         found, is_wide = (product + word)[: interfaces.ADDR_BITS], self._slots[row.slot].wide
-        banks = interfaces.bank_pair(self.arch, found, is_wide)
         addr = self._register(m, found, interfaces.ADDR_BITS)
         stat = self._register(m, stat, len(stat))
         coming, coming_valid = row, valid
         # The arbiter sees registers only.
         wide = self._register(m, is_wide, 1)
-        pair = self._register(m, banks, len(self.read.pair))
+        found_pair = interfaces.bank_pair(self.arch, found, is_wide)
+        pair = self._register(m, found_pair, len(self.read.pair))
         row, valid = self._stage(m, row, valid, "request")
         m.d.comb += [self.read.addr.eq(addr), self.read.wide.eq(wide), self.read.pair.eq(pair)]
         issue = self._issue(m, coming, coming_valid, row, valid)
