@@ -122,7 +122,7 @@ def _cached(
     verilog: Callable[[], str], identity: str, arch: ArchConfig, fst: bool, say: Say,
     harness: Harness = CORE,
 ) -> Path:
-    source = (_HARNESSES / harness.file).read_text()
+    source = [path.read_text() for path in (_HARNESSES / harness.file, *_HARNESSES.glob("*.h"))]
     flags = [
         *_CFLAGS,
         f"-DVFY_DEPTH={arch.depth}",
