@@ -8,6 +8,8 @@ from typing import Any
 
 from vitrify.rtl.array import slice as matrix_slice
 
+from .netlist import Netlist, Wiring, cell
+
 #: LFE5U-85F: rows of block RAMs, in the order in which they are filled (the smaller of the large
 #: memories come last, amidst the multipliers), and rows of multipliers.
 _RAM_ROWS: tuple[int, ...] = (70, 22, 82, 46)
@@ -24,21 +26,6 @@ _RAM_PLACES = [(f"X{x + 2 * i}", f"EBR{i}") for x in _GROUPS for i in range(4)]
 _MULTIPLIER_PLACES = [(f"X{x + i}", f"MULT18_{i}") for x in _GROUPS for i in (0, 1, 4, 5)]
 #: A memory of this many blocks gets neighbours; so many places of each row are left to others.
 _LARGE, _LEFT = 8, 4
-
-Netlist = dict[str, Any]
-
-
-def cell(
-    kind: str, inputs: dict[str, int | str], outputs: dict[str, int],
-    parameters: dict[str, str], attributes: dict[str, str] | None = None,
-) -> dict[str, Any]:
-    """A cell of a Yosys JSON netlist, all of whose ports are one bit wide."""
-    return {
-        "hide_name": 0, "type": kind, "parameters": parameters, "attributes": attributes or {},
-        "port_directions": dict.fromkeys(inputs, "input") | dict.fromkeys(outputs, "output"),
-        "connections": {name: [net] for name, net in (inputs | outputs).items()},
-    }
-
 
 def leave_rows(module: Netlist) -> int:
     """Fill every third row of the chip with LUTs without wires; returns how many.
@@ -106,33 +93,18 @@ def place_multipliers(module: Netlist) -> int:
     return len(slices)
 
 
-class _Wiring:
-    """Who drives and who reads each net."""
-
-    def __init__(self, module: Netlist) -> None:
-        self.cells = module["cells"]
-        self.drivers: dict[int, str] = {}
-        self.readers: dict[int, list[tuple[str, str]]] = defaultdict(list)
-        for name, one in self.cells.items():
-            for port, (bit, *_) in one["connections"].items():
-                if one["port_directions"][port] == "output":
-                    self.drivers[bit] = name
-                else:
-                    self.readers[bit].append((name, port))
-        self.pins = {bit for port in module["ports"].values() for bit in port["bits"]}
-
-    def control(self, name: str | None) -> tuple[Any, Any] | None:
-        """Clock and clock enable of a flip-flop that is never reset; None for everything else."""
-        one = self.cells.get(name)
-        if one is None or one["type"] != "TRELLIS_FF":
-            return None
-        parameters, nets = one["parameters"], one["connections"]
-        enabled = parameters.get("CEMUX", "1").strip()
-        plain = (
-            parameters.get("CLKMUX") == "CLK" and parameters.get("REGSET") == "RESET"
-            and nets.get("LSR", ["0"]) == ["0"] and enabled in ("1", "CE")
-        )
-        return (nets["CLK"][0], "1" if enabled == "1" else nets["CE"][0]) if plain else None
+def _control(wiring: Wiring, name: str | None) -> tuple[Any, Any] | None:
+    """Clock and clock enable of a flip-flop that is never reset; None for everything else."""
+    one = wiring.cells.get(name)
+    if one is None or one["type"] != "TRELLIS_FF":
+        return None
+    parameters, nets = one["parameters"], one["connections"]
+    enabled = parameters.get("CEMUX", "1").strip()
+    plain = (
+        parameters.get("CLKMUX") == "CLK" and parameters.get("REGSET") == "RESET"
+        and nets.get("LSR", ["0"]) == ["0"] and enabled in ("1", "CE")
+    )
+    return (nets["CLK"][0], "1" if enabled == "1" else nets["CE"][0]) if plain else None
 
 
 def absorb_registers(module: Netlist) -> int:
@@ -142,7 +114,7 @@ def absorb_registers(module: Netlist) -> int:
     goes to registers only, inputs where both operands come from registers that nothing but
     multipliers reads.
     """
-    wiring = _Wiring(module)
+    wiring = Wiring(module)
     multipliers = [one for one in module["cells"].values() if one["type"] == "MULT18X18D"]
     outputs = set[str]().union(*(_absorb_output(wiring, one) for one in multipliers))
     gone = outputs.union(*(_absorb_inputs(wiring, one, outputs) for one in multipliers))
@@ -159,11 +131,11 @@ def absorb_registers(module: Netlist) -> int:
     return len(unused)
 
 
-def _absorb_output(wiring: _Wiring, one: dict[str, Any]) -> set[str]:
+def _absorb_output(wiring: Wiring, one: dict[str, Any]) -> set[str]:
     readers = {port: wiring.readers[bit] for port, bit in _nets(one, "P") if wiring.readers[bit]}
     if any(len(found) != 1 or found[0][1] != "DI" for found in readers.values()):
         return set()
-    controls = {wiring.control(found[0][0]) for found in readers.values()}
+    controls = {_control(wiring, found[0][0]) for found in readers.values()}
     if len(controls) != 1 or None in controls or wiring.pins & {b for _, b in _nets(one, "P")}:
         return set()
     _register(one, "OUTPUT", "CE0", controls.pop())
@@ -172,12 +144,12 @@ def _absorb_output(wiring: _Wiring, one: dict[str, Any]) -> set[str]:
     return {found[0][0] for found in readers.values()}
 
 
-def _absorb_inputs(wiring: _Wiring, one: dict[str, Any], taken: set[str]) -> set[str]:
+def _absorb_inputs(wiring: Wiring, one: dict[str, Any], taken: set[str]) -> set[str]:
     """Both operands or none: nextpnr knows no delays of a multiplier with one registered input."""
     plans = []
     for operand, enable in (("A", "CE1"), ("B", "CE2")):
-        sources = {port: wiring.drivers.get(bit) for port, bit in _nets(one, operand)}
-        controls = {wiring.control(name) for name in sources.values()}
+        sources = {port: wiring.driver(bit) for port, bit in _nets(one, operand)}
+        controls = {_control(wiring, name) for name in sources.values()}
         shared = any(
             wiring.cells[name]["type"] != "MULT18X18D" or not re.fullmatch(r"[AB]\d+", port)
             for _, bit in _nets(one, operand) for name, port in wiring.readers[bit]

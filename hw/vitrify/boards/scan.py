@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .ecp5 import cell
+from .netlist import cell
 
 #: What stays a pin.
 PINS = ("clk", "rst")

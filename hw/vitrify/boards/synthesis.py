@@ -20,6 +20,7 @@ from vitrify.arch.errors import BackendError
 from vitrify.rtl.array import slice as matrix_slice
 
 from .ecp5 import absorb_registers, leave_rows, place_memories, place_multipliers
+from .fanout import split_fanout
 from .scan import behind_scan_chain
 
 #: Synthesis command per family.  ``-abc9`` models carry and route delays.
@@ -192,6 +193,7 @@ def route(
     absorb_registers(module)
     if change is not None:
         change(module)
+    split_fanout(module)
     place_memories(module)
     place_multipliers(module)
     leave_rows(module)

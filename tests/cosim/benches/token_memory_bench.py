@@ -56,8 +56,21 @@ def _grants(arch, names, requests, share):
     return granted
 
 
-def _write(arch, memory, request):
+def _reached(arch, names, requests):
+    """``{name: words}`` that are written now: granted or not, in banks that nobody above takes."""
+    taken, reached = set(), {}
+    for name in names:
+        if requests.get(name) is not None:
+            words = _words(arch, requests[name])
+            reached[name] = {w for w in words if w // arch.bank_words not in taken}
+            taken |= {w // arch.bank_words for w in words}
+    return reached
+
+
+def _write(arch, memory, request, reached):
     for word, half in zip(_words(arch, request), ("lo", "hi"), strict=False):
+        if word not in reached:
+            continue
         data = np.frombuffer(request[half].to_bytes(arch.depth, "little"), np.uint8)
         for part in range(arch.depth // arch.lanes):
             if request["mask"] >> part & 1:
@@ -91,7 +104,9 @@ async def _run(dut, memory, cycles, load):
         for port, word, want in due.pop(cycle, []):
             got = int(getattr(dut, f"{port}__{word}").value)
             assert got == want, f"{port}.{word} in cycle {cycle}: {got:x}, not {want:x}"
-        written = {w for port in writers for w in _words(arch, requests[port])}
+        reached = _reached(arch, [f"write_{n}" for n in WRITERS], requests)
+        assert all(reached[port] == set(_words(arch, requests[port])) for port in writers)
+        written = set().union(*reached.values())
         for port in readers:
             for word, half in zip(_words(arch, requests[port]), ("lo", "hi"), strict=False):
                 if word not in written:
@@ -101,8 +116,8 @@ async def _run(dut, memory, cycles, load):
                         data, latency = data[at : at + arch.lanes], PIECE_LATENCY
                     want = int.from_bytes(data.tobytes(), "little")
                     due.setdefault(cycle + latency, []).append((port, half, want))
-        for port in writers:
-            _write(arch, memory, requests[port])
+        for port, words in reached.items():
+            _write(arch, memory, requests[port], words)
         for port in readers | writers:
             counts[ports[port]] += 1
             requests[port] = None

@@ -6,11 +6,11 @@ from typing import Any
 
 from vitrify.boards.ecp5 import (
     absorb_registers,
-    cell,
     leave_rows,
     place_memories,
     place_multipliers,
 )
+from vitrify.boards.netlist import cell
 
 _PLAIN = {"CEMUX": "1 ", "CLKMUX": "CLK", "LSRMUX": "LSR", "REGSET": "RESET"}
 CLOCK, ENABLE, RESET = 1, 2, 3

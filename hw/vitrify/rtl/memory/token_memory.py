@@ -31,7 +31,8 @@ class TokenMemory(wiring.Component):
     ``ready`` is combinational: a request is granted unless a client above it in the order of
     priority *requests* a bank that it needs (a write: a bank of the same pair).  Data of a
     granted read are on ``lo`` (and ``hi``) :data:`~vitrify.rtl.interfaces.READ_LATENCY` cycles
-    later, for one cycle.  A granted write is visible to reads granted from the next cycle on.
+    later, for one cycle.  A granted write is visible to reads granted from the next cycle on; until
+    it is granted, its words are undefined.
     Reading a word in the very cycle in which it is written gives an undefined value; a read
     address outside the banks gives zeros.
 
@@ -123,9 +124,10 @@ class TokenMemory(wiring.Component):
         self, m: Module, bank: int, clients: list[wiring.PureInterface], memory: Any
     ) -> None:
         # The lowest priority is the default, so that one comparison less is in the data's way.
+        # Who is not granted is not kept out either: half of a wide write may come before the other,
+        # again and again until both are granted.  That shortens the way to every mask.
         *others, last = clients
-        # Half of a wide write may not slip in before the other.
-        takes = [client.valid & client.ready & client.banks[bank] for client in clients]
+        takes = [client.valid & client.banks[bank] for client in clients]
         half = "hi" if bank % 2 else "lo"
         m.d.comb += [
             memory.write_addr.eq(last.addr), memory.write_data.eq(getattr(last, half)),
