@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import threading
 from typing import Any
 
@@ -18,7 +19,7 @@ def register(commands: Any) -> None:
         help="run a simulated board behind a pseudo-terminal",
         description="Simulate a whole ULX3S (serial line, SDRAM, core), cycle by cycle, and print "
         "the name of its serial port.  Everything that talks to a board can talk to it.  Ends "
-        "with Ctrl-C.",
+        "with Ctrl-C or SIGTERM.",
     )
     parser.add_argument(
         "--arch", default="ulx3s", metavar="PRESET|FILE.yaml", help="default: ulx3s"
@@ -32,6 +33,9 @@ def execute(options: argparse.Namespace) -> None:
     from vitrify.cosim.board import SimulatedBoard
     from vitrify.cosim.pty import serve
 
+    # A shell switches Ctrl-C off in what it starts in the background, and supervisors send SIGTERM.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     arch = load_arch(options.arch)
     with ERR.status("building the simulator") as status:
         board = SimulatedBoard(arch, say=status.update)

@@ -48,7 +48,10 @@ def port(core):
             text += line
         yield json.loads(text)["port"]
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 130
+        try:
+            assert process.wait(timeout=60) == 130
+        finally:
+            process.kill()
         assert process.stderr.read().strip().endswith("vitrify: interrupted")
 
 
