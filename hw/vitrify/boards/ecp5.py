@@ -27,6 +27,7 @@ _MULTIPLIER_PLACES = [(f"X{x + i}", f"MULT18_{i}") for x in _GROUPS for i in (0,
 #: A memory of this many blocks gets neighbours; so many places of each row are left to others.
 _LARGE, _LEFT = 8, 4
 
+
 def leave_rows(module: Netlist) -> int:
     """Fill every third row of the chip with LUTs without wires; returns how many.
 

@@ -27,7 +27,7 @@ from .scan import behind_scan_chain
 _SYNTH = {
     "ecp5": "synth_ecp5 -abc9",
     "xc7": "synth_xilinx -family xc7 -noiopad -noclkbuf",
-    "xcup": "synth_xilinx -family xcup -uram -noiopad -noclkbuf",
+    "xcup": "synth_xilinx -family xcup -noiopad -noclkbuf",
 }
 
 #: No result hangs on a word that is read while it is written (docs/microarchitecture.md).
@@ -114,7 +114,7 @@ def synthesise(arch: ArchConfig, verilog: Path, top: str, work: Path) -> Resourc
             f"{', '.join(_SYNTH)}"
         )
     work.mkdir(parents=True, exist_ok=True)
-    synth = f"{_SYNTH[family]} -top {top}"
+    synth = f"{_SYNTH[family]}{' -uram' * bool(arch.part.urams)} -top {top}"
     if family == "ecp5":
         steps = ecp5_steps(synth)
     else:

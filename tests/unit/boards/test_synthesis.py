@@ -78,7 +78,11 @@ def test_cells_are_counted(name: str, tmp_path: Path, tools: list[list[str]]) ->
     script = tools[0][-1]
     assert ("keep_hierarchy 1 bank;" in script) == (name == "kv260")
     assert "keep_hierarchy 1 core" not in script
-    assert {"ulx3s": "synth_ecp5", "kv260": "synth_xilinx -family xcup -uram"}[name] in script
+    assert {"ulx3s": "synth_ecp5", "kv260": "synth_xilinx -family xcup"}[name] in script
+    # Of the two AMD families, and within one of them, some parts have UltraRAM.
+    assert ("-uram" in script) == (name == "kv260")
+    synthesise(preset("zcu102"), verilog, "core", tmp_path)
+    assert "-uram" not in tools[1][-1]
     assert script.count("-top core") == script.count("-run") + 1
 
 

@@ -38,6 +38,8 @@ def port(core):
     with subprocess.Popen(
         [sys.executable, "-m", "vitrify.cli", "serve", "--arch", core, "--json"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # As a shell starts what it leaves in the background.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
