@@ -10,7 +10,13 @@ import numpy as np
 from vitrify.arch import formats, isa, memmap
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.isa import Opcode, Output, Region, Stationary, Stats, Transform
-from vitrify.compiler.pack import gain_words, table_words, weight_words
+from vitrify.compiler.pack import (
+    gain_words,
+    parameter_words,
+    table_words,
+    tile_words,
+    weight_words,
+)
 from vitrify.golden.machine import Machine
 
 
@@ -74,6 +80,7 @@ class Assembler:
     ) -> None:
         """A MATMUL; with random weights, if it has any, and a multiplier that fits the depth.
 
+        Those of STORED are put to ``st_addr`` by a LOAD just before.
         ``gain`` and ``table`` are random if just True.  With ``tasks`` there are so many streams.
         """
         arch, rng = self.arch, self.rng
@@ -87,13 +94,20 @@ class Assembler:
             if table is not False:
                 own = rng.integers(-127, 128, 256).astype(np.int8) if table is True else table
                 parts.append(table_words(own))
-            if values.get("stationary", Stationary.WEIGHTS) == Stationary.WEIGHTS:
+            source = values.get("stationary", Stationary.WEIGHTS)
+            if source in (Stationary.WEIGHTS, Stationary.STORED):
                 self.weights.append((
                     rng.integers(-127, 128, (columns, depth)).astype(np.int8),
                     rng.integers(-9000, 9000, columns).astype(np.int32),
                     rng.integers(scale // 2, scale, columns).astype(np.uint16),
                 ))
-                parts.append(weight_words(arch, *self.weights[-1]))
+                if source == Stationary.WEIGHTS:
+                    parts.append(weight_words(arch, *self.weights[-1]))
+                else:
+                    weight, *parameters = self.weights[-1]
+                    parts.append(parameter_words(arch, *parameters).reshape(-1))
+                    self._store_weights(tile_words(arch, weight), values["st_addr"])
+                    values = {"load_distance": 1, **values}
             streams.append(np.concatenate(parts))
         k, c, stream = arch.depth, arch.width, streams[0]
         if tasks > 1:
@@ -106,6 +120,11 @@ class Assembler:
             stream_offset=self.data(np.concatenate(streams)) if len(stream) else 0,
             **{"pre_shift": 4, "post_shift": 2, "multiplier": scale, **values},
         )
+
+    def _store_weights(self, tiles: np.ndarray, addr: int) -> None:
+        words = tiles.size // (2 * self.arch.depth)
+        self.op(Opcode.LOAD, region=Region.PROGRAM, offset=self.data(tiles), addr=addr, rows=1,
+                stride=words, words=words, wide=1)
 
     def again(self, **changes: int) -> None:
         """The last instruction with changes, and the same data."""
@@ -198,6 +217,14 @@ def every_mechanism(arch: ArchConfig, seed: int) -> Job:
     # One row, to int16.  Its own wait knows of row 0; the MATMUL before has waited for row 4.
     a.matmul(head, 3, rows=1, src_addr=mixed + 4 * head_words, src_stride=head_words,
              output=Output.INT16, dst_addr=place(2, 120), dst_stride=1, dep_distance=2)
+    if arch.stored_weights:
+        # A part of the last tile is used.
+        columns = 2 * arch.width + 1
+        out = {"stride": -(-columns // k), "rows": rows}
+        a.matmul(dim, columns, rows=rows, src_addr=x, src_stride=words,
+                 stationary=Stationary.STORED, st_addr=place(1, 160), dst_addr=place(0, 160),
+                 dst_stride=out["stride"])
+        a.store(addr=place(0, 160), words=out["stride"], wait_distance=1, **out)
     for address, width in ((gathered, words), (mixed, head_words), (last, 1)):
         a.store(addr=address, stride=width, rows=rows, words=width, wait_distance=1)
     a.store(addr=residual, stride=words, rows=rows, words=words, wide=1, wait_distance=2)
@@ -216,9 +243,11 @@ def full_rate(arch: ArchConfig, seed: int, *, rows: int, stationary: Stationary)
     for bank in (1, 0):
         a.op(Opcode.LOAD, region=Region.INPUT, addr=bank * arch.bank_words, stride=words,
              rows=count, words=words)
-    for _ in range(6):
+    for i in range(6):
+        # Each has its own weights, if they are stored.
+        at = 2 * words * c // 2 * i if stationary == Stationary.STORED else 0
         a.matmul(depth, columns, rows=rows, src_addr=0, src_stride=words, stationary=stationary,
-                 st_addr=arch.bank_words, st_stride=words, load_distance=1,
+                 st_addr=arch.bank_words + at, st_stride=words, load_distance=1,
                  dst_addr=2 * arch.bank_words, dst_stride=-(-columns // k))
     a.store(addr=2 * arch.bank_words, stride=-(-columns // k), rows=rows,
             words=-(-columns // k), wait_distance=1)

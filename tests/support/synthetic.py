@@ -59,6 +59,11 @@ class Mixture:
     ragged: bool = True
 
 
+def bias_of(m: Mixture) -> list[int]:
+    """One for each expert."""
+    return [*m.bias, *[m.bias[-1]] * m.experts][: m.experts]
+
+
 def vision_transformer(
     *,
     seed: int = 0,
@@ -129,7 +134,7 @@ def vision_transformer(
             if m.apart:
                 matrix = (127 * np.eye(m.experts, dim)).astype(np.int8)
             factor = m.spread / (np.sqrt(dim) * 40 * 40) * 2**post
-            bias = np.array([*m.bias, *[m.bias[-1]] * m.experts][: m.experts])
+            bias = np.array(bias_of(m))
             sets.append((
                 matrix if m.spread else 0 * matrix,
                 np.full(m.experts, max(1, round(factor)), np.uint16),
@@ -160,7 +165,8 @@ def vision_transformer(
         for part in ("fc1", "fc2"):
             graph.macs[f"{name}.{part}"] = tokens * m.choices * dim * m.hidden
         graph.ops.append(QExperts(
-            name, x, f"{name}.logits", x, out, m.choices, m.normalise, tuple(pairs), statistics
+            name, x, f"{name}.logits", x, out, m.choices, m.normalise, tuple(pairs), statistics,
+            asked=tuple(float(b > -5_000) for b in bias_of(m)),
         ))
         if m.shared:
             linear(f"{name}.shared2", f"{name}.shared", out, m.shared, dim, add=True,

@@ -12,7 +12,7 @@ from . import formats, isa
 from .errors import ConfigError
 
 #: Changes whenever programs of older compilers stop running on newer cores.
-CONTRACT_VERSION = 4
+CONTRACT_VERSION = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +73,8 @@ class ArchConfig:
     requant_bits: int = 18
     #: Experts that ROUTE chooses from at most, 0 … 64; 0 leaves the router out.
     experts: int = 0
+    #: Tiles may come from weights that a LOAD has put into the token memory, two columns a cycle.
+    stored_weights: bool = False
     #: Words of K bytes in the weight prefetch FIFO.  Power of two.
     weight_fifo_words: int = 512
     #: Longest DRAM burst in beats.  Power of two, 1 … 256; AXI3 ports (Zynq-7000) take 16.

@@ -67,6 +67,13 @@ class Stationary(enum.IntEnum):
     ROWS = 1
     #: Token memory; output column = channel, depth = token row (V of attention).
     COLUMNS = 2
+    #: Token memory, where a LOAD has put them in the order of the weight stream, even columns in
+    #: the low plane and odd ones in the high plane; the stream has bias and multipliers only.
+    STORED = 3
+
+
+#: Sources whose columns have bias and multipliers of their own, in the stream.
+WITH_PARAMETERS = (Stationary.WEIGHTS, Stationary.STORED)
 
 
 class Output(enum.IntEnum):
@@ -181,8 +188,8 @@ _MATMUL = (
     Field("norm_mantissa", 9, "SCALE: mantissa of the fixed normalisation"),
     Field("gain_slot", 1, "half of the gain memory (NORM, SCALE)"),
     # stationary tile
-    Field("stationary", 2, "source of the stationary tile", 0, 2, Stationary),
-    Field("st_addr", _ADDR, "ROWS, COLUMNS: word address of the stationary tensor"),
+    Field("stationary", 2, "source of the stationary tile", 0, 3, Stationary),
+    Field("st_addr", _ADDR, "word address of the stationary tensor (pair word of STORED)"),
     Field("st_stride", _STRIDE, "ROWS, COLUMNS: words from a token row to the next"),
     Field("load_gain", 1, "the stream begins with the gains of this instruction"),
     Field("load_table", 1, "an activation table follows in the stream"),
@@ -209,7 +216,7 @@ _MATMUL = (
     Field("dep_distance", _DIST, "MATMUL whose result the streamed rows need"),
     Field("dep_k", 11, "first k tile that needs the rows of its last c tile"),
     Field("st_distance", _DIST, "MATMUL whose result the stationary tiles need"),
-    Field("load_distance", _DIST, "load that the row fetch needs"),
+    Field("load_distance", _DIST, "load that the row fetch needs, and STORED tiles"),
     Field("load_stream", 1, "follow that load word by word instead of waiting for its end"),
     Field("epi_load_distance", _DIST, "load that the epilogue needs"),
     Field("epi_load_stream", 1, "follow that load c tile by c tile; it has the MATMUL's rows"),

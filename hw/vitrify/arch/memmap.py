@@ -11,9 +11,14 @@ Weight stream of a MATMUL (in words of K bytes, in the order in which it is used
     1. ``load_gain``: the gains of the input channels, one byte each, padded to ``k_tiles`` words.
     2. ``load_table``: 256 bytes, entry ``i`` is the image of the signed byte ``i - 256*(i>=128)``
        (that is, indexed by the byte's bit pattern).
-    3. ``stationary == WEIGHTS``, for every c tile: for every lane group the **parameters** of its
-       E columns (E biases of 4 bytes, then E multipliers of 2 bytes, padded to whole words);
-       then for every k tile C words: word ``i`` holds the K weights of output column ``i``.
+    3. ``stationary`` WEIGHTS or STORED, for every c tile: for every lane group the **parameters**
+       of its E columns (E biases of 4 bytes, then E multipliers of 2 bytes, padded to whole
+       words); then, WEIGHTS, for every k tile C words: word ``i`` holds the K weights of output
+       column ``i``.
+
+Stored weights (``stationary`` STORED)
+    The C words of every k tile of every c tile, in the order of the stream, as an int16 tensor of
+    one row: pair word ``i`` of a tile has output columns ``2i`` (low) and ``2i + 1`` (high).
 
 Tensors in DRAM (LOAD and STORE)
     Word-major: word 0 of all rows, then word 1 of all rows.  int16: every element word becomes
@@ -25,7 +30,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .config import ArchConfig
-from .isa import Instruction, Stationary
+from .isa import WITH_PARAMETERS, Instruction, Stationary
 
 #: Bits of a byte address on the DRAM bus.
 ADDRESS_BITS = 40
@@ -60,10 +65,11 @@ class StreamLayout:
 def stream_layout(arch: ArchConfig, instruction: Instruction) -> StreamLayout:
     """Layout of the weight stream that belongs to a MATMUL."""
     weights = instruction.stationary == Stationary.WEIGHTS
+    params = instruction.stationary in WITH_PARAMETERS
     return StreamLayout(
         gain=instruction.k_tiles if instruction.load_gain else 0,
         table=arch.table_words if instruction.load_table else 0,
-        params=arch.groups * arch.param_words if weights else 0,
+        params=arch.groups * arch.param_words if params else 0,
         tile=arch.width if weights else 0,
         k_tiles=instruction.k_tiles,
         c_tiles=instruction.c_tiles,

@@ -17,8 +17,8 @@ _PRESETS = (
     # 32 MACs: small enough for cocotb, every mechanism present (C < K, several lane groups).
     ArchConfig(
         name="nano", depth=8, width=4, lanes=2, max_rows=32, banks=6, bank_words=256,
-        stat_rows=128, index_entries=128, bus_bytes=4, experts=8, weight_fifo_words=64,
-        clock_mhz=80.0, part=ECP5_85, dram=Dram(latency=20, outstanding=4),
+        stat_rows=128, index_entries=128, bus_bytes=4, experts=8, stored_weights=True,
+        weight_fifo_words=64, clock_mhz=80.0, part=ECP5_85, dram=Dram(latency=20, outstanding=4),
     ),
     # 1024 MACs on no particular part: the point of comparison.
     ArchConfig(
@@ -42,13 +42,15 @@ _PRESETS = (
     # 2048 MACs: two products per DSP48E2, token memory in UltraRAM.
     ArchConfig(
         name="kv260", depth=32, width=64, lanes=32, max_rows=512, banks=8, bank_words=8192,
-        stat_rows=2048, index_entries=2048, bus_bytes=32, requant_bits=24, experts=64, packing=True,
-        fabric_multipliers=True, clock_mhz=300.0, part=XCK26, dram=Dram(latency=100, outstanding=8),
+        stat_rows=2048, index_entries=2048, bus_bytes=32, requant_bits=24, experts=64,
+        stored_weights=True, packing=True, fabric_multipliers=True,
+        clock_mhz=300.0, part=XCK26, dram=Dram(latency=100, outstanding=8),
     ),
     # 4096 MACs: head dimension 64 in one pass, hence as many lanes as columns.
     ArchConfig(
-        name="zcu102", depth=64, width=64, lanes=64, max_rows=512, banks=8, bank_words=2048,
-        stat_rows=2048, index_entries=2048, bus_bytes=64, requant_bits=24, experts=64, packing=True,
+        name="zcu102", depth=64, width=64, lanes=64, max_rows=512, banks=8, bank_words=4096,
+        stat_rows=2048, index_entries=2048, bus_bytes=64, requant_bits=24, experts=64,
+        stored_weights=True, packing=True,
         clock_mhz=300.0, part=XCZU9EG, dram=Dram(latency=100, outstanding=8),
     ),
 )

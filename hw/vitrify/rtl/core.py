@@ -209,6 +209,7 @@ class Core(wiring.Component):
             fetch.drain_read.eq(epilogue.drain_read),
             fetch.epilogue.eq(epilogue.progress), fetch.mover.eq(mover.progress),
             loader.epilogue.eq(epilogue.progress), loader.fetch.eq(fetch.progress),
+            loader.mover.eq(mover.progress),
             mover.epilogue.eq(epilogue.progress),
         ]
 

@@ -49,7 +49,8 @@ def pipe(payload: data.Layout) -> wiring.Signature:
 _MATMUL = isa.FORMATS[isa.Opcode.MATMUL]
 
 _LOADER_FIELDS = ("k_tiles", "k_last", "c_tiles", "c_last", "stationary", "st_addr", "st_stride",
-                  "load_gain", "gain_slot", "load_table", "table_slot", "st_distance")
+                  "load_gain", "gain_slot", "load_table", "table_slot", "st_distance",
+                  "load_distance")
 _FETCH_FIELDS = ("src_addr", "src_stride", "rows", "k_tiles", "k_last", "c_tiles", "transform",
                  "src_list", "src_list_base", "stat_src", "norm_shift", "norm_mantissa",
                  "gain_slot", "dep_distance", "dep_k", "dep_end", "load_distance", "load_stream")
@@ -206,17 +207,22 @@ def sums_layout(arch: ArchConfig) -> data.StructLayout:
 
 # Loader outputs --------------------------------------------------------------------------------
 def tile_write(arch: ArchConfig) -> data.StructLayout:
-    """K bytes into the shadow tile.
+    """K or 2K bytes into the shadow tile.
 
     ``columns`` 0: ``data`` is the depth vector of column ``index``.  ``columns`` 1: ``data`` are
     depth position ``index`` of columns ``group*K …`` (C >= K), or in its low C bytes of all
     columns (C < K).
+
+    With ``stored_weights`` and ``columns`` 0, an odd column takes ``high``: a copy of ``data``, or
+    with ``pair``, when ``data`` and ``high`` are the depth vectors of columns ``2*index`` and
+    ``2*index + 1``.
     """
     return data.StructLayout({
         "columns": 1,
         "index": index_bits(max(arch.width, arch.depth)),
         "group": index_bits(max(1, arch.width // arch.depth)),
         "data": 8 * arch.depth,
+        **({"pair": 1, "high": 8 * arch.depth} if arch.stored_weights else {}),
     })
 
 

@@ -202,6 +202,8 @@ class Machine:
     ) -> npt.NDArray[np.int8]:
         if stream.weight is not None:
             return stream.weight
+        if op.stationary == Stationary.STORED:
+            return self._stored(op)[:columns, :depth]
         rows, channels = (columns, depth) if op.stationary == Stationary.ROWS else (depth, columns)
         address = self._address(
             op.st_addr, np.arange(rows, dtype=np.int64), op.st_stride,
@@ -209,6 +211,16 @@ class Machine:
         )
         block = self.tokens.read8(address, channels)
         return block if op.stationary == Stationary.ROWS else block.T
+
+    def _stored(self, op: Instruction) -> npt.NDArray[np.int8]:
+        """All columns of the tiles that a LOAD has put into the token memory."""
+        arch = self.arch
+        if not arch.stored_weights:
+            raise ProgramError(f"arch {arch.name!r} keeps no weights in its token memory")
+        words = op.c_tiles * op.k_tiles * arch.width // 2
+        planes = self.tokens.pair(op.st_addr + np.arange(words, dtype=np.int64))
+        tiles = np.stack([self.tokens.bytes[plane] for plane in planes], axis=1)
+        return in_columns(arch, op, tiles)
 
     def _gather(self, op: Instruction, ids: Index, result: npt.NDArray[Any]) -> None:
         if op.stats == Stats.NONE:
@@ -250,16 +262,22 @@ class Machine:
         gain = data[: layout.gain].reshape(-1)[:depth] if layout.gain else None
         at = layout.gain
         table = data[at : at + layout.table].reshape(-1).view(np.int8) if layout.table else None
-        if op.stationary != Stationary.WEIGHTS:
+        if not layout.params:
             return _Stream(gain, table, None, 0, op.multiplier)
         tiles = data[at + layout.table :].reshape(op.c_tiles, layout.c_tile, arch.depth)
         params = tiles[:, : layout.params].reshape(op.c_tiles * arch.groups, -1)
         lanes = arch.lanes
         bias = params[:, : 4 * lanes].copy().view("<i4").reshape(-1)[:columns]
         multiplier = params[:, 4 * lanes : 6 * lanes].copy().view("<u2").reshape(-1)[:columns]
-        weight = tiles[:, layout.params :].reshape(op.c_tiles, op.k_tiles, arch.width, arch.depth)
-        weight = weight.transpose(0, 2, 1, 3).reshape(op.c_tiles * arch.width, -1)
-        return _Stream(
-            gain, table, np.ascontiguousarray(weight[:columns, :depth]).view(np.int8),
-            bias, multiplier,
-        )
+        weight = None
+        if layout.tile:
+            weight = np.ascontiguousarray(
+                in_columns(arch, op, tiles[:, layout.params :])[:columns, :depth]
+            )
+        return _Stream(gain, table, weight, bias, multiplier)
+
+
+def in_columns(arch: ArchConfig, op: Instruction, tiles: UInt8) -> npt.NDArray[np.int8]:
+    """Weights ``[columns, depth]`` of the words of all tiles, c tile by c tile."""
+    tiles = tiles.reshape(op.c_tiles, op.k_tiles, arch.width, arch.depth)
+    return tiles.transpose(0, 2, 1, 3).reshape(op.c_tiles * arch.width, -1).view(np.int8)

@@ -42,6 +42,14 @@ class Queue:
 
 
 @dataclass(frozen=True)
+class Stored:
+    """Weights in the token memory: pair address of their tiles, and the LOAD that brings them."""
+
+    address: int
+    load: int
+
+
+@dataclass(frozen=True)
 class _Write:
     """Part of a tensor that one MATMUL writes."""
 
@@ -111,6 +119,21 @@ class Builder:
         history.loads.append((self._loads, row, rows))
         self._loads += 1
 
+    def preload(self, target: Placed, weights: Bytes, after: int | None) -> int:
+        """LOAD tiles behind MATMUL ``after``, the last to use the place; the number of the LOAD."""
+        wait = 0 if after is None else self._distance(len(self.matmuls), after)
+        offset, pair = self.image.add(weights), 2 * self.arch.depth
+        words, most = -(-len(weights) // pair), isa.FORMATS[Opcode.LOAD].field("words").max
+        for first in range(0, words, most):
+            count = min(most, words - first)
+            self._code.append((Opcode.LOAD, {
+                "region": isa.Region.PROGRAM, "offset": offset + first * pair,
+                "addr": target.address + first, "stride": count, "rows": 1, "words": count,
+                "wide": 1, "wait_distance": wait,
+            }))
+            self._loads += 1
+        return self._loads - 1
+
     def store(self, source: Placed, row: int, rows: int, offset: int) -> None:
         """STORE rows of a tensor to the output region."""
         writes = self._history[source.name].writes
@@ -157,6 +180,7 @@ class Builder:
         gain: np.ndarray | None = None,
         table: np.ndarray | None = None,
         queue: Queue | None = None,
+        stored: Stored | None = None,
     ) -> None:
         """Emit one MATMUL over ``values["rows"]`` rows of ``x`` into ``out``.
 
@@ -164,6 +188,7 @@ class Builder:
         stream and distances are filled in here.  ``row`` is for reports: the first row of the
         whole tensor, where ``out`` holds a block of it.  Several ``weights`` are one set a task.
         With ``queue`` the MATMUL is left out if the expert has no rows.
+        ``stored``: the tiles are in the token memory.
         """
         arch, index = self.arch, len(self.matmuls)
         rows = values["rows"]
@@ -183,6 +208,13 @@ class Builder:
         if stationary is not None:
             source = self._history[stationary.name].writes
             fields["st_distance"] = self._distance(index, source[-1].matmul)
+        if stored is not None:
+            assert "load_distance" not in fields
+            size += c_tiles * values["k_tiles"] * arch.width * arch.depth
+            fields |= {
+                "stationary": isa.Stationary.STORED, "st_addr": stored.address,
+                "load_distance": self._distance(self._loads, stored.load),
+            }
         self._wait_epilogue(fields, out, out_row, out_channel)
         self._code.append((Opcode.MATMUL, fields))
         self._history.setdefault(out.name, _History()).writes.append(_Write(

@@ -35,6 +35,7 @@ from .alloc import PlacementError
 from .economy import Economy, economies
 from .lowering import Lowering, sources
 from .ops import attention, embed, experts, linear, mlp, pool
+from .preload import MOST_AHEAD, Preloads
 
 #: Tasks that a task number tells apart.
 MAX_TASKS = 1 << TASK_BITS
@@ -43,7 +44,6 @@ _LOWER: dict[type, Callable[[Lowering, Any, int], None]] = {
     QLinear: linear.lower,
     QAttention: attention.lower,
     QPool: pool.lower,
-    QExperts: experts.lower,
 }
 
 
@@ -87,7 +87,9 @@ def compile_graph(
                 f"input {name!r} chooses among {count} tasks, and a job's task number has "
                 f"{TASK_BITS} bits: use at most {MAX_TASKS} tasks"
             )
-    state, outputs = _lower(graph, arch, batch, ways or economies())
+    ahead = MOST_AHEAD if arch.stored_weights else 0
+    has_experts = any(isinstance(op, QExperts) for op in graph.ops)
+    state, outputs = _lower(graph, arch, batch, ways or economies(ahead if has_experts else 0))
     image, count = state.builder.build()
     program = Program(
         model=graph.name, arch=arch, image=image, instruction_count=count,
@@ -130,7 +132,7 @@ def _lower(
         state = Lowering(graph, arch, economy, batch)
         try:
             embed.load(state)
-            _lower_ops(state)
+            _lower_ops(state, Preloads(state, economy.preloads))
         except PlacementError as error:
             refusal = refusal or error
             continue
@@ -141,15 +143,19 @@ def _lower(
     raise refusal
 
 
-def _lower_ops(state: Lowering) -> None:
+def _lower_ops(state: Lowering, preloads: Preloads) -> None:
     ops, step = state.graph.ops, 0
     while step < len(ops):
+        # One at a time: a queue full of LOADs would hold up the dispatcher.
+        preloads.fill()
         op, pair = ops[step], mlp.pair(state, step)
         if pair is not None:
             step += 1
             mlp.lower(state, *pair, step)
         elif embed.splits(op, state):
             embed.lower(state, op, step)
+        elif isinstance(op, QExperts):
+            experts.lower(state, op, step, preloads)
         else:
             _LOWER[type(op)](state, op, step)
         state.release_dead(step)

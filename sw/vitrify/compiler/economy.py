@@ -29,10 +29,14 @@ class Economy:
     separation: Separation = Separation.ALL
     row_blocks: int = 1
     score_blocks: int = 1
+    #: Experts whose weights are loaded ahead of time.
+    preloads: int = 0
 
 
-def economies() -> Iterator[Economy]:
-    """From the fastest to the smallest."""
+def economies(preloads: int = 0) -> Iterator[Economy]:
+    """From the fastest to the smallest; with so many experts ahead at most."""
+    for count in range(preloads, 0, -1):
+        yield Economy(preloads=count)
     for rows in (1, 2, 3, 4, 6, 8, 12, 16):
         yield Economy(Separation.ALL, rows, rows)
         for separation in (Separation.RESIDUAL, Separation.NONE):

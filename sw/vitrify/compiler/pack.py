@@ -33,6 +33,28 @@ def table_words(table: npt.NDArray[np.int8]) -> Bytes:
     return table.astype(np.int8).view(np.uint8)
 
 
+def tile_words(arch: ArchConfig, weight: npt.NDArray[np.int8]) -> Bytes:
+    """Tiles of ``weight [columns, depth]``: ``[c tiles, bytes]``."""
+    k, c = arch.depth, arch.width
+    padded = pad_to(pad_to(weight, 0, c), 1, k)
+    c_tiles, k_tiles = padded.shape[0] // c, padded.shape[1] // k
+    tiles = padded.reshape(c_tiles, c, k_tiles, k).transpose(0, 2, 1, 3).reshape(c_tiles, -1)
+    return tiles.view(np.uint8)
+
+
+def parameter_words(
+    arch: ArchConfig, bias: npt.NDArray[np.int32], multiplier: npt.NDArray[np.uint16]
+) -> Bytes:
+    """Parameters of all columns: ``[c tiles, bytes]``."""
+
+    def lanewise(values: npt.NDArray[Any], dtype: str) -> Bytes:
+        return pad_to(values.astype(dtype), 0, arch.width).reshape(-1, arch.lanes).view(np.uint8)
+
+    record = np.concatenate([lanewise(bias, "<i4"), lanewise(multiplier, "<u2")], axis=1)
+    words = pad_to(record, 1, arch.depth)
+    return words.reshape(len(words) // arch.groups, -1)
+
+
 def weight_words(
     arch: ArchConfig,
     weight: npt.NDArray[np.int8],
@@ -40,18 +62,8 @@ def weight_words(
     multiplier: npt.NDArray[np.uint16],
 ) -> Bytes:
     """Parameters and tiles of ``weight [columns, depth]``, c tile by c tile."""
-    k, c, lanes = arch.depth, arch.width, arch.lanes
-    padded = pad_to(pad_to(weight, 0, c), 1, k)
-    c_tiles, k_tiles = padded.shape[0] // c, padded.shape[1] // k
-    tiles = padded.reshape(c_tiles, c, k_tiles, k).transpose(0, 2, 1, 3).reshape(c_tiles, -1)
-
-    def lanewise(values: npt.NDArray[Any], dtype: str) -> Bytes:
-        groups = pad_to(values.astype(dtype), 0, c).reshape(c_tiles * arch.groups, lanes)
-        return groups.view(np.uint8)
-
-    record = np.concatenate([lanewise(bias, "<i4"), lanewise(multiplier, "<u2")], axis=1)
-    params = pad_to(record, 1, k).reshape(c_tiles, -1)
-    return np.concatenate([params, tiles.view(np.uint8)], axis=1).reshape(-1)
+    parts = [parameter_words(arch, bias, multiplier), tile_words(arch, weight)]
+    return np.concatenate(parts, axis=1).reshape(-1)
 
 
 class ImageBuilder:

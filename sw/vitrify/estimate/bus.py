@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from vitrify.arch.config import ArchConfig
 
 from .timing import OUTSTANDING, burst_words
@@ -13,6 +15,10 @@ _DELIVER = 4
 _CREDIT = 2
 
 
+def _never(_word: int) -> int:
+    return 0
+
+
 class Client:
     """A reader of DRAM words, in order.
 
@@ -22,6 +28,8 @@ class Client:
     """
 
     def __init__(self, arch: ArchConfig, fifo_words: int, *, ahead: int = 0) -> None:
+        #: Cycle before which a word is not used, ``None`` if nobody knows yet.
+        self.held: Callable[[int], int | None] = _never
         self._depth = arch.depth
         self._ahead = ahead
         self.fifo_words = fifo_words
@@ -54,7 +62,10 @@ class Client:
         if freed <= len(self.taken):
             return max(cycle, self.taken[freed - 1] + _CREDIT)
         if freed <= min(len(self.taken) + self._ahead, len(self.arrivals)):
-            return max(cycle, self.arrivals[freed - 1] + _CREDIT)
+            held = self.held(freed - 1)
+            return None if held is None else max(
+                cycle, max(self.arrivals[freed - 1], held) + _CREDIT
+            )
         return None
 
     def issue(self, cycle: int) -> int:

@@ -10,7 +10,7 @@ from itertools import product
 
 import numpy as np
 
-from vitrify.arch.isa import Instruction, Opcode, Output
+from vitrify.arch.isa import Instruction, Opcode, Output, Stationary
 from vitrify.program import Program
 from vitrify.runtime.routing import Routing, uniform
 
@@ -113,7 +113,7 @@ class _Core:
         moves = Client(arch, arch.fifo_words["loads"], ahead=_EVERYTHING)
         self.bus = Bus(arch, [instructions, self.weights, moves])
         self.dispatcher = Dispatcher(arch, self.bus, instructions, program.instruction_count)
-        self.loads = Loads(arch, self.bus, moves, self._finished)
+        self.loads = Loads(arch, self.bus, moves, self._finished, self._known)
         self.rows, self.epilogue = Rows(arch), Epilogue(arch, timing)
         self.loader = Loader(
             arch, timing, self.bus, self.weights, [self.epilogue.reads, self.rows.reads]
@@ -171,6 +171,10 @@ class _Core:
             self._execute()
         return self.matmuls[number].results.finished
 
+    def _known(self, number: int) -> int | None:
+        """The same, if it has been executed."""
+        return self.matmuls[number].results.finished if number < len(self.matmuls) else None
+
     # One MATMUL ----------------------------------------------------------------------------
     def _accepted(self, number: int) -> int:
         """Cycle in which the last engine took the command of MATMUL ``number``."""
@@ -192,6 +196,8 @@ class _Core:
             table=self.matmuls[past].results.finished if past >= 0 else 0,
             produced=self.matmuls[issued.number - op.st_distance].results.finished
             if op.st_distance else 0,
+            loaded=self.loads.finished(issued.loads - op.load_distance)
+            if op.stationary == Stationary.STORED else 0,
         )
         self._taken.append(max(command.accepted, fetched, grouped))
         self._entered = _Entered(command, fetched, grouped)

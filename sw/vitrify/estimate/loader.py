@@ -1,4 +1,4 @@
-"""The loader: weight stream and stationary tiles, a word a cycle, a buffer ahead of the rows."""
+"""The loader: weight stream and stationary tiles, a word or two a cycle, a buffer ahead of rows."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vitrify.arch.config import ArchConfig
-from vitrify.arch.isa import Instruction, Stationary
+from vitrify.arch.isa import WITH_PARAMETERS, Instruction, Stationary
 
 from .bus import Bus, Client
 from .timing import PARAM_SLOTS, Timing
@@ -37,10 +37,12 @@ class LoaderCommand:
 
     op: Instruction
     accepted: int
-    #: The fetch has left MATMUL ``seq - 2``; MATMUL ``seq - 2`` and the tiles' producer finished.
+    #: The fetch has left MATMUL ``seq - 2``; MATMUL ``seq - 2``, the tiles' producer and the load
+    #: of STORED ones finished.
     gains: int
     table: int
     produced: int
+    loaded: int
     #: Cycle in which the table is complete.
     table_done: int = 0
 
@@ -101,15 +103,16 @@ class Loader:
         taken : cycle of the first row that used the previous tile
         """
         arch, op = self._arch, command.op
+        if op.stationary in WITH_PARAMETERS and k == 0:
+            held = self._c_tiles >= PARAM_SLOTS
+            self._phase("epilogue", done[self._c_tiles - PARAM_SLOTS] if held else 0)
+            self._stream(arch.groups * arch.param_words)
         if op.stationary == Stationary.WEIGHTS:
-            if k == 0:
-                held = self._c_tiles >= PARAM_SLOTS
-                self._phase("epilogue", done[self._c_tiles - PARAM_SLOTS] if held else 0)
-                self._stream(arch.groups * arch.param_words)
             self._phase("tile", self._last_read + _SWITCH)
             entered = self._stream_tile(arch.width)
         else:
-            self._phase("dependency", command.produced + 1)
+            stored = op.stationary == Stationary.STORED
+            self._phase("dependency", (command.loaded if stored else command.produced) + 1)
             entered = self._read_tile(op, c, k)
         if k == op.k_tiles - 1:
             self._c_tiles += 1
@@ -189,6 +192,11 @@ class Loader:
     def _banks(self, op: Instruction, c: int, k: int) -> Cycles:
         """Bank of each word of a tile that is read."""
         arch = self._arch
+        if op.stationary == Stationary.STORED:
+            pairs = arch.width // 2
+            return -1 - (op.st_addr + (c * op.k_tiles + k) * pairs + np.arange(pairs)) // (
+                arch.bank_words
+            )
         if op.stationary == Stationary.ROWS:
             columns = op.c_last if c == op.c_tiles - 1 else arch.width
             rows, words = np.arange(columns) + c * arch.width, np.full(1, k)

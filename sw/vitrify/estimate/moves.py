@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -90,13 +91,20 @@ class Loads:
     Parameters
     ----------
     finished : cycle in which the MATMUL of a number has finished
+    known : the same, ``None`` if it has not been executed
     """
 
     def __init__(
-        self, arch: ArchConfig, bus: Bus, client: Client, finished: Callable[[int], int]
+        self, arch: ArchConfig, bus: Bus, client: Client, finished: Callable[[int], int],
+        known: Callable[[int], int | None],
     ) -> None:
         self._arch, self._bus, self._client, self._finished = arch, bus, client, finished
+        self._known = known
+        client.held = self._held
         self._loads: list[_Load] = []
+        #: First DRAM word of each.
+        self._firsts: list[int] = []
+        self._words = 0
         self._accepted: list[int] = []
         self._cursor = 0
         self._word = 0
@@ -126,7 +134,20 @@ class Loads:
         self._accepted.append(asked)
         self._client.request(asked, op.offset, words)
         behind = matmuls - op.wait_distance if op.wait_distance else -1
+        self._firsts.append(self._words)
+        self._words += words
         self._loads.append(_Load(asked, behind, words, share, spread, []))
+
+    def _held(self, word: int) -> int | None:
+        """Cycle before which a DRAM word stays in the FIFO."""
+        number = bisect_right(self._firsts, word) - 1
+        load, start = self._loads[number], 0
+        if load.behind >= 0:
+            known = self._known(load.behind)
+            if known is None:
+                return None
+            start = known
+        return max(load.start, start) + word - self._firsts[number]
 
     def element(self, load: int, number: int) -> int:
         """Cycle in which element ``number`` (or the last) of ``load`` is in the token memory."""

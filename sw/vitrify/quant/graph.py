@@ -185,6 +185,8 @@ class QExperts:
     normalise: bool
     experts: tuple[tuple[QLinear, QLinear], ...]
     statistics: Statistics | None = None
+    #: Share of the images in which anybody asks for an expert, as far as known.
+    asked: tuple[float, ...] = ()
 
 
 QOp = QLinear | QAttention | QPool | QExperts

@@ -16,7 +16,7 @@ from epilogue_model import (
     random_program,
 )
 
-from vitrify.arch.isa import Output, Stationary, Stats
+from vitrify.arch.isa import WITH_PARAMETERS, Output, Stats
 from vitrify.cosim import bench
 from vitrify.golden.memory import TokenMemory
 from vitrify.rtl import interfaces
@@ -114,7 +114,7 @@ class Surroundings:
                         "slot": work.op.table_slot, "word": word, "data": data}))
             self.stream.append(("table_end", index, None))
             for c in range(work.op.c_tiles):
-                if work.op.stationary == Stationary.WEIGHTS:
+                if work.op.stationary in WITH_PARAMETERS:
                     for fields in param_words(self.arch, work, c):
                         fields["slot"] = tile % interfaces.PARAM_SLOTS
                         self.stream.append(("param", tile, fields))

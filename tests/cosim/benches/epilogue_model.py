@@ -9,7 +9,7 @@ import numpy as np
 
 from vitrify.arch import formats, isa
 from vitrify.arch.config import ArchConfig
-from vitrify.arch.isa import Output, Stationary, Stats
+from vitrify.arch.isa import WITH_PARAMETERS, Output, Stationary, Stats
 from vitrify.cosim import bench
 from vitrify.golden.memory import TokenMemory
 from vitrify.golden.ops import layernorm, requantise, routing, softmax
@@ -160,7 +160,7 @@ def make(
     columns = (c_tiles - 1) * arch.width + c_last
     limit = (1 << (formats.ACC_BITS - 1)) - 1
     post, pre = int(random.integers(4)), int(random.integers(formats.MAX_PRE_SHIFT + 1))
-    weights = stationary == Stationary.WEIGHTS
+    weights = stationary in WITH_PARAMETERS
     uniform = int(random.integers(1, 1 << 16))
     multiplier = random.integers(0, 1 << 16, shape[1]) if weights else np.full(shape[1], uniform)
     bits = 7.5 if output == Output.INT8 else 15.3
@@ -223,7 +223,7 @@ def random_program(
             arch, random, rows=int(random.choice([1, 1, 2, 3, 5, 8, 20])),
             c_tiles=int(random.integers(1, room + 1)),
             c_last=int(random.integers(1, arch.width + 1)), output=output,
-            stationary=Stationary(int(random.integers(3))), stats=stats, listed=listed,
+            stationary=Stationary(int(random.integers(4))), stats=stats, listed=listed,
             row_scale=bool(random.random() < 0.25) and not gate, gate=gate, load_table=load,
             table_slot=slot,
             activation=narrow and slot in loaded and bool(random.random() < 0.7),

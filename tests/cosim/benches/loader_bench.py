@@ -19,16 +19,27 @@ def _token(arch, addr):
     return random.Random(addr).getrandbits(8 * arch.depth)
 
 
+def _pair(arch, addr):
+    """Low and high word of a pair address."""
+    return _token(arch, addr), _token(arch, ~addr)
+
+
+def _stationaries(arch):
+    return [s for s in Stationary if s != Stationary.STORED or arch.stored_weights]
+
+
 def _command(arch, seq, **fixed):
     command = {
         "seq": seq % _SEQ,
         "k_tiles": random.randrange(1, 4), "k_last": random.randrange(1, arch.depth + 1),
         "c_tiles": random.randrange(1, 4), "c_last": random.randrange(1, arch.width + 1),
-        "stationary": random.randrange(3),
+        "stationary": random.choice(_stationaries(arch)),
         "st_addr": random.randrange(1 << 18), "st_stride": random.randrange(30),
         "load_gain": int(random.random() < 0.3), "gain_slot": seq & 1,
         "load_table": int(random.random() < 0.2), "table_slot": seq & 1,
         "st_distance": random.randrange(2) if seq else 0,
+        # Three loads came before the first MATMUL, two more before every other one.
+        "load_seq": (3 + 2 * seq) % _SEQ, "load_distance": random.randrange(1, 4),
     }
     return command | fixed
 
@@ -42,14 +53,15 @@ def _expect(arch, commands):
         stream.append(random.getrandbits(8 * arch.depth))
         return stream[-1]
 
-    def read(seq, addr):
+    def read(seq, addr, wide=0):
         addr %= 1 << interfaces.ADDR_BITS
-        reads.append((seq, addr))
-        return _token(arch, addr)
+        reads.append((seq, addr, wide))
+        return _pair(arch, addr) if wide else _token(arch, addr)
 
     t = 0
     for seq, op in enumerate(commands):
         weights = op["stationary"] == Stationary.WEIGHTS
+        stored, pairs = op["stationary"] == Stationary.STORED, 0
         if op["load_gain"]:
             for w in range(op["k_tiles"]):
                 written["gain_write"].append(
@@ -59,7 +71,7 @@ def _expect(arch, commands):
                 written["table_write"].append(
                     (seq, {"slot": op["table_slot"], "word": w, "data": word()}))
         for c in range(op["c_tiles"]):
-            if weights:
+            if weights or stored:
                 for g in range(arch.groups):
                     for w in range(arch.param_words):
                         written["param_write"].append((t, {
@@ -76,11 +88,19 @@ def _expect(arch, commands):
                                         + (k * arch.depth + kk) * op["st_stride"])
                             data >>= 8 * (at % arch.depth)
                             tile.append({"columns": 1, "index": kk, "group": group, "data": data})
+                elif stored:
+                    for i in range(arch.width // 2):
+                        low, high = read(seq, op["st_addr"] + pairs, 1)
+                        tile.append({"columns": 0, "index": i, "group": 0, "data": low,
+                                     "pair": 1, "high": high})
+                        pairs += 1
                 else:
                     for i in range(arch.width if weights else c_last):
                         data = word() if weights else read(
                             seq, op["st_addr"] + (c * arch.width + i) * op["st_stride"] + k)
                         tile.append({"columns": 0, "index": i, "group": 0, "data": data})
+                if arch.stored_weights:
+                    tile = [{"pair": 0, "high": word["data"]} | word for word in tile]
                 written["tile_write"] += [(len(tiles), word) for word in tile]
                 tiles.append({"tile": t, "seq": seq, "words": len(tile),
                               "ends": k == op["k_tiles"] - 1,
@@ -89,7 +109,7 @@ def _expect(arch, commands):
     return stream, reads, written, tiles
 
 
-async def _run(dut, commands, *, gap, bank, idle, lag):
+async def _run(dut, commands, *, gap, bank, idle, lag, load=1.0):
     """Play all neighbours; returns the cycles in which tiles were taken by a row."""
     arch, latency = bench.arch(), bench.option("swap_latency")
     await bench.start(dut)
@@ -99,19 +119,24 @@ async def _run(dut, commands, *, gap, bank, idle, lag):
     cocotb.start_soon(bench.stream_put(dut, "command", words))
     cocotb.start_soon(bench.stream_put(dut, "weights", stream, gap=gap))
     issues, due, done = [], {}, []           # done: (cycle, tile) of tiles past the epilogue
-    fetch_seq = epilogue_seq = tiles_done = taken_in = pause = 0
+    fetch_seq = epilogue_seq = tiles_done = taken_in = pause = loads = 0
     low_bytes = (1 << 8 * min(arch.width, arch.depth)) - 1
     for cycle in range(100_000):
         while done and done[0][0] <= cycle:
             tile = done.pop(0)[1]
             tiles_done += tile["ends"]
             epilogue_seq += tile["finishes"]
+        # Loads finish at random times, at most a few ahead of the MATMULs that need them.
+        if loads < 3 + 2 * (epilogue_seq + 3):
+            loads += random.random() < load
+        dut.mover.value = bench.pack(interfaces.MOVER_PROGRESS, {"seq": loads % _SEQ})
         dut.fetch.value = fetch_seq % _SEQ
         dut.epilogue.value = bench.pack(interfaces.EPILOGUE_PROGRESS, {
             "seq": epilogue_seq % _SEQ, "tiles_done": tiles_done % _SEQ})
         dut.tile_take.value = int(bool(issues) and issues[-1] == cycle - 1)
         dut.read__ready.value = int(random.random() < bank)
-        dut.read__lo.value = due.pop(cycle, random.getrandbits(8 * arch.depth))
+        rubbish = [random.getrandbits(8 * arch.depth) for _ in range(2)]
+        dut.read__lo.value, dut.read__hi.value = due.pop(cycle, rubbish)
         await ReadOnly()
         for name, layout in layouts.items():
             if getattr(dut, f"{name}__valid").value != 1:
@@ -126,6 +151,7 @@ async def _run(dut, commands, *, gap, bank, idle, lag):
                 if want["columns"]:
                     got["data"] &= low_bytes
                     want["data"] &= low_bytes
+                    want |= {"high": got["high"]} if arch.stored_weights else {}
             elif name == "param_write":
                 assert owner - tiles_done < PARAM_SLOTS, "parameters are in use"
             elif name == "table_write":
@@ -134,12 +160,16 @@ async def _run(dut, commands, *, gap, bank, idle, lag):
                 assert fetch_seq >= owner - 1, "gains are in use"
             assert got == want, f"{name} in cycle {cycle}: {got}, not {want}"
         if dut.read__valid.value == 1 and dut.read__ready.value == 1:
-            seq, addr = reads.pop(0)
+            seq, addr, wide = reads.pop(0)
             assert int(dut.read__addr.value) == addr
-            assert dut.read__wide.value == 0
+            assert dut.read__wide.value == wide
             distance = commands[seq]["st_distance"]
-            assert distance == 0 or epilogue_seq > seq - distance, "the producer has not finished"
-            due[cycle + READ_LATENCY] = _token(arch, addr)
+            if wide:
+                assert loads > 3 + 2 * seq - commands[seq]["load_distance"], "it is not loaded"
+                due[cycle + READ_LATENCY] = _pair(arch, addr)
+            else:
+                assert distance == 0 or epilogue_seq > seq - distance, "the producer is at work"
+                due[cycle + READ_LATENCY] = _token(arch, addr), rubbish[1]
         # A row may be issued in the cycle after tile_ready.
         n = len(issues)
         if dut.tile_ready.value == 1 and n < len(tiles) and cycle > taken_in + 1:
@@ -166,11 +196,13 @@ BETWEEN_TILES = 2
 async def full_rate(dut):
     """A pass may follow after the cycles that its tile takes, even before the swap."""
     arch = bench.arch()
-    for stationary in Stationary:
+    for stationary in _stationaries(arch):
         op = _command(arch, 0, stationary=stationary, k_tiles=6, c_tiles=1, c_last=arch.width,
                       k_last=arch.depth, load_gain=0, load_table=0)
         issues = await _run(dut, [op], gap=0.0, bank=1.0, idle=0.0, lag=1)
-        words = max(arch.width, arch.depth) if stationary == Stationary.COLUMNS else arch.width
+        words = {
+            Stationary.COLUMNS: max(arch.width, arch.depth), Stationary.STORED: arch.width // 2,
+        }.get(stationary, arch.width)
         periods = [b - a for a, b in pairwise(issues)]
         want = max(words + BETWEEN_TILES, MIN_PASS)
         assert max(periods) == want, f"{stationary.name}: {periods}, not {want}"
@@ -181,4 +213,4 @@ async def every_wait(dut):
     """Random instructions with gaps, bank conflicts, slow rows and a slow epilogue."""
     for gap, bank, idle, lag in ((0.0, 1.0, 0.0, 2), (0.3, 0.6, 0.1, 60), (0.1, 0.8, 0.0, 200)):
         commands = [_command(bench.arch(), seq) for seq in range(15)]
-        await _run(dut, commands, gap=gap, bank=bank, idle=idle, lag=lag)
+        await _run(dut, commands, gap=gap, bank=bank, idle=idle, lag=lag, load=0.01 if lag else 1)

@@ -29,20 +29,25 @@ def stationary(arch, extreme):
 
 
 def tile_words(arch, tile, columns):
-    """Payloads of ``tile_write`` for a tile, in either order."""
+    """Payloads of ``tile_write`` for a tile, in any order; ``columns`` 2: pairs of columns."""
     layout, k = interfaces.tile_write(arch), arch.depth
-    if not columns:
-        return [bench.pack(layout, {"index": c, "data": bench.vector(tile[c])})
-                for c in range(arch.width)]
+
+    def word(low, high=None, **fields):
+        if arch.stored_weights:
+            fields |= {"high": bench.vector(low if high is None else high)}
+        return bench.pack(layout, fields | {"data": bench.vector(low)})
+
+    if columns == 2 and arch.stored_weights:
+        return [word(tile[c], tile[c + 1], index=c // 2, pair=1) for c in range(0, arch.width, 2)]
+    if columns != 1:
+        return [word(tile[c], index=c) for c in range(arch.width)]
     words = []
     for depth in range(k):
         for group in range(max(1, arch.width // k)):
             column = tile[group * k : (group + 1) * k, depth]
             # what lies beyond C columns of a narrow tile must not matter
             rest = [random.randint(-128, 127) for _ in range(k - len(column))]
-            words.append(bench.pack(layout, {
-                "columns": 1, "index": depth, "group": group,
-                "data": bench.vector([*column, *rest])}))
+            words.append(word([*column, *rest], columns=1, index=depth, group=group))
     return words
 
 
@@ -119,9 +124,15 @@ async def across_the_columns(dut):
 
 
 @cocotb.test()
+async def pairs_of_columns(dut):
+    await bench.start(dut)
+    await passes(dut, 6, columns=lambda: 2, gap=0.0, rows=lambda: 40)
+
+
+@cocotb.test()
 async def gaps_and_short_passes(dut):
     await bench.start(dut)
-    await passes(dut, 20, columns=lambda: random.getrandbits(1), gap=0.4,
+    await passes(dut, 20, columns=lambda: random.randrange(3), gap=0.4,
                  rows=lambda: random.choice([1, 2, 9]))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Module, Signal
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.hdl import Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -84,6 +84,8 @@ class MatrixUnit(wiring.Component):
         m.d.sync += [write.eq(self.tile.p), valid.eq(self.tile.valid)]
         late.put("write", valid, 0)
         late.put("data", write.data, 0)
+        if arch.stored_weights:
+            late.put("high", write.high, 0)
         for s, unit in enumerate(slices):
             whole, here = self._select(write, s)
             late.put(f"whole{s}", whole, 0)
@@ -103,6 +105,9 @@ class MatrixUnit(wiring.Component):
                     position.depth.eq(_bytes(byte, range(j, arch.depth, length))),
                     position.across.eq(_bytes(byte, (c % arch.depth for c in self._columns(s)))),
                 ]
+                if arch.stored_weights:
+                    odd = _bytes(late.at("high", behind), range(j, arch.depth, length))
+                    m.d.comb += position.odd.eq(odd)
         m.d.comb += [
             self.swapped.eq(late.at("swap", 1)),
             self.o.valid.eq(late.at("valid", self.latency)),
@@ -118,7 +123,10 @@ class MatrixUnit(wiring.Component):
     def _select(self, write: data.View, s: int) -> tuple[Value, Value]:
         """Columns of a slice that are written whole; whether all get the byte at the index."""
         mine = self._columns(s)
-        whole = Cat(~write.columns & (write.index == c) for c in mine)
+        pair = write.pair if self._arch.stored_weights else Const(0)
+        whole = Cat(
+            ~write.columns & Mux(pair, write.index == c // 2, write.index == c) for c in mine
+        )
         return whole, write.columns & (write.group == mine.start // self._arch.depth)
 
 

@@ -24,7 +24,7 @@ CHAIN = 4
 #: Terms that one registered adder level sums.
 _RADIX = 4
 #: Of a position: what nothing hangs on without `swap` or `write`.
-_DATA = ("x", "whole", "depth", "at", "across")
+_DATA = ("x", "whole", "depth", "odd", "at", "across")
 #: Operands and prepared stationary values take fields of these widths in their registers:
 #: simulators find them in one machine word, synthesis drops bits that are constant or equal.
 FIELD_X, _FIELD = 16, 32
@@ -54,7 +54,8 @@ def position_signature(arch: ArchConfig) -> wiring.Signature:
         "swap": Out(1),                 # the tile changes: the operand one cycle later meets it
         "write": Out(1),                # something below is written
         "whole": Out(n),                # columns whose depth vector is written ...
-        "depth": Out(8 * lanes),        # ... and its bytes
+        "depth": Out(8 * lanes),        # ... and its bytes ...
+        **({"odd": Out(8 * lanes)} if arch.stored_weights else {}),    # ... those of odd columns
         "at": Out(8 * lanes),           # else: mask of the byte written in every column ...
         "across": Out(8 * n),           # ... and each column's byte
     })
@@ -102,7 +103,8 @@ class ArraySlice(wiring.Component):
     def module_name(arch: ArchConfig) -> str:
         """Verilog name: equal for equal slices."""
         packed = f"_packed{Packing.of(arch).shift}" if arch.packing else ""
-        return f"{NAME}_{columns(arch)}x{arch.depth}{packed}"
+        pairs = "_pairs" if arch.stored_weights else ""
+        return f"{NAME}_{columns(arch)}x{arch.depth}{packed}{pairs}"
 
     def elaborate(self, _platform: object) -> Module:
         m = Module()
@@ -144,9 +146,10 @@ class ArraySlice(wiring.Component):
         for c in range(columns(self._arch)):
             word = Signal(8 * self._lanes, name=f"shadow_{c}_{j}", reset_less=True)
             across = position.across.word_select(c, 8).replicate(self._lanes)
+            depth = position.odd if c % 2 and self._arch.stored_weights else position.depth
             with m.If(position.write):
                 m.d.sync += word.eq(Mux(
-                    position.whole[c], position.depth,
+                    position.whole[c], depth,
                     (word & ~position.at) | (across & position.at),
                 ))
             words.append([word.word_select(i, 8).as_signed() for i in range(self._lanes)])

@@ -13,7 +13,7 @@ from amaranth.utils import exact_log2
 
 from vitrify.arch import formats
 from vitrify.arch.config import ArchConfig
-from vitrify.arch.isa import Stationary
+from vitrify.arch.isa import WITH_PARAMETERS
 from vitrify.rtl import interfaces
 from vitrify.rtl.lib.skid import Skid
 from vitrify.rtl.memory.index_memory import ENTRY_BITS, gated_read
@@ -290,7 +290,7 @@ class EpilogueWalk(wiring.Component):
             *(made[name].eq(step[name]) for name in sorted(named)),
             *(made[name].eq(command[name]) for name in _CARRIED),
             made.addr.eq(addr), made.stat_addr.eq(stat),
-            made.weights.eq(command.stationary == Stationary.WEIGHTS),
+            made.weights.eq(command.stationary.matches(*WITH_PARAMETERS)),
             made.sum_bank.eq(command.sum_bank),
         ]
         with m.If(valid & skid.i.ready & made.finishes):

@@ -9,7 +9,7 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from vitrify.arch.config import ArchConfig
-from vitrify.arch.isa import Stationary
+from vitrify.arch.isa import WITH_PARAMETERS, Stationary
 from vitrify.rtl import interfaces
 from vitrify.rtl.lib.skid import Skid
 
@@ -19,6 +19,7 @@ _SEQ = interfaces.SEQ_BITS
 _FIELDS = dict(interfaces.LOADER_COMMAND)
 #: Cycles between the last word of a phase and the first one of the next.
 _SETTLE = 2
+_REQUEST = data.StructLayout({"addr": interfaces.ADDR_BITS, "wide": 1})
 
 
 class _Phase(enum.Enum, shape=2):  # pyright: ignore[reportGeneralTypeIssues, reportCallIssue]
@@ -32,8 +33,8 @@ class Loader(wiring.Component):
     """Everything that stands still while rows stream past it.
 
     Takes the weight stream in its order (gains, table, and for every c tile parameters and
-    tiles), or reads tiles from the token memory; one word a cycle with two cycles between tiles
-    (and between other phases), running ahead by a tile
+    tiles), or reads tiles from the token memory; one word a cycle (of STORED weights: two) with two
+    cycles between tiles (and between other phases), running ahead by a tile
     (:class:`~vitrify.rtl.units.tile_writer.TileWriter`) as far as the docs' table of waits allows.
 
     Parameters
@@ -53,6 +54,7 @@ class Loader(wiring.Component):
         As in :class:`~vitrify.rtl.units.fetch.Fetch`.
     epilogue : :py:`In(EPILOGUE_PROGRESS)`
     fetch : :py:`In(FETCH_PROGRESS)`
+    mover : :py:`In(MOVER_PROGRESS)`
     busy, starved : :py:`Out(1)`
         Events: a word went to its place; the weight stream had no word.
     idle : :py:`Out(1)`
@@ -70,6 +72,7 @@ class Loader(wiring.Component):
     tile_take: Signal
     epilogue: data.View
     fetch: data.View
+    mover: data.View
     busy: Signal
     starved: Signal
     idle: Signal
@@ -89,6 +92,7 @@ class Loader(wiring.Component):
             "tile_take": In(1),
             "epilogue": In(interfaces.EPILOGUE_PROGRESS),
             "fetch": In(interfaces.FETCH_PROGRESS),
+            "mover": In(interfaces.MOVER_PROGRESS),
             "busy": Out(1),
             "starved": Out(1),
             "idle": Out(1),
@@ -104,7 +108,7 @@ class Loader(wiring.Component):
             self._writer.tile_take.eq(self.tile_take),
         ]
         # Between the loops and the memory's arbiter.
-        m.submodules.requests = self._requests = Skid(unsigned(interfaces.ADDR_BITS))
+        m.submodules.requests = self._requests = Skid(_REQUEST)
         self._registers()
         self._loops(m)
         self._waits(m)
@@ -116,11 +120,11 @@ class Loader(wiring.Component):
 
     def _registers(self) -> None:
         arch = self.arch
-        #: The MATMUL being loaded, with the number before its own and that of its producer.
+        #: The MATMUL being loaded, with the number before its own and those of producer and load.
         self._active = Signal()
         self._op = Signal(data.StructLayout({
             **{name: field.shape for name, field in _FIELDS.items()},
-            "previous": _SEQ, "producer": _SEQ,
+            "previous": _SEQ, "producer": _SEQ, "load": _SEQ,
         }), reset_less=True)
         self._phase = Signal(_Phase)
         self._tile = Signal(_SEQ)                                # global c tile
@@ -128,7 +132,7 @@ class Loader(wiring.Component):
         self._c = Signal(_FIELDS["c_tiles"].shape)
         # Cycles since a phase began: in two of them its flags become those of the phase.
         self._settled = Signal(_SETTLE)
-        self._weights, self._columns = Signal(), Signal()
+        self._weights, self._columns, self._stored = Signal(), Signal(), Signal()
         self._k_end, self._c_end, self._outer_end = Signal(), Signal(), Signal()
         # Word of the phase (lane group or column group), words left, and word within the group.
         outer = max(tile_words(arch), arch.max_dim_words, arch.table_words, arch.groups)
@@ -166,11 +170,15 @@ class Loader(wiring.Component):
                         count.eq(Mux(self._k_end, op.k_last, arch.depth)),
                         inner_last.eq(groups - 1),
                     ]
+                with m.Elif(self._stored):
+                    m.d.comb += count.eq(arch.width // 2)
                 with m.Else():
                     # The stream has all columns; of the token memory only those that exist.
                     m.d.comb += count.eq(
                         Mux(~self._weights & self._c_end, op.c_last, arch.width)
                     )
+        if arch.stored_weights:
+            m.d.sync += self._stored.eq(op.stationary == Stationary.STORED)
         m.d.sync += [
             self._settled.eq(Cat(1, self._settled)),
             self._weights.eq(op.stationary == Stationary.WEIGHTS),
@@ -203,7 +211,7 @@ class Loader(wiring.Component):
             info.payload.words.eq(
                 Mux(self._columns, self._left << (groups.bit_length() - 1), self._left)
             ),
-            info.payload.columns.eq(self._columns),
+            info.payload.columns.eq(self._columns), info.payload.pair.eq(self._stored),
             info.payload.part.eq(self._c),
             info.valid.eq(self._go & self._first & self._to_tile),
         ]
@@ -215,6 +223,7 @@ class Loader(wiring.Component):
         fetching = (self.fetch.seq - op.previous)[_SEQ - 1]        # before MATMUL seq - 1
         produced = (self.epilogue.seq - op.producer)[:_SEQ].as_signed() > 0
         ahead = (self._tile - self.epilogue.tiles_done)[:_SEQ]
+        loaded = (self.mover.seq - op.load)[:_SEQ].as_signed() > 0
         with m.Switch(self._phase):
             with m.Case(_Phase.GAIN):
                 m.d.comb += clear.eq(~fetching)
@@ -223,9 +232,10 @@ class Loader(wiring.Component):
             with m.Case(_Phase.PARAMS):
                 m.d.comb += clear.eq(ahead < interfaces.PARAM_SLOTS)
             with m.Case(_Phase.TILE):
-                m.d.comb += clear.eq(
-                    Mux(self._weights, ~self._reading, (op.st_distance == 0) | produced)
-                )
+                m.d.comb += clear.eq(Mux(
+                    self._weights, ~self._reading,
+                    Mux(self._stored, loaded, (op.st_distance == 0) | produced),
+                ))
         to_tile = self._phase == _Phase.TILE
         m.d.sync += [
             self._to_tile.eq(to_tile), self._streams.eq(~to_tile | self._weights),
@@ -260,7 +270,7 @@ class Loader(wiring.Component):
     def _sequence(self, m: Module) -> None:
         op = self._op
         command = self.command.payload
-        after_table = Mux(self._weights, _Phase.PARAMS, _Phase.TILE)
+        after_table = Mux(self._weights | self._stored, _Phase.PARAMS, _Phase.TILE)
         with m.If(self._go & self._word_end), m.Switch(self._phase):
             with m.Case(_Phase.GAIN):
                 m.d.sync += self._phase.eq(Mux(op.load_table, _Phase.TABLE, after_table))
@@ -284,13 +294,14 @@ class Loader(wiring.Component):
                 *(op[name].eq(command[name]) for name in _FIELDS),
                 op.previous.eq(command.seq - 1),
                 op.producer.eq(command.seq - command.st_distance),
+                op.load.eq(command.load_seq - command.load_distance),
                 self._c.eq(0),
             ]
             with m.If(command.load_gain):
                 m.d.sync += self._phase.eq(_Phase.GAIN)
             with m.Elif(command.load_table):
                 m.d.sync += self._phase.eq(_Phase.TABLE)
-            with m.Elif(command.stationary == Stationary.WEIGHTS):
+            with m.Elif(command.stationary.matches(*WITH_PARAMETERS)):
                 m.d.sync += self._phase.eq(_Phase.PARAMS)
             with m.Else():
                 m.d.sync += self._phase.eq(_Phase.TILE)
@@ -300,7 +311,8 @@ class Loader(wiring.Component):
         """Addresses by addition only.
 
         ``token`` is the word address of the token row; ``offset`` the word within it: the k tile
-        (ROWS), or the c tile's first word and the column group (COLUMNS).
+        (ROWS), or the c tile's first word and the column group (COLUMNS).  STORED: every pair word
+        follows the one before.
         """
         arch, op = self.arch, self._op
         token, base = Signal(interfaces.ADDR_BITS), Signal(interfaces.ADDR_BITS)
@@ -314,14 +326,17 @@ class Loader(wiring.Component):
             row_end = Const(1)
         following = Signal(interfaces.ADDR_BITS)
         m.d.comb += [
-            following.eq(token + op.st_stride),
+            following.eq(token + Mux(self._stored, 1, op.st_stride)),
             self._requests.i.valid.eq(self._ask),
-            self._requests.i.payload.eq(token + Mux(self._columns, column_word, self._k)),
+            self._requests.i.payload.addr.eq(
+                token + Mux(self._columns, column_word, Mux(self._stored, 0, self._k))
+            ),
+            self._requests.i.payload.wide.eq(self._stored),
         ]
         with m.If(self._ask):
             with m.If(row_end):
                 m.d.sync += token.eq(following)
-            with m.If(self._word_end):
+            with m.If(self._word_end & ~self._stored):
                 # ROWS: the same columns again for the next k tile.  COLUMNS: the depth goes on in
                 # the next k tile, and begins again for the next c tile.
                 with m.If(self._columns == self._k_end):
@@ -335,16 +350,26 @@ class Loader(wiring.Component):
 
         requests, on_way = self._requests, Signal(interfaces.READ_LATENCY)
         m.d.comb += [
-            self.read.valid.eq(requests.o.valid), self.read.addr.eq(requests.o.payload),
+            self.read.valid.eq(requests.o.valid), self.read.addr.eq(requests.o.payload.addr),
+            self.read.wide.eq(requests.o.payload.wide),
             requests.o.ready.eq(self.read.ready),
             self._reading.eq(~requests.empty | on_way.any()),
         ]
-        m.d.sync += on_way.eq(Cat(self.read.valid & self.read.ready, on_way))
+        wide_on_way = Signal.like(on_way)
+        m.d.sync += [
+            on_way.eq(Cat(self.read.valid & self.read.ready, on_way)),
+            wide_on_way.eq(Cat(self.read.wide, wide_on_way)),
+        ]
         arrived = on_way[-1]
         word = self._writer.word
+        low, streamed = self.read.lo, self.weights.payload
+        if arch.stored_weights:
+            # Without a pair, every column is to find the word.
+            high = Mux(wide_on_way[-1], self.read.hi, self.read.lo)
+            low, streamed = Cat(low, high), Cat(streamed, streamed)
         m.d.sync += [
             word.valid.eq(arrived | (self._from_stream & self._to_tile)),
-            word.payload.eq(Mux(arrived, self.read.lo, self.weights.payload)),
+            word.payload.eq(Mux(arrived, low, streamed)),
         ]
 
     # Parameters, tables, gains ------------------------------------------------------------------

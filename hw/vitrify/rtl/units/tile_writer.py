@@ -36,12 +36,20 @@ def buffer_words(arch: ArchConfig) -> int:
 
 
 def tile_info(arch: ArchConfig) -> data.StructLayout:
-    """A tile to come: ``words`` words; ``part``: which C bytes of its words, if C < K."""
+    """A tile to come: ``words`` words; ``part``: which C bytes of its words, if C < K.
+
+    ``columns`` and ``pair`` as in :func:`~vitrify.rtl.interfaces.tile_write`.
+    """
     return data.StructLayout({
         "words": interfaces.index_bits(tile_words(arch) + 1),
-        "columns": 1,
+        "columns": 1, "pair": 1,
         "part": interfaces.index_bits(max(1, arch.depth // arch.width)),
     })
+
+
+def word_bits(arch: ArchConfig) -> int:
+    """Bits of the buffer's words: K bytes, or those of two columns."""
+    return 8 * arch.depth * (1 + arch.stored_weights)
 
 
 class TileWriter(wiring.Component):
@@ -65,8 +73,8 @@ class TileWriter(wiring.Component):
     info : :py:`In(stream.Signature(tile_info(arch)))`
         Before the second word of each tile; every third cycle at most: ``ready`` looks a cycle
         back, and whoever looked may come a cycle later.
-    word : :py:`In(stream.Signature(8*K))`
-        Words in the order of ``tile_write``.
+    word : :py:`In(stream.Signature(word_bits(arch)))`
+        Words in the order of ``tile_write``: its ``data``, and above it its ``high``.
     tile_write : :py:`Out(pipe(tile_write(arch)))`
     tile_ready, tile_take : :py:`Out(1)`, :py:`In(1)`
         As in :class:`~vitrify.rtl.units.fetch.Fetch`.
@@ -89,7 +97,7 @@ class TileWriter(wiring.Component):
         self.swap_latency = swap_latency
         super().__init__({
             "info": In(stream.Signature(tile_info(arch))),
-            "word": In(stream.Signature(unsigned(8 * arch.depth))),
+            "word": In(stream.Signature(unsigned(word_bits(arch)))),
             "tile_write": Out(interfaces.pipe(interfaces.tile_write(arch))),
             "tile_ready": Out(1),
             "tile_take": In(1),
@@ -102,7 +110,7 @@ class TileWriter(wiring.Component):
         layout = tile_info(arch)
         # One entry is the FIFO's output register: the memory is a power of two.
         m.submodules.buffer = buffer = SyncFIFOBuffered(
-            width=8 * arch.depth, depth=buffer_words(arch) + 1
+            width=word_bits(arch), depth=buffer_words(arch) + 1
         )
         wiring.connect(m, wiring.flipped(self.word), buffer.w_stream)
         # One list of tiles to write, one of tiles to call ready.
@@ -208,9 +216,11 @@ class TileWriter(wiring.Component):
         m.d.sync += [
             read_valid.eq(take_word), part.eq(tile.part),
             read.columns.eq(tile.columns), read.index.eq(index), read.group.eq(group),
-            read.data.eq(word),
+            read.data.eq(word[: 8 * arch.depth]),
             out.valid.eq(read_valid), out.p.eq(read),
         ]
+        if arch.stored_weights:
+            m.d.sync += [read.pair.eq(tile.pair), read.high.eq(word[8 * arch.depth :])]
         if arch.width < arch.depth:
             with m.If(read.columns):
                 m.d.sync += out.p.data.eq(read.data.word_select(part, 8 * arch.width))

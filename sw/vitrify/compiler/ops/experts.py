@@ -12,12 +12,13 @@ from vitrify.arch.errors import CapacityError
 from vitrify.compiler.builder import Queue
 from vitrify.compiler.lowering import Lowering
 from vitrify.compiler.placement import Placed
+from vitrify.compiler.preload import Preloads
 from vitrify.quant.graph import QExperts
 
 from .linear import buffer, prepare
 
 
-def lower(state: Lowering, op: QExperts, step: int) -> None:
+def lower(state: Lowering, op: QExperts, step: int, preloads: Preloads) -> None:
     """ROUTE and two MATMULs for each expert and block of its queue.
 
     A block is as long as the hidden buffer; a queue has as many rows as there are at most, so
@@ -36,7 +37,11 @@ def lower(state: Lowering, op: QExperts, step: int) -> None:
     )
     for number, (first, second) in enumerate(op.experts):
         own = replace(hidden, spread=state.spread_of(first.out))
-        into, back = prepare(state, first, x, own), prepare(state, second, own, out)
+        stored = None, None
+        if (op.name, number) in preloads:
+            stored = preloads.take((op.name, number))
+        into = prepare(state, first, x, own, stored[0])
+        back = prepare(state, second, own, out, stored[1])
         for start, rows in blocks:
             picked, added = (
                 Queue(number, start, 0 if start else share(state, layer.name, op, number))
@@ -44,6 +49,9 @@ def lower(state: Lowering, op: QExperts, step: int) -> None:
             )
             into(0, 0, rows, start, queue=picked)
             back(0, 0, rows, start, queue=replace(added, adds=residual))
+        if (op.name, number) in preloads:
+            preloads.release()
+            preloads.fill()
 
 
 def share(state: Lowering, name: str, op: QExperts, number: int) -> int:

@@ -10,9 +10,9 @@ import numpy as np
 from vitrify.arch import isa
 from vitrify.arch.errors import CapacityError
 from vitrify.arch.isa import Output, Stats, Transform
-from vitrify.compiler.builder import Queue
+from vitrify.compiler.builder import Queue, Stored
 from vitrify.compiler.lowering import Lowering
-from vitrify.compiler.pack import Bytes, weight_words
+from vitrify.compiler.pack import Bytes, parameter_words, weight_words
 from vitrify.compiler.placement import Placed
 from vitrify.quant.graph import QLinear
 
@@ -53,8 +53,13 @@ def place_result(state: Lowering, op: QLinear) -> Placed:
     return out if op.statistics is None else state.with_statistics(out)
 
 
-def prepare(state: Lowering, op: QLinear, x: Placed, out: Placed) -> Emit:
-    """Fields, parameters and stream of ``op``, ready for any block of rows."""
+def prepare(
+    state: Lowering, op: QLinear, x: Placed, out: Placed, stored: Stored | None = None
+) -> Emit:
+    """Fields, parameters and stream of ``op``, ready for any block of rows.
+
+    With ``stored`` the weights are in the token memory, and the stream has parameters only.
+    """
     values, transform = state.requant(op.requant), Transform.NONE
     if op.norm is not None:
         transform = Transform.NORM if op.norm.statistics else Transform.SCALE
@@ -75,9 +80,11 @@ def prepare(state: Lowering, op: QLinear, x: Placed, out: Placed) -> Emit:
         return out.spread.scatter(full)
 
     def stream(weight: np.ndarray, bias: np.ndarray | int, multiplier: np.ndarray | int) -> Bytes:
+        parameters = per_column(bias, np.int32), per_column(multiplier, np.uint16)
+        if stored is not None:
+            return parameter_words(state.arch, *parameters).reshape(-1)
         return weight_words(
-            state.arch, out.spread.scatter(x.spread.scatter(weight, axis=1)),
-            per_column(bias, np.int32), per_column(multiplier, np.uint16),
+            state.arch, out.spread.scatter(x.spread.scatter(weight, axis=1)), *parameters
         )
 
     bias, multiplier = op.requant.bias, op.requant.multiplier
@@ -106,6 +113,7 @@ def prepare(state: Lowering, op: QLinear, x: Placed, out: Placed) -> Emit:
             macs=macs * rows // total if queue is None else queue.macs,
             x=x, x_row=x_row, out=out, out_row=out_row, out_channel=0, row=row,
             columns=out.spread.physical, weights=streams, gain=gain, table=op.table, queue=queue,
+            stored=stored,
         )
 
     return emit
