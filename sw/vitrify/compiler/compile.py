@@ -99,6 +99,7 @@ def compile_graph(
             "token_memory_bytes": state.memory.peak_words * arch.depth,
             "token_memory_capacity": arch.token_bytes,
             **({} if state.economy.row_blocks == 1 else {"row_blocks": state.economy.row_blocks}),
+            **({"experts_ahead": state.economy.preloads} if state.economy.preloads else {}),
         },
     )
     return _with_layers(program, state)

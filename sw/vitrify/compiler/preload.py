@@ -62,6 +62,7 @@ class Preloads:
             # Rows of K bytes, low and high: the words of two columns.
             tensor = QTensor(f"weights[{i}]", 1, words * state.arch.depth, 16, 1.0)
             self._slots.append(_Slot(state.place(tensor, apart=list(state.placed))))
+            state.release_later(tensor.name, len(state.graph.ops))
 
     def __contains__(self, expert: tuple[str, int]) -> bool:
         return expert in self._turn

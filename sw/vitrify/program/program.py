@@ -137,14 +137,15 @@ class Program:
     def roofline_cycles(self) -> int:
         """Cycles below which no core of this size and bus can be: arithmetic or bandwidth."""
         idle, choices = 0, 0
-        for op, size in zip(self.instructions(), self.transfers(), strict=True):
+        weights = {layer.instruction: layer.stream_bytes for layer in self.layers}
+        for number, op in enumerate(self.instructions()):
             if op.opcode is Opcode.ROUTE:
                 choices = op.choices
             # All rows may ask for the same experts, which one block of the queue then holds or not.
             elif op.opcode is Opcode.MATMUL and op.expert_rows and (
                 op.expert >= choices or op.expert_first
             ):
-                idle += size
+                idle += weights[number]
         return roofline(self.arch, self.macs, self.dram_bytes - idle)
 
     def instructions(self) -> Iterator[Instruction]:

@@ -14,7 +14,7 @@ from vitrify.arch.config import ArchConfig
 from . import scheme
 from .calibrate import Progress, Request, Stats
 from .evaluate import quantise_input
-from .experts import LOGIT_STEP, own_rows
+from .experts import LOGIT_STEP, asked, own_rows
 from .graph import (
     Float,
     QAttention,
@@ -255,7 +255,7 @@ class Assembler(Operands):
             graph.macs[f"{op.name}.{part}"] = count * op.k * size
         graph.ops.append(QExperts(
             op.name, op.x.tensor, op.logits, op.residual, op.out, op.k, op.normalize, tuple(pairs),
-            statistics,
+            statistics, asked(scores, op.k, count),
         ))
 
     def _byte_format(self, op: LinearOp) -> tuple[float | Float, float | Float]:

@@ -29,7 +29,7 @@ class Route:
     rows: int
     experts: int
     choices: int
-    #: Bytes of the weight streams of each expert, for one block of its queue.
+    #: Bytes of the weights of each expert, for one block of its queue.
     stream_bytes: tuple[int, ...]
 
 
@@ -50,15 +50,15 @@ class Routing:
 
 def routes(program: Program) -> list[Route]:
     """The ROUTEs of a program."""
-    names = {layer.instruction: layer.name for layer in program.layers}
+    layers = {layer.instruction: layer for layer in program.layers}
     found: list[tuple[Instruction, str, dict[int, int]]] = []
     for number, op in enumerate(program.instructions()):
         if op.opcode is Opcode.ROUTE:
             found.append((op, "", {}))
         elif op.opcode is Opcode.MATMUL and op.expert_rows and not op.expert_first:
             route, name, sizes = found[-1]
-            sizes[op.expert] = sizes.get(op.expert, 0) + op.stream_words * program.arch.depth
-            found[-1] = route, name or names[number].rpartition(".")[0], sizes
+            sizes[op.expert] = sizes.get(op.expert, 0) + layers[number].stream_bytes
+            found[-1] = route, name or layers[number].name.rpartition(".")[0], sizes
     return [
         Route(name, op.rows, op.experts, op.choices,
               tuple(sizes.get(expert, 0) for expert in range(op.experts)))

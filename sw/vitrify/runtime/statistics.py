@@ -20,6 +20,8 @@ class Cost:
     cycles: int | None = None
     dram_read_bytes: int = 0
     dram_write_bytes: int = 0
+    #: Of those read, weights that were loaded ahead for experts whom nobody asked for.
+    wasted_bytes: int = 0
 
     @property
     def utilisation(self) -> float | None:
@@ -29,7 +31,8 @@ class Cost:
     @property
     def roofline_cycles(self) -> int:
         """Cycles below which this work cannot be done: arithmetic or bandwidth."""
-        return roofline(self.arch, self.macs, self.dram_read_bytes + self.dram_write_bytes)
+        needed = self.dram_read_bytes + self.dram_write_bytes - self.wasted_bytes
+        return roofline(self.arch, self.macs, needed)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -89,13 +92,14 @@ def of_program(
     ----------
     program, backend, images : what ran, where, how often
     cycles : cycles of every entry of ``program.layers``, all images together
-    skipped : how many jobs left each of them out (none without): their weights were not fetched
+    skipped : how many jobs left each of them out (none without): their weights were not fetched,
+        or fetched in vain
     """
     arch = program.arch
     layers: dict[str, Cost] = {}
     names = {layer.instruction: i for i, layer in enumerate(program.layers)}
     jobs = -(-images // program.batch)
-    write = idle = 0
+    write = idle = wasted = 0
     for number, (op, size) in enumerate(
         zip(program.instructions(), program.transfers(), strict=True)
     ):
@@ -106,8 +110,9 @@ def of_program(
             cost = layers.setdefault(entry.name, Cost(name=entry.name, arch=arch))
             cost.macs += entry.macs * images // program.batch
             left_out = 0 if skipped is None else skipped[names[number]]
-            cost.dram_read_bytes += size * (jobs - left_out)
+            cost.dram_read_bytes += entry.stream_bytes * (jobs - left_out)
             idle += size * left_out
+            wasted += (entry.stream_bytes - size) * left_out
             if cycles is not None:
                 cost.cycles = (cost.cycles or 0) + cycles[names[number]]
     return Statistics(
@@ -118,5 +123,6 @@ def of_program(
         macs=program.macs * images // program.batch,
         dram_read_bytes=(program.dram_bytes - write) * jobs - idle,
         dram_write_bytes=write * jobs,
+        wasted_bytes=wasted,
         layers=list(layers.values()),
     )

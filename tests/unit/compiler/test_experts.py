@@ -87,8 +87,9 @@ def test_readers_wait_for_rows_in_any_order() -> None:
 
 def test_memory_and_statistics_are_used_again() -> None:
     shape = {"mixture": Mixture(experts=2), "image": (1, 6, 6)}
+    # Both have as many experts as are loaded ahead, or more.
     few, more = (
-        compile_graph(vision_transformer(blocks=blocks, **shape), NANO) for blocks in (4, 12)
+        compile_graph(vision_transformer(blocks=blocks, **shape), NANO) for blocks in (16, 24)
     )
     keys = ("token_memory_bytes",)
     assert [few.metadata[key] for key in keys] == [more.metadata[key] for key in keys]
