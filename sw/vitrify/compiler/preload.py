@@ -20,8 +20,9 @@ from .placement import Placed
 
 #: Share of the images from which on an expert is loaded before anybody has asked for it.
 LIKELY = 0.5
-#: Experts that are ahead at most: more would wait for the bus all the same.
-MOST_AHEAD = 8
+#: Experts that are ahead at most.  The bus has time for about five in the blocks between two
+#: mixtures; beyond seven their banks are those that the other engines want.
+MOST_AHEAD = 7
 
 
 @dataclass
@@ -43,25 +44,19 @@ class Preloads:
 
     def __init__(self, state: Lowering, slots: int) -> None:
         self._state = state
-        self._order = {
-            (op.name, number): (op, number)
-            for op in state.graph.ops if isinstance(op, QExperts)
-            for number, share in enumerate(op.asked or [1.0] * len(op.experts)) if share >= LIKELY
-        }
-        experts = list(self._order)
-        self._turn = {expert: i for i, expert in enumerate(experts)}
-        self._waiting = experts[::-1]
+        #: Experts in the order in which they run, and the place of each in it.
+        self._experts = _likely(state) if slots else []
+        self._turn = {(op.name, number): i for i, (op, number) in enumerate(self._experts)}
         self._slots: list[_Slot] = []
         self._loads: list[int] = []
         self._done = 0
-        if not slots:
-            self._turn = {}
-            return
-        words = max((self._words(*own) for own in self._order.values()), default=0)
-        for i in range(min(slots, len(experts))):
+        words = max((self._words(*expert) for expert in self._experts), default=0)
+        # Side by side in few banks: the others are for what is read meanwhile.
+        before = list(state.placed)
+        for i in range(min(slots, len(self._experts))):
             # Rows of K bytes, low and high: the words of two columns.
             tensor = QTensor(f"weights[{i}]", 1, words * state.arch.depth, 16, 1.0)
-            self._slots.append(_Slot(state.place(tensor, apart=list(state.placed))))
+            self._slots.append(_Slot(state.place(tensor, apart=before)))
             state.release_later(tensor.name, len(state.graph.ops))
 
     def __contains__(self, expert: tuple[str, int]) -> bool:
@@ -69,11 +64,11 @@ class Preloads:
 
     def fill(self) -> None:
         """LOAD the next expert, if a slot is free for it."""
-        ahead = len(self._loads) - self._done
-        if ahead == len(self._slots) or len(self._loads) == len(self._turn):
+        number = len(self._loads)
+        if number - self._done == len(self._slots) or number == len(self._experts):
             return
-        slot = self._slots[len(self._loads) % len(self._slots)]
-        weights = self._weights(*self._order[self._waiting.pop()])
+        slot = self._slots[number % len(self._slots)]
+        weights = self._weights(*self._experts[number])
         self._loads.append(self._state.builder.preload(slot.place, weights, slot.used))
 
     def take(self, expert: tuple[str, int]) -> tuple[Stored, Stored]:
@@ -84,8 +79,7 @@ class Preloads:
             self.fill()
         address = self._slots[index % len(self._slots)].place.address
         first = Stored(address, self._loads[index])
-        op, number = self._order[expert]
-        return first, replace(first, address=address + self._pairs(op, number, 0))
+        return first, replace(first, address=address + self._pairs(*self._experts[index], 0))
 
     def release(self) -> None:
         """The expert that was taken last runs no more: its slot is free."""
@@ -111,3 +105,11 @@ class Preloads:
 
     def _words(self, op: QExperts, number: int) -> int:
         return self._pairs(op, number, 0) + self._pairs(op, number, 1)
+
+
+def _likely(state: Lowering) -> list[tuple[QExperts, int]]:
+    return [
+        (op, number)
+        for op in state.graph.ops if isinstance(op, QExperts)
+        for number, share in enumerate(op.asked or [1.0] * len(op.experts)) if share >= LIKELY
+    ]
