@@ -210,9 +210,12 @@ class _Run:
         outputs = self.memory[self._outputs :].reshape(self._jobs, self._out_step)
         cycles = skipped = None
         spans = core.spans()[self._first_matmul :].astype(np.int64)
-        if len(spans) == self.total and self.total:
-            # Left out: nothing was written before the next one began to write.
+        if len(spans):
+            # Left out: nothing was written before the next one began to write, or any more.
             idle = np.append(spans[:-1, 1] == spans[1:, 0], False)
+            rest = self.total - len(spans)
+            spans = np.concatenate([spans, spans[-1:].repeat(rest, axis=0)])
+            idle = np.concatenate([idle, np.ones(rest, bool)])
             ends = np.concatenate([[self._start_cycle], np.where(idle, 0, spans[:, 1])])
             per = np.diff(np.maximum.accumulate(ends)).reshape(self._jobs, len(program.layers))
             cycles = per.sum(axis=0).tolist()
