@@ -36,6 +36,12 @@ NO_COLLISIONS = "setattr -set no_rw_check 1 */m:*"
 #: ECP5: short FIFOs in distributed RAM; a whole block RAM for each is what a core has least of.
 SHALLOW = 'setattr -set ram_style "distributed" t:$mem_v2 r:SIZE<=64 %i r:WR_PORTS>0 %i'
 
+#: Yosys packs registers, additions and cascades into DSP48E1 only.  DSP48E2 has the same ones, at
+#: ports and parameters of the same names.
+_PACK_DSP48E2 = (
+    "chtype -set DSP48E1 t:DSP48E2", "xilinx_dsp -family xc7", "chtype -set DSP48E2 t:DSP48E1",
+)
+
 #: A wire `a[0]` beside a bus `a` ends ABC9 with an assertion: one wire a bit instead.
 _SPLIT = "splitnets -format __v"
 
@@ -119,7 +125,7 @@ def synthesise(arch: ArchConfig, verilog: Path, top: str, work: Path) -> Resourc
         steps = ecp5_steps(synth)
     else:
         parts = re.findall(r"^module (\w+)", verilog.read_text(), re.M)
-        steps = amd_steps(synth, [part for part in parts if part != top])
+        steps = amd_steps(synth, family, [part for part in parts if part != top])
     script = "; ".join((
         # Relative: YoWASP has a /tmp of its own.
         f"read_verilog -sv {Path(os.path.relpath(verilog, work)).as_posix()}",
@@ -144,11 +150,12 @@ def ecp5_steps(synth: str) -> tuple[str, ...]:
     )
 
 
-def amd_steps(synth: str, parts: Sequence[str]) -> tuple[str, ...]:
+def amd_steps(synth: str, family: str, parts: Sequence[str]) -> tuple[str, ...]:
     """Yosys commands: flat but for ``parts``, which occur many times and are mapped once."""
     return (
         *(f"setattr -mod -set keep_hierarchy 1 {part}" for part in parts),
-        f"{synth} -flatten -run begin:map_luts", _SPLIT, f"{synth} -flatten -run map_luts:",
+        f"{synth} -flatten -run begin:coarse", *(_PACK_DSP48E2 if family == "xcup" else ()),
+        f"{synth} -flatten -run coarse:map_luts", _SPLIT, f"{synth} -flatten -run map_luts:",
     )
 
 

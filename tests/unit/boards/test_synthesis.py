@@ -214,3 +214,20 @@ def test_memories_of_a_design(tmp_path: Path) -> None:
     cells = json.loads((tmp_path / "stat.json").read_text())["design"]["num_cells_by_type"]
     assert cells["TRELLIS_DPR16X4"] == 9 * 4
     assert used.brams == 2
+
+
+def test_chains_stay_inside_the_multipliers(tmp_path: Path) -> None:
+    """Yosys itself: registers and additions of products go into DSP48E2, which are cascaded."""
+    (tmp_path / "core.v").write_text("""
+        module core(input clk, input signed [25:0] w0, w1, input signed [8:0] x0, x1,
+                    output reg signed [35:0] y);
+          reg signed [34:0] product0, product1;
+          always @(posedge clk) begin
+            product0 <= w0 * x0;
+            product1 <= w1 * x1;
+            y <= product1 + product0;
+          end
+        endmodule
+    """)
+    used = synthesise(preset("kv260"), tmp_path / "core.v", "core", tmp_path)
+    assert used == Resources(dsps=2)
