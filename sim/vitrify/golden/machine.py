@@ -60,8 +60,10 @@ class Machine:
         self.stats = np.zeros((arch.stat_rows, 3), np.int64)
         self.gains = np.zeros((2, formats.MAX_DEPTH), np.uint8)
         self.tables = np.zeros((2, formats.TABLE_ENTRIES), np.int8)
-        self._streams: dict[int, _Stream] = {}
+        # Of the last image: instructions and weight streams, decoded.
         self._image: UInt8 = np.zeros(0, np.uint8)
+        self._code: dict[int, Instruction] = {}
+        self._streams: dict[int, _Stream] = {}
 
     def run(
         self,
@@ -80,13 +82,11 @@ class Machine:
             For an illegal instruction, an address outside a memory, or a missing END.
         """
         if image is not self._image:
-            self._image, self._streams = image, {}
+            self._image, self._code, self._streams = image, {}, {}
         output = np.zeros(output_size, np.uint8)
         regions = {Region.PROGRAM: image, Region.INPUT: input_bytes, Region.OUTPUT: output}
-        size = isa.INSTRUCTION_BYTES
         for i in range(instruction_count):
-            op = isa.unpack(image[i * size : (i + 1) * size].tobytes())
-            op = self.experts.resolve(op, task)
+            op = self.experts.resolve(self._instruction(i), task)
             if op.opcode is Opcode.END:
                 return output
             if op.opcode is Opcode.MATMUL:
@@ -100,6 +100,14 @@ class Machine:
             else:
                 self._move(op, regions[Region(op.region)])
         raise ProgramError(f"the program ends after {instruction_count} instructions without END")
+
+    def _instruction(self, number: int) -> Instruction:
+        if number not in self._code:
+            at = number * isa.INSTRUCTION_BYTES
+            self._code[number] = isa.unpack(
+                self._image[at : at + isa.INSTRUCTION_BYTES].tobytes()
+            )
+        return self._code[number]
 
     # Moves -------------------------------------------------------------------------------
     def _move(self, op: Instruction, region: UInt8) -> None:
