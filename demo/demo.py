@@ -30,41 +30,75 @@ ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build" / "demo"
 OUT = Console()
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+TURNS = ("0°", "90°", "180°", "270°")
 
 Images = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
+class Pictures:
+    """What is classified: uint8 ``[N, H, W, C]``, a name and (of several tasks) a task for each."""
+
+    images: Images
+    names: list[str]
+    tasks: list[int]
+
+
+@dataclass(frozen=True)
 class Job:
-    """One model on one core."""
+    """One model on one core; ``classes`` of each task; ``calibration`` like pictures' images."""
 
     title: str
     model: str
     arch: str
     preprocess: str
-    classes: tuple[str, ...]
-    #: uint8 ``[N, H, W, C]`` to calibrate with, and to classify, with the pictures' names.
+    classes: tuple[tuple[str, ...], ...]
     calibration: Callable[[], Images]
-    pictures: Callable[[], tuple[Images, list[str]]]
+    pictures: Callable[[], Pictures]
 
 
-def _digits() -> tuple[Images, list[str]]:
+def _digits() -> Pictures:
     test = digits("test")
-    return test.image[:8], [f"digit {label}" for label in test.label[:8]]
+    return Pictures(test.image[:8], [f"digit {label}" for label in test.label[:8]], [0] * 8)
 
 
-def _photographs() -> tuple[Images, list[str]]:
+def _photographs() -> Pictures:
     spec = preprocess.parse("size=32")
     pixels = np.stack([spec.picture(photo, (3, 32, 32)) for photo in photographs()])
-    return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)), list(PHOTOGRAPHS)
+    images = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+    return Pictures(images, list(PHOTOGRAPHS), [0] * len(images))
 
 
+def _two_questions() -> Pictures:
+    """What is on it, and, of the same photograph turned, which way up it is."""
+    shown = _photographs()
+    images, names = [], []
+    for number, place in enumerate(range(0, len(shown.images), 2)):
+        image, name = shown.images[place], shown.names[place]
+        images += [image, np.rot90(image, number)]
+        names += [name, f"{name}, {TURNS[number]}"]
+    return Pictures(np.stack(images), names, [0, 1] * (len(images) // 2))
+
+
+def _crops() -> Images:
+    return photo_crops(256, 32)
+
+
+def _turned_crops() -> Images:
+    """Every second one is turned: each task sees its own kind."""
+    crops = _crops()
+    for number in range(1, len(crops), 2):
+        crops[number] = np.rot90(crops[number], number // 2)
+    return crops
+
+
+_CIFAR = "mean=0.4914:0.4822:0.4465,std=0.247:0.2435:0.2616"
 JOBS = (
     Job("handwritten digits", "digits_vit", "nano", "mean=0.305,std=0.376",
-        tuple("0123456789"), digits_calibration, _digits),
-    Job("photographs", "cifar10_vit", "reference",
-        "mean=0.4914:0.4822:0.4465,std=0.247:0.2435:0.2616", CIFAR10,
-        lambda: photo_crops(256, 32), _photographs),
+        (tuple("0123456789"),), digits_calibration, _digits),
+    Job("photographs", "cifar10_vit", "reference", _CIFAR, (CIFAR10,), _crops, _photographs),
+    Job("eight experts, two tasks: what is it, which way up", "cifar10_moe_vit", "reference",
+        _CIFAR, (CIFAR10, TURNS), _turned_crops, _two_questions),
 )
 
 
@@ -88,11 +122,12 @@ def run(job: Job) -> Statistics:
     """Compile, simulate, compare and show one job."""
     began = time.monotonic()
     program = _compile(job)
-    images, names = job.pictures()
+    shown = job.pictures()
     floats = preprocess.parse(job.preprocess).normalise(
-        np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        np.ascontiguousarray(shown.images.transpose(0, 3, 1, 2))
     )
-    feed = {program.input.name: floats}
+    tasks = {task.name: np.array(shown.tasks) for task in program.tasks}
+    feed = {program.input.name: floats, **tasks}
     original = InferenceSession(ROOT / "models" / job.model / "model.onnx", "float")
     logits = {"ONNX Runtime": original.run(None, feed)[0]}
     logits["golden"] = InferenceSession(program, "golden").run(None, feed)[0]
@@ -108,15 +143,19 @@ def run(job: Job) -> Statistics:
     assert statistics is not None
     assert (logits["RTL"] == logits["golden"]).all()
 
-    labels = {name: [job.classes[i] for i in value.argmax(axis=1)]
-              for name, value in logits.items()}
-    table = Table("picture", "RTL", "golden", "ONNX Runtime", title=f"{job.title}: {job.model}")
-    for row in zip(names, labels["RTL"], labels["golden"], labels["ONNX Runtime"], strict=True):
+    labels = {
+        name: [job.classes[task][row[: len(job.classes[task])].argmax()]
+               for row, task in zip(value, shown.tasks, strict=True)]
+        for name, value in logits.items()
+    }
+    backends = ("RTL", "golden", "ONNX Runtime")
+    table = Table("picture", *backends, title=f"{job.title}: {job.model}")
+    for row in zip(shown.names, *(labels[name] for name in backends), strict=True):
         table.add_row(*row)
     OUT.print(table)
-    _report(statistics, program, len(images), time.monotonic() - began)
+    _report(statistics, program, len(shown.images), time.monotonic() - began)
     picture = WORK / f"{job.model}.png"
-    draw(picture, job.title, images, names, labels, statistics)
+    draw(picture, job.title, shown.images, shown.names, labels, statistics)
     OUT.print(f"picture: {picture.relative_to(ROOT)}\n")
     return statistics
 
