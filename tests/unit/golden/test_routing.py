@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
@@ -34,6 +34,7 @@ def test_choice_is_the_best_and_then_the_lower_number(case: tuple[np.ndarray, in
 
 
 @given(cases(), st.booleans())
+@example((np.array([[0] + [-3004] * 60], np.int16), 1), False)
 def test_weights_are_the_softmax(case: tuple[np.ndarray, int], normalise: bool) -> None:
     logits, choices = case
     experts, weight = routing.gate(logits, choices, normalise=normalise)
@@ -42,8 +43,11 @@ def test_weights_are_the_softmax(case: tuple[np.ndarray, int], normalise: bool) 
     want = chosen / (chosen if normalise else real).sum(axis=1, keepdims=True)
     assert weight.min() >= 0
     assert weight.max() <= ONE
-    # The reciprocal is off by 2**-10, a weight by half a step.
-    assert np.abs(weight / ONE - want).max() < 1.5e-3
+    # The reciprocal is off by 2**-10, a weight by half a step, a term of the sum (rounded in the
+    # table and behind the shift) by a step of its own.
+    terms = choices if normalise else logits.shape[1]
+    error = 2**-10 + 0.5 / ONE + terms * 2.0**-formats.ROUTE_BITS
+    assert np.abs(weight / ONE - want).max() < error
     assert (np.diff(weight, axis=1) <= 0).all()
     if choices == 1 and normalise:
         assert (weight == ONE).all()
