@@ -181,8 +181,9 @@ def variants(arch: ArchConfig) -> Iterator[tuple[str, int]]:
     ahead = whole.metadata.get("experts_ahead", 0)
     blocks = -(-graph.tensors[graph.input.out].rows // _QUERIES)
 
-    def compiled(**way: int) -> Program:
-        return compile_graph(graph, arch, ways=[Economy(**way)])
+    def compiled(*, score_blocks: int = 1, preloads: int = 0) -> Program:
+        way = Economy(score_blocks=score_blocks, preloads=preloads)
+        return compile_graph(graph, arch, ways=[way])
 
     routing = routing_of(whole, feed_of(SHAPE, whole))
     assert routing is not None
