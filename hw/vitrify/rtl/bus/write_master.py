@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from amaranth import Module, Mux, Signal, unsigned
-from amaranth.lib import data, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO, SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 
@@ -93,6 +93,9 @@ class WriteMaster(wiring.Component):
         )
         connect(m, flipped(client.request), bursts.i)
         connect(m, flipped(client.data), fifo.w_stream)
+        # The FIFO lies by its block RAM, what sends by the bus's pins.
+        m.submodules.words = words = Skid(unsigned(8 * self.arch.depth))
+        connect(m, fifo.r_stream, words.i)
 
         # Bursts whose data are still to be sent, and bursts without a response.
         m.submodules.sending = sending = SyncFIFO(
@@ -132,7 +135,7 @@ class WriteMaster(wiring.Component):
                 axi.awlen.eq(bursts.o.p.words * beats_per_word(self.arch) - 1),
             ]
 
-        self._send(m, fifo, sending)
+        self._send(m, words.o, sending)
 
         m.d.comb += flights.r_en.eq(axi.bvalid)
         m.d.sync += [
@@ -144,7 +147,7 @@ class WriteMaster(wiring.Component):
         m.d.comb += self.idle.eq(~(axi.awvalid | flights.r_rdy))
         return m
 
-    def _send(self, m: Module, fifo: Any, sending: Any) -> None:
+    def _send(self, m: Module, words: stream.Interface, sending: Any) -> None:
         """Serialise the words of announced bursts into beats."""
         axi, bpw = self.axi, beats_per_word(self.arch)
         word = Signal(8 * self.arch.depth, reset_less=True)
@@ -167,10 +170,10 @@ class WriteMaster(wiring.Component):
                     word.eq(word >> (8 * self.arch.bus_bytes)),
                 ]
             with m.Else():
-                m.d.sync += [valid.eq(0), place.eq(0), word.eq(fifo.r_data)]
-                # Every word of an announced burst is in the FIFO, if not yet at its output.
-                with m.If(fifo.r_rdy & (~last_word | sending.r_rdy)):
-                    m.d.comb += [fifo.r_en.eq(1), sending.r_en.eq(last_word)]
+                m.d.sync += [valid.eq(0), place.eq(0), word.eq(words.payload)]
+                # Every word of an announced burst is on its way to here.
+                with m.If(words.valid & (~last_word | sending.r_rdy)):
+                    m.d.comb += [words.ready.eq(1), sending.r_en.eq(last_word)]
                     burst = Mux(last_word, sending.r_data, left)
                     m.d.sync += [
                         valid.eq(1), left.eq(burst - 1), last_word.eq(burst == 1),
