@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import numpy.typing as npt
 
@@ -34,13 +36,14 @@ def tensors(
 
     def observe(number: int, op: Instruction, value: npt.NDArray[np.integer]) -> None:
         layer = layers[number]
-        name = layer.name.split(".values[")[0]
+        name = re.sub(r"\.(values|weights|zeros)\[.*", "", layer.name)
         rows = layer.tensor.first_row + np.arange(len(value))
         if op.expert_rows:
             if not op.dst_list:
                 return
             name = name.removesuffix(".fc2")
-            rows = machine.index[op.dst_list_base : op.dst_list_base + len(value)]
+            listed = slice(op.dst_list_base, op.dst_list_base + len(value))
+            rows = layer.tensor.first_row + machine.index[listed]
         whole = written.setdefault(name, np.zeros((_ROWS, _CHANNELS), np.int16))
         first = layer.tensor.first_channel
         whole[rows[:, None], np.arange(first, first + value.shape[1])] = value

@@ -18,6 +18,7 @@ from vitrify.quant.graph import (
     QPool,
     QTensor,
     QuantGraph,
+    QWeighing,
     Requant,
     Statistics,
 )
@@ -77,11 +78,15 @@ def vision_transformer(
     classes: int = 10,
     pooled: bool = False,
     mixture: Mixture | None = None,
+    routed: Mixture | None = None,
+    balanced: bool = False,
 ) -> QuantGraph:
     """A graph with random weights, gains, tables and positions.
 
     ``pooled`` replaces the class token by a mean over all tokens, ``mixture`` every second MLP.
-    Without ``classes`` the result is the residual stream.
+    ``routed`` weighs the last heads of every attention, which are its experts; ``balanced`` the
+    others as well, and both against each other.  Without ``classes`` the result is the residual
+    stream.
     """
     rng = np.random.default_rng(seed)
     c, h, w = image
@@ -118,12 +123,13 @@ def vision_transformer(
     position = rng.normal(0, 60, (tokens, dim)).round().astype(np.int16)
     if mixture is not None and mixture.apart:
         position[np.arange(tokens), np.arange(tokens) % mixture.experts] = 20_000
-    if mixture is not None and mixture.tasks:
-        graph.tasks["task"] = mixture.tasks
+    for chosen in (mixture, routed):
+        if chosen is not None and chosen.tasks:
+            graph.tasks["task"] = chosen.tasks
     graph.constants.append(QConstant("residual", position))
 
-    def experts(name: str, x: str, out: str, m: Mixture) -> None:
-        before = norm()
+    def gate_of(name: str, x: str, m: Mixture, before: Norm) -> None:
+        """Logits ``<name>.logits`` for the experts of ``m``."""
         linear(f"{name}.gate", x, tensor(f"{name}.logits", m.experts, 16), dim, m.experts,
                norm=before)
         gate = graph.ops.pop()
@@ -147,6 +153,33 @@ def vision_transformer(
             gate, weight=matrix, requant=Requant(0, post, multiplier, bias),
             task="task" if m.tasks else None,
         ))
+
+    def weighing(name: str, x: str, before: Norm, m: Mixture, *sizes: int) -> QWeighing:
+        """Weights of the next so many heads each, from head 0 on."""
+        gate_of(name, x, m, before)
+        count = sum(sizes) * dim // heads
+        multiplier = rng.uniform(0.8, 2, count) * (1 << 16) / 127
+        return QWeighing(
+            f"{name}.logits", 0, sizes, m.choices, m.normalise, np.full(count, 127, np.int8),
+            Requant(0, 16, multiplier.astype(np.uint16),
+                    rng.integers(-3000, 3000, count).astype(np.int32)),
+        )
+
+    def weighed(name: str, x: str, before: Norm, m: Mixture) -> dict[str, object]:
+        """Fields of an attention."""
+        shared, parts, balance = heads - m.experts, [], None
+        if balanced:
+            balance = weighing(f"{name}.balance", x, before, Mixture(experts=2), shared, m.experts)
+            if shared > 1:
+                same = Mixture(experts=shared, choices=shared)
+                parts.append(weighing(f"{name}.shared", x, before, same, *[1] * shared))
+        found = weighing(f"{name}.routed", x, before, m, *[1] * m.experts)
+        parts.append(dataclasses.replace(found, first=shared))
+        return {"weighed": tuple(parts), "balance": balance}
+
+    def experts(name: str, x: str, out: str, m: Mixture) -> None:
+        before = norm()
+        gate_of(name, x, m, before)
         tensor(out, dim, 16)
         start, pairs = len(graph.ops), []
         if m.shared:
@@ -181,11 +214,14 @@ def vision_transformer(
             tensor(f"{name}.{part}", dim)
             linear(f"{name}.{part}", residual, f"{name}.{part}", dim, dim, norm=before)
         tensor(f"{name}.attention", dim)
+        options = {} if routed is None else weighed(f"{name}.heads", residual, before, routed)
+        idle = 0 if routed is None else routed.experts - routed.choices
         graph.ops.append(QAttention(
             f"{name}.attention", *(f"{name}.{part}" for part in "qkv"), f"{name}.attention", heads,
             Requant(2, 20, max(1, int(2**22 * 20 / (1600 * np.sqrt(dim // heads)))) & 0xFFFF),
+            **options,
         ))
-        graph.macs[f"{name}.attention"] = 2 * tokens * tokens * dim
+        graph.macs[f"{name}.attention"] = 2 * tokens * tokens * dim // heads * (heads - idle)
         linear(f"{name}.proj", f"{name}.attention", residual, dim, dim, add=True,
                statistics=statistics)
         if mixture is not None and b % 2:

@@ -23,22 +23,27 @@ from .placement import Placed
 class Queue:
     """The rows that the router gave to an expert, from entry ``first`` on.
 
-    With ``adds`` (the tensor that a row's first expert adds to) the results are weighted, added and
-    put back to their rows; without, rows are picked.
+    Rows are read and written in the order of the queue, unless it ``picks`` those that are read, or
+    ``weighs`` the results and puts them back to their rows.  ``adds`` is the tensor that a row's
+    first expert adds to.
     """
 
     expert: int
     first: int
     #: Expected multiply-accumulates, for reports: routing is known at run time only.
     macs: int
+    picks: bool = False
+    weighs: bool = False
     adds: Placed | None = None
 
     def fields(self) -> dict[str, int]:
         """Of the instruction."""
-        own = {"expert_rows": 1, "expert": self.expert, "expert_first": self.first}
-        if self.adds is None:
-            return own | {"src_list": 1}
-        return own | {"dst_list": 1, "gate": 1, "add_addr": self.adds.address}
+        return {
+            "expert_rows": 1, "expert": self.expert, "expert_first": self.first,
+            **({"src_list": 1} if self.picks else {}),
+            **({"dst_list": 1, "gate": 1} if self.weighs else {}),
+            **({"add_addr": self.adds.address} if self.adds else {}),
+        }
 
 
 @dataclass(frozen=True)
@@ -60,8 +65,8 @@ class _Write:
     columns: int
     #: First channel of its last c tile.
     last_tile: int
-    #: The rows of a queue: in an order that nobody knows.
-    queued: bool = False
+    #: Rows of a queue, any of the tensor's, in an order that nobody knows.
+    queued: bool
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,8 @@ class Builder:
         self.matmuls: list[Matmul] = []
         self._code: list[tuple[Opcode, dict[str, int]]] = []
         self._loads = 0
+        #: The latest MATMULs that a ROUTE has waited for, and that use its queues.
+        self._routed = self._queued = -1
         self._history: dict[str, _History] = {}
         self._gains: list[bytes] = [b"", b""]
         self._tables: list[bytes] = [b"", b""]
@@ -145,15 +152,19 @@ class Builder:
         }))
 
     def route(
-        self, logits: Placed, after: Placed, *, experts: int, choices: int, normalise: bool
+        self, logits: Placed, *, experts: int, choices: int, normalise: bool,
+        after: Placed | None = None, row: int = 0, rows: int | None = None,
     ) -> None:
-        """ROUTE all rows of ``logits``; ``after`` is there before anything is routed, too."""
-        last = max(self._history[name].writes[-1].matmul for name in (logits.name, after.name))
+        """ROUTE rows of ``logits``; ``after`` is there before anything is routed, too."""
+        names = [logits.name] if after is None else [logits.name, after.name]
+        last = max(self._queued, *(self._history[name].writes[-1].matmul for name in names))
         self._code.append((Opcode.ROUTE, {
-            "src_addr": logits.address, "src_stride": logits.stride, "rows": logits.rows,
+            "src_addr": logits.at(row), "src_stride": logits.stride,
+            "rows": logits.rows if rows is None else rows,
             "experts": experts, "choices": choices, "normalise": int(normalise),
             "wait_distance": self._distance(len(self.matmuls), last),
         }))
+        self._routed = last
 
     def end(self) -> None:
         """END of the program."""
@@ -201,9 +212,12 @@ class Builder:
         )
         if queue is not None:
             fields |= queue.fields()
+            self._queued = index
         size = self._stream(fields, weights, gain, table, skipped=queue is not None)
         k_channels = (values["k_tiles"] - 1) * arch.depth + values["k_last"]
-        if not fields.get("src_list"):  # ROUTE has waited
+        if queue is not None and queue.picks:
+            self._wait_picked(fields, index, x)
+        else:
             self._wait_fetch(fields, index, x, x_row, rows, x_channel, k_channels)
         if stationary is not None:
             source = self._history[stationary.name].writes
@@ -217,9 +231,10 @@ class Builder:
             }
         self._wait_epilogue(fields, out, out_row, out_channel)
         self._code.append((Opcode.MATMUL, fields))
+        queued = queue is not None and queue.weighs
         self._history.setdefault(out.name, _History()).writes.append(_Write(
-            index, out_row, rows, out_channel, columns, out_channel + (c_tiles - 1) * arch.width,
-            queued=bool(fields.get("dst_list")),
+            index, *((0, out.rows) if queued else (out_row, rows)), out_channel, columns,
+            out_channel + (c_tiles - 1) * arch.width, queued,
         ))
         self.matmuls.append(Matmul(
             name, op, macs, out.name, out_row if row is None else row, rows, out_channel, columns,
@@ -310,6 +325,12 @@ class Builder:
         if last.row != row and not last.queued:
             # Row numbers of producer and consumer differ: the tile waits for the whole producer.
             fields["st_distance"] = self._distance(index, last.matmul)
+
+    def _wait_picked(self, fields: dict[str, int], index: int, x: Placed) -> None:
+        """Any row may be read: wait for the last write, unless the ROUTE has waited for it."""
+        last = self._history[x.name].writes[-1].matmul
+        if last > self._routed:
+            fields |= {"dep_distance": self._distance(index, last), "dep_end": 1}
 
     def _wait_epilogue(
         self, fields: dict[str, int], out: Placed, row: int, channel: int

@@ -34,7 +34,7 @@ from vitrify.quant.graph import (
 from .alloc import PlacementError
 from .economy import Economy, economies
 from .lowering import Lowering, sources
-from .ops import attention, embed, experts, linear, mlp, pool
+from .ops import embed, experts, heads, linear, mlp, pool
 from .preload import MOST_AHEAD, Preloads
 
 #: Tasks that a task number tells apart.
@@ -42,7 +42,7 @@ MAX_TASKS = 1 << TASK_BITS
 
 _LOWER: dict[type, Callable[[Lowering, Any, int], None]] = {
     QLinear: linear.lower,
-    QAttention: attention.lower,
+    QAttention: heads.lower,
     QPool: pool.lower,
 }
 

@@ -26,7 +26,7 @@ from .placement import Placed, Spread
 def sources(op: QOp) -> tuple[str, ...]:
     """Tensors that an op reads (its accumulation target included)."""
     if isinstance(op, QAttention):
-        return (op.q, op.k, op.v)
+        return (op.q, op.k, op.v, *(weighing.logits for weighing in op.weighings))
     if isinstance(op, QExperts):
         return (op.x, op.logits, op.residual)
     if isinstance(op, QLinear) and op.add:
@@ -59,12 +59,15 @@ class Lowering:
         self._last: dict[str, int] = {}
         #: Tensors that are read while this one is: a bank of their own avoids stalls.
         self._beside: dict[str, Sequence[str]] = {}
+        #: Logits of weighed heads, which nobody reads while others use the memory's banks.
+        self._logits: set[str] = set()
         for i, op in enumerate(graph.ops):
             for name in (*sources(op), op.out):
                 self._last[name] = i
             if isinstance(op, QAttention):
                 for name in (op.q, op.k, op.v, op.out):
                     self._heads[name] = op.heads
+                self._logits |= {weighing.logits for weighing in op.weighings}
                 # Queries stream while tiles of keys and values load.
                 self._beside |= {op.q: (op.k, op.v), op.k: (op.q,), op.v: (op.q,)}
         for name in graph.outputs.values():
@@ -136,7 +139,7 @@ class Lowering:
 
     def place_near(self, name: str, *, apart: Iterable[str] = ()) -> Placed:
         """:meth:`place` by name, away from the residual stream and ``apart``."""
-        wide = [p.name for p in self.placed.values() if p.wide]
+        wide = [p.name for p in self.placed.values() if p.wide and p.name not in self._logits]
         return self.place(
             self.graph.tensors[name], apart=[*wide, *apart], beside=self._beside.get(name, ())
         )

@@ -26,6 +26,7 @@ from .graph import (
     QTensor,
     QuantGraph,
 )
+from .heads import Weighed, weigh
 from .hidden import Hidden, hidden
 from .operands import INT16_MAX, OUTPUT_MARGIN, Operands, Source, source
 from .plan import (
@@ -287,9 +288,15 @@ class Assembler(Operands):
             self.arch.requant_bits,
             op.name,
         )
-        self.graph.ops.append(QAttention(op.name, op.q, op.k, op.v, op.out, op.heads, logits))
-        tensors[op.out] = QTensor(op.out, q.rows, v.channels, 8, v.scale, offset=v.offset)
-        self.graph.macs[op.name] = 2 * q.rows * k.rows * q.channels
+        heads = weigh(op, v, self.stats, self.arch.requant_bits) if op.weighings else Weighed(
+            v.scale, v.offset
+        )
+        self.graph.ops.append(QAttention(
+            op.name, op.q, op.k, op.v, op.out, op.heads, logits, heads.weighed, heads.balance
+        ))
+        tensors[op.out] = QTensor(op.out, q.rows, v.channels, 8, heads.scale, offset=heads.offset)
+        done = op.heads - sum(len(w.heads) - w.k for w in op.weighed)
+        self.graph.macs[op.name] = 2 * q.rows * k.rows * dim * done
 
     def _pool(self, op: PoolOp) -> None:
         x, step = self.graph.tensors[op.x], self.steps[op.out]

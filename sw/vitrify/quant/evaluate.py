@@ -26,6 +26,7 @@ from .graph import (
     QPool,
     QTensor,
     QuantGraph,
+    QWeighing,
     Requant,
     Statistics,
 )
@@ -128,6 +129,8 @@ class Evaluator:
                 out = self._linear(op, state, statistics.get(op.x), numbers)
             elif isinstance(op, QAttention):
                 out = self._attention(op, state[op.q], state[op.k], state[op.v])
+                for weighing in op.weighings:
+                    self._weigh(weighing, state[weighing.logits], out, op.heads)
             elif isinstance(op, QExperts):
                 out = self._experts(op, state, statistics.get(op.x))
             else:
@@ -221,6 +224,23 @@ class Evaluator:
                 )
                 out[part] = requantise.to_int8(value)
         return out
+
+    def _weigh(self, op: QWeighing, logits: IntArray, x: IntArray, heads: int) -> None:
+        """Multiply the heads of ``x``, in place."""
+        flat = logits.reshape(-1, logits.shape[2])
+        chosen, weight = routing.gate(flat, op.choices, normalise=op.normalise)
+        gates = np.zeros(flat.shape, np.int64)
+        np.put_along_axis(gates, chosen, weight, axis=1)
+        dim = x.shape[2] // heads
+        multiplier, bias = np.asarray(op.requant.multiplier), np.asarray(op.requant.bias)
+        # The head's number among those that are weighed, and its logit.
+        for number, logit in enumerate(np.repeat(np.arange(len(op.heads)), op.heads)):
+            mine = slice(number * dim, (number + 1) * dim)
+            out = x[:, :, op.first * dim :][:, :, mine]
+            acc = op.weight[mine].astype(np.int64) * out.reshape(-1, dim)
+            requant = replace(op.requant, multiplier=multiplier[mine], bias=bias[mine])
+            value = self._scale(acc, requant, gates[:, logit])
+            out[:] = requantise.to_int8(value).reshape(out.shape)
 
     def _pool(self, op: QPool, x: IntArray, tensor: QTensor) -> IntArray:
         acc = op.weight * x[:, op.start : op.stop].astype(np.int64).sum(axis=1, keepdims=True)

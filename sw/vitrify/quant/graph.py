@@ -133,11 +133,32 @@ class QLinear:
 
 
 @dataclass(frozen=True)
+class QWeighing:
+    """Heads of an int8 tensor multiplied by gate weights, int8 again.
+
+    The gate weights are those of :class:`QExperts`; each logit is for the next so many ``heads``,
+    from head ``first`` on.  ``weight``, ``requant.multiplier`` and ``requant.bias`` have one entry
+    a channel of these heads: ``out = requant(weight * x)``, its multiplier scaled by the gate
+    weight, zero where the logit was not chosen.
+    """
+
+    logits: str
+    first: int
+    heads: tuple[int, ...]
+    choices: int
+    normalise: bool
+    weight: Int8
+    requant: Requant
+
+
+@dataclass(frozen=True)
 class QAttention:
     """Scores (int8 logits, base 2), softmax, values: three int8 tensors to one.
 
     Channels are ``heads * head_dim``, head by head.  ``logits`` gives the scores' requantisation
-    (single multiplier); the output has the value tensor's scale.
+    (single multiplier); the output has the value tensor's scale, but for heads that are
+    ``weighed``.  Those of different weighings are different ones, behind all that are not weighed.
+    Afterwards ``balance`` weighs every head, with as many choices as logits.
     """
 
     name: str
@@ -147,6 +168,13 @@ class QAttention:
     out: str
     heads: int
     logits: Requant
+    weighed: tuple[QWeighing, ...] = ()
+    balance: QWeighing | None = None
+
+    @property
+    def weighings(self) -> tuple[QWeighing, ...]:
+        """All of them, in the order in which they are done."""
+        return self.weighed if self.balance is None else (*self.weighed, self.balance)
 
 
 @dataclass(frozen=True)

@@ -106,8 +106,27 @@ class ExpertsOp:
 
 
 @dataclass(frozen=True)
+class Weighing:
+    """Heads multiplied by weights: softmax of the ``k`` largest logits, zero for the others.
+
+    ``logits`` is the gate's tensor and ``scores`` the float tensor with the same contents; each
+    logit is for the next so many ``heads``, from head ``first`` on.
+    """
+
+    logits: str
+    scores: str
+    first: int
+    heads: tuple[int, ...]
+    k: int
+    normalize: bool
+
+
+@dataclass(frozen=True)
 class AttentionOp:
-    """Softmax attention of three int8 tensors."""
+    """Softmax attention of three int8 tensors.
+
+    Some heads may be ``weighed``, and what comes of that ``balance``d, all heads of it.
+    """
 
     name: str
     q: str
@@ -116,6 +135,13 @@ class AttentionOp:
     out: str
     heads: int
     scale: float
+    weighed: tuple[Weighing, ...] = ()
+    balance: Weighing | None = None
+
+    @property
+    def weighings(self) -> tuple[Weighing, ...]:
+        """All of them, in the order in which they are done."""
+        return self.weighed if self.balance is None else (*self.weighed, self.balance)
 
     @property
     def value(self) -> str:
@@ -172,7 +198,7 @@ def reads(op: PlanOp) -> list[tuple[str, int]]:
     if isinstance(op, LinearOp):
         return [(op.x.tensor, op.x.version or 0)]
     if isinstance(op, AttentionOp):
-        return [(name, 0) for name in (op.q, op.k, op.v)]
+        return [(name, 0) for name in (op.q, op.k, op.v, *(w.logits for w in op.weighings))]
     if isinstance(op, ExpertsOp):
         return [(op.x.tensor, op.x.version or 0), (op.logits, 0), (op.residual, op.version - 1)]
     return [(op.x, 0)] if isinstance(op, PoolOp) else []

@@ -17,6 +17,7 @@ from vitrify.ir import array_of, attributes_of, shape_of
 
 from .delayed import Affine, Patch, Sum, Unary, Value, is_stream, pick
 from .experts import Mixture, mix
+from .heads import weighings
 from .plan import (
     Array,
     AttentionOp,
@@ -97,15 +98,20 @@ class _Planner:
         x, scores = self._of(node, 0), self._of(node, 1)
         if not isinstance(x, Operand) or x.version is None or x.rows is not None:
             x = self._stream(x, node)
-        affine = scores if isinstance(scores, Affine) else self._identity(scores, node)
-        logits = self._unique(affine.value, "logits")
-        self._emit(affine, out=logits, value=affine.value, role="gate")
+        logits, value = self._gate(scores, node)
         w1, b1, w2, b2 = (_array(node, i) for i in range(2, 6))
         attributes = attributes_of(node)
         return Mixture(
-            node.name or "", x, logits, affine.value, w1, b1, w2, b2, attributes["k"],
+            node.name or "", x, logits, value, w1, b1, w2, b2, attributes["k"],
             bool(attributes["normalize"]), attributes["kind"],
         )
+
+    def _gate(self, scores: Value, node: ir.Node) -> tuple[str, str]:
+        """The tensor of logits for the router, and the float tensor with the same contents."""
+        affine = scores if isinstance(scores, Affine) else self._identity(scores, node)
+        logits = self._unique(affine.value, "logits")
+        self._emit(affine, out=logits, value=affine.value, role="gate")
+        return logits, affine.value
 
     def _activation(self, node: ir.Node) -> Value:
         x = self._of(node, 0)
@@ -116,8 +122,13 @@ class _Planner:
         q, k, v = (self._byte_operand(self._of(node, i), node).tensor for i in range(3))
         attributes = attributes_of(node)
         name = _result(node)
-        self._append(AttentionOp(name, q, k, v, name, attributes["heads"], attributes["scale"]))
+        self._append(AttentionOp(
+            name, q, k, v, name, attributes["heads"], attributes["scale"],
+            *weighings(node, lambda index: self._gate(self._of(node, index), node)),
+        ))
         return Operand(name, name)
+
+    _routedheads = _balancedheads = _attention
 
     def _add(self, node: ir.Node) -> Value:
         x, y = self._of(node, 0), self._of(node, 1)

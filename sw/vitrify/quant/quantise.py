@@ -16,7 +16,8 @@ from vitrify.ir import shape_of
 from .assemble import Assembler
 from .calibrate import Progress, Request, collect
 from .graph import Float, QInput, QuantGraph
-from .plan import ExpertsOp, LinearOp, Operand, PatchOp, Plan
+from .heads import weighed_request
+from .plan import AttentionOp, ExpertsOp, LinearOp, Operand, PatchOp, Plan
 from .planner import image_of, make_plan
 
 #: Calibration's share of the time.
@@ -135,6 +136,8 @@ def _requests(plan: Plan) -> list[Request]:
                 wanted.append(Request(op.value))
         elif not isinstance(op, PatchOp) or op.out in plan.outputs.values():
             wanted.append(Request(op.value))
+            if isinstance(op, AttentionOp) and op.weighings:
+                wanted.append(weighed_request(op))
     return wanted
 
 

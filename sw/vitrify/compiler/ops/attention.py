@@ -7,71 +7,113 @@ complete when the softmax weights are read.  Keys and values stand still; querie
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 from vitrify.arch.isa import Output, Stationary, Stats, Transform
+from vitrify.compiler.builder import Queue
 from vitrify.compiler.lowering import Lowering
+from vitrify.compiler.placement import Placed
 from vitrify.quant.graph import QAttention, QTensor
 
 #: Score buffers in flight.
 _BUFFERS = 2
 
 
-def lower(state: Lowering, op: QAttention, step: int) -> None:
-    """Two MATMULs for each image, head and query block."""
-    q, k, v = (state.placed[name] for name in (op.q, op.k, op.v))
-    spread = q.spread
-    tokens, queries = k.rows // state.images, q.rows // state.images
-    if state.dies_at(op.q, step) and op.q not in (op.k, op.v):
-        out = state.alias(op.out, op.q)
-    else:
-        out = state.place_near(op.out)
-    blocks = state.row_blocks(queries, state.economy.score_blocks)
-    scores = []
-    for i in range(min(_BUFFERS, op.heads)):
-        tensor = QTensor(f"{op.name}.scores{i}", blocks[0][1], tokens, 8, 1.0)
-        placed = state.place(tensor, beside=[op.k, op.v])
-        state.release_later(placed.name, step)
-        base = state.shared_statistics(f"scores{i}", placed.rows)
-        scores.append(replace(placed, stat=base))
-    macs = state.graph.macs[op.name] // (2 * op.heads)
+@dataclass(frozen=True)
+class Pass:
+    """A head's result for a block of queries, and where it goes.
 
-    def scores_of(image: int, head: int, start: int, rows: int) -> None:
-        buffer = scores[head % len(scores)]
-        channel = head * spread.head_words * state.arch.depth
+    With ``queue`` the block is one of the queue of rows that chose the head.  ``then`` is called
+    when the values have been emitted.
+    """
+
+    image: int
+    head: int
+    start: int
+    rows: int
+    out: Placed
+    out_row: int
+    out_channel: int
+    queue: Queue | None = None
+    then: Callable[[], None] | None = None
+
+
+class Heads:
+    """Emits scores and values of the heads of ``op``, which is number ``step``."""
+
+    def __init__(self, state: Lowering, op: QAttention, step: int) -> None:
+        self._state, self._op = state, op
+        self.q, self.k, self.v = (state.placed[name] for name in (op.q, op.k, op.v))
+        self.spread = self.q.spread
+        #: Rows of an image.
+        self.tokens, self.queries = (x.rows // state.images for x in (self.k, self.q))
+        self.blocks = state.row_blocks(self.queries, state.economy.score_blocks)
+        self._count = 0
+        self._scores: list[Placed] = []
+        for i in range(min(_BUFFERS, op.heads)):
+            tensor = QTensor(f"{op.name}.scores{i}", self.blocks[0][1], self.tokens, 8, 1.0)
+            placed = state.place(tensor, beside=[op.k, op.v])
+            state.release_later(placed.name, step)
+            base = state.shared_statistics(f"scores{i}", placed.rows)
+            self._scores.append(replace(placed, stat=base))
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the scores of a head of an image; of its values as many."""
+        return self.queries * self.tokens * self.spread.head_channels
+
+    def channel(self, head: int) -> int:
+        """First physical channel of a head."""
+        return head * self.spread.head_words * self._state.arch.depth
+
+    def emit(self, passes: Iterable[Pass]) -> None:
+        """All passes, staggered."""
+        before: tuple[Pass, Placed] | None = None
+        for one in passes:
+            buffer = self._scores[self._count % len(self._scores)]
+            self._count += 1
+            self._scores_of(one, buffer)
+            if before is not None:
+                self._values_of(*before)
+            before = one, buffer
+        if before is not None:
+            self._values_of(*before)
+
+    def _scores_of(self, one: Pass, buffer: Placed) -> None:
+        state, op, k = self._state, self._op, self.k
+        first, channel = one.image * self.tokens, self.channel(one.head)
         state.builder.matmul(
             {
-                "rows": rows, **state.k_tiling(spread.head_channels),
+                "rows": one.rows, **state.k_tiling(self.spread.head_channels),
                 "transform": Transform.NONE, "output": Output.INT8,
                 **state.requant(op.logits), "multiplier": int(op.logits.multiplier),
-                "stationary": Stationary.ROWS, "st_addr": k.at(image * tokens, channel),
+                "stationary": Stationary.ROWS, "st_addr": k.at(first, channel),
                 "st_stride": k.stride,
                 "stats": Stats.MAX, "stat_dst": buffer.stat,
             },
-            name=f"{op.name}.scores[{head}]", op="scores", macs=macs * rows // q.rows,
-            x=q, x_row=image * queries + start, x_channel=channel, out=buffer, out_row=0,
-            out_channel=0, columns=tokens, stationary=k,
+            name=f"{op.name}.scores[{one.head}]", op="scores", macs=self._macs_of(one),
+            x=self.q, x_row=one.image * self.queries + (0 if one.queue else one.start),
+            x_channel=channel, out=buffer, out_row=0, out_channel=0, columns=self.tokens,
+            stationary=k, queue=one.queue and replace(one.queue, picks=True),
         )
 
-    def values_of(image: int, head: int, start: int, rows: int) -> None:
-        buffer = scores[head % len(scores)]
-        channel = head * spread.head_words * state.arch.depth
+    def _values_of(self, one: Pass, buffer: Placed) -> None:
+        state, op, v = self._state, self._op, self.v
         state.builder.matmul(
             {
-                "rows": rows, **state.k_tiling(tokens),
+                "rows": one.rows, **state.k_tiling(self.tokens),
                 "transform": Transform.EXP2, "output": Output.INT8, "row_scale": 1,
-                "stationary": Stationary.COLUMNS, "st_addr": v.at(image * tokens, channel),
+                "stationary": Stationary.COLUMNS,
+                "st_addr": v.at(one.image * self.tokens, self.channel(one.head)),
                 "st_stride": v.stride, "stat_src": buffer.stat,
             },
-            name=f"{op.name}.values[{head}]", op="values", macs=macs * rows // q.rows,
-            x=buffer, x_row=0, out=out, out_row=image * queries + start,
-            out_channel=channel, columns=spread.head_channels, stationary=v,
+            name=f"{op.name}.values[{one.head}]", op="values", macs=self._macs_of(one),
+            x=buffer, x_row=0, out=one.out, out_row=one.out_row, out_channel=one.out_channel,
+            columns=self.spread.head_channels, stationary=v, queue=one.queue,
         )
+        if one.then is not None:
+            one.then()
 
-    for image in range(state.images):
-        for start, rows in blocks:
-            scores_of(image, 0, start, rows)
-            for head in range(1, op.heads):
-                scores_of(image, head, start, rows)
-                values_of(image, head - 1, start, rows)
-            values_of(image, op.heads - 1, start, rows)
+    def _macs_of(self, one: Pass) -> int:
+        return self.macs * one.rows // self.queries if one.queue is None else one.queue.macs

@@ -11,7 +11,6 @@ from dataclasses import replace
 from vitrify.arch.errors import CapacityError
 from vitrify.compiler.builder import Queue
 from vitrify.compiler.lowering import Lowering
-from vitrify.compiler.placement import Placed
 from vitrify.compiler.preload import Preloads
 from vitrify.quant.graph import QExperts
 
@@ -25,7 +24,8 @@ def lower(state: Lowering, op: QExperts, step: int, preloads: Preloads) -> None:
     that later blocks are hardly ever run.
     """
     x, logits, residual = (state.placed[name] for name in (op.x, op.logits, op.residual))
-    _check(state, op, x)
+    macs, count = state.graph.macs, len(op.experts)
+    check_router(state, op.name, "experts", count, op.choices, x.rows)
     out = state.place_near(op.out, apart=[op.x, op.residual])
     if op.statistics is not None:
         out = state.with_statistics(out)
@@ -33,7 +33,7 @@ def lower(state: Lowering, op: QExperts, step: int, preloads: Preloads) -> None:
     widest = max((first.out for first, _ in op.experts), key=lambda n: state.spread_of(n).words)
     hidden = buffer(state, f"{op.name}.hidden", widest, blocks[0][1], step)
     state.builder.route(
-        logits, x, experts=len(op.experts), choices=op.choices, normalise=op.normalise
+        logits, after=x, experts=len(op.experts), choices=op.choices, normalise=op.normalise
     )
     for number, (first, second) in enumerate(op.experts):
         own = replace(hidden, spread=state.spread_of(first.out))
@@ -44,34 +44,42 @@ def lower(state: Lowering, op: QExperts, step: int, preloads: Preloads) -> None:
         back = prepare(state, second, own, out, stored[1])
         for start, rows in blocks:
             picked, added = (
-                Queue(number, start, 0 if start else share(state, layer.name, op, number))
+                Queue(number, start, 0 if start else share(macs[layer.name], count, number))
                 for layer in (first, second)
             )
-            into(0, 0, rows, start, queue=picked)
-            back(0, 0, rows, start, queue=replace(added, adds=residual))
+            into(0, 0, rows, start, queue=replace(picked, picks=True))
+            back(0, 0, rows, 0, queue=replace(added, weighs=True, adds=residual))
         if (op.name, number) in preloads:
             preloads.release()
             preloads.fill()
 
 
-def share(state: Lowering, name: str, op: QExperts, number: int) -> int:
+def share(macs: int, count: int, number: int) -> int:
     """An even part of the multiply-accumulates of all experts; the parts add up exactly."""
-    macs, count = state.graph.macs[name], len(op.experts)
     return macs * (number + 1) // count - macs * number // count
 
 
-def _check(state: Lowering, op: QExperts, x: Placed) -> None:
-    arch, count = state.arch, len(op.experts)
+def check_router(
+    state: Lowering, name: str, what: str, count: int, choices: int, rows: int
+) -> None:
+    """Refuse a layer that sends every row to ``choices`` of ``count`` experts, if it is too much.
+
+    Raises
+    ------
+    CapacityError
+        If the core has no router, or one for fewer experts or shorter queues.
+    """
+    arch = state.arch
     if count > arch.experts:
         has = f"routes to {arch.experts}" if arch.experts else "has no router"
         raise CapacityError(
-            f"layer {op.name!r} has {count} experts and arch {arch.name!r} {has}: choose an arch "
+            f"layer {name!r} has {count} {what} and arch {arch.name!r} {has}: choose an arch "
             f"with `experts` of {count} or more"
         )
-    entries = x.rows * op.choices
+    entries = rows * choices
     if entries > arch.index_entries:
         raise CapacityError(
-            f"layer {op.name!r} needs {entries} row-index entries for {op.choices} experts of "
-            f"{x.rows} rows and arch {arch.name!r} has {arch.index_entries}: raise index_entries, "
+            f"layer {name!r} needs {entries} row-index entries for {choices} {what} of "
+            f"{rows} rows and arch {arch.name!r} has {arch.index_entries}: raise index_entries, "
             f"or use fewer tokens"
         )

@@ -1,0 +1,149 @@
+"""Attention whose heads a router may weigh, each for the rows that chose it.
+
+A head's scores pick the queries of its queue and its values are made in the order of the queue,
+because a softmax leaves no multiplier for the gate weight.  A product with a diagonal matrix then
+weighs them and puts them to their rows; the others have got zeros before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+
+from vitrify.arch.isa import Output, Stationary, Transform
+from vitrify.compiler.builder import Queue
+from vitrify.compiler.lowering import Lowering
+from vitrify.compiler.pack import weight_words
+from vitrify.compiler.placement import Placed
+from vitrify.quant.graph import QAttention, QTensor, QWeighing
+
+from .attention import Heads, Pass
+from .experts import check_router, share
+
+
+def lower(state: Lowering, op: QAttention, step: int) -> None:
+    """Heads that are not weighed, then those that are; the balance last."""
+    heads = Heads(state, op, step)
+    for weighing in op.weighings:
+        count = len(weighing.heads)
+        check_router(state, op.name, "heads", count, weighing.choices, heads.queries)
+    if state.dies_at(op.q, step) and op.q not in (op.k, op.v):
+        out = state.alias(op.out, op.q)
+    else:
+        out = state.place_near(op.out)
+    _Weighed(state, op, step, heads, out).lower()
+
+
+class _Weighed:
+    """Emits all heads of one attention."""
+
+    def __init__(
+        self, state: Lowering, op: QAttention, step: int, heads: Heads, out: Placed
+    ) -> None:
+        self._state, self._op, self._heads, self._out = state, op, heads, out
+        self._size = heads.spread.head_channels
+        #: A head's rows in the order of its queue.
+        self._inner: Placed | None = None
+        if op.weighed:
+            tensor = QTensor(f"{op.name}.queue", heads.queries, self._size, 8, 1.0)
+            self._inner = state.place(tensor, apart=[op.out])
+            state.release_later(tensor.name, step)
+
+    def lower(self) -> None:
+        """Image by image; what needs no router comes first, while that is at work."""
+        weighed = self._op.weighed
+        plain = min((weighing.first for weighing in weighed), default=self._op.heads)
+        for image in range(self._state.images):
+            for weighing in weighed[:1]:
+                self._route(weighing, image)
+            self._plain(image, plain)
+            for number, weighing in enumerate(weighed):
+                if number:
+                    self._route(weighing, image)
+                self._queues(weighing, image)
+            if self._op.balance is not None:
+                self._route(self._op.balance, image)
+                self._balance(self._op.balance, image)
+
+    def _route(self, weighing: QWeighing, image: int) -> None:
+        rows = self._heads.queries
+        self._state.builder.route(
+            self._state.placed[weighing.logits], experts=len(weighing.heads),
+            choices=weighing.choices, normalise=weighing.normalise, row=image * rows, rows=rows,
+        )
+
+    def _plain(self, image: int, count: int) -> None:
+        """The first ``count`` heads, for every row."""
+        heads, first = self._heads, image * self._heads.queries
+        for start, rows in heads.blocks:
+            heads.emit(
+                Pass(image, head, start, rows, self._out, first + start, heads.channel(head))
+                for head in range(count)
+            )
+
+    def _queues(self, weighing: QWeighing, image: int) -> None:
+        """A head behind the other; each is weighed when all its values are under way."""
+        heads, inner = self._heads, self._inner
+        assert inner is not None
+        count, macs = len(weighing.heads), heads.macs * weighing.choices
+
+        def weigh(number: int) -> None:
+            if weighing.choices < count:
+                self._zeros(image, weighing.first + number)
+            self._weigh(weighing, image, number, number, inner)
+
+        def passes(number: int) -> Iterator[Pass]:
+            for start, rows in heads.blocks:
+                queue = Queue(number, start, 0 if start else share(macs, count, number))
+                last = start + rows == heads.queries
+                yield Pass(image, weighing.first + number, start, rows, inner, start, 0, queue,
+                           partial(weigh, number) if last else None)
+
+        heads.emit(one for number in range(count) for one in passes(number))
+
+    def _balance(self, weighing: QWeighing, image: int) -> None:
+        """Every head in its place: in a queue of all rows they are in order."""
+        for number, expert in enumerate(np.repeat(np.arange(2), weighing.heads)):
+            self._weigh(weighing, image, number, int(expert), self._out)
+
+    def _zeros(self, image: int, head: int) -> None:
+        """Something times zero: what the rows have that did not choose the head."""
+        state, heads, v = self._state, self._heads, self._heads.v
+        first, channel = image * heads.queries, heads.channel(head)
+        for start, rows in state.row_blocks(heads.queries):
+            state.builder.matmul(
+                {
+                    "rows": rows, "k_tiles": 1, "k_last": 1, "transform": Transform.NONE,
+                    "output": Output.INT8, "multiplier": 0, "stationary": Stationary.COLUMNS,
+                    "st_addr": v.at(image * heads.tokens, channel), "st_stride": v.stride,
+                },
+                name=f"{self._op.name}.zeros[{head}]", op="zeros", macs=0, x=heads.q,
+                x_row=first + start, x_channel=channel, out=self._out, out_row=first + start,
+                out_channel=channel, columns=heads.spread.head_channels, stationary=v,
+            )
+
+    def _weigh(
+        self, weighing: QWeighing, image: int, number: int, expert: int, x: Placed
+    ) -> None:
+        """Weigh head ``number`` of the weighing by the queue of ``expert``."""
+        state, heads = self._state, self._heads
+        head, first, size = weighing.first + number, image * heads.queries, self._size
+        own, channel = slice(number * size, (number + 1) * size), heads.channel(head)
+        within = (0, 0) if x is self._inner else (first, channel)
+        parameters = np.asarray(weighing.requant.bias), np.asarray(weighing.requant.multiplier)
+        weights = weight_words(
+            state.arch, np.diag(weighing.weight[own]), *(values[own] for values in parameters)
+        )
+        for start, rows in state.row_blocks(heads.queries):
+            state.builder.matmul(
+                {
+                    "rows": rows, **state.k_tiling(size), "transform": Transform.NONE,
+                    "output": Output.INT8, **state.requant(weighing.requant),
+                },
+                name=f"{self._op.name}.weights[{head}]", op="weights", macs=0, x=x,
+                x_row=within[0] + start, x_channel=within[1], out=self._out, out_row=first,
+                out_channel=channel, columns=size, weights=[weights],
+                queue=Queue(expert, start, 0, weighs=True),
+            )
