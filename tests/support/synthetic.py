@@ -167,14 +167,14 @@ def vision_transformer(
 
     def weighed(name: str, x: str, before: Norm, m: Mixture) -> dict[str, object]:
         """Fields of an attention."""
-        shared, parts, balance = heads - m.experts, [], None
+        shared, balance = heads - m.experts, None
+        found = weighing(f"{name}.routed", x, before, m, *[1] * m.experts)
+        parts = [dataclasses.replace(found, first=shared)]
         if balanced:
             balance = weighing(f"{name}.balance", x, before, Mixture(experts=2), shared, m.experts)
             if shared > 1:
                 same = Mixture(experts=shared, choices=shared)
                 parts.append(weighing(f"{name}.shared", x, before, same, *[1] * shared))
-        found = weighing(f"{name}.routed", x, before, m, *[1] * m.experts)
-        parts.append(dataclasses.replace(found, first=shared))
         return {"weighed": tuple(parts), "balance": balance}
 
     def experts(name: str, x: str, out: str, m: Mixture) -> None:

@@ -60,10 +60,10 @@ def weighings(
     attributes = attributes_of(node)
     shared, weighed, balance = attributes["heads"] - sizes["routed"], [], None
     # The softmax of a single logit is one.
-    if sizes.get("shared", 1) > 1:
-        weighed.append(one("shared", 0, shared))
     if sizes["routed"] > 1:
         weighed.append(one("routed", shared, attributes["k"], bool(attributes["normalize"])))
+    if sizes.get("shared", 1) > 1:
+        weighed.append(one("shared", 0, shared))
     if "balance" in sizes:
         balance = replace(one("balance", 0, 2), heads=(shared, sizes["routed"]))
     return tuple(weighed), balance

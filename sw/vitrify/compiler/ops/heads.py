@@ -2,7 +2,8 @@
 
 A head's scores pick the queries of its queue and its values are made in the order of the queue,
 because a softmax leaves no multiplier for the gate weight.  A product with a diagonal matrix then
-weighs them and puts them to their rows; the others have got zeros before.
+weighs them and puts them to their rows; the others have got zeros before.  Heads that every row
+chooses need no queue until they are weighed, in their place.
 """
 
 from __future__ import annotations
@@ -46,26 +47,31 @@ class _Weighed:
         self._size = heads.spread.head_channels
         #: A head's rows in the order of its queue.
         self._inner: Placed | None = None
-        if op.weighed:
+        if not all(_all_chosen(weighing) for weighing in op.weighed):
             tensor = QTensor(f"{op.name}.queue", heads.queries, self._size, 8, 1.0)
             self._inner = state.place(tensor, apart=[op.out])
             state.release_later(tensor.name, step)
 
     def lower(self) -> None:
-        """Image by image; what needs no router comes first, while that is at work."""
-        weighed = self._op.weighed
-        plain = min((weighing.first for weighing in weighed), default=self._op.heads)
+        """Image by image.  What needs no queue runs while the router is at work."""
+        op = self._op
+        plain = min((weighing.first for weighing in op.weighed), default=op.heads)
         for image in range(self._state.images):
-            for weighing in weighed[:1]:
+            if not op.weighings:
+                self._plain(image, range(op.heads))
+            for weighing in op.weighings:
                 self._route(weighing, image)
-            self._plain(image, plain)
-            for number, weighing in enumerate(weighed):
-                if number:
-                    self._route(weighing, image)
-                self._queues(weighing, image)
-            if self._op.balance is not None:
-                self._route(self._op.balance, image)
-                self._balance(self._op.balance, image)
+                if weighing is op.weighings[-1]:
+                    # The router has a projection to hide its first turn behind.
+                    self._plain(image, range(plain))
+                if weighing is op.balance:
+                    self._in_place(weighing, image)
+                elif _all_chosen(weighing):
+                    first = weighing.first
+                    self._plain(image, range(first, first + len(weighing.heads)))
+                    self._in_place(weighing, image)
+                else:
+                    self._queues(weighing, image)
 
     def _route(self, weighing: QWeighing, image: int) -> None:
         rows = self._heads.queries
@@ -74,13 +80,13 @@ class _Weighed:
             choices=weighing.choices, normalise=weighing.normalise, row=image * rows, rows=rows,
         )
 
-    def _plain(self, image: int, count: int) -> None:
-        """The first ``count`` heads, for every row."""
+    def _plain(self, image: int, numbers: range) -> None:
+        """Heads for every row."""
         heads, first = self._heads, image * self._heads.queries
         for start, rows in heads.blocks:
             heads.emit(
                 Pass(image, head, start, rows, self._out, first + start, heads.channel(head))
-                for head in range(count)
+                for head in numbers
             )
 
     def _queues(self, weighing: QWeighing, image: int) -> None:
@@ -90,8 +96,7 @@ class _Weighed:
         count, macs = len(weighing.heads), heads.macs * weighing.choices
 
         def weigh(number: int) -> None:
-            if weighing.choices < count:
-                self._zeros(image, weighing.first + number)
+            self._zeros(image, weighing.first + number)
             self._weigh(weighing, image, number, number, inner)
 
         def passes(number: int) -> Iterator[Pass]:
@@ -103,9 +108,9 @@ class _Weighed:
 
         heads.emit(one for number in range(count) for one in passes(number))
 
-    def _balance(self, weighing: QWeighing, image: int) -> None:
-        """Every head in its place: in a queue of all rows they are in order."""
-        for number, expert in enumerate(np.repeat(np.arange(2), weighing.heads)):
+    def _in_place(self, weighing: QWeighing, image: int) -> None:
+        """Weigh heads that all rows chose: they are in the order of the queue."""
+        for number, expert in enumerate(np.repeat(np.arange(len(weighing.heads)), weighing.heads)):
             self._weigh(weighing, image, number, int(expert), self._out)
 
     def _zeros(self, image: int, head: int) -> None:
@@ -147,3 +152,7 @@ class _Weighed:
                 out_channel=channel, columns=size, weights=[weights],
                 queue=Queue(expert, start, 0, weighs=True),
             )
+
+
+def _all_chosen(weighing: QWeighing) -> bool:
+    return weighing.choices == len(weighing.heads)
