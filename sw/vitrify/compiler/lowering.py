@@ -59,7 +59,7 @@ class Lowering:
         self._last: dict[str, int] = {}
         #: Tensors that are read while this one is: a bank of their own avoids stalls.
         self._beside: dict[str, Sequence[str]] = {}
-        #: Logits of weighed heads: the router reads them when it may.
+        #: Logits of weighed heads: the router reads them where others leave it the banks.
         self._logits: set[str] = set()
         for i, op in enumerate(graph.ops):
             for name in (*sources(op), op.out):
@@ -139,9 +139,9 @@ class Lowering:
 
     def place_near(self, name: str, *, apart: Iterable[str] = ()) -> Placed:
         """:meth:`place` by name, away from the residual stream and ``apart``."""
+        wide = [p.name for p in self.placed.values() if p.wide and p.name not in self._logits]
         if name in self._logits:
-            return self.place(self.graph.tensors[name])
-        wide = [p.name for p in self.placed.values() if p.wide]
+            return self.place(self.graph.tensors[name], beside=wide)
         return self.place(
             self.graph.tensors[name], apart=[*wide, *apart], beside=self._beside.get(name, ())
         )

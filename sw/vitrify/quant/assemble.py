@@ -26,7 +26,7 @@ from .graph import (
     QTensor,
     QuantGraph,
 )
-from .heads import Weighed, weigh
+from .heads import weigh
 from .hidden import Hidden, hidden
 from .operands import INT16_MAX, OUTPUT_MARGIN, Operands, Source, source
 from .plan import (
@@ -288,9 +288,7 @@ class Assembler(Operands):
             self.arch.requant_bits,
             op.name,
         )
-        heads = weigh(op, v, self.stats, self.arch.requant_bits) if op.weighings else Weighed(
-            v.scale, v.offset
-        )
+        heads = weigh(op, v, self.stats, self.arch.requant_bits)
         self.graph.ops.append(QAttention(
             op.name, op.q, op.k, op.v, op.out, op.heads, logits, heads.weighed, heads.balance
         ))

@@ -34,10 +34,10 @@ def lower(state: Lowering, op: QAttention, step: int) -> None:
         out = state.alias(op.out, op.q)
     else:
         out = state.place_near(op.out)
-    _Weighed(state, op, step, heads, out).lower()
+    _Emitter(state, op, step, heads, out).emit()
 
 
-class _Weighed:
+class _Emitter:
     """Emits all heads of one attention."""
 
     def __init__(
@@ -52,7 +52,7 @@ class _Weighed:
             self._inner = state.place(tensor, apart=[op.out])
             state.release_later(tensor.name, step)
 
-    def lower(self) -> None:
+    def emit(self) -> None:
         """Image by image.  What needs no queue runs while the router is at work."""
         op = self._op
         plain = min((weighing.first for weighing in op.weighed), default=op.heads)
@@ -109,7 +109,10 @@ class _Weighed:
         heads.emit(one for number in range(count) for one in passes(number))
 
     def _in_place(self, weighing: QWeighing, image: int) -> None:
-        """Weigh heads that all rows chose: they are in the order of the queue."""
+        """Weigh heads that all rows chose: they are in the order of the queue.
+
+        A column of a diagonal matrix needs its own channel only, which no column before it writes.
+        """
         for number, expert in enumerate(np.repeat(np.arange(len(weighing.heads)), weighing.heads)):
             self._weigh(weighing, image, number, int(expert), self._out)
 
@@ -136,11 +139,11 @@ class _Weighed:
         state, heads = self._state, self._heads
         head, first, size = weighing.first + number, image * heads.queries, self._size
         own, channel = slice(number * size, (number + 1) * size), heads.channel(head)
-        within = (0, 0) if x is self._inner else (first, channel)
-        parameters = np.asarray(weighing.requant.bias), np.asarray(weighing.requant.multiplier)
-        weights = weight_words(
-            state.arch, np.diag(weighing.weight[own]), *(values[own] for values in parameters)
+        x_row, x_channel = (0, 0) if x is self._inner else (first, channel)
+        bias, multiplier = (
+            np.asarray(each)[own] for each in (weighing.requant.bias, weighing.requant.multiplier)
         )
+        weights = weight_words(state.arch, np.diag(weighing.weight[own]), bias, multiplier)
         for start, rows in state.row_blocks(heads.queries):
             state.builder.matmul(
                 {
@@ -148,7 +151,7 @@ class _Weighed:
                     "output": Output.INT8, **state.requant(weighing.requant),
                 },
                 name=f"{self._op.name}.weights[{head}]", op="weights", macs=0, x=x,
-                x_row=within[0] + start, x_channel=within[1], out=self._out, out_row=first,
+                x_row=x_row + start, x_channel=x_channel, out=self._out, out_row=first,
                 out_channel=channel, columns=size, weights=[weights],
                 queue=Queue(expert, start, 0, weighs=True),
             )
