@@ -14,11 +14,11 @@ from .timing import CHUNK, COMMAND_DEPTH, SETTLE
 
 #: Cycles from an instruction's last word to its decoding, and from decoding to an engine's queue.
 _ASSEMBLE = 1
-_PUSH = 3
+_PUSH = 4
 #: A chunk is requested when the instruction so far ahead of it is decoded.
 _READ_AHEAD = CHUNK + 2
 #: Cycles from one instruction to the next, and through an empty queue.
-_DISPATCH = 4
+_DISPATCH = 5
 QUEUE = 2
 #: Cycles from a command in the mover to its request, besides those of the multiplication.
 _REQUEST = 2

@@ -43,7 +43,7 @@ SETTLE_CYCLES = 16
 
 
 class Dispatcher(wiring.Component):
-    """Run jobs: one instruction in three cycles, as long as the engines' queues have room.
+    """Run jobs: one instruction in five cycles, as long as the engines' queues have room.
 
     (A task's stride, or a look at an expert's queue, costs some cycles more.)
 

@@ -30,7 +30,7 @@ class TaskOffset(wiring.Component):
     offset, stride, task : :py:`In(32)`, :py:`In(24)`, :py:`In(TASK_BITS)`
     address : :py:`Out(ADDRESS_BITS)`
     busy : :py:`Out(1)`
-        From the cycle after ``load`` on: ``address`` is not complete.
+        From the cycle after ``load`` on, at least once: ``address`` is not complete.
     """
 
     load: Signal
@@ -51,18 +51,29 @@ class TaskOffset(wiring.Component):
 
     def elaborate(self, _platform: object) -> Module:
         m = Module()
+        # The inputs are picked from the instruction by its opcode: enough for one cycle.
+        base, offset, task = (
+            Signal.like(port, reset_less=True) for port in (self.base, self.offset, self.task)
+        )
+        loading = Signal()
         left = Signal(isa.TASK_BITS)
         step = Signal(_TASK_STRIDE + isa.TASK_BITS)
-        fixed = self.offset[:_BASE_BITS]
-        m.d.comb += self.busy.eq(left != 0)
-        m.d.sync += [left.eq(left >> 1), step.eq(step << 1)]
-        with m.If(left[0]):
-            m.d.sync += self.address.eq(self.address + (step << self._shift))
+        m.d.comb += self.busy.eq(loading | (left != 0))
+        m.d.sync += loading.eq(self.load)
         with m.If(self.load):
             m.d.sync += [
-                self.address.eq(
-                    Cat(fixed, self.base[_BASE_BITS:] + self.offset[_BASE_BITS:])
-                ),
-                left.eq(Mux(self.stride == 0, 0, self.task)), step.eq(self.stride),
+                base.eq(self.base), offset.eq(self.offset), task.eq(self.task),
+                step.eq(self.stride), left.eq(0),
             ]
+        with m.Elif(loading):
+            m.d.sync += [
+                self.address.eq(
+                    Cat(offset[:_BASE_BITS], base[_BASE_BITS:] + offset[_BASE_BITS:])
+                ),
+                left.eq(Mux(step == 0, 0, task)),
+            ]
+        with m.Else():
+            m.d.sync += [left.eq(left >> 1), step.eq(step << 1)]
+            with m.If(left[0]):
+                m.d.sync += self.address.eq(self.address + (step << self._shift))
         return m
