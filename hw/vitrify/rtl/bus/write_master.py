@@ -106,8 +106,8 @@ class WriteMaster(wiring.Component):
         entry, head = Signal(flight), Signal(flight)
         m.d.comb += [flights.w_data.eq(entry), head.eq(flights.r_data)]
 
-        # Announce.  ``stored``: words in the FIFO that belong to no announced burst.
-        stored = Signal(range(self.fifo_words + 2))
+        # Announce.  ``stored``: words in FIFO and skid that belong to no announced burst.
+        stored = Signal(range(self.fifo_words + 4))
         # Every other cycle at most, hence the room in the list may be a cycle old.
         ready, room, issue, allowed = Signal(), Signal(), Signal(), Signal()
         m.d.sync += room.eq(flights.w_rdy)

@@ -234,7 +234,8 @@ class Loader(wiring.Component):
             with m.Case(_Phase.TILE):
                 m.d.comb += clear.eq(Mux(
                     self._weights, ~self._reading,
-                    Mux(self._stored, loaded, (op.st_distance == 0) | produced),
+                    Mux(self._stored, (op.load_distance == 0) | loaded,
+                        (op.st_distance == 0) | produced),
                 ))
         to_tile = self._phase == _Phase.TILE
         m.d.sync += [
