@@ -85,7 +85,7 @@ def _crops() -> Images:
 
 
 def _turned_crops() -> Images:
-    """Every second one is turned: each task sees its own kind."""
+    """Every second one is turned."""
     crops = _crops()
     for number in range(1, len(crops), 2):
         crops[number] = np.rot90(crops[number], number // 2)

@@ -61,6 +61,17 @@ def test_another_core(batch):
     run(program, noise(program, 3), [1, 0, 1])
 
 
+@pytest.mark.parametrize("row", [1, 7, 14])
+@pytest.mark.parametrize("width", [4, 16])
+def test_a_head_of_another_row_waits_for_it(width, row):
+    """Rows are counted from the first one that an instruction reads or writes."""
+    arch = dataclasses.replace(NANO, name=f"width{width}", width=width, weight_fifo_words=128)
+    graph = vision_transformer(seed=3, dim=8, heads=1, hidden=8, classes=4, image=(1, 4, 14))
+    graph.ops.append(dataclasses.replace(graph.ops.pop(), rows=(row, 1)))
+    program = compile_graph(graph, arch)
+    run(program, noise(program, 3))
+
+
 def test_images_of_different_tasks_share_the_experts():
     """Two images as rows of one job: every expert that either needs is fetched once."""
     graph = vision_transformer(mixture=Mixture(tasks=2, choices=2), image=(1, 4, 8), blocks=4)

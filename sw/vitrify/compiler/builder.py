@@ -314,7 +314,8 @@ class Builder:
             return
         last = needed[-1]
         fields["dep_distance"] = self._distance(index, last.matmul)
-        if last.queued:
+        if last.queued or last.row < row:
+            # Rows are counted from the first one of each, and so would come before their time.
             fields["dep_end"] = 1
         elif fields.get("transform", 0) in (Transform.NORM, Transform.EXP2):
             fields["dep_k"] = 0
@@ -322,9 +323,6 @@ class Builder:
             fields["dep_k"] = min(
                 max(0, last.last_tile - channel) // self.arch.depth, fields["k_tiles"]
             )
-        if last.row != row and not last.queued:
-            # Row numbers of producer and consumer differ: the tile waits for the whole producer.
-            fields["st_distance"] = self._distance(index, last.matmul)
 
     def _wait_picked(self, fields: dict[str, int], index: int, x: Placed) -> None:
         """Any row may be read: wait for the last write, unless the ROUTE has waited for it."""

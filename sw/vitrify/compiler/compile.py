@@ -89,7 +89,9 @@ def compile_graph(
             )
     ahead = MOST_AHEAD if arch.stored_weights else 0
     has_experts = any(isinstance(op, QExperts) for op in graph.ops)
-    state, outputs = _lower(graph, arch, batch, ways or economies(ahead if has_experts else 0))
+    state, outputs, ahead = _lower(
+        graph, arch, batch, ways or economies(ahead if has_experts else 0)
+    )
     image, count = state.builder.build()
     program = Program(
         model=graph.name, arch=arch, image=image, instruction_count=count,
@@ -99,7 +101,7 @@ def compile_graph(
             "token_memory_bytes": state.memory.peak_words * arch.depth,
             "token_memory_capacity": arch.token_bytes,
             **({} if state.economy.row_blocks == 1 else {"row_blocks": state.economy.row_blocks}),
-            **({"experts_ahead": state.economy.preloads} if state.economy.preloads else {}),
+            **({"experts_ahead": ahead} if ahead else {}),
         },
     )
     return _with_layers(program, state)
@@ -126,22 +128,26 @@ def _layers(graph: QuantGraph) -> Iterator[QLinear]:
 
 def _lower(
     graph: QuantGraph, arch: ArchConfig, batch: int, ways: Iterable[Economy]
-) -> tuple[Lowering, tuple[OutputSpec, ...]]:
-    """Lower every op in the fastest way that the token memory has room for."""
-    refusal = None
+) -> tuple[Lowering, tuple[OutputSpec, ...], int]:
+    """Lower every op in the fastest way that the token memory has room for.
+
+    Returns the outputs, too, and how many experts are loaded ahead of time.
+    """
+    refusals: list[tuple[bool, PlacementError]] = []
     for economy in ways:
         state = Lowering(graph, arch, economy, batch)
         try:
             embed.load(state)
-            _lower_ops(state, Preloads(state, economy.preloads))
+            preloads = Preloads(state, economy.preloads)
+            _lower_ops(state, preloads)
         except PlacementError as error:
-            refusal = refusal or error
+            refusals.append((economy.preloads > 0, error))
             continue
         outputs = _store_outputs(state)
         state.builder.end()
-        return state, outputs
-    assert refusal is not None
-    raise refusal
+        return state, outputs, len(preloads)
+    # Of the first way whose tensors are all the model's own.
+    raise min(refusals, key=lambda refusal: refusal[0])[1]
 
 
 def _lower_ops(state: Lowering, preloads: Preloads) -> None:

@@ -33,9 +33,13 @@ class Economy:
     preloads: int = 0
 
 
+#: Fewer experts ahead gain nothing: each is waited for by the one behind it.
+_LEAST_AHEAD = 3
+
+
 def economies(preloads: int = 0) -> Iterator[Economy]:
     """From the fastest to the smallest; with so many experts ahead at most."""
-    for count in range(preloads, 0, -1):
+    for count in range(preloads, _LEAST_AHEAD - 1, -1):
         yield Economy(preloads=count)
     for rows in (1, 2, 3, 4, 6, 8, 12, 16):
         yield Economy(Separation.ALL, rows, rows)

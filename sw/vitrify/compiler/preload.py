@@ -18,7 +18,8 @@ from .lowering import Lowering
 from .pack import Bytes, tile_words
 from .placement import Placed
 
-#: Share of the images from which on an expert is loaded before anybody has asked for it.
+#: Share of the images (see :func:`~vitrify.quant.experts.asked`) from which on an expert is loaded
+#: before anybody has asked for it.
 LIKELY = 0.5
 #: Experts that are ahead at most.  The bus has time for about five in the blocks between two
 #: mixtures; beyond seven their banks are those that the other engines want.
@@ -58,6 +59,10 @@ class Preloads:
             tensor = QTensor(f"weights[{i}]", 1, words * state.arch.depth, 16, 1.0)
             self._slots.append(_Slot(state.place(tensor, apart=before)))
             state.release_later(tensor.name, len(state.graph.ops))
+
+    def __len__(self) -> int:
+        """Experts that are ahead at most."""
+        return len(self._slots)
 
     def __contains__(self, expert: tuple[str, int]) -> bool:
         return expert in self._turn

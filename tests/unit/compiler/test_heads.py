@@ -29,12 +29,21 @@ CASES: dict[str, tuple[Any, dict[str, Any], int, list[int] | None]] = {
     "saturated": (NANO, {"routed": Mixture(experts=3, spread=60_000.0)}, 1, None),
     "heads of several words": (NANO, {"routed": Mixture(experts=2, choices=1), "dim": 36,
                                       "heads": 3, "blocks": 1}, 1, None),
+    "wide heads, always on": (
+        NANO, {"routed": Mixture(experts=2, choices=2), "heads": 2, "dim": 32}, 1, None,
+    ),
     "task 1": (NANO, {"routed": Mixture(experts=3, tasks=2)}, 1, [1]),
     "two images": (NANO, {"routed": Mixture(experts=3), "image": (1, 4, 8)}, 2, None),
     "balanced": (NANO, {"routed": Mixture(experts=2, choices=1), "balanced": True}, 1, None),
     "balanced, one shared": (NANO, {"routed": Mixture(experts=3), "balanced": True}, 1, None),
     "balanced, two images": (
         NANO, {"routed": Mixture(experts=2), "balanced": True, "image": (1, 4, 8)}, 2, None,
+    ),
+    "balanced, one routed": (
+        NANO, {"routed": Mixture(experts=1, choices=1), "balanced": True}, 1, None,
+    ),
+    "balanced, wide": (
+        NANO, {"routed": Mixture(experts=2), "balanced": True, "dim": 64}, 1, None,
     ),
     "with experts": (NANO, {"routed": Mixture(experts=3), "mixture": Mixture()}, 1, None),
     "queues in blocks": (

@@ -10,12 +10,14 @@ from tests.unit.quant.graphs import DIM, Net
 from tests.unit.quant.test_quantise import SPEC, ratio
 from vitrify.arch.errors import UnsupportedOpError
 from vitrify.arch.presets import preset
+from vitrify.compiler import compile_graph
 from vitrify.ir import evaluate
 from vitrify.quant.calibrate import feeds
 from vitrify.quant.compare import compare
 from vitrify.quant.evaluate import Evaluator
 from vitrify.quant.graph import QAttention
 from vitrify.quant.quantise import quantise
+from vitrify.runtime import InferenceSession
 
 NANO = preset("nano")
 
@@ -78,6 +80,17 @@ def test_heads_follow_the_float_graph(case):
     for output, got in Evaluator(graph, NANO).outputs(images).items():
         # A row near a tie may choose otherwise.
         assert np.median([ratio(a, b) for a, b in zip(real[output], got, strict=True)]) > 25
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_compiled_program_equals_the_evaluation(case):
+    net, _, graph = make(case)
+    program, images = compile_graph(graph, NANO), net.images(4)
+    with InferenceSession(program, "golden") as golden:
+        outputs = golden.run(None, {program.input.name: images})
+    exact = Evaluator(graph, NANO).outputs(images)
+    for got, want in zip(outputs, exact.values(), strict=True):
+        assert (want.reshape(got.shape) == got).all()
 
 
 def test_a_row_that_did_not_choose_a_head_has_zeros():

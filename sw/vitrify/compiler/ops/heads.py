@@ -3,12 +3,15 @@
 A head's scores pick the queries of its queue and its values are made in the order of the queue,
 because a softmax leaves no multiplier for the gate weight.  A product with a diagonal matrix then
 weighs them and puts them to their rows; the others have got zeros before.  Heads that every row
-chooses need no queue until they are weighed, in their place.
+chooses need no queue until they are weighed, in their place: a c tile reads the words that the one
+before is writing, but meets those with zeros.  Only where a word has several c tiles, that would
+not do, and every stage has a tensor of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -43,8 +46,12 @@ class _Emitter:
     def __init__(
         self, state: Lowering, op: QAttention, step: int, heads: Heads, out: Placed
     ) -> None:
-        self._state, self._op, self._heads, self._out = state, op, heads, out
+        self._state, self._op, self._step, self._heads, self._out = state, op, step, heads, out
         self._size = heads.spread.head_channels
+        # Values of heads that all rows choose, and results before the balance.
+        everywhere = any(_all_chosen(weighing) for weighing in op.weighed)
+        self._made = self._stage("weighed") if op.balance else out
+        self._values = self._stage("values") if everywhere else self._made
         #: A head's rows in the order of its queue.
         self._inner: Placed | None = None
         if not all(_all_chosen(weighing) for weighing in op.weighed):
@@ -55,23 +62,32 @@ class _Emitter:
     def emit(self) -> None:
         """Image by image.  What needs no queue runs while the router is at work."""
         op = self._op
-        plain = min((weighing.first for weighing in op.weighed), default=op.heads)
+        weighed = {head for weighing in op.weighed for head in _heads(weighing)}
+        plain = [head for head in range(op.heads) if head not in weighed]
         for image in range(self._state.images):
             if not op.weighings:
-                self._plain(image, range(op.heads))
+                self._plain(image, plain, self._out)
             for weighing in op.weighings:
                 self._route(weighing, image)
                 if weighing is op.weighings[-1]:
                     # The router has a projection to hide its first turn behind.
-                    self._plain(image, range(plain))
+                    self._plain(image, plain, self._made)
                 if weighing is op.balance:
-                    self._in_place(weighing, image)
+                    self._in_place(weighing, image, self._made, self._out)
                 elif _all_chosen(weighing):
-                    first = weighing.first
-                    self._plain(image, range(first, first + len(weighing.heads)))
-                    self._in_place(weighing, image)
+                    self._plain(image, _heads(weighing), self._values)
+                    self._in_place(weighing, image, self._values, self._made)
                 else:
                     self._queues(weighing, image)
+
+    def _stage(self, what: str) -> Placed:
+        """A tensor like the result; the result itself if that can be weighed in its place."""
+        state, op, out = self._state, self._op, self._out
+        if state.arch.width >= state.arch.depth:
+            return out
+        tensor = QTensor(f"{op.name}.{what}", out.rows, out.spread.physical, 8, 1.0)
+        state.release_later(tensor.name, self._step)
+        return replace(state.place(tensor, apart=[op.out]), spread=out.spread)
 
     def _route(self, weighing: QWeighing, image: int) -> None:
         rows = self._heads.queries
@@ -80,12 +96,12 @@ class _Emitter:
             choices=weighing.choices, normalise=weighing.normalise, row=image * rows, rows=rows,
         )
 
-    def _plain(self, image: int, numbers: range) -> None:
+    def _plain(self, image: int, numbers: Iterable[int], out: Placed) -> None:
         """Heads for every row."""
         heads, first = self._heads, image * self._heads.queries
         for start, rows in heads.blocks:
             heads.emit(
-                Pass(image, head, start, rows, self._out, first + start, heads.channel(head))
+                Pass(image, head, start, rows, out, first + start, heads.channel(head))
                 for head in numbers
             )
 
@@ -97,7 +113,7 @@ class _Emitter:
 
         def weigh(number: int) -> None:
             self._zeros(image, weighing.first + number)
-            self._weigh(weighing, image, number, number, inner)
+            self._weigh(weighing, image, number, number, inner, self._made)
 
         def passes(number: int) -> Iterator[Pass]:
             for start, rows in heads.blocks:
@@ -108,13 +124,10 @@ class _Emitter:
 
         heads.emit(one for number in range(count) for one in passes(number))
 
-    def _in_place(self, weighing: QWeighing, image: int) -> None:
-        """Weigh heads that all rows chose: they are in the order of the queue.
-
-        A column of a diagonal matrix needs its own channel only, which no column before it writes.
-        """
+    def _in_place(self, weighing: QWeighing, image: int, x: Placed, out: Placed) -> None:
+        """Weigh heads that all rows chose: they are in the order of the queue."""
         for number, expert in enumerate(np.repeat(np.arange(len(weighing.heads)), weighing.heads)):
-            self._weigh(weighing, image, number, int(expert), self._out)
+            self._weigh(weighing, image, number, int(expert), x, out)
 
     def _zeros(self, image: int, head: int) -> None:
         """Something times zero: what the rows have that did not choose the head."""
@@ -128,12 +141,12 @@ class _Emitter:
                     "st_addr": v.at(image * heads.tokens, channel), "st_stride": v.stride,
                 },
                 name=f"{self._op.name}.zeros[{head}]", op="zeros", macs=0, x=heads.q,
-                x_row=first + start, x_channel=channel, out=self._out, out_row=first + start,
+                x_row=first + start, x_channel=channel, out=self._made, out_row=first + start,
                 out_channel=channel, columns=heads.spread.head_channels, stationary=v,
             )
 
     def _weigh(
-        self, weighing: QWeighing, image: int, number: int, expert: int, x: Placed
+        self, weighing: QWeighing, image: int, number: int, expert: int, x: Placed, out: Placed
     ) -> None:
         """Weigh head ``number`` of the weighing by the queue of ``expert``."""
         state, heads = self._state, self._heads
@@ -151,10 +164,14 @@ class _Emitter:
                     "output": Output.INT8, **state.requant(weighing.requant),
                 },
                 name=f"{self._op.name}.weights[{head}]", op="weights", macs=0, x=x,
-                x_row=x_row + start, x_channel=x_channel, out=self._out, out_row=first,
+                x_row=x_row + start, x_channel=x_channel, out=out, out_row=first,
                 out_channel=channel, columns=size, weights=[weights],
                 queue=Queue(expert, start, 0, weighs=True),
             )
+
+
+def _heads(weighing: QWeighing) -> range:
+    return range(weighing.first, weighing.first + sum(weighing.heads))
 
 
 def _all_chosen(weighing: QWeighing) -> bool:
