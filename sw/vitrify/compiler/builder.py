@@ -18,6 +18,9 @@ from vitrify.arch.isa import Opcode, Transform
 from .pack import Bytes, ImageBuilder, gain_words, table_words
 from .placement import Placed
 
+#: Words of a row that a LOAD can bring.
+MOST_WORDS = isa.FORMATS[Opcode.LOAD].field("words").max
+
 
 @dataclass(frozen=True)
 class Queue:
@@ -130,9 +133,9 @@ class Builder:
         """LOAD tiles behind MATMUL ``after``, the last to use the place; the number of the LOAD."""
         wait = 0 if after is None else self._distance(len(self.matmuls), after)
         offset, pair = self.image.add(weights), 2 * self.arch.depth
-        words, most = -(-len(weights) // pair), isa.FORMATS[Opcode.LOAD].field("words").max
-        for first in range(0, words, most):
-            count = min(most, words - first)
+        words = -(-len(weights) // pair)
+        for first in range(0, words, MOST_WORDS):
+            count = min(MOST_WORDS, words - first)
             self._code.append((Opcode.LOAD, {
                 "region": isa.Region.PROGRAM, "offset": offset + first * pair,
                 "addr": target.address + first, "stride": count, "rows": 1, "words": count,
