@@ -70,7 +70,7 @@ def test_no_room_ahead() -> None:
     arch = dataclasses.replace(NANO, banks=4, bank_words=128)
     program = compile_graph(vision_transformer(**SHAPE), arch)
     assert "experts_ahead" not in program.metadata
-    with pytest.raises(CapacityError, match="tensor 'blocks"):
+    with pytest.raises(CapacityError, match="tensor 'residual' needs"):
         compile_graph(vision_transformer(**SHAPE), dataclasses.replace(arch, bank_words=16))
 
 
