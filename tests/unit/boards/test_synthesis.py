@@ -17,7 +17,8 @@ from vitrify.arch.errors import BackendError
 from vitrify.arch.presets import preset
 from vitrify.boards import synthesis
 from vitrify.boards.scan import behind_scan_chain
-from vitrify.boards.synthesis import Resources, ecp5_steps, place_and_route, synthesise
+from vitrify.boards.synthesis import Resources, Timing, ecp5_steps, place_and_route, synthesise
+from vitrify.cli import synth
 from vitrify.cli.synth import markdown
 from vitrify.rtl.array.slice import ArraySlice
 
@@ -164,12 +165,26 @@ def test_table(tmp_path: Path) -> None:
         (tmp_path / name / "report.json").write_text(json.dumps({
             "arch": name, "macs": 128, "part": part, "used": used,
             "timing": {"achieved_mhz": 81.52} if name == "ulx3s" else None,
+            **({"seeds_mhz": {"1": 70.1, "2": 81.52}} if name == "ulx3s" else {}),
         }))
     rows = [line for line in markdown(tmp_path).splitlines() if line.startswith("| ")][1:]
     assert [row.split(" | ")[0] for row in rows] == ["| nano", "| ulx3s", "| mine"]
     assert rows[1] == (
-        "| ulx3s | 128 | LFE5U-85F | 124 / 83,640 | 7 / 83,640 | 3 / 156 | 4 / 208 | 0 | 81.5 MHz |"
+        "| ulx3s | 128 | LFE5U-85F | 124 / 83,640 | 7 / 83,640 | 3 / 156 | 4 / 208 | 0 | "
+        "81.5 MHz (best of 2) |"
     )
+
+
+@pytest.mark.parametrize(("clocks", "tried"), [((70, 85, 90), 2), ((70, 75, 72), 3), ((81,), 1)])
+def test_seeds(clocks: tuple[float, ...], tried: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One after the other until the clock is reached; the best counts."""
+    def route(_arch: Any, _work: Path, _top: str, *, seed: int) -> Timing:
+        return Timing(clocks[seed - 1], 80.0, ())
+
+    monkeypatch.setattr(synthesis, "place_and_route", route)
+    report = synth.route(preset("ulx3s"), Path(), "core", 3)
+    assert list(report["seeds_mhz"].values()) == list(clocks[:tried])
+    assert report["timing"]["achieved_mhz"] == max(clocks[:tried])
 
 
 def test_slices_are_flattened_last() -> None:
