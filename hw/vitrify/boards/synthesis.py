@@ -37,7 +37,8 @@ NO_COLLISIONS = "setattr -set no_rw_check 1 */m:*"
 SHALLOW = 'setattr -set ram_style "distributed" t:$mem_v2 r:SIZE<=64 %i r:WR_PORTS>0 %i'
 
 #: Yosys packs registers, additions and cascades into DSP48E1 only.  DSP48E2 has the same ones, at
-#: ports and parameters of the same names.
+#: ports and parameters of the same names (but for additions before the multiplier, of which the
+#: core has none).  The netlist is counted, not used.
 _PACK_DSP48E2 = (
     "chtype -set DSP48E1 t:DSP48E2", "xilinx_dsp -family xc7", "chtype -set DSP48E2 t:DSP48E1",
 )
