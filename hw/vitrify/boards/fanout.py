@@ -23,10 +23,10 @@ def split_fanout(module: Netlist, most: int = MOST) -> int:
     copies = 0
     # As the netlist is: a copy gives what is before it a reader more, and that is not looked at.
     many = [
-        (*wiring.drivers[bit], sorted(users)) for bit, users in wiring.readers.items()
+        (bit, *wiring.drivers[bit], sorted(users)) for bit, users in wiring.readers.items()
         if len(users) > most and _copied(wiring, wiring.driver(bit))
     ]
-    for driver, output, users in many:
+    for bit, driver, output, users in many:
         count = -(-len(users) // most)
         # The first share stays with the original, which may also drive a pin.
         for share in range(1, count):
@@ -36,7 +36,8 @@ def split_fanout(module: Netlist, most: int = MOST) -> int:
             }
             module["netnames"][name] = {"hide_name": 1, "bits": [own], "attributes": {}}
             for user, port in users[share * len(users) // count:(share + 1) * len(users) // count]:
-                cells[user]["connections"][port] = [own]
+                bits = cells[user]["connections"][port]
+                cells[user]["connections"][port] = [own if b == bit else b for b in bits]
             free += 1
         copies += count - 1
     return copies

@@ -68,3 +68,17 @@ def test_what_cannot_be_copied_stays() -> None:
 def test_few_readers_stay() -> None:
     module = _module("LUT4", 30)
     assert split_fanout(module, most=30) == 0
+
+
+def test_the_other_bits_of_a_port_stay() -> None:
+    module = _module("LUT4", 100)
+    ram = cell("TRELLIS_DPR16X4", {"WCK": 2}, {}, {})
+    # Named so that a copy drives it.
+    module["cells"]["z"] = ram | {
+        "port_directions": {**ram["port_directions"], "WAD": "input"},
+        "connections": {**ram["connections"], "WAD": [4, 5, "0", 3]},
+    }
+    split_fanout(module, most=30)
+    first, copied, *others = module["cells"]["z"]["connections"]["WAD"]
+    assert (first, *others) == (4, "0", 3)
+    assert Wiring(module).driver(copied) == "driver.copy3"
