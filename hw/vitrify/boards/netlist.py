@@ -28,13 +28,15 @@ class Wiring:
         self.drivers: dict[int, tuple[str, str]] = {}
         self.readers: dict[int, list[tuple[str, str]]] = defaultdict(list)
         for name, one in self.cells.items():
-            for port, (bit, *_) in one["connections"].items():
-                if not isinstance(bit, int):
-                    continue  # a constant
-                if one["port_directions"][port] == "output":
-                    self.drivers[bit] = name, port
-                else:
-                    self.readers[bit].append((name, port))
+            for port, bits in one["connections"].items():
+                output = one["port_directions"][port] == "output"
+                for bit in bits:
+                    if not isinstance(bit, int):
+                        continue  # a constant
+                    if output:
+                        self.drivers[bit] = name, port
+                    else:
+                        self.readers[bit].append((name, port))
         self.pins = {bit for port in module["ports"].values() for bit in port["bits"]}
 
     def driver(self, bit: int) -> str | None:
