@@ -20,8 +20,8 @@ class TokenBank(wiring.Component):
 
     Members
     -------
-    write_addr, write_data, write_mask : In
-        One bit of the mask for E bytes.
+    write_valid, write_addr, write_data, write_mask : In
+        One bit of the mask for E bytes; without ``write_valid`` nothing is written.
     read_addr : In
     read_data : Out
         :attr:`LATENCY` cycles later: registers on both sides of the RAM blocks, which lie all over
@@ -31,6 +31,7 @@ class TokenBank(wiring.Component):
     #: Cycles from an address to its word; a word may be read from the cycle after its write on.
     LATENCY = 3
 
+    write_valid: Signal
     write_addr: Signal
     write_data: Signal
     write_mask: Signal
@@ -41,7 +42,7 @@ class TokenBank(wiring.Component):
         self.arch = arch
         address, word = exact_log2(arch.bank_words), 8 * arch.depth
         super().__init__({
-            "write_addr": In(address), "write_data": In(word),
+            "write_valid": In(1), "write_addr": In(address), "write_data": In(word),
             "write_mask": In(arch.depth // arch.lanes),
             "read_addr": In(address), "read_data": Out(word),
         })
@@ -62,13 +63,16 @@ class TokenBank(wiring.Component):
         word = Signal(8 * self.arch.depth, reset_less=True)
         # Where the ports are: driven by registers here.
         addr, data = (Signal.like(port, reset_less=True) for port in (write.addr, write.data))
-        mask, asked = Signal.like(write.en), Signal.like(read.addr, reset_less=True)
+        # They meet behind their registers: whoever writes has one bit to bring to a bank in time.
+        valid, mask = Signal(), Signal.like(write.en, reset_less=True)
+        asked = Signal.like(read.addr, reset_less=True)
         m.d.sync += [
-            addr.eq(self.write_addr), data.eq(self.write_data), mask.eq(self.write_mask),
-            asked.eq(self.read_addr), word.eq(read.data),
+            valid.eq(self.write_valid), mask.eq(self.write_mask), addr.eq(self.write_addr),
+            data.eq(self.write_data), asked.eq(self.read_addr), word.eq(read.data),
         ]
         m.d.comb += [
-            write.addr.eq(addr), write.data.eq(data), write.en.eq(mask), read.addr.eq(asked),
-            self.read_data.eq(word),
+            write.addr.eq(addr), write.data.eq(data),
+            write.en.eq(mask & valid.replicate(len(mask))),
+            read.addr.eq(asked), self.read_data.eq(word),
         ]
         return m

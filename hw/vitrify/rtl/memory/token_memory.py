@@ -130,8 +130,9 @@ class TokenMemory(wiring.Component):
         takes = [client.valid & client.banks[bank] for client in clients]
         half = "hi" if bank % 2 else "lo"
         m.d.comb += [
+            memory.write_valid.eq(Cat(takes).any()),
             memory.write_addr.eq(last.addr), memory.write_data.eq(getattr(last, half)),
-            memory.write_mask.eq(last.mask & takes[-1].replicate(len(last.mask))),
+            memory.write_mask.eq(last.mask),
         ]
         for client, take in zip(reversed(others), reversed(takes[:-1]), strict=True):
             with m.If(take):
