@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from models.calibration import digits_calibration
-from models.datasets import Pictures, cifar10, digits, quarter_turns
+from models.datasets import cifar10, digits, half_turned, quarter_turns
 from vitrify.arch.config import ArchConfig
 from vitrify.compiler import compile_model
 from vitrify.program import Program, preprocess
@@ -80,15 +80,12 @@ def _cifar_test() -> tuple[Float32, Labels]:
 
 
 def _turns_test() -> tuple[Float32, Labels]:
-    test = quarter_turns(cifar10(DATA / "cifar10", "test"))
+    test = quarter_turns(cifar10(DATA / "cifar10", "test").image)
     return _pixels(_CIFAR, test.image), test.label
 
 
 def _cifar_and_turned() -> Float32:
-    """Half of the pictures as they are, half turned: each of the tasks sees its own kind."""
-    train = cifar10(DATA / "cifar10", "train")
-    some = Pictures(train.image[:256], train.label[:256], train.classes)
-    return _pixels(_CIFAR, np.concatenate([some.image[::2], quarter_turns(some).image[1::2]]))
+    return _pixels(_CIFAR, half_turned(cifar10(DATA / "cifar10", "train").image[:256]))
 
 
 def _imagenet_test() -> tuple[Float32, Labels]:

@@ -37,10 +37,10 @@ class Shape:
         return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
-def _imagenet(name: str, dim: int, heads: int, size: int = 224) -> Shape:
+def _imagenet(name: str, dim: int, heads: int, size: int = 224, **options: Any) -> Shape:
     return Shape(name, {
         "image": (3, size, size), "patch": 16, "dim": dim, "heads": heads, "hidden": 4 * dim,
-        "blocks": 12, "classes": 1000,
+        "blocks": 12, "classes": 1000, **options,
     })
 
 
@@ -55,8 +55,13 @@ _M3VIT = {
     ),
 }
 
+#: A row chooses two of the last four heads; the first two are everybody's.
+_HEADS = Mixture(experts=4, choices=2)
+
 SHAPES = (
     _imagenet("vit_small_shape", 384, 6),
+    _imagenet("moh_small_shape", 384, 6, routed=_HEADS),
+    _imagenet("moh_small_balanced_shape", 384, 6, routed=_HEADS, balanced=True),
     _imagenet("vit_base_shape", 768, 12),
     _imagenet("vit_tiny_384_shape", 192, 3, 384),
     _imagenet("vit_tiny_512_shape", 192, 3, 512),

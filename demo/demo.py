@@ -19,7 +19,7 @@ from rich.table import Table
 
 from demo.picture import draw
 from models.calibration import PHOTOGRAPHS, digits_calibration, photo_crops, photographs
-from models.datasets import digits
+from models.datasets import TURNS, digits, half_turned, quarter_turns
 from vitrify.arch.presets import preset
 from vitrify.compiler import compile_model
 from vitrify.program import Program, preprocess
@@ -30,13 +30,12 @@ ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build" / "demo"
 OUT = Console()
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-TURNS = ("0°", "90°", "180°", "270°")
 
 Images = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Shown:
     """What is classified: uint8 ``[N, H, W, C]``, a name and (of several tasks) a task for each."""
 
     images: Images
@@ -54,30 +53,31 @@ class Job:
     preprocess: str
     classes: tuple[tuple[str, ...], ...]
     calibration: Callable[[], Images]
-    pictures: Callable[[], Pictures]
+    pictures: Callable[[], Shown]
 
 
-def _digits() -> Pictures:
+def _digits() -> Shown:
     test = digits("test")
-    return Pictures(test.image[:8], [f"digit {label}" for label in test.label[:8]], [0] * 8)
+    return Shown(test.image[:8], [f"digit {label}" for label in test.label[:8]], [0] * 8)
 
 
-def _photographs() -> Pictures:
+def _photographs() -> Shown:
     spec = preprocess.parse("size=32")
     pixels = np.stack([spec.picture(photo, (3, 32, 32)) for photo in photographs()])
     images = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
-    return Pictures(images, list(PHOTOGRAPHS), [0] * len(images))
+    return Shown(images, list(PHOTOGRAPHS), [0] * len(images))
 
 
-def _two_questions() -> Pictures:
+def _two_questions() -> Shown:
     """What is on it, and, of the same photograph turned, which way up it is."""
     shown = _photographs()
-    images, names = [], []
-    for number, place in enumerate(range(0, len(shown.images), 2)):
-        image, name = shown.images[place], shown.names[place]
-        images += [image, np.rot90(image, number)]
-        names += [name, f"{name}, {TURNS[number]}"]
-    return Pictures(np.stack(images), names, [0, 1] * (len(images) // 2))
+    images, names = shown.images[::2], shown.names[::2]
+    turned = quarter_turns(images)
+    return Shown(
+        np.concatenate([images, turned.image]),
+        names + [f"{name}, {TURNS[way]}" for name, way in zip(names, turned.label, strict=True)],
+        [0] * len(images) + [1] * len(images),
+    )
 
 
 def _crops() -> Images:
@@ -85,11 +85,7 @@ def _crops() -> Images:
 
 
 def _turned_crops() -> Images:
-    """Every second one is turned."""
-    crops = _crops()
-    for number in range(1, len(crops), 2):
-        crops[number] = np.rot90(crops[number], number // 2)
-    return crops
+    return half_turned(_crops())
 
 
 _CIFAR = "mean=0.4914:0.4822:0.4465,std=0.247:0.2435:0.2616"

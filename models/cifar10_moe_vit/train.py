@@ -110,7 +110,7 @@ def export(pictures: Pictures, args: argparse.Namespace) -> None:
         external_data=False,
     )
     strip_metadata(path)
-    for task, tests in ((OBJECT, pictures), (TURN, quarter_turns(pictures))):
+    for task, tests in ((OBJECT, pictures), (TURN, quarter_turns(pictures.image))):
         image, label = normalise(tests.image, MEAN, STD), torch.from_numpy(tests.label)
         # the model computes each expert on its own tokens, the export on all: a check of both
         top1 = check_onnx(path, model, image, label, task)

@@ -151,6 +151,11 @@ class ArchConfig:
         return self.width // self.lanes
 
     @property
+    def tile_pairs(self) -> int:
+        """Pair words of a tile that is kept in the token memory: two columns each."""
+        return self.width // 2
+
+    @property
     def fifo_words(self) -> dict[str, int]:
         """Words that each client of the bus buffers.
 

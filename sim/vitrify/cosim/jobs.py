@@ -204,18 +204,13 @@ class _Run:
         known = code in list(csr.ErrorCode)
         return f"{csr.ErrorCode(code).name if known else code} (info 0x{info:x})"
 
-    def _left_out(self, count: int) -> bool:
-        """Whether the core may have left out the last ``count`` MATMULs."""
-        matmuls = [op for op in self._program.instructions() if op.opcode is Opcode.MATMUL]
-        return all(op.expert_rows for op in matmuls[len(matmuls) - count :])
-
     def result(self) -> JobResult:
         """Outputs and cost."""
         program, core = self._program, self._core
         outputs = self.memory[self._outputs :].reshape(self._jobs, self._out_step)
         cycles = skipped = None
         spans = core.spans()[self._first_matmul :].astype(np.int64)
-        if len(spans) and self._left_out(self.total - len(spans)):
+        if len(spans) and may_leave_out(program, self.total - len(spans)):
             # Left out: nothing was written before the next one began to write, or any more.
             idle = np.append(spans[:-1, 1] == spans[1:, 0], False)
             rest = self.total - len(spans)
@@ -228,6 +223,14 @@ class _Run:
         return JobResult(
             outputs[:, : program.output_bytes].copy(), core.counters(), cycles, skipped
         )
+
+
+def may_leave_out(program: Program, count: int) -> bool:
+    """Whether a core may end a job without the last ``count`` MATMULs: experts of nobody."""
+    if count <= 0:
+        return count == 0
+    matmuls = [op for op in program.instructions() if op.opcode is Opcode.MATMUL]
+    return count <= len(matmuls) and all(op.expert_rows for op in matmuls[-count:])
 
 
 def identify(core: SimulatedCore, arch: ArchConfig) -> None:

@@ -225,7 +225,7 @@ class Machine:
         arch = self.arch
         if not arch.stored_weights:
             raise ProgramError(f"arch {arch.name!r} keeps no weights in its token memory")
-        words = op.c_tiles * op.k_tiles * arch.width // 2
+        words = op.c_tiles * op.k_tiles * arch.tile_pairs
         planes = self.tokens.pair(op.st_addr + np.arange(words, dtype=np.int64))
         tiles = np.stack([self.tokens.bytes[plane] for plane in planes], axis=1)
         return in_columns(arch, op, tiles)

@@ -87,10 +87,9 @@ def compile_graph(
                 f"input {name!r} chooses among {count} tasks, and a job's task number has "
                 f"{TASK_BITS} bits: use at most {MAX_TASKS} tasks"
             )
-    ahead = MOST_AHEAD if arch.stored_weights else 0
-    has_experts = any(isinstance(op, QExperts) for op in graph.ops)
+    can_preload = arch.stored_weights and any(isinstance(op, QExperts) for op in graph.ops)
     state, outputs, ahead = _lower(
-        graph, arch, batch, ways or economies(ahead if has_experts else 0)
+        graph, arch, batch, ways or economies(MOST_AHEAD if can_preload else 0)
     )
     image, count = state.builder.build()
     program = Program(

@@ -106,7 +106,7 @@ class Preloads:
         first, _ = op.experts[number]
         names = (op.x, first.out, op.out)[layer : layer + 2]
         depth, columns = (state.spread_of(name).physical for name in names)
-        return -(-depth // arch.depth) * -(-columns // arch.width) * arch.width // 2
+        return -(-depth // arch.depth) * -(-columns // arch.width) * arch.tile_pairs
 
     def _words(self, op: QExperts, number: int) -> int:
         return self._pairs(op, number, 0) + self._pairs(op, number, 1)

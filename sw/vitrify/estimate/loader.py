@@ -193,7 +193,7 @@ class Loader:
         """Bank of each word of a tile that is read."""
         arch = self._arch
         if op.stationary == Stationary.STORED:
-            pairs = arch.width // 2
+            pairs = arch.tile_pairs
             return -1 - (op.st_addr + (c * op.k_tiles + k) * pairs + np.arange(pairs)) // (
                 arch.bank_words
             )

@@ -157,8 +157,8 @@ class QAttention:
 
     Channels are ``heads * head_dim``, head by head.  ``logits`` gives the scores' requantisation
     (single multiplier); the output has the value tensor's scale, but for heads that are
-    ``weighed``.  Those of different weighings are different ones, behind all that are not weighed.
-    Afterwards ``balance`` weighs every head, with as many choices as logits.
+    ``weighed``, each by one weighing at most.  Afterwards ``balance`` weighs every
+    head, with as many choices as logits.
     """
 
     name: str

@@ -89,7 +89,7 @@ def _expect(arch, commands):
                             data >>= 8 * (at % arch.depth)
                             tile.append({"columns": 1, "index": kk, "group": group, "data": data})
                 elif stored:
-                    for i in range(arch.width // 2):
+                    for i in range(arch.tile_pairs):
                         low, high = read(seq, op["st_addr"] + pairs, 1)
                         tile.append({"columns": 0, "index": i, "group": 0, "data": low,
                                      "pair": 1, "high": high})
@@ -201,7 +201,7 @@ async def full_rate(dut):
                       k_last=arch.depth, load_gain=0, load_table=0)
         issues = await _run(dut, [op], gap=0.0, bank=1.0, idle=0.0, lag=1)
         words = {
-            Stationary.COLUMNS: max(arch.width, arch.depth), Stationary.STORED: arch.width // 2,
+            Stationary.COLUMNS: max(arch.width, arch.depth), Stationary.STORED: arch.tile_pairs,
         }.get(stationary, arch.width)
         periods = [b - a for a, b in pairwise(issues)]
         want = max(words + BETWEEN_TILES, MIN_PASS)

@@ -270,6 +270,7 @@ ERRORS = {
     "unknown setting": (("info", "bad.yaml"), "no setting 'colour'"),
     "missing yaml": (("info", "gone.yaml"), "cannot read arch file 'gone.yaml'"),
     "nothing known": (("info", "nothing"), "no preset is called 'nothing'"),
+    "no seeds": (("synth", "--arch", "nano", "--seeds", "0"), "--seeds must be 1 or more, not 0"),
     "no command": ((), "required: COMMAND"),
     "unknown option": (("info", "nano", "--fast"), "unrecognized arguments: --fast"),
 }

@@ -22,7 +22,7 @@ SHAPE = {"mixture": Mixture(experts=6), "blocks": 4}
 
 def pairs(arch: ArchConfig, op: Instruction) -> int:
     """Pair words of a MATMUL's tiles."""
-    return op.c_tiles * op.k_tiles * arch.width // 2
+    return op.c_tiles * op.k_tiles * arch.tile_pairs
 
 
 @pytest.mark.parametrize("slots", [1, 3, 7])

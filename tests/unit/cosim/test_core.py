@@ -14,7 +14,7 @@ from vitrify.arch import csr, isa
 from vitrify.arch.errors import BackendError, InputError
 from vitrify.cosim import library
 from vitrify.cosim.core import DramModel, SimulatedCore
-from vitrify.cosim.jobs import _Run, run_jobs
+from vitrify.cosim.jobs import _Run, may_leave_out, run_jobs
 from vitrify.program import LayerInfo, TensorInfo
 
 SOURCE = (Path(__file__).parent / "copy_core.v").read_text().replace("15011c36", f"{ARCH.hash:08x}")
@@ -212,3 +212,11 @@ def test_builds_are_kept_and_failures_leave_nothing(built, tmp_path, monkeypatch
 def test_wrong_dram(change, message):
     with pytest.raises(InputError, match=message):
         dataclasses.replace(FAST, **change)
+
+
+def test_only_experts_at_the_end_may_be_left_out():
+    ops = [isa.make(isa.Opcode.MATMUL, expert_rows=rows) for rows in (1, 0, 1, 1)]
+    image = np.frombuffer(b"".join(map(isa.pack, ops)), np.uint8)
+    made = copy_program(image=image, instruction_count=len(ops))
+    may = {count: may_leave_out(made, count) for count in range(-1, 7)}
+    assert may == {-1: False, 0: True, 1: True, 2: True, 3: False, 4: False, 5: False, 6: False}

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,13 @@ def core(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def port(core):
-    """Of ``vitrify serve``, which ends without a complaint when it is interrupted."""
+    with serve(core, signal.SIGINT) as name:
+        yield name
+
+
+@contextmanager
+def serve(core, end):
+    """``vitrify serve``'s port; it ends without a complaint by the signal ``end``."""
     with subprocess.Popen(
         [sys.executable, "-m", "vitrify.cli", "serve", "--arch", core, "--json"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -49,12 +56,17 @@ def port(core):
             assert line, process.stderr.read()
             text += line
         yield json.loads(text)["port"]
-        process.send_signal(signal.SIGINT)
+        process.send_signal(end)
         try:
             assert process.wait(timeout=60) == 130
         finally:
             process.kill()
         assert process.stderr.read().strip().endswith("vitrify: interrupted")
+
+
+def test_a_supervisor_ends_it(core, port):
+    with serve(core, signal.SIGTERM) as name:
+        assert name != port
 
 
 def test_digits_on_the_board(core, port, tmp_path):

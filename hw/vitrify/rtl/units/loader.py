@@ -171,7 +171,7 @@ class Loader(wiring.Component):
                         inner_last.eq(groups - 1),
                     ]
                 with m.Elif(self._stored):
-                    m.d.comb += count.eq(arch.width // 2)
+                    m.d.comb += count.eq(arch.tile_pairs)
                 with m.Else():
                     # The stream has all columns; of the token memory only those that exist.
                     m.d.comb += count.eq(
