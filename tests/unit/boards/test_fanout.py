@@ -59,10 +59,30 @@ def test_readers_are_shared_out(kind: str) -> None:
 def test_what_cannot_be_copied_stays() -> None:
     module = _module("PFUMX", 100)
     assert split_fanout(module, most=30) == 0
-    # A register right behind logic.
+    # A register right behind a wide multiplexer.
     module = _module("TRELLIS_FF", 100)
-    module["cells"]["first"] = cell("LUT4", {"A": 3}, {"Z": 4}, {})
+    module["cells"]["first"] = cell("PFUMX", {"BLUT": 3, "ALUT": 3, "C0": 3}, {"Z": 4}, {})
     assert split_fanout(module, most=30) == 0
+
+
+def test_a_register_is_copied_with_its_lut() -> None:
+    module = _module("TRELLIS_FF", 100)
+    module["cells"]["first"] = cell("LUT4", {"A": 3}, {"Z": 4}, {"INIT": "01"})
+    # Which others read, too.
+    module["cells"]["also"] = cell("LUT4", {"A": 4}, {"Z": 9}, {})
+    assert split_fanout(module, most=30) == 3
+    wiring = Wiring(module)
+    luts = {
+        wiring.driver(module["cells"][name]["connections"]["DI"][0])
+        for name in ("driver", "driver.copy1", "driver.copy2", "driver.copy3")
+    }
+    assert len(luts) == 4
+    assert "first" in luts
+    for name in luts:
+        one = module["cells"][name]
+        assert one["parameters"] == {"INIT": "01"}
+        assert one["connections"]["A"] == [3]
+    assert wiring.driver(module["cells"]["also"]["connections"]["A"][0]) == "first"
 
 
 def test_few_readers_stay() -> None:
