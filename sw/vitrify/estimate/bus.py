@@ -10,7 +10,7 @@ from .timing import OUTSTANDING, burst_words
 
 #: Cycles from a request to its first burst, from a bus beat to its word at the client.
 _SPLIT = 3
-_DELIVER = 4
+_DELIVER = 5
 #: Cycles from a word that leaves a FIFO to the burst that takes its place.
 _CREDIT = 2
 

@@ -17,6 +17,7 @@ from amaranth.lib.wiring import In, Out, connect, flipped
 from vitrify.arch import memmap
 from vitrify.arch.config import ArchConfig
 from vitrify.rtl.interfaces import MEMORY_REQUEST, memory_read, pipe
+from vitrify.rtl.lib.skid import Skid
 
 from .axi import axi4_read, drive_address
 from .bursts import BURST_BEATS, OUTSTANDING, BurstSplitter, beats_per_word, burst_words
@@ -66,12 +67,15 @@ class _Client(wiring.Component):
             width=8 * self.arch.depth, depth=self.fifo_words + 1
         )
         connect(m, flipped(self.request), bursts.i)
-        connect(m, fifo.r_stream, flipped(self.data))
+        # The FIFO lies by its block RAM, who takes its words elsewhere.
+        m.submodules.words = words = Skid(unsigned(8 * self.arch.depth))
+        connect(m, fifo.r_stream, words.i)
+        connect(m, words.o, flipped(self.data))
         m.d.comb += [fifo.w_data.eq(self.word), fifo.w_en.eq(self.write)]
 
         # Words that are neither in the FIFO nor promised to a burst in flight.
         free = Signal(range(self.fifo_words + 1), init=self.fifo_words)
-        taken = self.data.valid & self.data.ready
+        taken = words.i.valid & words.i.ready
         allowed = Signal()
         m.d.comb += allowed.eq(inside(self.window, bursts.o.p.address))
         m.d.sync += [
@@ -93,7 +97,7 @@ class ReadMaster(wiring.Component):
     """AXI4 read master for ``memory_read`` clients.
 
     Bursts are at most ``burst_beats`` beats, aligned, and served round-robin; words come out
-    little endian (the first beat is the low end).  A beat reaches its client's stream four cycles
+    little endian (the first beat is the low end).  A beat reaches its client's stream five cycles
     after its bus cycle.  While ``stop`` is set no new burst begins; those in flight arrive.
 
     Parameters

@@ -106,8 +106,9 @@ class WriteMaster(wiring.Component):
         entry, head = Signal(flight), Signal(flight)
         m.d.comb += [flights.w_data.eq(entry), head.eq(flights.r_data)]
 
-        # Announce.  ``stored``: words in FIFO and skid that belong to no announced burst.
-        stored = Signal(range(self.fifo_words + 4))
+        # Announce.  ``stored``: words in FIFO and skid that belong to no announced burst, without
+        # the one that has ``entered`` last.
+        stored, entered = Signal(range(self.fifo_words + 4)), Signal()
         # Every other cycle at most, hence the room in the list may be a cycle old.
         ready, room, issue, allowed = Signal(), Signal(), Signal(), Signal()
         m.d.sync += room.eq(flights.w_rdy)
@@ -115,12 +116,17 @@ class WriteMaster(wiring.Component):
             allowed.eq(inside(self.window, bursts.o.p.address)),
             issue.eq(ready & ~axi.awvalid & room & ~self.stop),
             bursts.o.ready.eq(issue),
-            sending.w_data.eq(bursts.o.p.words), sending.w_en.eq(issue),
             entry.address.eq(bursts.o.p.address), entry.last.eq(bursts.o.p.last),
             flights.w_en.eq(issue),
         ]
+        # What counts words lies by the words, what announces bursts by the client: a cycle between
+        # them.  There is room for all bursts in flight.
+        issued, count = Signal(), Signal.like(bursts.o.p.words, reset_less=True)
+        m.d.sync += [issued.eq(issue), count.eq(bursts.o.p.words)]
+        m.d.comb += [sending.w_en.eq(issued), sending.w_data.eq(count)]
         m.d.sync += [
-            stored.eq(stored + (fifo.w_en & fifo.w_rdy) - Mux(issue, bursts.o.p.words, 0)),
+            entered.eq(fifo.w_en & fifo.w_rdy),
+            stored.eq(stored + entered - Mux(issue, bursts.o.p.words, 0)),
             ready.eq(bursts.o.valid & (stored >= bursts.o.p.words) & allowed & ~issue),
             self.refused.valid.eq(bursts.o.valid & ~allowed),
             self.refused.p.address.eq(bursts.o.p.address),
@@ -135,7 +141,7 @@ class WriteMaster(wiring.Component):
                 axi.awlen.eq(bursts.o.p.words * beats_per_word(self.arch) - 1),
             ]
 
-        self._send(m, words.o, sending)
+        self._send(m, words.o, sending.r_stream)
 
         m.d.comb += flights.r_en.eq(axi.bvalid)
         m.d.sync += [
@@ -147,8 +153,8 @@ class WriteMaster(wiring.Component):
         m.d.comb += self.idle.eq(~(axi.awvalid | flights.r_rdy))
         return m
 
-    def _send(self, m: Module, words: stream.Interface, sending: Any) -> None:
-        """Serialise the words of announced bursts into beats."""
+    def _send(self, m: Module, words: stream.Interface, counts: stream.Interface) -> None:
+        """Serialise the words of announced bursts, so many each, into beats."""
         axi, bpw = self.axi, beats_per_word(self.arch)
         word = Signal(8 * self.arch.depth, reset_less=True)
         left = Signal(range(self.burst_words + 1))  # words behind this one in the burst
@@ -172,9 +178,9 @@ class WriteMaster(wiring.Component):
             with m.Else():
                 m.d.sync += [valid.eq(0), place.eq(0), word.eq(words.payload)]
                 # Every word of an announced burst is on its way to here.
-                with m.If(words.valid & (~last_word | sending.r_rdy)):
-                    m.d.comb += [words.ready.eq(1), sending.r_en.eq(last_word)]
-                    burst = Mux(last_word, sending.r_data, left)
+                with m.If(words.valid & (~last_word | counts.valid)):
+                    m.d.comb += [words.ready.eq(1), counts.ready.eq(last_word)]
+                    burst = Mux(last_word, counts.payload, left)
                     m.d.sync += [
                         valid.eq(1), left.eq(burst - 1), last_word.eq(burst == 1),
                     ]

@@ -128,19 +128,16 @@ class Fetch(wiring.Component):
         #: Slots whose rows are still to be generated, and to be issued.
         self._fresh = Signal(_SLOTS)
         self._full = Signal(_SLOTS)
-        #: The row pipeline moves.
+        #: The row pipeline moves, up to the request.
         self._advance = Signal()
 
     def elaborate(self, _platform: Any) -> Module:
         m = Module()
         self._accept(m)
         self._flags(m)
-        # Between the loops and all that moves when a row is granted.
-        m.submodules.made = made = Skid(_ROW)
-        self._generate(m, made)
-        row, valid = made.o.payload, made.o.valid
+        row, valid = self._generate(m)
         m.d.comb += [
-            made.o.ready.eq(self._advance), self.index.en.eq(self._advance),
+            self.index.en.eq(self._advance),
             self.index.addr.eq(self._slots[row.slot].src_list_base + row.row),
         ]
         row, valid = self._stage(m, row, valid, "index")
@@ -153,18 +150,20 @@ class Fetch(wiring.Component):
         word = self._register(m, word, interfaces.ADDR_BITS)
         stat = self._register(m, self._slots[row.slot].stat_src + row_id, len(self.stat_addr))
         row, valid = self._stage(m, row, valid, "product")
-        found, is_wide = (product + word)[: interfaces.ADDR_BITS], self._slots[row.slot].wide
-        addr = self._register(m, found, interfaces.ADDR_BITS)
-        stat = self._register(m, stat, len(stat))
-        coming, coming_valid = row, valid
-        # The arbiter sees registers only.
-        wide = self._register(m, is_wide, 1)
-        found_pair = interfaces.bank_pair(self.arch, found, is_wide)
-        pair = self._register(m, found_pair, len(self.read.pair))
-        row, valid = self._stage(m, row, valid, "request")
-        m.d.comb += [self.read.addr.eq(addr), self.read.wide.eq(wide), self.read.pair.eq(pair)]
-        issue = self._issue(m, coming, coming_valid, row, valid)
-        self._deliver(m, issue, row, stat)
+        # The arbiter's answer reaches no further than the request.
+        m.submodules.found = found = Skid(data.StructLayout({
+            "row": _ROW, "addr": interfaces.ADDR_BITS, "wide": 1, "pair": len(self.read.pair),
+            "stat": len(stat),
+        }))
+        addr, wide = (product + word)[: interfaces.ADDR_BITS], self._slots[row.slot].wide
+        m.d.comb += [
+            found.i.valid.eq(valid), self._advance.eq(found.i.ready),
+            found.i.payload.row.eq(row), found.i.payload.addr.eq(addr),
+            found.i.payload.wide.eq(wide), found.i.payload.stat.eq(stat),
+            found.i.payload.pair.eq(interfaces.bank_pair(self.arch, addr, wide)),
+        ]
+        issue, request = self._issue(m, found.o)
+        self._deliver(m, issue, request.row, request.stat)
         m.d.comb += self.idle.eq(~self._full.any())
         return m
 
@@ -194,19 +193,20 @@ class Fetch(wiring.Component):
             ]
 
     # Loops ----------------------------------------------------------------------------------------
-    def _generate(self, m: Module, rows: Skid) -> None:
+    def _generate(self, m: Module) -> tuple[data.View, Value]:
+        """The next row, and whether there is one."""
         slot = Signal()
         command = self._slots[slot]
         row, k, c = Signal(interfaces.ROW_BITS), Signal(_K_BITS), Signal(_C_BITS)
         position, tile = Signal(_POSITION_BITS), Signal(_SEQ)
         row_end, k_end, c_end = Signal(), Signal(), Signal()
         valid = (self._fresh & self._listed).bit_select(slot, 1)
-        made, advance = rows.i.payload, rows.i.ready
+        made = Signal(_ROW, name="made")
         m.d.comb += [
             row_end.eq(row == command.row_end),
             k_end.eq(k == command.k_end),
             c_end.eq(c == command.c_end),
-            rows.i.valid.eq(valid), made.slot.eq(slot), made.row.eq(row), made.k.eq(k),
+            made.slot.eq(slot), made.row.eq(row), made.k.eq(k),
             made.first.eq(k == 0), made.last.eq(k_end), made.final.eq(row_end),
             made.swap.eq(row == 0),
             made.sum.eq((command.transform == Transform.EXP2) & (c == 0)),
@@ -214,7 +214,7 @@ class Fetch(wiring.Component):
             made.position.eq(position), made.tile.eq(tile),
             made.end.eq(row_end & k_end & c_end),
         ]
-        with m.If(advance & valid):
+        with m.If(self._advance & valid):
             m.d.sync += [row.eq(row + 1), position.eq(position + 1)]
             with m.If(row_end):
                 m.d.sync += [row.eq(0), k.eq(k + 1)]
@@ -224,6 +224,7 @@ class Fetch(wiring.Component):
                         m.d.sync += [
                             c.eq(0), slot.eq(~slot), self._fresh.bit_select(slot, 1).eq(0)
                         ]
+        return made, valid
 
     def _stage(
         self, m: Module, row: data.View, valid: Value, name: str
@@ -280,10 +281,14 @@ class Fetch(wiring.Component):
         )
         return Cat(row.swap & ~(self.tile_ready & pass_ok), ~(produced & loaded), ~drained)
 
-    def _issue(
-        self, m: Module, coming: data.View, coming_valid: Value, row: data.View, valid: Value
-    ) -> Value:
-        """Evaluate the conditions of the row that is in the request stage in the next cycle."""
+    def _issue(self, m: Module, found: stream.Interface) -> tuple[Value, data.View]:
+        """Evaluate the conditions of the row that is in the request stage in the next cycle.
+
+        Returns whether the row in the request stage goes now, and that row.
+        """
+        # The arbiter sees registers only.
+        request, valid = Signal.like(found.payload, name="request", reset_less=True), Signal()
+        row, moves = request.row, Signal()
         issue, starts, go = Signal(), Signal(), Signal()
         pass_timer = Signal(range(interfaces.MIN_PASS))
         pass_ok = (pass_timer == 0) & ~starts
@@ -292,15 +297,17 @@ class Fetch(wiring.Component):
         blocked, blocked_next, next_valid = Signal(3), Signal(3), Signal()
         m.d.comb += [
             blocked_next.eq(Mux(
-                self._advance,
-                self._blocked(coming, pass_ok), self._blocked(row, pass_ok),
+                moves, self._blocked(found.payload.row, pass_ok), self._blocked(row, pass_ok),
             )),
-            next_valid.eq(Mux(self._advance, coming_valid, valid)),
+            next_valid.eq(Mux(moves, found.valid, valid)),
+            *(getattr(self.read, name).eq(request[name]) for name in ("addr", "wide", "pair")),
             self.read.valid.eq(go),
             issue.eq(go & self.read.ready),
             starts.eq(issue & row.swap),
-            self._advance.eq(~valid | issue),
+            moves.eq(~valid | issue), found.ready.eq(moves),
         ]
+        with m.If(moves):
+            m.d.sync += [request.eq(found.payload), valid.eq(found.valid)]
         m.d.sync += [
             go.eq(next_valid & ~blocked_next.any()),
             blocked.eq(blocked_next),
@@ -322,7 +329,7 @@ class Fetch(wiring.Component):
         with m.If(issue & row.end):
             m.d.sync += self._full.bit_select(row.slot, 1).eq(0)
         self._report(m, issue & row.end)
-        return issue
+        return issue, request
 
     def _report(self, m: Module, finished: Value) -> None:
         for stage in range(_PROGRESS_DELAY):
