@@ -19,6 +19,9 @@ from .bursts import BURST_BEATS, OUTSTANDING, BurstSplitter, beats_per_word, bur
 from .read_master import BUS_ERROR
 from .window import WINDOW, inside
 
+#: Words that may be on their way to the bus: more than a permission takes to get there and back.
+_PERMITS = 8
+
 
 class WriteMaster(wiring.Component):
     """AXI4 write master for a ``memory_write`` client.
@@ -116,14 +119,10 @@ class WriteMaster(wiring.Component):
             allowed.eq(inside(self.window, bursts.o.p.address)),
             issue.eq(ready & ~axi.awvalid & room & ~self.stop),
             bursts.o.ready.eq(issue),
+            sending.w_data.eq(bursts.o.p.words), sending.w_en.eq(issue),
             entry.address.eq(bursts.o.p.address), entry.last.eq(bursts.o.p.last),
             flights.w_en.eq(issue),
         ]
-        # What counts words lies by the words, what announces bursts by the client: a cycle between
-        # them.  There is room for all bursts in flight.
-        issued, count = Signal(), Signal.like(bursts.o.p.words, reset_less=True)
-        m.d.sync += [issued.eq(issue), count.eq(bursts.o.p.words)]
-        m.d.comb += [sending.w_en.eq(issued), sending.w_data.eq(count)]
         m.d.sync += [
             entered.eq(fifo.w_en & fifo.w_rdy),
             stored.eq(stored + entered - Mux(issue, bursts.o.p.words, 0)),
@@ -141,7 +140,7 @@ class WriteMaster(wiring.Component):
                 axi.awlen.eq(bursts.o.p.words * beats_per_word(self.arch) - 1),
             ]
 
-        self._send(m, words.o, sending.r_stream)
+        self._send(m, words.o, self._permit(m, sending.r_stream))
 
         m.d.comb += flights.r_en.eq(axi.bvalid)
         m.d.sync += [
@@ -153,13 +152,35 @@ class WriteMaster(wiring.Component):
         m.d.comb += self.idle.eq(~(axi.awvalid | flights.r_rdy))
         return m
 
-    def _send(self, m: Module, words: stream.Interface, counts: stream.Interface) -> None:
-        """Serialise the words of announced bursts, so many each, into beats."""
+    def _permit(self, m: Module, counts: stream.Interface) -> stream.Interface:
+        """For each word of the announced bursts, of so many words each, whether it is the last.
+
+        What announces bursts lies by the client, what sends them by the words, maybe at the other
+        end of the chip.  Between them there are registers only, and no answer but who was taken.
+        """
+        m.submodules.permits = permits = SyncFIFO(width=1, depth=_PERMITS)
+        room = Signal(range(_PERMITS + 1), init=_PERMITS)
+        before = Signal(range(self.burst_words))  # words before this one in the burst
+        give, last, given, given_last, taken = (Signal() for _ in range(5))
+        m.d.comb += [
+            give.eq(counts.valid & (room != 0)), last.eq(before + 1 == counts.payload),
+            counts.ready.eq(give & last),
+            permits.w_en.eq(given), permits.w_data.eq(given_last),
+        ]
+        m.d.sync += [
+            given.eq(give), given_last.eq(last), taken.eq(permits.r_en & permits.r_rdy),
+            room.eq(room + taken - give),
+        ]
+        with m.If(give):
+            m.d.sync += before.eq(Mux(last, 0, before + 1))
+        return permits.r_stream
+
+    def _send(self, m: Module, words: stream.Interface, permits: stream.Interface) -> None:
+        """Serialise the words that may go into beats."""
         axi, bpw = self.axi, beats_per_word(self.arch)
         word = Signal(8 * self.arch.depth, reset_less=True)
-        left = Signal(range(self.burst_words + 1))  # words behind this one in the burst
         place = Signal(range(bpw))                  # beat within the word
-        last_beat, last_word = Signal(), Signal(init=1)  # last_word: left == 0
+        last_beat, last_word = Signal(), Signal()
         # wready reaches no further than this.
         m.submodules.beats = beats = Skid(data.StructLayout({"data": axi.wdata.shape(), "last": 1}))
         valid = beats.i.valid
@@ -176,11 +197,10 @@ class WriteMaster(wiring.Component):
                     word.eq(word >> (8 * self.arch.bus_bytes)),
                 ]
             with m.Else():
-                m.d.sync += [valid.eq(0), place.eq(0), word.eq(words.payload)]
+                m.d.sync += [
+                    valid.eq(0), place.eq(0), word.eq(words.payload), last_word.eq(permits.payload),
+                ]
                 # Every word of an announced burst is on its way to here.
-                with m.If(words.valid & (~last_word | counts.valid)):
-                    m.d.comb += [words.ready.eq(1), counts.ready.eq(last_word)]
-                    burst = Mux(last_word, counts.payload, left)
-                    m.d.sync += [
-                        valid.eq(1), left.eq(burst - 1), last_word.eq(burst == 1),
-                    ]
+                with m.If(words.valid & permits.valid):
+                    m.d.comb += [words.ready.eq(1), permits.ready.eq(1)]
+                    m.d.sync += valid.eq(1)
