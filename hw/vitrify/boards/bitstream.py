@@ -21,7 +21,7 @@ from .pll import dividers
 from .synthesis import Resources, Timing, route, run_tool, synthesise
 from .ulx3s import OSCILLATOR_MHZ, Top
 
-#: The clock that a build asks for: the default seed of place and route reaches it.
+#: The clock that a build asks for: some way below what the core reaches alone.
 CLOCK_MHZ = 60.0
 NAME = "ulx3s"
 #: What loads the bitstream.

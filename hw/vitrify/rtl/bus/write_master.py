@@ -156,7 +156,7 @@ class WriteMaster(wiring.Component):
         """For each word of the announced bursts, of so many words each, whether it is the last.
 
         What announces bursts lies by the client, what sends them by the words, maybe at the other
-        end of the chip.  Between them there are registers only, and no answer but who was taken.
+        end of the chip.  Between them there are registers only, and no answer but what was taken.
         """
         m.submodules.permits = permits = SyncFIFO(width=1, depth=_PERMITS)
         room = Signal(range(_PERMITS + 1), init=_PERMITS)
