@@ -172,7 +172,8 @@ def schedule(ops: list[QOp]) -> list[QOp]:
     """Put the op that makes an attention's queries last among its inputs.
 
     Keys and values are then complete when the scores begin, and only queries, which stream, are
-    still draining.
+    still draining.  An op stays where it is if it would have to pass another that it must follow
+    or precede (:func:`independent`).
     """
     result = list(ops)
     for op in ops:
@@ -182,11 +183,21 @@ def schedule(ops: list[QOp]) -> list[QOp]:
         if maker is None:
             continue
         at, to = result.index(maker), result.index(op)
-        between = result[at + 1 : to]
-        if all(maker.out not in sources(o) for o in between):
+        if all(independent(maker, other) for other in result[at + 1 : to]):
             result.remove(maker)
             result.insert(to - 1, maker)
     return result
+
+
+def independent(first: QOp, second: QOp) -> bool:
+    """Whether two ops may change places: neither writes what the other reads or writes.
+
+    Residual additions write in place, so that every reader of the sum before has to stay in front
+    of them.
+    """
+    return not (
+        first.out in (second.out, *sources(second)) or second.out in (first.out, *sources(first))
+    )
 
 
 def _input_spec(state: Lowering, preprocess: str | None) -> InputSpec:

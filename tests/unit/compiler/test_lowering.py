@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.execute import tensors
 from tests.support.synthetic import vision_transformer
+from tests.unit.quant import graphs
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError
 from vitrify.arch.isa import Opcode
@@ -22,6 +23,7 @@ from vitrify.compiler.compile import schedule
 from vitrify.compiler.placement import Spread
 from vitrify.program import Program
 from vitrify.quant.evaluate import Evaluator
+from vitrify.quant.quantise import quantise
 
 NANO = preset("nano")
 #: Tensors whose heads begin at words.
@@ -96,6 +98,17 @@ def test_queries_come_last() -> None:
     at = names.index("blocks.0.attention")
     assert names[at - 3 : at] == ["blocks.0.k", "blocks.0.v", "blocks.0.q"]
     assert sorted(names) == sorted(op.name for op in graph.ops)
+
+
+@pytest.mark.parametrize("mapping", ["parallel", "two_attentions"])
+def test_readers_stay_in_front_of_what_overwrites(mapping: str) -> None:
+    net = graphs.Net(1)
+    graph = quantise(net.model(graphs.MAPPINGS[mapping](net)), net.images(8), arch=NANO)
+    images = net.images(1)
+    program = compile_graph(graph, NANO)
+    _, (got,) = tensors(program, images)
+    (expected,) = Evaluator(graph, NANO).outputs(images).values()
+    assert (got == expected.reshape(got.shape).astype(np.float32)).all()
 
 
 def test_streams_and_tiles_are_read_from_different_banks() -> None:

@@ -129,6 +129,16 @@ def parallel(net: Net) -> ir.Value:
     return net.head(net.norm(net.select(x), "last"))
 
 
+def two_attentions(net: Net) -> ir.Value:
+    """Two attentions read the same LayerNorm; both are added."""
+    x = net.tokens()
+    normal = net.norm(x, "norm")
+    for i in range(2):
+        attended = net.linear(net.attention(normal, f"attention{i}"), DIM, f"proj{i}")
+        x = net.add(x, attended, f"add{i}")
+    return net.head(net.select(x))
+
+
 def two_linears(net: Net) -> ir.Value:
     """A linear layer reads a linear layer, and the stream without LayerNorm."""
     x = net.tokens()
@@ -163,6 +173,7 @@ MAPPINGS: dict[str, Callable[[Net], ir.Value]] = {
         no_positions,
         pre_norm,
         parallel,
+        two_attentions,
         two_linears,
         two_heads,
         features,
