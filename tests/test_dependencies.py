@@ -72,7 +72,7 @@ TABLE = {
 FILES = {
     "runtime/backends/golden.py": may("arch program golden runtime", "numpy"),
     "runtime/backends/rtl.py": may("arch program cosim runtime", "numpy"),
-    "runtime/backends/float.py": may("arch program runtime", "numpy onnxruntime onnx"),
+    "runtime/backends/float.py": may("arch program runtime", "numpy onnxruntime onnx", "ir"),
     "runtime/backends/board.py": may("arch program runtime driver", "numpy", "cosim"),
 }
 

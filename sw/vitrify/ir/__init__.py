@@ -9,7 +9,7 @@ from onnx_ir import load, save
 from .build import BATCH, Builder, array_of, shape_of, tensor
 from .op import DOMAIN, Op, ShapeError, attributes_of
 from .ops import OPS, attach_functions
-from .run import Evaluator, evaluate
+from .run import Evaluator, evaluate, operators, session_options
 from .unary import UNARY
 from .verify import VerifyError, verify
 
@@ -28,7 +28,9 @@ __all__ = [
     "attributes_of",
     "evaluate",
     "load",
+    "operators",
     "save",
+    "session_options",
     "shape_of",
     "tensor",
     "verify",

@@ -1,5 +1,6 @@
 """Backend ``float``: ONNX Runtime on the original model, the reference for accuracy.
 
+Models with quantised operators are executed as written (see :mod:`vitrify.ir.run`).
 For a program, the model it was compiled from is looked for where the compiler found it;
 option ``onnx`` says where it is now.  Option ``progress`` is as in the others.
 """
@@ -45,15 +46,17 @@ class FloatBackend(Backend):
         progress: Progress | None = None,
     ) -> None:
         try:
+            import onnx
             import onnxruntime as ort
+
+            from vitrify.ir import operators, session_options
         except ImportError:
             raise BackendError(
                 "backend 'float' needs ONNX Runtime: install it with `pip install "
                 "vitrify[compiler]`"
             ) from None
-        settings = ort.SessionOptions()
-        settings.log_severity_level = 4
         try:
+            settings = session_options(operators(onnx.load(path, load_external_data=False)))
             self._session = ort.InferenceSession(path, settings, ["CPUExecutionProvider"])
         # ONNX Runtime's exceptions share no base of their own.
         except Exception as error:
