@@ -5,14 +5,21 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from . import formats, isa
 from .errors import ConfigError
+from .text import check_name, short
 
 #: Changes whenever programs of older compilers stop running on newer cores.
 CONTRACT_VERSION = 5
+#: Largest latency (cycles) and number of bursts in flight of a simulated memory.
+MAX_LATENCY = 1_000_000
+MAX_OUTSTANDING = 1024
+#: Fastest clock that reports believe in.
+MAX_CLOCK_MHZ = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +37,12 @@ class Part:
     brams: int = 0
     urams: int = 0
 
+    def __post_init__(self) -> None:
+        check_name(self.name, "the name of a part")
+        check_name(self.family, "the family of a part")
+        for name in ("luts", "ffs", "dsps", "brams", "urams"):
+            _integer(f"part {self.name!r}", name, getattr(self, name), 0, 1 << 30)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dram:
@@ -39,6 +52,10 @@ class Dram:
     latency: int = 100
     #: Bursts in flight at once, per direction.
     outstanding: int = 8
+
+    def __post_init__(self) -> None:
+        _integer("dram", "latency", self.latency, 0, MAX_LATENCY)
+        _integer("dram", "outstanding", self.outstanding, 1, MAX_OUTSTANDING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,14 +107,15 @@ class ArchConfig:
     dram: Dram = field(default_factory=Dram)
 
     def __post_init__(self) -> None:
+        check_name(self.name, "the name of an arch")
+        what = f"arch {self.name!r}"
+
         def power(name: str, low: int, high: int) -> None:
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise ConfigError(f"arch {self.name!r}: {name} must be an integer, not {value!r}")
-            if not low <= value <= high or value & (value - 1):
+            if _whole(what, name, value) & (value - 1) or not low <= value <= high:
                 raise ConfigError(
-                    f"arch {self.name!r}: {name} must be a power of two from {low} to {high}, "
-                    f"not {value!r}"
+                    f"{what}: {name} must be a power of two from {low} to {high}, "
+                    f"not {short(value)}"
                 )
 
         power("depth", 4, 128)
@@ -110,22 +128,34 @@ class ArchConfig:
         power("bus_bytes", 1, self.depth)
         power("weight_fifo_words", 16, 1 << 14)
         power("burst_beats", 1, 256)
-        if not isinstance(self.banks, int) or not 2 <= self.banks <= 64 or self.banks % 2:
+        if _whole(what, "banks", self.banks) not in range(2, 65, 2):
             raise ConfigError(
-                f"arch {self.name!r}: banks must be an even number from 2 to 64, not {self.banks!r}"
+                f"{what}: banks must be an even number from 2 to 64, not {short(self.banks)}"
             )
-        if self.requant_bits not in range(16, 28):
+        _integer(what, "requant_bits", self.requant_bits, 16, 27)
+        _integer(what, "experts", self.experts, 0, formats.MAX_EXPERTS)
+        for name in ("stored_weights", "packing", "fabric_multipliers"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(
+                    f"{what}: {name} must be true or false, not {short(getattr(self, name))}"
+                )
+        clock = self.clock_mhz
+        if (
+            not isinstance(clock, int | float) or isinstance(clock, bool)
+            or not 0 < clock <= MAX_CLOCK_MHZ
+        ):
             raise ConfigError(
-                f"arch {self.name!r}: requant_bits must be 16 to 27, not {self.requant_bits!r}"
+                f"{what}: clock_mhz must be a number above 0 and at most {MAX_CLOCK_MHZ}, "
+                f"not {short(clock)}"
             )
-        if self.experts not in range(formats.MAX_EXPERTS + 1):
-            raise ConfigError(
-                f"arch {self.name!r}: experts must be 0 to {formats.MAX_EXPERTS}, "
-                f"not {self.experts!r}"
-            )
+        for name, kind in (("part", Part), ("dram", Dram)):
+            if not isinstance(getattr(self, name), kind):
+                raise ConfigError(
+                    f"{what}: {name} must hold settings, not {short(getattr(self, name))}"
+                )
         if self.token_words > 1 << 20:
             raise ConfigError(
-                f"arch {self.name!r}: {self.banks} banks of {self.bank_words} words exceed the "
+                f"{what}: {self.banks} banks of {self.bank_words} words exceed the "
                 f"2**20 words that an instruction can address; make the banks fewer or smaller"
             )
 
@@ -214,7 +244,7 @@ class ArchConfig:
     def from_dict(cls, data: dict[str, Any]) -> ArchConfig:
         """Build from plain data; unknown or missing keys are a :class:`ConfigError`."""
         if not isinstance(data, dict):
-            raise ConfigError(f"an arch description must be a mapping, not {data!r}")
+            raise ConfigError(f"an arch description must be a mapping, not {short(data)}")
         values = dict(data)
         for key, kind in (("part", Part), ("dram", Dram)):
             if isinstance(values.get(key), dict):
@@ -222,12 +252,23 @@ class ArchConfig:
         return _build(cls, values, "arch")
 
 
-def _build(kind: type, values: dict[str, Any], what: str) -> Any:
+def _whole(what: str, name: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ConfigError(f"{what}: {name} must be an integer, not {short(value)}")
+    return value
+
+
+def _integer(what: str, name: str, value: object, low: int, high: int) -> None:
+    if not low <= _whole(what, name, value) <= high:
+        raise ConfigError(f"{what}: {name} must be {low} to {high}, not {short(value)}")
+
+
+def _build(kind: type, values: Mapping[Any, Any], what: str) -> Any:
     names = {f.name for f in dataclasses.fields(kind)}
     for key in values:
         if key not in names:
             raise ConfigError(
-                f"{what} has no setting {key!r}; the settings are {', '.join(sorted(names))}"
+                f"{what} has no setting {short(key)}; the settings are {', '.join(sorted(names))}"
             )
     required = {
         f.name

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from .config import ArchConfig
 from .errors import ConfigError
 from .presets import PRESETS, preset
+from .text import as_name, short
 
 YAML_SUFFIXES = (".yaml", ".yml")
+#: Bytes of the longest file; the longest preset takes less than one thousand.
+MOST_BYTES = 1 << 15
 
 
 def load(text: str) -> ArchConfig:
@@ -25,24 +29,16 @@ def load(text: str) -> ArchConfig:
     path = Path(text)
     if path.suffix.lower() not in YAML_SUFFIXES:
         return preset(text)
-    import yaml
-
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read arch file {text!r}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        where = "" if line is None else f", line {line + 1}"
-        raise ConfigError(f"arch file {text!r} is not YAML{where}") from error
+    data = _parse(_read(path), text)
     if not isinstance(data, dict):
         raise ConfigError(f"arch file {text!r} must hold settings such as `depth: 32`")
-    values = {"name": path.stem, **data}
+    values = {"name": as_name(path.stem), **data}
     base = values.pop("base", None)
     if base is not None:
-        if base not in PRESETS:
+        if not isinstance(base, str) or base not in PRESETS:
             raise ConfigError(
-                f"arch file {text!r} is based on {base!r}; the presets are {', '.join(PRESETS)}"
+                f"arch file {text!r} is based on {short(base)}; the presets are "
+                f"{', '.join(PRESETS)}"
             )
         original = PRESETS[base].to_dict()
         for key, value in values.items():
@@ -53,5 +49,62 @@ def load(text: str) -> ArchConfig:
         return ArchConfig.from_dict(values)
     except ConfigError as error:
         raise ConfigError(f"arch file {text!r}: {error}") from error
-    except TypeError as error:
-        raise ConfigError(f"arch file {text!r} has a setting of the wrong type: {error}") from error
+
+
+def _read(path: Path) -> str:
+    try:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"arch file {str(path)!r} is no regular file")
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        if len(data) > MOST_BYTES:
+            raise ConfigError(
+                f"arch file {str(path)!r} is longer than {MOST_BYTES} bytes; it needs a line for "
+                f"each setting"
+            )
+        return data.decode()
+    except OSError as error:
+        raise ConfigError(f"cannot read arch file {str(path)!r}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"arch file {str(path)!r} is not YAML: it is not UTF-8") from error
+
+
+def _parse(content: str, name: str) -> Any:
+    """YAML without aliases (a few of them make gigabytes) and without duplicate keys."""
+    try:
+        import yaml
+    except ImportError:
+        raise ConfigError(
+            f"arch file {name!r} needs PyYAML: `pip install 'vitrify[cli]'`"
+        ) from None
+
+    class Loader(yaml.SafeLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise ConfigError(
+                    f"arch file {name!r} uses an alias (*), line "
+                    f"{self.peek_event().start_mark.line + 1}; write the value out"
+                )
+            return super().compose_node(parent, index)
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            for number, key in enumerate(keys):
+                if key in keys[:number]:
+                    raise ConfigError(
+                        f"arch file {name!r} has the setting {short(key)} twice; leave one out"
+                    )
+            return super().construct_mapping(node, deep)
+
+    try:
+        return yaml.load(content, Loader)  # noqa: S506  (a SafeLoader, made stricter)
+    except ConfigError:
+        raise
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f", line {mark.line + 1}"
+        raise ConfigError(f"arch file {name!r} is not YAML{where}") from error
+    # Values such as 2001-99-99, a number of 5,000 digits, or brackets nested a thousand deep.
+    except (ValueError, LookupError, ArithmeticError, RecursionError, AttributeError,
+            TypeError) as error:
+        raise ConfigError(f"arch file {name!r} holds a value that YAML cannot read") from error

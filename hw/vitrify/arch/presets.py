@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .config import ArchConfig, Dram, Part
 from .errors import ConfigError
+from .text import short
 
 ECP5_85 = Part(name="LFE5U-85F", family="ecp5", luts=83_640, ffs=83_640, dsps=156, brams=208)
 XC7Z020 = Part(name="xc7z020clg400-1", family="xc7", luts=53_200, ffs=106_400, dsps=220,
@@ -66,10 +67,9 @@ def preset(name: str) -> ArchConfig:
     ConfigError
         If there is none; the message lists the names.
     """
-    try:
-        return PRESETS[name]
-    except KeyError:
+    if not isinstance(name, str) or name not in PRESETS:
         raise ConfigError(
-            f"no preset is called {name!r}; the presets are {', '.join(PRESETS)} "
+            f"no preset is called {short(name)}; the presets are {', '.join(PRESETS)} "
             f"(or give a YAML file)"
-        ) from None
+        )
+    return PRESETS[name]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vitrify.arch import csr
-from vitrify.arch.config import ArchConfig
+from vitrify.arch.config import MAX_LATENCY, MAX_OUTSTANDING, ArchConfig
 from vitrify.arch.errors import BackendError, InputError
 
 #: Cycles that reset is held, and that a register access may take.
@@ -22,9 +22,6 @@ CSR_LIMIT = 10_000
 _UNIT = 1 << 16
 #: Bytes of a record's byte mask.
 _MASK_BYTES = 16
-#: Largest latency (cycles) and number of bursts in flight.
-_MAX_LATENCY = 1_000_000
-_MAX_OUTSTANDING = 1024
 #: What the harness calls protocol errors, by number.
 _FAULTS = (
     "",
@@ -53,8 +50,8 @@ class DramModel:
     def __post_init__(self) -> None:
         rate = self.bytes_per_cycle
         for name, value, low, high in (
-            ("latency", self.latency, 0, _MAX_LATENCY),
-            ("outstanding bursts", self.outstanding, 1, _MAX_OUTSTANDING),
+            ("latency", self.latency, 0, MAX_LATENCY),
+            ("outstanding bursts", self.outstanding, 1, MAX_OUTSTANDING),
         ):
             if not low <= value <= high:
                 raise InputError(f"DRAM {name} must be {low} to {high}, not {value}")

@@ -266,7 +266,7 @@ ERRORS = {
     ),
     "no yaml": (("info", "bad.yaml"), "'bad.yaml' is not YAML, line"),
     "wrong arch": (("info", "bad.yaml"), "depth must be a power of two from 4 to 128, not 12"),
-    "wrong type": (("info", "bad.yaml"), "banks must be an even number.*'many'"),
+    "wrong type": (("info", "bad.yaml"), "banks must be an integer, not 'many'"),
     "unknown setting": (("info", "bad.yaml"), "no setting 'colour'"),
     "missing yaml": (("info", "gone.yaml"), "cannot read arch file 'gone.yaml'"),
     "nothing known": (("info", "nothing"), "no preset is called 'nothing'"),
