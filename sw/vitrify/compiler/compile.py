@@ -13,6 +13,15 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError, InputError
 from vitrify.arch.formats import MAX_DEPTH
 from vitrify.arch.isa import TASK_BITS, TASKS, Opcode
+from vitrify.codegen.alloc import PlacementError
+from vitrify.codegen.lowering import Lowering, sources
+from vitrify.codegen.preload import MOST_AHEAD, Preloads
+from vitrify.codegen.strategy import PlacementStrategy, strategies
+from vitrify.ops.attention import lower as attention
+from vitrify.ops.experts import lower as experts
+from vitrify.ops.linear import image_blocks, mlp
+from vitrify.ops.linear import lower as linear
+from vitrify.ops.pool import lower as pool
 from vitrify.program import (
     InputSpec,
     LayerInfo,
@@ -31,25 +40,19 @@ from vitrify.quant.graph import (
     QuantGraph,
 )
 
-from .alloc import PlacementError
-from .economy import Economy, economies
-from .lowering import Lowering, sources
-from .ops import embed, experts, heads, linear, mlp, pool
-from .preload import MOST_AHEAD, Preloads
-
 #: Tasks that a task number tells apart.
 MAX_TASKS = 1 << TASK_BITS
 
 _LOWER: dict[type, Callable[[Lowering, Any, int], None]] = {
     QLinear: linear.lower,
-    QAttention: heads.lower,
+    QAttention: attention.lower,
     QPool: pool.lower,
 }
 
 
 def compile_graph(
     graph: QuantGraph, arch: ArchConfig, *, preprocess: str | None = None, batch: int = 1,
-    ways: Iterable[Economy] | None = None,
+    ways: Iterable[PlacementStrategy] | None = None,
 ) -> Program:
     """Lower, place and emit.
 
@@ -64,7 +67,7 @@ def compile_graph(
     batch : int
         Images of one job, 1 to 4: their rows pass every weight together, experts included.
 
-    ways : Economy, ...
+    ways : PlacementStrategy, ...
         Ways to place the tensors, to be tried in this order; default: from fast to small.
 
     Raises
@@ -89,7 +92,7 @@ def compile_graph(
             )
     can_preload = arch.stored_weights and any(isinstance(op, QExperts) for op in graph.ops)
     state, outputs, ahead = _lower(
-        graph, arch, batch, ways or economies(MOST_AHEAD if can_preload else 0)
+        graph, arch, batch, ways or strategies(MOST_AHEAD if can_preload else 0)
     )
     image, count = state.builder.build()
     program = Program(
@@ -99,7 +102,7 @@ def compile_graph(
         metadata={
             "token_memory_bytes": state.memory.peak_words * arch.depth,
             "token_memory_capacity": arch.token_bytes,
-            **({} if state.economy.row_blocks == 1 else {"row_blocks": state.economy.row_blocks}),
+            **({} if state.strategy.row_blocks == 1 else {"row_blocks": state.strategy.row_blocks}),
             **({"experts_ahead": ahead} if ahead else {}),
         },
     )
@@ -126,21 +129,21 @@ def _layers(graph: QuantGraph) -> Iterator[QLinear]:
 
 
 def _lower(
-    graph: QuantGraph, arch: ArchConfig, batch: int, ways: Iterable[Economy]
+    graph: QuantGraph, arch: ArchConfig, batch: int, ways: Iterable[PlacementStrategy]
 ) -> tuple[Lowering, tuple[OutputSpec, ...], int]:
     """Lower every op in the fastest way that the token memory has room for.
 
     Returns the outputs, too, and how many experts are loaded ahead of time.
     """
     refusals: list[tuple[bool, PlacementError]] = []
-    for economy in ways:
-        state = Lowering(graph, arch, economy, batch)
+    for strategy in ways:
+        state = Lowering(graph, arch, strategy, batch)
         try:
-            embed.load(state)
-            preloads = Preloads(state, economy.preloads)
+            image_blocks.load(state)
+            preloads = Preloads(state, strategy.preloads)
             _lower_ops(state, preloads)
         except PlacementError as error:
-            refusals.append((economy.preloads > 0, error))
+            refusals.append((strategy.preloads > 0, error))
             continue
         outputs = _store_outputs(state)
         state.builder.end()
@@ -158,8 +161,8 @@ def _lower_ops(state: Lowering, preloads: Preloads) -> None:
         if pair is not None:
             step += 1
             mlp.lower(state, *pair, step)
-        elif embed.splits(op, state):
-            embed.lower(state, op, step)
+        elif image_blocks.splits(op, state):
+            image_blocks.lower(state, op, step)
         elif isinstance(op, QExperts):
             experts.lower(state, op, step, preloads)
         else:
@@ -202,7 +205,7 @@ def independent(first: QOp, second: QOp) -> bool:
 
 def _input_spec(state: Lowering, preprocess: str | None) -> InputSpec:
     source = state.graph.input
-    rows, blocks = state.image_rows(source.out), embed.blocks(state)
+    rows, blocks = state.image_rows(source.out), image_blocks.blocks(state)
     return InputSpec(
         name=source.name, shape=source.shape, patch=source.patch, prefix=source.prefix, rows=rows,
         multiplier=np.asarray(source.multiplier, np.float64),

@@ -10,7 +10,7 @@ import pytest
 from vitrify.arch.errors import CapacityError
 from vitrify.arch.memmap import pair_banks
 from vitrify.arch.presets import preset
-from vitrify.compiler.alloc import Allocator
+from vitrify.codegen.alloc import Allocator
 
 NANO = preset("nano")
 

@@ -18,9 +18,9 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError
 from vitrify.arch.isa import Opcode
 from vitrify.arch.presets import preset
+from vitrify.codegen.placement import Spread
 from vitrify.compiler import compile_graph
 from vitrify.compiler.compile import schedule
-from vitrify.compiler.placement import Spread
 from vitrify.program import Program
 from vitrify.quant.evaluate import Evaluator
 from vitrify.quant.quantise import quantise

@@ -7,7 +7,7 @@ import pytest
 
 from vitrify.arch import isa, memmap
 from vitrify.arch.presets import PRESETS
-from vitrify.compiler.pack import ImageBuilder, gain_words, table_words, weight_words
+from vitrify.codegen.pack import ImageBuilder, gain_words, table_words, weight_words
 from vitrify.golden.machine import Machine
 
 

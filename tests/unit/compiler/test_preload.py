@@ -13,8 +13,9 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError
 from vitrify.arch.isa import Instruction, Opcode, Region, Stationary
 from vitrify.arch.presets import preset
-from vitrify.compiler import builder, compile_graph
-from vitrify.compiler.economy import Economy
+from vitrify.codegen import builder
+from vitrify.codegen.strategy import PlacementStrategy
+from vitrify.compiler import compile_graph
 
 NANO = preset("nano")
 SHAPE = {"mixture": Mixture(experts=6), "blocks": 4}
@@ -32,7 +33,7 @@ def test_every_tile_has_its_load(
 ) -> None:
     monkeypatch.setattr(builder, "MOST_WORDS", words)
     graph = vision_transformer(**SHAPE)
-    program = compile_graph(graph, NANO, ways=[Economy(preloads=slots)])
+    program = compile_graph(graph, NANO, ways=[PlacementStrategy(preloads=slots)])
     assert program.metadata["experts_ahead"] == slots
     # Of every pair word: the LOAD that brought it, and the last MATMUL that reads it.
     brought = np.full(2 * NANO.banks * NANO.bank_words, -1)

@@ -10,8 +10,8 @@ from bench.ablation import TECHNIQUES, separate_gelu, three_pass_softmax, token_
 from tests.support.synthetic import Mixture, vision_transformer
 from vitrify.arch.isa import Opcode, Stats
 from vitrify.arch.presets import preset
+from vitrify.codegen.strategy import PlacementStrategy
 from vitrify.compiler import compile_graph
-from vitrify.compiler.economy import Economy
 from vitrify.estimate import estimate
 from vitrify.runtime.routing import expert_bytes, routes, uniform
 
@@ -21,7 +21,8 @@ NANO = preset("nano")
 @pytest.fixture(scope="module")
 def program():
     """Experts from the stream: token by token there is nothing to load ahead."""
-    return compile_graph(vision_transformer(mixture=Mixture(), blocks=4), NANO, ways=[Economy()])
+    graph = vision_transformer(mixture=Mixture(), blocks=4)
+    return compile_graph(graph, NANO, ways=[PlacementStrategy()])
 
 
 def matmuls(program):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TypeGuard
 
 from vitrify.arch.isa import Region
-from vitrify.compiler.lowering import Lowering, sources
+from vitrify.codegen.lowering import Lowering, sources
 from vitrify.program import to_words
 from vitrify.quant.graph import QLinear, QOp
 
-from .linear import buffer, place_result, prepare
+from .lower import buffer, place_result, prepare
 
 #: Buffers in flight when the image comes in blocks.
 _BUFFERS = 2
@@ -18,14 +18,14 @@ _BUFFERS = 2
 def blocks(state: Lowering) -> list[tuple[int, int]]:
     """Blocks of rows in which an image lies in memory."""
     rows = state.image_rows(state.graph.input.out)
-    return state.row_blocks(rows, state.economy.row_blocks)
+    return state.row_blocks(rows, state.strategy.row_blocks)
 
 
 def splits(op: QOp, state: Lowering) -> TypeGuard[QLinear]:
     """Whether ``op`` takes the image block by block."""
     name = state.graph.input.out
     return (
-        state.economy.row_blocks > 1 and isinstance(op, QLinear) and op.x == name
+        state.strategy.row_blocks > 1 and isinstance(op, QLinear) and op.x == name
         and not op.rows and op.norm is None and len(blocks(state)) > 1
         and sum(name in sources(other) for other in state.graph.ops) == 1
     )

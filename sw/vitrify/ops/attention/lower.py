@@ -17,14 +17,14 @@ from functools import partial
 import numpy as np
 
 from vitrify.arch.isa import Output, Stationary, Transform
-from vitrify.compiler.builder import Queue
-from vitrify.compiler.lowering import Lowering
-from vitrify.compiler.pack import weight_words
-from vitrify.compiler.placement import Placed
+from vitrify.codegen.builder import Queue
+from vitrify.codegen.lowering import Lowering
+from vitrify.codegen.pack import weight_words
+from vitrify.codegen.placement import Placed
+from vitrify.ops.experts.lower import check_router, share
 from vitrify.quant.graph import QAttention, QTensor, QWeighing
 
-from .attention import Heads, Pass
-from .experts import check_router, share
+from .scores import Heads, Pass
 
 
 def lower(state: Lowering, op: QAttention, step: int) -> None:

@@ -10,10 +10,10 @@ import numpy as np
 from vitrify.arch import isa
 from vitrify.arch.errors import CapacityError
 from vitrify.arch.isa import Output, Stats, Transform
-from vitrify.compiler.builder import Queue, Stored
-from vitrify.compiler.lowering import Lowering
-from vitrify.compiler.pack import Bytes, parameter_words, weight_words
-from vitrify.compiler.placement import Placed
+from vitrify.codegen.builder import Queue, Stored
+from vitrify.codegen.lowering import Lowering
+from vitrify.codegen.pack import Bytes, parameter_words, weight_words
+from vitrify.codegen.placement import Placed
 from vitrify.quant.graph import QLinear
 
 

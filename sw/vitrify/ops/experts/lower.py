@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vitrify.arch.errors import CapacityError
-from vitrify.compiler.builder import Queue
-from vitrify.compiler.lowering import Lowering
-from vitrify.compiler.preload import Preloads
+from vitrify.codegen.builder import Queue
+from vitrify.codegen.lowering import Lowering
+from vitrify.codegen.preload import Preloads
+from vitrify.ops.linear.lower import buffer, prepare
 from vitrify.quant.graph import QExperts
-
-from .linear import buffer, prepare
 
 
 def lower(state: Lowering, op: QExperts, step: int, preloads: Preloads) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from vitrify.compiler.lowering import Lowering, sources
+from vitrify.codegen.lowering import Lowering, sources
 from vitrify.quant.graph import QLinear, QOp
 
-from .linear import buffer, place_result, prepare
+from .lower import buffer, place_result, prepare
 
 
 def pair(state: Lowering, step: int) -> tuple[QLinear, QLinear] | None:

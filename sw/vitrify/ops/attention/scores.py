@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from vitrify.arch.isa import Output, Stationary, Stats, Transform
-from vitrify.compiler.builder import Queue
-from vitrify.compiler.lowering import Lowering
-from vitrify.compiler.placement import Placed
+from vitrify.codegen.builder import Queue
+from vitrify.codegen.lowering import Lowering
+from vitrify.codegen.placement import Placed
 from vitrify.quant.graph import QAttention, QTensor
 
 #: Score buffers in flight.
@@ -48,7 +48,7 @@ class Heads:
         self.spread = self.q.spread
         #: Rows of an image.
         self.tokens, self.queries = (x.rows // state.images for x in (self.k, self.q))
-        self.blocks = state.row_blocks(self.queries, state.economy.score_blocks)
+        self.blocks = state.row_blocks(self.queries, state.strategy.score_blocks)
         self._count = 0
         self._scores: list[Placed] = []
         for i in range(min(_BUFFERS, op.heads)):

@@ -19,8 +19,8 @@ from vitrify.quant.graph import (
 
 from .alloc import Allocator
 from .builder import Builder, post_code
-from .economy import Economy, Separation
 from .placement import Placed, Spread
+from .strategy import PlacementStrategy, Separation
 
 
 def sources(op: QOp) -> tuple[str, ...]:
@@ -41,12 +41,12 @@ class Lowering:
     """
 
     def __init__(
-        self, graph: QuantGraph, arch: ArchConfig, economy: Economy, images: int = 1
+        self, graph: QuantGraph, arch: ArchConfig, strategy: PlacementStrategy, images: int = 1
     ) -> None:
         self.graph = graph
         self.images = images
         self.arch = arch
-        self.economy = economy
+        self.strategy = strategy
         self.builder = Builder(arch)
         self.memory = Allocator(arch)
         self.placed: dict[str, Placed] = {}
@@ -127,7 +127,7 @@ class Lowering:
         wide = tensor.bits == 16
         avoid: list[str] = {
             Separation.ALL: [*apart, *beside], Separation.RESIDUAL: [*apart], Separation.NONE: [],
-        }[self.economy.separation]
+        }[self.strategy.separation]
         owners = [self._owner.get(name, name) for name in avoid]
         block = self.memory.place(
             tensor.name, tensor.rows * spread.words, wide=wide, apart=owners
@@ -185,7 +185,7 @@ class Lowering:
 
     def passing_blocks(self, name: str) -> list[tuple[int, int]]:
         """Blocks of rows in which a tensor passes that need not be in memory as a whole."""
-        return self.row_blocks(self.rows(name), self.economy.row_blocks)
+        return self.row_blocks(self.rows(name), self.strategy.row_blocks)
 
     def k_tiling(self, channels: int) -> dict[str, int]:
         """Inner tiling of a contiguous run of physical channels."""

@@ -18,7 +18,7 @@ class Separation(enum.IntEnum):
 
 
 @dataclass(frozen=True)
-class Economy:
+class PlacementStrategy:
     """One way to place the tensors of a network.
 
     ``row_blocks``: at least so many blocks of rows pass through image, hidden layers and scores
@@ -37,12 +37,12 @@ class Economy:
 _LEAST_AHEAD = 3
 
 
-def economies(preloads: int = 0) -> Iterator[Economy]:
+def strategies(preloads: int = 0) -> Iterator[PlacementStrategy]:
     """From the fastest to the smallest; with so many experts ahead at most."""
     for count in range(preloads, _LEAST_AHEAD - 1, -1):
-        yield Economy(preloads=count)
+        yield PlacementStrategy(preloads=count)
     for rows in (1, 2, 3, 4, 6, 8, 12, 16):
-        yield Economy(Separation.ALL, rows, rows)
+        yield PlacementStrategy(Separation.ALL, rows, rows)
         for separation in (Separation.RESIDUAL, Separation.NONE):
             for scores in (rows, 2 * rows, 4 * rows):
-                yield Economy(separation, rows, scores)
+                yield PlacementStrategy(separation, rows, scores)

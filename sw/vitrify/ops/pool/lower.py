@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vitrify.arch.isa import Output, Region, Stationary, Stats, Transform
-from vitrify.compiler.lowering import Lowering
+from vitrify.codegen.lowering import Lowering
 from vitrify.program import to_words
 from vitrify.quant.graph import QPool, QTensor
 

@@ -1,0 +1,1 @@
+"""What every lowering uses: token memory, weight stream, instructions; knows no operation."""

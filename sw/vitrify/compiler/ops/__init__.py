@@ -1,1 +1,0 @@
-"""Lowering, one file for each op of the integer graph."""

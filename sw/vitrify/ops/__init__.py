@@ -1,0 +1,1 @@
+"""The operations, one folder each: from a canonical node to integers to instructions."""

@@ -1,0 +1,1 @@
+"""Softmax attention, heads that a router weighs included."""

@@ -1,0 +1,1 @@
+"""Linear layers: every product of activations and constant weights."""
