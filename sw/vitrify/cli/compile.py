@@ -8,9 +8,10 @@ from typing import Any
 
 from vitrify.arch.load import load as load_arch
 from vitrify.program import preprocess
+from vitrify.program.files import check_writable
 
 from .models import compile_shown, read_calibration
-from .options import add_arch, add_preprocess, check_writable, human_bytes, say
+from .options import add_arch, add_preprocess, human_bytes, say
 
 
 def register(commands: Any) -> None:
@@ -49,7 +50,7 @@ def register(commands: Any) -> None:
 def execute(options: argparse.Namespace) -> None:
     """Run the command."""
     target = options.output or Path(options.model.with_suffix(".vfy").name)
-    check_writable(target)
+    check_writable(target, [options.model, options.calib])
     arch = load_arch(options.arch)
     if options.preprocess is not None:
         preprocess.parse(options.preprocess)

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vitrify.arch.describe import reference
-from vitrify.program.container import write_atomic
-
-from .options import check_writable
+from vitrify.program.files import check_writable, write_atomic
 
 
 def register(commands: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from vitrify.arch.errors import InputError
 from vitrify.arch.estimate import estimate
 from vitrify.arch.load import load as load_arch
-from vitrify.program.container import write_atomic
+from vitrify.program.files import write_atomic
 
 from .options import ERR, add_arch, say
 

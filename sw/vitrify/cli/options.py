@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,25 +79,6 @@ def task_feed(given: Sequence[str], names: Sequence[str]) -> dict[str, np.ndarra
             raise InputError(f"--task {text}: {numbers!r} is no list of task numbers") from None
         found[name] = np.array(values, np.int64)
     return found
-
-
-def check_writable(path: Path | None) -> None:
-    """Refuse an output file that could not be written, before hours of work.
-
-    Raises
-    ------
-    InputError
-        If its directory does not exist or is not writable, or the path is a directory.
-    """
-    if path is None:
-        return
-    if path.is_dir():
-        raise InputError(f"cannot write {str(path)!r}: it is a directory")
-    folder = path.parent
-    if not folder.is_dir():
-        raise InputError(f"cannot write {str(path)!r}: directory {str(folder)!r} does not exist")
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"cannot write {str(path)!r}: directory {str(folder)!r} is read-only")
 
 
 def say(text: str) -> None:

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from vitrify.arch.errors import InputError
 from vitrify.program import Program
-from vitrify.program.container import write_atomic
+from vitrify.program.files import check_writable, write_atomic
 from vitrify.runtime import open_model
 from vitrify.runtime.backend import as_jobs
 from vitrify.runtime.images import read_batch
@@ -25,7 +25,6 @@ from .options import (
     add_json,
     add_preprocess,
     add_task,
-    check_writable,
     human_bytes,
     print_json,
     progress_bar,
@@ -63,7 +62,7 @@ def register(commands: Any) -> None:
 def execute(options: argparse.Namespace) -> None:
     """Run the command."""
     for path in (options.output, options.picture):
-        check_writable(path)
+        check_writable(path, [options.model, *options.data])
     if options.limit is not None and options.limit < 1:
         raise InputError(f"--limit must be at least 1, not {options.limit}")
     program = open_model(options.model)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from rich.table import Table
 
 from vitrify.arch.errors import InputError
 from vitrify.arch.load import load as load_arch
-from vitrify.program.container import write_atomic
+from vitrify.program.files import check_writable, npz, write_atomic
 from vitrify.runtime import BACKENDS, InferenceSession
 from vitrify.runtime.images import read_batch
 from vitrify.runtime.statistics import Statistics
@@ -24,7 +23,6 @@ from .options import (
     add_json,
     add_preprocess,
     add_task,
-    check_writable,
     human_bytes,
     print_json,
     progress_bar,
@@ -105,8 +103,9 @@ def register(commands: Any) -> None:
 
 def execute(options: argparse.Namespace) -> None:
     """Run the command."""
+    given = [part for text in options.input for part in (text, text.partition("=")[2]) if part]
     for path in (options.output, options.stats, options.trace):
-        check_writable(path)
+        check_writable(path, [options.model, *map(Path, given)])
     settings = _backend_options(options)
     with progress_bar(f"preparing {options.backend}") as bar:
         session = InferenceSession(
@@ -125,9 +124,7 @@ def execute(options: argparse.Namespace) -> None:
             statistics = session.statistics
     outputs = dict(zip(names, results, strict=True))
     if options.output is not None:
-        buffer = io.BytesIO()
-        np.savez(buffer, **outputs)  # type: ignore[arg-type]
-        write_atomic(options.output, buffer.getvalue())
+        write_atomic(options.output, npz(outputs))
     if options.stats is not None and statistics is not None:
         text = json.dumps(statistics.to_dict(), indent=2) + "\n"
         write_atomic(options.stats, text.encode())

@@ -14,9 +14,9 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import InputError
 from vitrify.arch.load import load as load_arch
 from vitrify.arch.presets import PRESETS
-from vitrify.program.container import write_atomic
+from vitrify.program.files import check_writable, write_atomic
 
-from .options import ERR, OUT, check_writable, print_json
+from .options import ERR, OUT, print_json
 
 
 def register(commands: Any) -> None:

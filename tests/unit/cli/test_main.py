@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -318,3 +319,19 @@ def test_emit(capsys):
     Path("file").touch()
     line = vitrify(capsys, "emit", "--arch", "nano", "-o", "file/core", code=2)
     assert "cannot write to 'file/core'" in line
+
+
+def test_outputs_of_any_name_and_place(capsys):
+    out = copy_program().outputs[0]
+    copy_program(outputs=(dataclasses.replace(out, name="file"),)).save("odd.vfy")
+    vitrify(capsys, "run", "odd.vfy", "--input", "pixels.npy", "-o", "o.npz")
+    assert np.load("o.npz")["file"].shape == (2, 9, 12)
+    vitrify(capsys, "run", "odd.vfy", "--input", "pixels.npy", "-o", "/dev/null")
+    assert Path("/dev/null").is_char_device()
+    for target in ("pixels.npy", "odd.vfy"):
+        before = Path(target).read_bytes()
+        line = vitrify(
+            capsys, "run", "odd.vfy", "--input", "image=pixels.npy", "-o", target, code=2
+        )
+        assert "it is an input" in line
+        assert Path(target).read_bytes() == before
