@@ -48,15 +48,33 @@ def as_batch(spec: InputSpec, images: npt.ArrayLike) -> Float32:
     if len(array) == 0:
         raise InputError(f"input {spec.name!r} holds no image")
     if not pixels:
-        if not np.isfinite(array).all():
-            raise InputError(f"input {spec.name!r} holds values that are not finite")
-        return array.astype(np.float32, copy=False)
+        return finite(spec.name, array)
     if spec.preprocess is None:
         raise InputError(
             f"input {spec.name!r} is uint8, but nothing says how pixels become the model's floats; "
             f"give --preprocess or a float array"
         )
     return preprocess.parse(spec.preprocess).normalise(array)
+
+
+def finite(name: str, array: npt.NDArray[Any]) -> Float32:
+    """``array`` as float32.
+
+    Raises
+    ------
+    InputError
+        If a value is no number, or beyond float32.
+    """
+    with np.errstate(over="ignore"):
+        floats = array.astype(np.float32, copy=False)
+    good = np.isfinite(floats)
+    if not good.all():
+        wrong = array[~good].flat[0]
+        raise InputError(
+            f"input {name!r} holds values that are not finite numbers of float32, {wrong} for "
+            f"instance ({good.size - np.count_nonzero(good)} of {good.size})"
+        )
+    return floats
 
 
 def quantise(spec: InputSpec, batch: Float32) -> npt.NDArray[np.int8]:

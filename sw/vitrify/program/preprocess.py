@@ -26,10 +26,17 @@ import numpy as np
 import numpy.typing as npt
 
 from vitrify.arch.errors import InputError
+from vitrify.arch.text import short
+
+from .pictures import check_aspect, check_pixels, convert
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+#: Largest number in a specification, and inverse of the smallest positive one.
+_MOST = 1e6
+#: Of a picture, a crop shows this share of the shorter side at least.
+_LEAST_CROP = 0.1
 #: Largest value of a pixel.
 PIXEL_MAX = 255
 #: Names of Pillow's resampling filters that a specification may ask for.
@@ -39,8 +46,6 @@ NAMED = {
     "imagenet": "crop_pct=0.875,mean=0.485:0.456:0.406,std=0.229:0.224:0.225",
     "none": "none",
 }
-#: Pillow's mode for a model with this many input channels.
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,17 +94,14 @@ class Preprocess:
         from PIL import Image as pillow  # noqa: N813 - a board without pictures needs no Pillow
 
         channels, height, width = shape
-        if channels not in _MODES:
-            raise InputError(
-                f"a model with {channels} input channels cannot take pictures; give an array file"
-            )
         if self.size is not None and self.size != (height, width):
             raise InputError(
                 f"preprocess size={_format_size(self.size)} differs from the model's input of "
                 f"{height} x {width}; leave size out"
             )
-        image = image.convert(_MODES[channels])
+        image = convert(image, channels)
         if not self.raw:
+            check_aspect(*image.size)
             # floor(224 / 0.875) is 256 however the decimal fraction is stored.
             short = math.floor(min(height, width) / self.crop_pct + 1e-9)
             ratio = max(short / min(image.size), height / image.height, width / image.width)
@@ -108,6 +110,7 @@ class Preprocess:
                 max(width, int(image.width * ratio + 1e-6)),
                 max(height, int(image.height * ratio + 1e-6)),
             )
+            check_pixels(*size)
             image = image.resize(size, getattr(pillow.Resampling, self.interpolation.upper()))
             left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
             image = image.crop((left, top, left + width, top + height))
@@ -186,7 +189,7 @@ def parse(text: str) -> Preprocess:
         key, equals, value = (part.strip() for part in item.partition("="))
         if not equals or key not in _PARSERS:
             raise InputError(
-                f"preprocess setting {item.strip()!r} is not known; the settings are "
+                f"preprocess setting {short(item.strip())} is not known; the settings are "
                 f"{', '.join(f'{name}=' for name in _PARSERS)} (or {', '.join(NAMED)})"
             )
         if key in values:
@@ -227,37 +230,40 @@ def _numbers(key: str, text: str) -> tuple[float, ...]:
         numbers = tuple(float(part) for part in text.split(":"))
     except ValueError:
         raise InputError(
-            f"preprocess {key}={text!r} is not a number, nor a list such as 0.5:0.5:0.5"
+            f"preprocess {key}={short(text)} is not a number, nor a list such as 0.5:0.5:0.5"
         ) from None
-    if not all(map(math.isfinite, numbers)):
-        raise InputError(f"preprocess {key}={text!r} must be finite")
+    if not all(abs(number) <= _MOST for number in numbers):  # NaN compares false
+        raise InputError(f"preprocess {key}={short(text)} must be from {-_MOST:.0f} to {_MOST:.0f}")
     return numbers
 
 
 def _positive(key: str, text: str) -> tuple[float, ...]:
     numbers = _numbers(key, text)
-    if min(numbers) <= 0:
-        raise InputError(f"preprocess {key}={text!r} must be positive")
+    if min(numbers) < 1 / _MOST:
+        raise InputError(f"preprocess {key}={short(text)} must be at least {1 / _MOST:g}")
     return numbers
 
 
 def _crop(key: str, text: str) -> float:
     numbers = _positive(key, text)
-    if len(numbers) != 1 or numbers[0] > 1:
-        raise InputError(f"preprocess {key}={text!r} must be one number above 0 and at most 1")
+    if len(numbers) != 1 or not _LEAST_CROP <= numbers[0] <= 1:
+        raise InputError(
+            f"preprocess {key}={short(text)} must be one number from {_LEAST_CROP} to 1"
+        )
     return numbers[0]
 
 
 def _size(key: str, text: str) -> tuple[int, int]:
     numbers = _positive(key, text)
     if len(numbers) not in (1, 2) or any(number != int(number) for number in numbers):
-        raise InputError(f"preprocess {key}={text!r} must be one whole number or height:width")
+        raise InputError(f"preprocess {key}={short(text)} must be one whole number or height:width")
     return int(numbers[0]), int(numbers[-1])
 
 
 def _interpolation(key: str, text: str) -> str:
     if text not in INTERPOLATIONS:
-        raise InputError(f"preprocess {key}={text!r} is not one of {', '.join(INTERPOLATIONS)}")
+        known = ", ".join(INTERPOLATIONS)
+        raise InputError(f"preprocess {key}={short(text)} is not one of {known}")
     return text
 
 

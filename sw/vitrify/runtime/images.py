@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from vitrify.arch.errors import BackendError, InputError
+from vitrify.arch.text import short
 from vitrify.program import preprocess as preprocessing
+from vitrify.program.pack import finite
+from vitrify.program.pictures import check_pixels
 from vitrify.program.preprocess import Preprocess
 
+from .arrays import read_array
+
 ARRAY_SUFFIXES = (".npy", ".npz")
+#: Pillow knows more formats, some of which start other programs.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
@@ -23,34 +30,32 @@ def read_picture(
 ) -> npt.NDArray[np.uint8]:
     """A picture file as uint8 pixels ``[C, H, W]``, resized and cropped as ``spec`` says."""
     try:
-        from PIL import Image
+        from PIL import Image, UnidentifiedImageError
     except ImportError:
         raise BackendError(
-            "pictures need Pillow: install it with `pip install vitrify[compiler]`"
+            "pictures need Pillow: install it with `pip install 'vitrify[compiler]'`"
         ) from None
     try:
-        with Image.open(path) as file:
-            file.load()
-            return spec.picture(file, shape)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{str(path)!r} is no picture that Pillow can read") from error
-
-
-def read_array(path: Path, name: str) -> npt.NDArray[Any]:
-    """The array in a ``.npy``, or the one called ``name`` (or the only one) in a ``.npz``."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large pictures (bounded below) and odd tags
+            with Image.open(path, formats=FORMATS) as image:
+                check_pixels(*image.size)
+                image.load()
+    except UnidentifiedImageError as error:
+        raise InputError(
+            f"{str(path)!r} is no picture that Pillow can read ({', '.join(FORMATS)})"
+        ) from error
+    except InputError as error:
+        raise InputError(f"{str(path)!r}: {error}") from error
+    # Pillow's decoders raise anything for a damaged file; for a bomb, an exception of its own.
+    except Exception as error:
+        raise InputError(
+            f"{str(path)!r} is no picture that Pillow can read: {short(str(error))}"
+        ) from error
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            if name in loaded.files:
-                return loaded[name]
-            if len(loaded.files) == 1:
-                return loaded[loaded.files[0]]
-            listed = ", ".join(loaded.files) or "none"
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{str(path)!r} is no NumPy file, or it is damaged") from error
-    raise InputError(f"{str(path)!r} has no array {name!r}; its arrays are: {listed}")
+        return spec.picture(image, shape)
+    except InputError as error:
+        raise InputError(f"{str(path)!r}: {error}") from error
 
 
 def expand(paths: Iterable[Path]) -> list[Path]:
@@ -116,7 +121,7 @@ def _floats(array: npt.NDArray[Any], name: str, preprocess: str | None) -> npt.N
     if array.dtype != np.uint8:
         if array.dtype.kind != "f":
             raise InputError(f"input {name!r} must be float or uint8, not {array.dtype}")
-        return array.astype(np.float32)
+        return finite(name, array)
     if preprocess is None:
         raise InputError(
             f"input {name!r} is uint8, but nothing says how pixels become the model's floats; "

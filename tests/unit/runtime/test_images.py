@@ -94,7 +94,17 @@ def test_user_errors(tmp_path):
     fails("is uint8, but nothing says", "u8.npy")
     fails("is uint8, but nothing says", "u8.npy", "a.npy")
     fails("has no array 'x'; its arrays are: a, b", "many.npz")
-    for name in ("object.npy", "broken.npz", "cut.npy"):
+    for name in ("broken.npz", "cut.npy"):
         fails("is no NumPy file, or it is damaged", name)
+    fails("holds objects or records, not numbers", "object.npy")
     fails("5 input channels cannot take pictures", "p.png", spec="mean=0", shape=(5, 8, 8))
     fails("2 values for 3 channels", "p.png", spec="mean=0:0")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_calibration_is_finite(tmp_path, value):
+    array = FLOATS.astype(np.float64)
+    array[1, 2, 3, 4] = value
+    save(tmp_path / "a.npy", array)
+    with pytest.raises(InputError, match=r"not finite numbers of float32, .* \(1 of 384\)"):
+        read_floats([tmp_path / "a.npy"], "x", SHAPE, None)
