@@ -44,8 +44,10 @@ class Op:
     tasks:
         Those of ``inputs`` that must be graph inputs of type int64.
     body:
-        ONNX text from the inputs to ``y``; a mapping when the operation has one body per value of
-        its ``overload`` attribute (an ONNX function overload of the same name).
+        ONNX text from the inputs to ``result``; a mapping when the operation has one body per
+        value of its ``overload`` attribute (an ONNX function overload of the same name).
+    result:
+        What the text calls the result: ``y`` when ``None``, or ``z`` where an input is called y.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Op:
     shape: ShapeRule
     body: str | Mapping[str, str]
     overload: str | None = None
+    result: str | None = None
 
 
 def require(condition: bool, message: str) -> None:
@@ -86,7 +89,7 @@ def attributes_of(node: ir.Node) -> dict[str, Any]:
 def function_of(op: Op, overload: str = "") -> ir.Function:
     """Build the ONNX function of ``op`` (of one overload of it)."""
     body = op.body if isinstance(op.body, str) else op.body[overload]
-    result = "z" if "y" in op.inputs else "y"
+    result = op.result or ("z" if "y" in op.inputs else "y")
     formals = f"<{', '.join(op.attributes)}>" if op.attributes else ""
     text = (
         f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>\n'

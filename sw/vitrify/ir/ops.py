@@ -13,6 +13,9 @@ import onnx_ir as ir
 
 from .experts import EXPERT_OPS
 from .heads import HEAD_OPS
+from .maps import MAP_OPS
+from .movement import MOVEMENT_OPS
+from .norms import NORM_OPS
 from .op import (
     DOMAIN,
     DOMAIN_VERSION,
@@ -28,6 +31,7 @@ from .op import (
     require,
     tokens,
 )
+from .products import PRODUCT_OPS
 from .unary import UNARY
 
 
@@ -205,7 +209,12 @@ _ROWS = (
 )
 
 #: Every canonical operation by name.
-OPS: dict[str, Op] = {row.name: row for row in (*_ROWS, *HEAD_OPS, *EXPERT_OPS)}
+OPS: dict[str, Op] = {
+    row.name: row
+    for row in (
+        *_ROWS, *HEAD_OPS, *EXPERT_OPS, *MOVEMENT_OPS, *MAP_OPS, *NORM_OPS, *PRODUCT_OPS,
+    )
+}  # fmt: skip
 
 
 def attach_functions(model: ir.Model) -> None:
