@@ -8,8 +8,8 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 from onnxscript import optimizer
 
-from vitrify.arch.errors import ModelError
-from vitrify.ir import verify
+from vitrify.arch.errors import ModelError, VitrifyError
+from vitrify.ir import Evaluator, verify
 
 # imported for their handlers
 from . import (  # noqa: F401
@@ -25,9 +25,12 @@ from . import (  # noqa: F401
     on_stack,
 )
 from .fuse import fuse
+from .limits import check_functions
 from .load import check_wiring
 from .names import rename
+from .reference import foldable
 from .trace import trace
+from .weights import check_parameters, check_weights
 
 Keep = Callable[[str, ir.Model], None]
 
@@ -45,9 +48,12 @@ _CLEAN = ir.passes.Sequential(
 
 def _fold(model: ir.Model) -> ir.Model:
     """Inline functions, fold constants, drop what nothing uses."""
+    check_functions(model)
     passes.InlinePass()(model)
     # not optimizer.optimize: its rules take the epsilon 1e-12 of a LayerNorm for zero and drop it
-    optimizer.fold_constants(model, onnx_shape_inference=True)
+    optimizer.fold_constants(
+        model, onnx_shape_inference=True, should_fold=foldable(model.opset_imports)
+    )
     _CLEAN(model)
     return model
 
@@ -88,24 +94,40 @@ def canonicalise(model: ir.Model, keep: Keep | None = None) -> ir.Model:
         Names the first node that is no part of a vision transformer, the reason and the way out.
     """
     check_wiring(model)
-    model = model.clone()
+    original, model = model, model.clone()
     _keep(keep, "original", model)
     for stage, step in (("folded", _fold), ("fused", _fuse)):
         try:
             model = step(model)
+        except VitrifyError:
+            raise
         except Exception as error:
             # the libraries raise whatever they please on models that break ONNX's rules
+            if loads(original):
+                raise
             raise ModelError(
                 "The model breaks the rules of ONNX and cannot be read; "
                 "check it with onnx.checker, then export or download it again."
             ) from error
         _keep(keep, stage, model)
-    model = trace(model)
+    check_weights(model)
+    source, model = model, trace(model)
+    check_parameters(model, source)
     _keep(keep, "traced", model)
     model = _tidy(model)
     verify(model)
     _keep(keep, "canonical", model)
     return model
+
+
+def loads(model: ir.Model) -> bool:
+    """Whether ONNX Runtime can make a session of ``model``."""
+    try:
+        Evaluator(model, [])
+    # its exceptions share no base of their own
+    except Exception:
+        return False
+    return True
 
 
 def _keep(keep: Keep | None, stage: str, model: ir.Model) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +45,8 @@ def _read(path: Path) -> ir.Model:
         raise ModelFileError(f"Model file '{path}' is empty; export or download it again.")
     broken = f"Model file '{path}' is no ONNX model or is damaged; export or download it again."
     try:
-        model = ir.load(path, format="protobuf")
+        # absolute: beside a bare file name the reader would let data lie anywhere
+        model = ir.load(path.absolute(), format="protobuf")
     except Exception as error:
         # the reader raises whatever it stumbles over
         raise ModelFileError(broken) from error
@@ -52,24 +55,27 @@ def _read(path: Path) -> ir.Model:
     return model
 
 
+def _tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
+    """Every constant of a model with a name for it: weights, and those that are attributes."""
+    for name, value in model.graph.initializers.items():
+        if value.const_value is not None:
+            yield name, value.const_value
+    for graph in (model.graph, *model.functions.values()):
+        for node in ir.traversal.RecursiveGraphIterator(graph):
+            for attribute in node.attributes.values():
+                if attribute.type == ir.AttributeType.TENSOR and attribute.value is not None:
+                    yield node.name or node.op_type, attribute.value
+
+
 def _check_weights(path: Path, model: ir.Model) -> None:
     for name, value in model.graph.initializers.items():
-        stored = value.const_value
-        if stored is None:
+        if value.const_value is None:
             raise ModelFileError(
                 f"Weight '{name}' of '{path}' has no data; export or download the model again."
             )
+    for name, stored in _tensors(model):
         if isinstance(stored, ir.ExternalTensor):
-            file = Path(stored.path)
-            if not file.is_file():
-                raise ExternalDataError(
-                    f"Weight '{name}' of '{path}' is in '{file}', which does not exist; "
-                    "put that file beside the model."
-                )
-            if file.stat().st_size < (stored.offset or 0) + stored.nbytes:
-                raise ExternalDataError(
-                    f"'{file}' ends before weight '{name}' of '{path}'; copy that file again."
-                )
+            _check_external(path, name, stored)
         else:
             try:
                 stored.numpy()
@@ -77,6 +83,33 @@ def _check_weights(path: Path, model: ir.Model) -> None:
                 raise ModelFileError(
                     f"Weight '{name}' of '{path}' is damaged; export or download the model again."
                 ) from error
+
+
+def _check_external(path: Path, name: str, stored: ir.ExternalTensor) -> None:
+    """Where an external weight lies, before anything of it is read."""
+    inside = os.path.normpath(stored.location)
+    if Path(inside).is_absolute() or inside.partition(os.sep)[0] == os.pardir:
+        raise ExternalDataError(
+            f"Weight '{name}' of '{path}' is in '{stored.location}', outside the model's folder; "
+            "export the model with its data beside it."
+        )
+    file = path.parent / inside
+    if not file.is_file():
+        raise ExternalDataError(
+            f"Weight '{name}' of '{path}' is in '{file}', which does not exist; "
+            "put that file beside the model."
+        )
+    if file.stat().st_size < (stored.offset or 0) + stored.nbytes:
+        raise ExternalDataError(
+            f"'{file}' ends before weight '{name}' of '{path}'; copy that file again."
+        )
+    try:
+        stored.numpy()
+    except ValueError as error:
+        raise ExternalDataError(
+            f"Weight '{name}' of '{path}' is in '{file}', a link to a file elsewhere; "
+            "copy that file itself beside the model."
+        ) from error
 
 
 def check_wiring(model: ir.Model) -> None:
@@ -95,6 +128,36 @@ def check_wiring(model: ir.Model) -> None:
                 f"Output '{value.name}' of the model is made by nothing; "
                 "the model is damaged, export or download it again."
             )
+
+
+def _sort(path: Path, model: ir.Model) -> None:
+    """Put nodes after what they read: some converters append them out of order."""
+    try:
+        TopologicalSortPass()(model)
+    except ValueError as error:
+        node = _in_a_circle(model)
+        who = f"Node '{node.name}' ({node.op_type})" if node else "A node"
+        raise ModelFileError(
+            f"{who} of '{path}' needs its own result, by way of others; "
+            "the model is damaged, export or download it again."
+        ) from error
+
+
+def _in_a_circle(model: ir.Model) -> ir.Node | None:
+    """A node that depends on itself; ``None`` when that goes through a graph inside a node."""
+    waiting = {node: len({*node.predecessors()}) for node in model.graph}
+    ready = [node for node, count in waiting.items() if not count]
+    while ready:
+        for follower in waiting.keys() & set(ready.pop().successors()):
+            waiting[follower] -= 1
+            if not waiting[follower]:
+                ready.append(follower)
+    seen: set[ir.Node] = set()
+    node = next((node for node, count in waiting.items() if count), None)
+    while node is not None and node not in seen:
+        seen.add(node)
+        node = next((before for before in node.predecessors() if waiting.get(before)), None)
+    return node
 
 
 def _inputs(model: ir.Model) -> list[ir.Value]:
@@ -186,7 +249,6 @@ def load(path: str | Path) -> ir.Model:
         )
     _check_weights(path, model)
     check_wiring(model)
-    # some converters append nodes out of order
-    TopologicalSortPass()(model)
+    _sort(path, model)
     image_input(model)
     return model

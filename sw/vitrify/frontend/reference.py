@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime as ort
 from onnx.reference import ReferenceEvaluator
+
+from .limits import check_result
 
 #: Operators whose older versions the reference lacks; the newer ones compute the same.
 FLOORS = {"DequantizeLinear": 19, "QuantizeLinear": 19}
 
 
-def run_node(
+def _alone(
     node: ir.Node, arrays: Sequence[np.ndarray | None], opsets: Mapping[str, int]
-) -> list[np.ndarray]:
-    """Execute ``node``; ``None`` stands for an absent optional input."""
+) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    """A model of ``node`` alone, and its feeds."""
     proto = onnx.NodeProto()
     proto.CopyFrom(ir.to_proto(node))
     feeds = {f"i{place}": array for place, array in enumerate(arrays) if array is not None}
@@ -27,14 +30,64 @@ def run_node(
     names = [f"o{place}" for place in range(len(node.outputs))]
     del proto.output[:]
     proto.output.extend(names)
+    types = {
+        name: onnx.helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in feeds.items()
+    }
     graph = onnx.helper.make_graph(
         [proto],
         "node",
-        [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in feeds],
-        [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names],
+        [
+            onnx.helper.make_tensor_value_info(name, types[name], array.shape)
+            for name, array in feeds.items()
+        ],
+        [onnx.ValueInfoProto(name=name) for name in names],
     )
-    opsets = {**opsets, "": max(opsets.get("", 1), FLOORS.get(node.op_type, 1))}
     imports = [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
-    model = onnx.helper.make_model(graph, opset_imports=imports)
+    return onnx.helper.make_model(graph, opset_imports=imports, ir_version=10), feeds
+
+
+def run_node(
+    node: ir.Node, arrays: Sequence[np.ndarray | None], opsets: Mapping[str, int]
+) -> list[np.ndarray]:
+    """Execute ``node``; ``None`` stands for an absent optional input."""
+    floor = max(opsets.get("", 1), FLOORS.get(node.op_type, 1))
+    model, feeds = _alone(node, arrays, {**opsets, "": floor})
+    check_result(model.graph.node[0], feeds, opsets.get(node.domain, 1))
     with np.errstate(all="ignore"):
         return [np.asarray(result) for result in ReferenceEvaluator(model).run(None, feeds)]
+
+
+def runs(
+    node: ir.Node, arrays: Sequence[np.ndarray | None], opsets: Mapping[str, int]
+) -> bool:
+    """Whether ONNX Runtime executes ``node`` on such arrays."""
+    try:
+        model, feeds = _alone(node, arrays, opsets)
+        check_result(model.graph.node[0], feeds, opsets.get(node.domain, 1))
+        options = ort.SessionOptions()
+        options.log_severity_level = 4
+        session = ort.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        session.run(None, feeds)
+    # ONNX Runtime's exceptions share no base of their own, and onnx raises what it likes
+    except Exception:
+        return False
+    return True
+
+
+def foldable(opsets: Mapping[str, int]) -> Callable[[ir.Node], bool | None]:
+    """Which nodes constant folding may execute: ``False`` for no, ``None`` for its own rules."""
+
+    def decide(node: ir.Node) -> bool | None:
+        if any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
+            return False
+        arrays = [
+            None if value is None or value.const_value is None else value.const_value.numpy()
+            for value in node.inputs
+        ]
+        model, feeds = _alone(node, arrays, opsets)
+        check_result(model.graph.node[0], feeds, opsets.get(node.domain, 1))
+        return None
+
+    return decide

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from vitrify.arch.errors import UnsupportedOpError
+from vitrify.arch.errors import UnsupportedOpError, VitrifyError
 from vitrify.ir import BATCH, Builder, ShapeError, shape_of, tensor
 
 from .load import image_input, task_inputs
 from .mixed import Gate, Gating, Mixture, Picked, Stack
-from .reference import run_node
+from .reference import run_node, runs
 from .rows import Settler
 from .values import Const, Traced, Unfit, View, whole
 
@@ -25,16 +25,8 @@ from .values import Const, Traced, Unfit, View, whole
 #: a model whose reshapes hold a batch of one all the same is traced with one.
 TRIAL_BATCHES = (2, 1)
 
-#: What tracing a node may raise; the last ones mean inputs that ONNX does not allow.
-_FINDINGS = (
-    Unfit,
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    TypeError,
-    ValueError,
-)
+#: What a handler raises about a node; anything else is a bug, unless the node breaks ONNX's rules.
+_FINDINGS = (Unfit, ShapeError)
 
 Handler = Callable[["Tracer", ir.Node, list[Traced | None]], list[Traced]]
 HANDLERS: dict[tuple[str, str, type | None], Handler] = {}
@@ -124,6 +116,8 @@ class Tracer:
 
     def execute(self, node: ir.Node, arrays: Iterable[np.ndarray | None]) -> list[np.ndarray]:
         """Run one node on known numbers."""
+        if any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
+            raise Unfit("it is a branch or a loop", "export the model without control flow")
         try:
             return run_node(node, list(arrays), self.opsets)
         except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
@@ -158,12 +152,32 @@ class Tracer:
                 results = self.trace_node(node)
             except _FINDINGS as error:
                 raise unsupported(node, error) from error
+            except VitrifyError:
+                raise
+            except Exception as error:
+                self._judge(node, error)
+                raise
             self.known.update(zip(node.outputs, results, strict=False))
             for value in node.inputs:
                 # views are as large as activations: let go of each after its last use
                 if value is not None and last[value] is node and not value.is_graph_output():
                     self.known.pop(value, None)
         return self.builder.model([self._output(value) for value in self.model.graph.outputs])
+
+    def _judge(self, node: ir.Node, error: Exception) -> None:
+        """Blame the model, when ONNX Runtime cannot execute ``node`` on such inputs either."""
+        arrays: list[np.ndarray | None] = []
+        for place in node.inputs:
+            value = None if place is None else self.known[place]
+            try:
+                none = None if value is None else np.zeros(value.shape, np.float32)
+            except Unfit:
+                return
+            arrays.append(value.array if isinstance(value, Const) else none)
+        if not runs(node, arrays, self.opsets):
+            reason = "its inputs or attributes do not fit it"
+            fix = "the model may be damaged, export or download it again"
+            raise unsupported(node, Unfit(reason, fix)) from error
 
     def _output(self, value: ir.Value) -> ir.Value:
         node = value.producer()
@@ -188,9 +202,6 @@ def unsupported(node: ir.Node, error: Exception) -> UnsupportedOpError:
     reason, fix = str(error), "export the model without it"
     if isinstance(error, Unfit):
         fix, node = error.fix, error.node or node
-    elif not isinstance(error, ShapeError):
-        reason = "its inputs or attributes do not fit it"
-        fix = "the model may be damaged, export or download it again"
     kind = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
     return UnsupportedOpError(f"Node '{node.name}' ({kind}) is not supported: {reason}; {fix}.")
 

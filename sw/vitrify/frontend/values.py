@@ -27,9 +27,13 @@ import onnx_ir as ir
 
 from vitrify.ir import shape_of
 
+from .limits import check_size
+
 if TYPE_CHECKING:
     from .mixed import Gating, Mixture, Picked, Stack
 
+#: Deviation from one that comes from rounding in float64.
+_ROUNDING = 1e-12
 #: Index of an element that belongs to no canonical tensor but is the constant in ``View.add``.
 CONSTANT = -1
 
@@ -114,6 +118,7 @@ class View:
     def affine(self, mul: np.ndarray | float, add: np.ndarray | float, hint: str = "") -> View:
         """``self * mul + add``, broadcast as NumPy does."""
         shape = np.broadcast_shapes(self.shape, np.shape(mul), np.shape(add))
+        check_size(shape)
         view = self.moved(lambda array: np.broadcast_to(array, shape))
         own_mul = 1.0 if view.mul is None else view.mul
         own_add = 0.0 if view.add is None else view.add
@@ -121,7 +126,8 @@ class View:
         view.add = np.broadcast_to(own_add * np.asarray(mul, np.float64) + add, shape)
         if not view.add.any():
             view.add = None
-        if (view.mul == 1.0).all():
+        # a division and the product that takes it back
+        if np.abs(view.mul - 1.0).max(initial=0.0) < _ROUNDING:
             view.mul = None
         if hint:
             view.hints = (*view.hints, hint)
