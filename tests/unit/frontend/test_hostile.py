@@ -1,7 +1,8 @@
-"""Models that ask for too much, lie about files, hold no numbers; and bugs, which show themselves."""
+"""Models that ask for too much, lie about files or hold no numbers; and bugs, which show."""
 
 from __future__ import annotations
 
+import itertools
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +37,7 @@ def doubled(times: int, name: str = "x") -> str:
     names = [name, *(f"d{place}" for place in range(times))]
     return "\n".join(
         f"{after} = Concat <axis = 1> ({before}, {before})"
-        for before, after in zip(names, names[1:], strict=False)
+        for before, after in itertools.pairwise(names)
     )
 
 
@@ -52,7 +53,8 @@ BOMBS = {
     },
     "constant of a shape": {
         "pool": "fo = Constant <value_ints = [1000000, 1000000]> ()  c = ConstantOfShape(fo)\n"
-        "su = ReduceSum <keepdims = 0> (c)  p0 = Gather <axis = 1> (z, zero_i)  pooled = Add(p0, su)"
+        "su = ReduceSum <keepdims = 0> (c)  p0 = Gather <axis = 1> (z, zero_i)\n"
+        "pooled = Add(p0, su)"
     },
     "tiled": {
         "pool": "fo = Constant <value_ints = [1, 100000000, 1]> ()  ee = Tile(z, fo)\n"
