@@ -22,6 +22,13 @@ _TEMPLATES = Path(__file__).parent / "templates"
 TIMING = "timing.xdc"
 #: Most beats of a burst on an AXI3 port (Zynq-7000).
 _AXI3_BEATS = 16
+#: Of the first interrupt from the programmable logic: its pin, the label of the interrupt
+#: controller in Linux's device tree, the number of the shared peripheral interrupt there
+#: (UG585, table 7-4: 61; UG1085, table 13-1: 121; both count the 32 private ones before it).
+_INTERRUPTS = {
+    "zynq7": ("IRQ_F2P[0]", "intc", 61 - 32),
+    "zynqmp": ("pl_ps_irq0[0]", "gic", 121 - 32),
+}
 #: Bytes of the buffer in the device tree.
 _BUFFER_BYTES = 64 << 20
 
@@ -65,6 +72,7 @@ def package(
     ))
     shutil.copyfile(constraints(board.name, TIMING), folder / TIMING)
     high = "0x0 " if board.family == "zynqmp" else ""
+    pin, parent, interrupt = _INTERRUPTS[board.family]
     values = {
         "name": name, "version": version, "board": board.name, "part": arch.part.name,
         "board_part": board.board_part, "clock": f"{board.clock_mhz:g}",
@@ -75,6 +83,7 @@ def package(
         "memory": ipxact.MEMORY, "control": ipxact.REGISTERS, "irq": ipxact.INTERRUPT,
         # A ZynqMP has addresses of two cells.
         "reg": f"{high}0x{board.registers:08x} {high}0x{board.register_bytes:x}",
+        "irq_pin": pin, "interrupt_parent": parent, "interrupt": str(interrupt),
         "hash": f"{arch.hash:08x}", "source": source.name, "ooc": alone.name, "timing": TIMING,
     }
     system = _fill(f"{board.family}.tcl", values)

@@ -81,8 +81,7 @@ class Machine:
         ProgramError
             For an illegal instruction, an address outside a memory, or a missing END.
         """
-        if image is not self._image:
-            self._image, self._code, self._streams = image, {}, {}
+        self._read(image)
         output = np.zeros(output_size, np.uint8)
         regions = {Region.PROGRAM: image, Region.INPUT: input_bytes, Region.OUTPUT: output}
         for i in range(instruction_count):
@@ -100,6 +99,17 @@ class Machine:
             else:
                 self._move(op, regions[Region(op.region)])
         raise ProgramError(f"the program ends after {instruction_count} instructions without END")
+
+    def twin(self, image: UInt8) -> Machine:
+        """Another core, with memories of its own; what is decoded of ``image`` is shared."""
+        self._read(image)
+        other = Machine(self.arch)
+        other._image, other._code, other._streams = self._image, self._code, self._streams
+        return other
+
+    def _read(self, image: UInt8) -> None:
+        if image is not self._image:
+            self._image, self._code, self._streams = image, {}, {}
 
     def _instruction(self, number: int) -> Instruction:
         if number not in self._code:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +24,8 @@ PATIENCE = 20.0
 _LOOK = 0.005
 #: The program is uploaded and compared in blocks of so many bytes.
 _BLOCK = 1 << 14
+#: Bytes at the end of the memory where the driver that uploaded a program signs it.
+_SIGNATURE_BYTES = 16
 _COUNTER_NAMES = tuple(name for name, _doc in csr.COUNTERS)
 
 
@@ -58,7 +62,10 @@ def aligned(size: int) -> int:
 
 
 class CoreDriver:
-    """One core.
+    """One core, which other drivers may use between the calls of this one.
+
+    Whoever uploads a program signs it at the end of the memory; a driver that does not find its
+    own signature uploads again what differs.
 
     Parameters
     ----------
@@ -82,9 +89,21 @@ class CoreDriver:
         self._patience = patience
         self._loaded: Loaded | None = None
         self._certain = False
+        self._signature = np.zeros(_SIGNATURE_BYTES, np.uint8)
         #: Bytes of programs that went over the transport.
         self.uploaded = 0
-        self._identify()
+        with self.exclusive():
+            self._identify()
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Keep everybody else off the core: its threads wait, other processes for `patience`.
+
+        Raises
+        ------
+        BackendError
+            If another process does not let go of it.
+        """
+        return self._transport.lock.held(self._patience)
 
     def _identify(self) -> None:
         magic, version = self.read("MAGIC"), self.read("VERSION")
@@ -145,23 +164,36 @@ class CoreDriver:
         """
         step_in, step_out = aligned(input_bytes), aligned(output_bytes)
         inputs, size = aligned(len(image)), self._transport.memory_size
-        slots = min(jobs, csr.QUEUE_DEPTH, max(0, size - inputs) // (step_in + step_out))
+        room = max(0, size - _SIGNATURE_BYTES - inputs)
+        slots = min(jobs, csr.QUEUE_DEPTH, room // (step_in + step_out))
         if slots < 1:
+            need = inputs + step_in + step_out + _SIGNATURE_BYTES
             raise BackendError(
-                f"the program needs {inputs + step_in + step_out} bytes of memory, and the core's "
-                f"has {size}"
+                f"the program needs {need} bytes of memory, and the core's has {size}"
             )
         self._loaded = Loaded(
             image, instructions, inputs, step_in, inputs + slots * step_in, step_out, slots
         )
         self._certain = False
-        self._reset()
-        self._upload()
+        with self.exclusive():
+            self._reset()
+            self._upload()
+
+    def _signed(self) -> bool:
+        """Whether the program in memory is the one that this driver put there last."""
+        found = self._transport.read_memory(self._signature_offset, _SIGNATURE_BYTES)
+        return bool((found == self._signature).all())
+
+    @property
+    def _signature_offset(self) -> int:
+        return self._transport.memory_size // 2 * 2 - _SIGNATURE_BYTES
 
     def _upload(self) -> None:
-        """Blocks that differ go over the transport; then every block is right."""
+        """Blocks that differ go over the transport; then every block is right, and signed."""
         assert self._loaded is not None
         image, transport = self._loaded.image, self._transport
+        # Whoever is interrupted here leaves a memory that no driver takes for its own.
+        transport.write_memory(self._signature_offset, np.zeros(_SIGNATURE_BYTES, np.uint8))
         for at in range(0, len(image), _BLOCK):
             block = image[at : at + _BLOCK]
             if len(block) % 2:
@@ -177,6 +209,8 @@ class CoreDriver:
                     f"0x{transport.memory_base + at:x} and 0x"
                     f"{transport.memory_base + at + len(block):x}"
                 )
+        self._signature = np.frombuffer(secrets.token_bytes(_SIGNATURE_BYTES), np.uint8)
+        transport.write_memory(self._signature_offset, self._signature)
         self._certain = True
 
     # Jobs ----------------------------------------------------------------------------------
@@ -198,13 +232,26 @@ class CoreDriver:
         LinkError
             If the transport fails.
         BackendError
-            If the core does nothing for too long, or was reset by somebody else.
+            If the core does nothing for too long, was reset by somebody else, or is in use.
         """
         assert self._loaded is not None, "load() comes first"
-        place = self._loaded
+        with self.exclusive():
+            lock = self._transport.lock
+            if lock.running:
+                raise BackendError("a run is in progress; its progress cannot start another")
+            lock.running = True
+            try:
+                return self._run(self._loaded, regions, output_bytes, tasks, progress)
+            finally:
+                lock.running = False
+
+    def _run(
+        self, place: Loaded, regions: UInt8, output_bytes: int, tasks: Sequence[int] | None,
+        progress: Callable[[int, int], None],
+    ) -> UInt8:
         # Whatever happened before: an error, a host that died, somebody else's job.
         self._reset()
-        if not self._certain:
+        if not (self._certain and self._signed()):
             self._upload()
         self._certain = False
         self._prepare(place)

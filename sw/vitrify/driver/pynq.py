@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from vitrify.arch import csr
 from vitrify.arch.errors import InputError
 
+from .lock import CoreLock
 from .transport import UInt8
 from .uio import MappedTransport
 
@@ -53,6 +55,9 @@ class PynqTransport(MappedTransport):
                 f"{bitfile!r} has no {name!r}; it has {', '.join(overlay.ip_dict) or 'nothing'}"
             )
         description = overlay.ip_dict[name]
+        self._device = _open_memory()
+        if self._device is not None:
+            self.lock = CoreLock(self._device)
         self._io = pynq.MMIO(description["phys_addr"], 1 << csr.CSR_ADDRESS_BITS)
         self._buffer: Any = pynq.allocate(shape=(memory,), dtype=np.uint8, cacheable=False)
         super().__init__(
@@ -73,6 +78,17 @@ class PynqTransport(MappedTransport):
         """Free the buffer."""
         self._memory = np.zeros(0, np.uint8)
         self._buffer.freebuffer()
+        if self._device is not None:
+            os.close(self._device)
+            self._device = None
+
+
+def _open_memory() -> int | None:
+    """The file through which PYNQ reaches registers: all its processes can lock it."""
+    try:
+        return os.open("/dev/mem", os.O_RDONLY)
+    except OSError:
+        return None
 
 
 def _find(ips: dict[str, Any], bitfile: str) -> str:

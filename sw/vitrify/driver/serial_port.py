@@ -12,6 +12,7 @@ from vitrify.arch import link
 from vitrify.arch.errors import InputError
 from vitrify.arch.link import Command, Status
 
+from .lock import CoreLock
 from .transport import LinkError, Transport, UInt8
 
 #: Seconds without a valid reply before a request is repeated; far longer than the silence after
@@ -19,6 +20,8 @@ from .transport import LinkError, Transport, UInt8
 TIMEOUT = 2.0
 #: How often a request is repeated.
 RETRIES = 6
+#: Seconds that another process may hold a port.
+PATIENCE = 20.0
 #: Each time, the patience grows by this factor.
 _GROWTH = 1.5
 #: Bytes that one CHECKSUM covers: a board answers within a fraction of a second.
@@ -53,7 +56,7 @@ def open_port(name: str, baud: int = link.BAUD) -> Port:
         import serial
     except ImportError:
         raise InputError(
-            "a serial port needs pyserial: install it with `pip install vitrify[board]`"
+            "a serial port needs pyserial: install it with `pip install 'vitrify[board]'`"
         ) from None
     try:
         port = serial.serial_for_url(name, baudrate=baud, timeout=0.01, write_timeout=None)
@@ -77,14 +80,21 @@ class SerialTransport(Transport):
         Seconds of patience for the first try.
     retries : int
         Tries after the first.
+    patience : float
+        Seconds that another process may hold the port.
 
     Raises
     ------
     LinkError
         If nothing answers, or something of another version.
+    BackendError
+        If another process uses the port.
     """
 
-    def __init__(self, port: Port, *, timeout: float = TIMEOUT, retries: int = RETRIES) -> None:
+    def __init__(
+        self, port: Port, *, timeout: float = TIMEOUT, retries: int = RETRIES,
+        patience: float = PATIENCE,
+    ) -> None:
         self._port = port
         self._timeout = timeout
         self._retries = retries
@@ -92,7 +102,11 @@ class SerialTransport(Transport):
         self._buffer = bytearray()
         #: Requests that had to be repeated.
         self.repeated = 0
-        identity = self._ask(Command.HELLO, 0, 12)
+        # Not every port is a file that can be locked.
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            self.lock = CoreLock(port.fileno())  # pyright: ignore[reportAttributeAccessIssue]
+        with self.lock.held(patience):
+            identity = self._ask(Command.HELLO, 0, 12)
         version, self.memory_size, self.clock_hz = np.frombuffer(identity, "<u4").tolist()
         if version != link.LINK_VERSION:
             raise LinkError(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import abc
 import time
 import zlib
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from vitrify.arch.errors import BackendError
+
+from .lock import CoreLock
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -29,6 +32,14 @@ class Transport(abc.ABC):
     memory_base: int = 0
     #: Bytes that the driver may use.
     memory_size: int = 0
+    #: Held by whoever uses the core; a transport to a device puts one on its file here.
+    lock: CoreLock
+
+    def __new__(cls, *_args: Any, **_settings: Any) -> Self:
+        """Every transport has a lock, whatever its constructor does."""
+        self = super().__new__(cls)
+        self.lock = CoreLock()
+        return self
 
     @abc.abstractmethod
     def read_register(self, offset: int) -> int:

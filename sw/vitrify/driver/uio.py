@@ -1,14 +1,18 @@
 """Transport on Linux without a framework: a UIO device and a contiguous buffer (u-dma-buf).
 
 The device tree names both: ``compatible = "generic-uio"`` for the core's registers and its
-interrupt, ``ikwzm,u-dma-buf`` for the buffer.
+interrupt, ``ikwzm,u-dma-buf`` for the buffer; the kernel takes the former with
+``uio_pdrv_genirq.of_id=generic-uio`` on its command line.  Without an interrupt the registers are
+polled.
 """
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import select
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,14 +22,21 @@ import numpy as np
 from vitrify.arch import csr
 from vitrify.arch.errors import InputError
 
+from .barrier import barrier
+from .lock import CoreLock
 from .transport import LinkError, Transport, UInt8
 
 #: Where the kernel describes buffers.
 CLASS = Path("/sys/class/u-dma-buf")
+#: Seconds between two looks at a core without an interrupt.
+_POLL = 0.0005
 
 
 class MappedTransport(Transport):
     """Registers and memory as arrays of this process.
+
+    Processors reorder accesses to the two: what was written to the memory is complete before a
+    register is written, and nothing of it is read before a register that was asked for.
 
     Parameters
     ----------
@@ -43,10 +54,13 @@ class MappedTransport(Transport):
 
     def read_register(self, offset: int) -> int:
         """See :class:`Transport`."""
-        return int(self._registers[offset // 4])
+        value = int(self._registers[offset // 4])
+        barrier()
+        return value
 
     def write_register(self, offset: int, value: int) -> None:
         """See :class:`Transport`."""
+        barrier()
         self._registers[offset // 4] = value
 
     def read_memory(self, offset: int, size: int) -> UInt8:
@@ -84,6 +98,8 @@ class UioTransport(MappedTransport):
         # O_SYNC: neither side keeps the buffer in a cache.
         self._files = [_open(Path(uio)), _open(devices / buffer)]
         self._uio = self._files[0]
+        self.lock = CoreLock(self._uio)
+        self._interrupt = True
         self._maps = [
             _map(self._files[0], 1 << csr.CSR_ADDRESS_BITS), _map(self._files[1], size)
         ]
@@ -92,8 +108,18 @@ class UioTransport(MappedTransport):
         )
 
     def wait(self, seconds: float) -> None:
-        """Sleep until the interrupt."""
-        os.write(self._uio, (1).to_bytes(4, "little"))  # let it through once
+        """Sleep until the interrupt; without one, for a moment."""
+        if self._interrupt:
+            try:
+                os.write(self._uio, (1).to_bytes(4, "little"))  # let it through once
+            except OSError as error:
+                # The kernel's answer where the device tree names no interrupt.
+                if error.errno != errno.EIO:
+                    raise LinkError(f"cannot wait for the interrupt: {error.strerror}") from error
+                self._interrupt = False
+        if not self._interrupt:
+            time.sleep(min(seconds, _POLL))
+            return
         ready, _, _ = select.select([self._uio], [], [], seconds)
         if ready:
             os.read(self._uio, 4)

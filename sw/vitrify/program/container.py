@@ -74,11 +74,16 @@ def load(path: Path) -> Program:
         data = path.read_bytes()
     except OSError as error:
         raise ProgramError(f"cannot read program {str(path)!r}: {error.strerror}") from error
-    header, sections = _split(data, str(path))
+    return parse(data, str(path))
+
+
+def parse(data: bytes, name: str) -> Program:
+    """As :func:`load`, for the content of a file called ``name`` in messages."""
+    header, sections = _split(data, name)
     try:
         return _build(header, sections)
     except (KeyError, TypeError, ValueError, ConfigError, InputError, AttributeError) as error:
-        raise ProgramError(f"program {str(path)!r} has a malformed header: {error}") from error
+        raise ProgramError(f"program {name!r} has a malformed header: {error}") from error
 
 
 def is_program(path: Path) -> bool:

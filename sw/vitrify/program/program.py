@@ -186,6 +186,13 @@ class Program:
 
         return container.load(Path(path))
 
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Program:
+        """As :meth:`load`, for the content of a file."""
+        from . import container
+
+        return container.parse(data, "in memory")
+
 
 def roofline(arch: ArchConfig, macs: int, dram_bytes: int) -> int:
     """Cycles that ``macs`` and ``dram_bytes`` take at least, whichever binds."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import InputError
 from vitrify.arch.presets import preset
+from vitrify.arch.text import short
 from vitrify.program import Program
 from vitrify.program import preprocess as preprocessing
 
@@ -25,10 +27,13 @@ from .statistics import Statistics
 class InferenceSession:
     """A model, ready to run on a backend.
 
+    Threads may share a session; results are those of one thread.  Several sessions, and several
+    processes, may use one board: they wait for each other.
+
     Parameters
     ----------
-    model : path or Program
-        ``.vfy`` program, or ``.onnx`` model (backend ``float`` only).
+    model : path, bytes or Program
+        ``.vfy`` program or its bytes, or ``.onnx`` model (backend ``float`` only).
     backend : str
         ``golden`` (NumPy, bit-exact), ``rtl`` (simulated Verilog), ``float`` (ONNX Runtime on
         the original model), or a board: ``board:ulx3s?port=/dev/ttyUSB0``,
@@ -49,7 +54,7 @@ class InferenceSession:
 
     def __init__(
         self,
-        model: str | Path | Program,
+        model: str | os.PathLike[str] | bytes | Program,
         backend: str = "golden",
         *,
         arch: ArchConfig | str | None = None,
@@ -70,10 +75,12 @@ class InferenceSession:
                 )
         self.program = source if isinstance(source, Program) else None
         self.backend = backend
+        self._closed = False
         self._backend = backends.create(backend, source, preprocess, options)
 
     def run(
-        self, output_names: Sequence[str] | None, input_feed: Mapping[str, npt.ArrayLike]
+        self, output_names: Sequence[str] | None, input_feed: Mapping[str, npt.ArrayLike],
+        run_options: None = None,
     ) -> list[npt.NDArray[Any]]:
         """Run a batch.
 
@@ -83,6 +90,7 @@ class InferenceSession:
         input_feed : the images by the input's name: float ``[N, C, H, W]`` or uint8
             ``[N, C, H, W]`` / ``[N, H, W, C]``; for a model with tasks also the integer that
             chooses one, for all images or ``[N]``
+        run_options : there are none; for code written for ONNX Runtime
 
         Returns
         -------
@@ -91,23 +99,42 @@ class InferenceSession:
         Raises
         ------
         InputError
-            For an unknown name or a wrong shape or type.
+            For an unknown name, a wrong shape or type, or a closed session.
         """
-        known = [out.name for out in self._backend.outputs]
-        names = known if output_names is None else list(output_names)
-        for name in names:
-            if name not in known:
-                raise InputError(f"the model has no output {name!r}; it has {', '.join(known)}")
+        if self._closed:
+            raise InputError("the session is closed; make a new one")
+        if run_options is not None:
+            raise InputError(f"run_options must be None, not {short(run_options)}")
+        if not isinstance(input_feed, Mapping):
+            raise InputError(
+                f"the inputs must be a dictionary such as {{'image': array}}, not "
+                f"{type(input_feed).__name__}"
+            )
+        names = self._output_names(output_names)
         image, *others = (arg.name for arg in self._backend.inputs)
         for name in input_feed:
             if name not in (image, *others):
                 listed = ", ".join(map(repr, (image, *others)))
                 verb = "inputs are" if others else "input is"
-                raise InputError(f"the model has no input {name!r}; its {verb} {listed}")
+                raise InputError(f"the model has no input {short(name)}; its {verb} {listed}")
         if image not in input_feed:
             raise InputError(f"input {image!r} is missing")
         tasks = {name: input_feed[name] for name in others if name in input_feed}
-        return self._backend.run(names, np.asarray(input_feed[image]), tasks)
+        return self._backend.run(names, _array(image, input_feed[image]), tasks)
+
+    def _output_names(self, wanted: Sequence[str] | None) -> list[str]:
+        known = [out.name for out in self._backend.outputs]
+        if wanted is None:
+            return known
+        if isinstance(wanted, str) or not isinstance(wanted, Iterable):
+            raise InputError(f"the outputs must be a list of names or None, not {short(wanted)}")
+        names = list(wanted)
+        for name in names:
+            if name not in known:
+                raise InputError(
+                    f"the model has no output {short(name)}; it has {', '.join(known)}"
+                )
+        return names
 
     def get_inputs(self) -> list[NodeArg]:
         """The inputs: name, type, shape."""
@@ -123,7 +150,8 @@ class InferenceSession:
         return self._backend.statistics
 
     def close(self) -> None:
-        """Give back what the backend holds."""
+        """Give back what the backend holds; runs in other threads finish first on a board."""
+        self._closed = True
         self._backend.close()
 
     def __enter__(self) -> Self:
@@ -138,9 +166,24 @@ class InferenceSession:
         self.close()
 
 
-def open_model(path: str | Path) -> Program | Path:
-    """A program file as a :class:`Program`; the path of anything that may be an ONNX model."""
-    path = Path(path)
-    if not path.is_file():
+def _array(name: str, values: npt.ArrayLike) -> npt.NDArray[Any]:
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"input {name!r} is no array: {error}") from error
+
+
+def open_model(source: str | os.PathLike[str] | bytes) -> Program | Path:
+    """A program, from a file or its bytes; the path of anything that may be an ONNX model."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return Program.from_bytes(bytes(source))
+    try:
+        path = Path(source)
+        missing = not path.is_file()
+    except (TypeError, ValueError, OSError) as error:
+        raise InputError(
+            f"a model is given by its path, not by {short(source)}: {error}"
+        ) from error
+    if missing:
         raise InputError(f"no file {str(path)!r}; give a .vfy program or an .onnx model")
     return path if path.suffix.lower() == ".onnx" else Program.load(path)

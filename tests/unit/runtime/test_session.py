@@ -174,3 +174,48 @@ def test_golden_needs_numpy_only():
         env={"PYTHONPATH": "hw:sw:sim"},
         cwd=Path(__file__).parents[3],
     )
+
+
+def test_as_onnx_runtime_is_called(tmp_path):
+    path = tmp_path / "copy.vfy"
+    copy_program().save(path)
+    (expected,) = InferenceSession(path).run(None, {"image": IMAGES})
+
+    class Named:
+        def __fspath__(self):
+            return str(path)
+
+    for model in (path.read_bytes(), bytearray(path.read_bytes()), str(path), Named()):
+        session = InferenceSession(model)
+        for wanted in (None, ["rows"], ("rows",)):
+            (found,) = session.run(wanted, {"image": IMAGES}, None)
+            assert (found == expected).all()
+    for array in (IMAGES.astype(np.float64), IMAGES.tolist()):
+        assert (session.run(None, {"image": array})[0] == expected).all()
+    half = session.run(None, {"image": IMAGES.astype(np.float16)})[0]
+    assert np.abs(half - expected).max() <= 0.5
+    assert session.run(None, {"image": (IMAGES * 255).astype(np.uint8)})[0].shape == (3, 9, 12)
+
+
+@pytest.mark.parametrize(("call", "message"), [
+    (lambda s: s.run("rows", {"image": IMAGES}), "must be a list of names or None, not 'rows'"),
+    (lambda s: s.run(3, {"image": IMAGES}), "must be a list of names or None, not 3"),
+    (lambda s: s.run([None], {"image": IMAGES}), "no output None"),
+    (lambda s: s.run(None, IMAGES), "must be a dictionary .* not ndarray"),
+    (lambda s: s.run(None, {"image": IMAGES}, {}), "run_options must be None"),
+    (lambda s: s.run(None, {"image": None}), "must be float or uint8, not object"),
+    (lambda s: s.run(None, {"image": [[1], [1, 2]]}), "is no array"),
+    (lambda s: s.run(None, {"image": "x"}), "must be float or uint8"),
+    (lambda s: s.run(None, {"image": IMAGES + 1j}), "must be float or uint8, not complex"),
+    (lambda s: s.run(None, {"image": IMAGES.astype(np.int8)}), "must be float or uint8, not int8"),
+    (lambda s: s.run(None, {"image": np.full(IMAGES.shape, 1e300)}), "not finite"),
+    (lambda s: s.run(None, {"image": IMAGES[:0]}), "holds no image"),
+    (lambda s: s.run(None, {7: IMAGES}), "no input 7"),
+    (lambda _: InferenceSession(b"not a program"), "is not a Vitrify program"),
+    (lambda _: InferenceSession(None), "is given by its path, not by None"),
+    (lambda _: InferenceSession("x" * 5000), "path|no file"),
+    (lambda _: InferenceSession("a\0b"), "path|no file"),
+])
+def test_wrong_calls(call, message):
+    with pytest.raises((InputError, ProgramError), match=message):
+        call(InferenceSession(copy_program()))

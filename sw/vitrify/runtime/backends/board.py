@@ -112,17 +112,18 @@ class BoardBackend(ProgramBackend):
     ) -> tuple[UInt8, Statistics]:
         """One queued job a region."""
         program, layers = self.program, len(self.program.layers)
-        if len(regions) > self._jobs:
-            self.driver.load(
-                program.image, program.instruction_count, program.input_bytes,
-                program.output_bytes, len(regions),
+        with self.driver.exclusive():
+            if len(regions) > self._jobs:
+                self.driver.load(
+                    program.image, program.instruction_count, program.input_bytes,
+                    program.output_bytes, len(regions),
+                )
+                self._jobs = len(regions)
+            results = self.driver.run(
+                regions, program.output_bytes, tasks,
+                lambda done, total: self._progress(done * layers, total * layers),
             )
-            self._jobs = len(regions)
-        results = self.driver.run(
-            regions, program.output_bytes, tasks,
-            lambda done, total: self._progress(done * layers, total * layers),
-        )
-        counters = self.driver.counters()
+            counters = self.driver.counters()
         statistics = of_program(program, self.name, images)
         statistics.counters = counters
         statistics.cycles = counters["CYCLES"]
@@ -132,8 +133,9 @@ class BoardBackend(ProgramBackend):
         return results, statistics
 
     def close(self) -> None:
-        """Close the transport."""
-        self._transport.close()
+        """Close the transport, when nobody uses it any more."""
+        with self.driver.exclusive():
+            self._transport.close()
 
 
 def connect(device: str, program: Program) -> Transport:

@@ -28,13 +28,17 @@ from vitrify.runtime.statistics import Statistics, of_program
 
 
 class GoldenBackend(ProgramBackend):
-    """Executes the instruction stream in NumPy; knows no cycles."""
+    """Executes the instruction stream in NumPy; knows no cycles.
+
+    Every run takes a machine of its own, so that threads may share a session.
+    """
 
     name = "golden"
 
     def __init__(self, program: Program, *, progress: Progress | None = None) -> None:
         super().__init__(program)
-        self._machine = Machine(program.arch)
+        self._decoded = Machine(program.arch)
+        self._idle = [self._decoded.twin(program.image)]
         self._progress = progress or no_progress
 
     def execute(
@@ -43,6 +47,11 @@ class GoldenBackend(ProgramBackend):
         """One job after the other."""
         program = self.program
         layers = len(program.layers)
+        # Popping and appending are atomic.
+        try:
+            machine = self._idle.pop()
+        except IndexError:
+            machine = self._decoded.twin(program.image)
         done, skipped = 0, [0] * layers
 
         def observe(_number: int, _op: Instruction, values: npt.NDArray[Any]) -> None:
@@ -53,13 +62,14 @@ class GoldenBackend(ProgramBackend):
 
         results = np.stack(
             [
-                self._machine.run(
+                machine.run(
                     program.image, program.instruction_count, region, program.output_bytes,
                     observe, task,
                 )
                 for region, task in zip(regions, tasks, strict=True)
             ]
         )
+        self._idle.append(machine)
         return results, of_program(program, self.name, images, skipped=skipped)
 
 

@@ -18,7 +18,9 @@ Options
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from vitrify.cosim.check import Checker
@@ -50,7 +52,11 @@ OPTIONS = (
 
 
 class RtlBackend(ProgramBackend):
-    """Cycle-true simulation of the emitted Verilog.  Every run starts from reset."""
+    """Cycle-true simulation of the emitted Verilog.
+
+    Every run has a core of its own, from reset: threads may share a session, and only wait for
+    each other where they would write the same waveform.
+    """
 
     name = "rtl"
 
@@ -78,6 +84,7 @@ class RtlBackend(ProgramBackend):
         )
         self._check = check
         self._trace = None if trace is None else Path(trace)
+        self._alone = nullcontext() if trace is None else Lock()
         self._progress = progress or no_progress
         self._library = core_library(
             program.arch, fst=trace is not None, say=getattr(progress, "say", lambda _: None)
@@ -88,21 +95,22 @@ class RtlBackend(ProgramBackend):
     ) -> tuple[UInt8, Statistics]:
         """One queued job after the other."""
         program = self.program
-        core = SimulatedCore(self._library, program.arch, self._dram, self._trace)
-        try:
-            checker = Checker(program, regions, tasks=tasks) if self._check else None
-            result = run_jobs(
-                core,
-                program,
-                regions,
-                tasks=tasks,
-                progress=self._progress,
-                inspect=checker.feed if checker else None,
-            )
-            if checker is not None:
-                checker.close()
-        finally:
-            core.close()
+        with self._alone:
+            core = SimulatedCore(self._library, program.arch, self._dram, self._trace)
+            try:
+                checker = Checker(program, regions, tasks=tasks) if self._check else None
+                result = run_jobs(
+                    core,
+                    program,
+                    regions,
+                    tasks=tasks,
+                    progress=self._progress,
+                    inspect=checker.feed if checker else None,
+                )
+                if checker is not None:
+                    checker.close()
+            finally:
+                core.close()
         statistics = of_program(
             program, self.name, images, result.layer_cycles, result.skipped
         )
