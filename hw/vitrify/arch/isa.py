@@ -18,6 +18,7 @@ which executes these instructions.
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -133,7 +134,7 @@ class Format:
     doc: str
     fields: tuple[Field, ...]
 
-    @property
+    @functools.cached_property
     def layout(self) -> dict[str, tuple[int, int]]:
         """``{field: (first bit, bits)}``, opcode and check included."""
         result, at = {"opcode": (0, OPCODE_BITS)}, OPCODE_BITS

@@ -21,7 +21,7 @@ from vitrify.arch.isa import Instruction, Opcode, Output, Region, Stationary, St
 
 from .experts import Experts
 from .memory import Index, TokenMemory, UInt8
-from .numerics import IntArray
+from .numerics import AnyInt, IntArray
 from .ops import layernorm, requantise, softmax
 from .ops.matmul import matmul
 
@@ -193,7 +193,7 @@ class Machine:
     def _address(base: int, ids: Index, stride: int, words: int) -> Index:
         return base + ids[:, None] * stride + np.arange(words, dtype=np.int64)
 
-    def _operand(self, op: Instruction, depth: int) -> IntArray:
+    def _operand(self, op: Instruction, depth: int) -> AnyInt:
         ids = self._rows(op.rows, op.src_list, op.src_list_base)
         address = self._address(op.src_addr, ids, op.src_stride, op.k_tiles)
         if op.transform == Transform.NONE:

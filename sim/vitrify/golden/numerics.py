@@ -20,6 +20,18 @@ def round_shift(x: IntArray, shift: int | IntArray) -> IntArray:
     return (x + half.astype(x.dtype)) >> s
 
 
+def rescale(x: npt.NDArray[np.floating[Any]], shift: int | IntArray) -> None:
+    """``x / 2**shift`` rounded half up, in place, of integers held exactly by a float array.
+
+    :func:`round_shift` several times as fast, negative shifts included: only the exponent of
+    ``x`` changes, and the sum with one half is exact while ``x`` has fewer bits than the
+    mantissa less one (float32: 23, float64: 52).
+    """
+    x *= np.ldexp(np.ones((), x.dtype), -np.asarray(shift, np.int32))
+    x += 0.5
+    np.floor(x, out=x)
+
+
 def saturate(x: IntArray, bits: int) -> IntArray:
     """Clip to a signed ``bits``-bit integer (same dtype)."""
     fmt = IntFormat(bits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,7 +134,7 @@ class Program:
                 case _:
                     yield 0
 
-    @property
+    @functools.cached_property
     def roofline_cycles(self) -> int:
         """Cycles below which no core of this size and bus can be: arithmetic or bandwidth."""
         idle, choices = 0, 0
@@ -150,12 +151,17 @@ class Program:
 
     def instructions(self) -> Iterator[Instruction]:
         """The decoded instructions, in order."""
-        size = isa.INSTRUCTION_BYTES
+        return iter(self._decoded)
+
+    @functools.cached_property
+    def _decoded(self) -> tuple[Instruction, ...]:
+        size, result = isa.INSTRUCTION_BYTES, []
         for i in range(self.instruction_count):
             try:
-                yield isa.unpack(self.image[i * size : (i + 1) * size].tobytes())
+                result.append(isa.unpack(self.image[i * size : (i + 1) * size].tobytes()))
             except ProgramError as error:
                 raise ProgramError(f"instruction {i} of program {self.model!r}: {error}") from error
+        return tuple(result)
 
     def require_arch(self, arch: ArchConfig) -> None:
         """Refuse to run on a core of another contract.

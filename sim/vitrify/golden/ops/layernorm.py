@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vitrify.arch import formats
-from vitrify.golden.numerics import AnyInt, IntArray, bit_length, round_shift, saturate
+from vitrify.golden.numerics import AnyInt, IntArray, bit_length, rescale, round_shift, saturate
 
 _RSQRT = np.array(formats.rsqrt_table(), np.int64)
 
@@ -50,7 +50,7 @@ def _mul_round(x: IntArray, factor: int, shift: int) -> IntArray:
 def apply(
     x: IntArray, mean: IntArray, shift: IntArray, mantissa: IntArray, gain: AnyInt
 ) -> IntArray:
-    """``round((x - mean) * rstd * gain)`` saturated to int8: int32 ``[rows, D]``.
+    """``round((x - mean) * rstd * gain)`` saturated to int8: int8 ``[rows, D]``.
 
     Parameters
     ----------
@@ -58,12 +58,15 @@ def apply(
     mean, shift, mantissa : ``[rows]``, from :func:`finish`
     gain : ``[D]``, unsigned 8 bits with ``GAIN_FRAC`` fraction bits
     """
-    d = (x.astype(np.int64) << formats.MEAN_FRAC) - mean[:, None]
-    right = shift[:, None] - formats.XHAT_FRAC
-    normal = np.where(
-        right >= 0, round_shift(d, np.maximum(right, 0)), d << np.maximum(-right, 0)
-    )
-    normal = saturate(normal, formats.XNORM_BITS)
-    xhat = round_shift(normal * mantissa[:, None], formats.RSQRT_FRAC)
-    y = round_shift(xhat * gain.astype(np.int64), formats.XHAT_FRAC + formats.GAIN_FRAC)
-    return saturate(y, 8).astype(np.int32)
+    # No product has more than 22 bits: exact in float32.
+    y = x.astype(np.float32)
+    y *= 1 << formats.MEAN_FRAC
+    y -= mean[:, None].astype(np.float32)
+    rescale(y, shift[:, None] - formats.XHAT_FRAC)
+    normal = formats.IntFormat(formats.XNORM_BITS)
+    np.clip(y, normal.min, normal.max, out=y)
+    y *= mantissa[:, None].astype(np.float32)
+    rescale(y, formats.RSQRT_FRAC)
+    y *= gain.astype(np.float32)
+    rescale(y, formats.XHAT_FRAC + formats.GAIN_FRAC)
+    return np.clip(y, formats.INT8.min, formats.INT8.max, out=y).astype(np.int8)

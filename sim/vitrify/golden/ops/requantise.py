@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vitrify.arch import formats
-from vitrify.golden.numerics import IntArray, round_shift, saturate, saturate_sym8
+from vitrify.golden.numerics import IntArray, rescale, saturate, saturate_sym8
 
 
 def scale(
@@ -30,11 +30,17 @@ def scale(
 
     Returns
     -------
-    int64 ``[rows, columns]``, not yet saturated
+    int32 ``[rows, columns]``, not yet saturated
     """
-    total = acc.astype(np.int64) + bias
-    port = saturate(round_shift(total, pre_shift), requant_bits)
-    return round_shift(port * np.asarray(multiplier, np.int64), post_shift)
+    value = acc.astype(np.float64)
+    value += bias
+    rescale(value, pre_shift)
+    port = formats.IntFormat(requant_bits)
+    np.clip(value, port.min, port.max, out=value)
+    # 27 bits by 16: exact in a float64, and below 2**31 behind the least of the post shifts.
+    value *= multiplier
+    rescale(value, post_shift)
+    return value.astype(np.int32)
 
 
 def to_int8(value: IntArray, table: IntArray | None = None) -> IntArray:
@@ -47,5 +53,5 @@ def to_int16(value: IntArray, residual: IntArray | None = None) -> IntArray:
     """Saturate to int16; add to ``residual`` with saturation if given."""
     result = saturate(value, formats.RESIDUAL_BITS)
     if residual is not None:
-        result = saturate(result + residual.astype(np.int64), formats.RESIDUAL_BITS)
+        result = saturate(result + residual, formats.RESIDUAL_BITS)
     return result.astype(np.int16)

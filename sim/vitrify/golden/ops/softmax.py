@@ -9,10 +9,29 @@ weights, so rows stay normalised.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from vitrify.arch import formats
 from vitrify.golden.numerics import IntArray, bit_length, round_shift
 
+#: Largest fraction of a logit.
+_FRACTIONS = (1 << formats.LOGIT_FRAC) - 1
+
+
+def _weights() -> npt.NDArray[np.uint8]:
+    """Weight of a logit so many units below the integer maximum.
+
+    The last entries are those *above* it, -3 … -1, where NumPy looks for negative indices.
+    """
+    units = np.arange((formats.SOFTMAX_MAX_SHIFT + 1) << formats.LOGIT_FRAC)
+    units = np.concatenate([units, np.arange(-_FRACTIONS, 0)])
+    fraction = -units & _FRACTIONS
+    shift = np.clip(-(-units >> formats.LOGIT_FRAC), 0, formats.SOFTMAX_MAX_SHIFT)
+    mantissa = ((1 << formats.LOGIT_FRAC) + fraction) << formats.SOFTMAX_SHIFT
+    return round_shift(mantissa, shift).astype(np.uint8)
+
+
+_WEIGHTS = _weights()
 _RECIPROCAL = np.array(formats.reciprocal_table(), np.int64)
 
 
@@ -21,15 +40,15 @@ def row_max(logits: IntArray) -> IntArray:
     return (logits.max(axis=1) >> formats.LOGIT_FRAC).astype(np.int64)
 
 
-def exp2(logits: IntArray, maximum: IntArray) -> IntArray:
-    """Softmax weights: int32 ``[rows, n]``, 0 … 224, for int8 logits and ``row_max``.
+def exp2(logits: IntArray, maximum: IntArray) -> npt.NDArray[np.uint8]:
+    """Softmax weights: uint8 ``[rows, n]``, 0 … 224, for int8 logits and ``row_max``.
 
     A logit above the row's maximum (possible only for stale memory) counts as exponent 0.
     """
-    frac = logits.astype(np.int32) & ((1 << formats.LOGIT_FRAC) - 1)
-    exponent = maximum[:, None].astype(np.int32) - (logits.astype(np.int32) >> formats.LOGIT_FRAC)
-    shift = np.clip(exponent, 0, formats.SOFTMAX_MAX_SHIFT)
-    return round_shift(((1 << formats.LOGIT_FRAC) + frac) << formats.SOFTMAX_SHIFT, shift)
+    below = (maximum[:, None] << formats.LOGIT_FRAC).astype(np.int16) - logits
+    # Above the maximum there are one fraction's worth of weights, over and over.
+    np.maximum(below, -(-below & _FRACTIONS), out=below)
+    return _WEIGHTS[np.minimum(below, len(_WEIGHTS) - _FRACTIONS - 1)]
 
 
 def reciprocal(total: IntArray) -> tuple[IntArray, IntArray]:
