@@ -12,23 +12,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.lint import lint
 from vitrify.arch import csr
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.presets import PRESETS, preset
-from vitrify.cosim import toolchain
 from vitrify.rtl.emit import HEADER, MANIFEST, c_header, emit, module_name
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
-
-
-def lint(source: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["verilator", "--lint-only", "-Wall", str(ROOT / "hw/lint/waivers.vlt"),
-         "--top-module", source.stem, str(source)],
-        env={**os.environ, **toolchain.verilator_environment()}, capture_output=True, text=True,
-        check=False,
-    )
 
 
 @pytest.mark.parametrize("name", PRESETS)

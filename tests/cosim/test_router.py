@@ -22,6 +22,8 @@ ARCHES = [
     # More logits in a word than there are experts; a single one of those.
     dataclasses.replace(NANO, name="wide", depth=64, experts=5),
     dataclasses.replace(NANO, name="one_expert", experts=1),
+    # A word longer than all the logits that there can be.
+    dataclasses.replace(NANO, name="longest", depth=128, experts=64),
 ]
 
 

@@ -97,6 +97,9 @@ class ArchConfig:
     #: Longest DRAM burst in beats.  Power of two, 1 … 256; AXI3 ports (Zynq-7000) take 16.
     #: Memories that serve one burst at a time want long ones.
     burst_beats: int = 16
+    #: DRAM bursts in flight at once in each direction: with ``burst_beats`` beats each they cover
+    #: the latency of the memory.  1 … 64.
+    outstanding: int = 8
     #: Two stationary bytes share one multiplier (DSP48 families).  Never changes results.
     packing: bool = False
     #: LayerNorm lanes and gate weights multiply in LUTs instead of DSPs.  Never changes results.
@@ -134,6 +137,7 @@ class ArchConfig:
             )
         _integer(what, "requant_bits", self.requant_bits, 16, 27)
         _integer(what, "experts", self.experts, 0, formats.MAX_EXPERTS)
+        _integer(what, "outstanding", self.outstanding, 1, 64)
         for name in ("stored_weights", "packing", "fabric_multipliers"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(
@@ -223,7 +227,7 @@ class ArchConfig:
 
     # Identity ----------------------------------------------------------------------------
     _NOT_HASHED = ("name", "packing", "fabric_multipliers", "clock_mhz", "part", "dram",
-                   "weight_fifo_words", "burst_beats")
+                   "weight_fifo_words", "burst_beats", "outstanding")
 
     @property
     def hash(self) -> int:

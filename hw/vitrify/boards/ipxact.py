@@ -153,7 +153,8 @@ def _memory(
     _maps(bus, _axi(ports, MEMORY))
     _parameters(bus, MEMORY, {
         "PROTOCOL": "AXI4", "DATA_WIDTH": 8 * arch.bus_bytes, "MAX_BURST_LENGTH": arch.burst_beats,
-        "SUPPORTS_NARROW_BURST": 0,
+        "SUPPORTS_NARROW_BURST": 0, "NUM_READ_OUTSTANDING": arch.outstanding,
+        "NUM_WRITE_OUTSTANDING": arch.outstanding,
     })
 
 

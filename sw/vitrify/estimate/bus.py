@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from vitrify.arch.config import ArchConfig
 
-from .timing import OUTSTANDING, burst_words
+from .timing import burst_units, unit_bytes
 
 #: Cycles from a request to its first burst, from a bus beat to its word at the client.
 _SPLIT = 3
@@ -30,32 +30,34 @@ class Client:
     def __init__(self, arch: ArchConfig, fifo_words: int, *, ahead: int = 0) -> None:
         #: Cycle before which a word is not used, ``None`` if nobody knows yet.
         self.held: Callable[[int], int | None] = _never
-        self._depth = arch.depth
+        self._unit = unit_bytes(arch)
+        #: Units that make a word; a burst splits no unit.
+        self.parts = arch.depth // self._unit
         self._ahead = ahead
-        self.fifo_words = fifo_words
-        self.burst = burst_words(arch, fifo_words)
+        self._fifo = fifo_words * self.parts
+        self._burst = burst_units(arch, fifo_words)
         self.arrivals: list[int] = []
         self.taken: list[int] = []
-        #: Bursts not yet on the bus: earliest cycle and words.
+        #: Bursts not yet on the bus: earliest cycle and units.
         self._pending: list[tuple[int, int]] = []
         self._next = 0
-        self._issued_words = 0
+        self._issued = 0
         self._not_before = 0
 
     def request(self, cycle: int, address: int, words: int) -> None:
         """Ask for ``words`` words from byte ``address`` on; bursts are aligned."""
-        at, first = address // self._depth, cycle + _SPLIT
-        while words:
-            size = min(words, self.burst - at % self.burst)
+        at, left, first = address // self._unit, words * self.parts, cycle + _SPLIT
+        while left:
+            size = min(left, self._burst - at % self._burst)
             self._pending.append((first, size))
-            at, words = at + size, words - size
+            at, left = at + size, left - size
 
     def ready(self) -> int | None:
         """Earliest cycle of the next burst; ``None`` if there is none, or if it is not known."""
         if self._next == len(self._pending):
             return None
-        cycle, words = self._pending[self._next]
-        freed = self._issued_words + words - self.fifo_words
+        cycle, units = self._pending[self._next]
+        freed = -(-(self._issued + units - self._fifo) // self.parts)  # words
         cycle = max(cycle, self._not_before)
         if freed <= 0:
             return cycle
@@ -69,21 +71,30 @@ class Client:
         return None
 
     def issue(self, cycle: int) -> int:
-        """Put the next burst on the bus; returns its words."""
-        words = self._pending[self._next][1]
+        """Put the next burst on the bus; returns its units."""
+        units = self._pending[self._next][1]
         self._next += 1
-        self._issued_words += words
+        self._issued += units
         self._not_before = cycle + 2
-        return words
+        return units
+
+    def arrive(self, first: int, step: int, units: int) -> None:
+        """A burst of ``units`` units, all of them issued, the first at hand in cycle ``first``."""
+        missing = (units - self._issued) % self.parts  # units until a word is complete
+        missing = missing or self.parts
+        self.arrivals.extend(
+            range(first + (missing - 1) * step, first + units * step, self.parts * step)
+        )
 
 
 class Bus:
     """Serves the clients in turn; bursts overlap as far as master and DRAM allow."""
 
     def __init__(self, arch: ArchConfig, clients: list[Client]) -> None:
-        self._beats = arch.depth // arch.bus_bytes
+        self._beats = unit_bytes(arch) // arch.bus_bytes
         self._latency = arch.dram.latency
-        self._outstanding = min(OUTSTANDING, arch.dram.outstanding)
+        self._master = arch.outstanding
+        self._outstanding = min(arch.outstanding, arch.dram.outstanding)
         self._clients = clients
         self._turn = 0
         self._free = 0
@@ -111,10 +122,10 @@ class Bus:
         )
         self._turn = chosen
         ends = self._last_beats
-        if len(ends) >= OUTSTANDING:
-            cycle = max(cycle, ends[-OUTSTANDING] + 1)
+        if len(ends) >= self._master:
+            cycle = max(cycle, ends[-self._master] + 1)
         client = clients[chosen]
-        words = client.issue(cycle)
+        units = client.issue(cycle)
         accepted = cycle + 1
         if len(ends) >= self._outstanding:
             accepted = max(accepted, ends[-self._outstanding] + 1)
@@ -123,11 +134,9 @@ class Bus:
         if ends:
             beat = max(beat, ends[-1] + 1)
         step = self._beats
-        client.arrivals.extend(
-            range(beat + step - 1 + _DELIVER, beat + words * step + _DELIVER, step)
-        )
-        end = beat + words * step - 1
+        client.arrive(beat + step - 1 + _DELIVER, step, units)
+        end = beat + units * step - 1
         ends.append(end)
-        if len(ends) > 2 * OUTSTANDING:
-            del ends[:OUTSTANDING]
-        self.beats += words * step
+        if len(ends) > 2 * self._master:
+            del ends[: self._master]
+        self.beats += units * step

@@ -17,8 +17,6 @@ MIN_PASS = 8
 #: Commands that wait in front of an engine, and those inside fetch and epilogue.
 COMMAND_DEPTH = 4
 SLOTS = 2
-#: Bursts in flight at once.
-OUTSTANDING = 8
 #: Instructions of one request.
 CHUNK = 4
 #: Words that the buffer of stationary tiles holds at least.
@@ -86,10 +84,18 @@ def _tree(terms: int) -> int:
     return max(terms - 1, 0).bit_length()
 
 
-def burst_words(arch: ArchConfig, fifo_words: int) -> int:
-    """Most words of a burst: a power of two, at most half of the FIFO."""
-    beats = arch.depth // arch.bus_bytes
-    limit = min(arch.burst_beats // beats, fifo_words // 2, _PAGE // arch.depth)
-    return 1 << (max(limit, 1).bit_length() - 1)
+def unit_bytes(arch: ArchConfig) -> int:
+    """Bytes that no burst splits: a word, or a longest burst if that is shorter."""
+    return min(arch.depth, arch.burst_beats * arch.bus_bytes)
+
+
+def burst_units(arch: ArchConfig, fifo_words: int) -> int:
+    """Most units of a burst: a power of two, at most half of the FIFO."""
+    unit = unit_bytes(arch)
+    limit = min(
+        arch.burst_beats * arch.bus_bytes // unit, fifo_words * arch.depth // unit // 2,
+        _PAGE // unit,
+    )
+    return 1 << (limit.bit_length() - 1)
 
 

@@ -65,8 +65,7 @@ class World:
                     self.errors[kind].append(int(getattr(dut, f"{kind}_error__p").value))
 
     def check_bursts(self):
-        longest = max(self.arch.burst_beats, self.arch.depth // self.arch.bus_bytes)
-        check_bursts(self.reads + self.writes, self.arch.bus_bytes, longest)
+        check_bursts(self.reads + self.writes, self.arch.bus_bytes, self.arch.burst_beats)
         assert self.events["read"] == sum(length + 1 for _, length in self.reads)
         assert self.events["write"] == sum(length + 1 for _, length in self.writes)
         assert self.events["write"] == len(self.beats)
@@ -142,6 +141,11 @@ async def stuck_reader(dut):
     assert b"".join(word.to_bytes(k, "little") for word in got) == world.image[: late * k]
 
 
+def keeps_up(arch, latency):
+    """Whether bursts in flight cover a latency; one begins every other cycle at most."""
+    return arch.burst_beats > 1 and arch.outstanding * arch.burst_beats > latency + 16
+
+
 @cocotb.test()
 @cocotb.parametrize(ports=[("loads",), ("weights", "loads")])
 async def read_rate(dut, ports):
@@ -158,7 +162,7 @@ async def read_rate(dut, ports):
         assert await bench.finish(task) == world.image[at : at + words * k]
     span, count = fast.beats[-1] - fast.beats[0] + 1, len(fast.beats)
     dut._log.warning("%s: %d beats in %d cycles", ports, count, span)
-    assert count / span > 0.98
+    assert count / span > 0.98 or not keeps_up(arch, latency=100)
 
 
 @cocotb.test()
@@ -192,7 +196,7 @@ async def write_rate(dut):
     assert b"".join(b[0].to_bytes(arch.bus_bytes, "little") for b in world.beats) == content
     span = cycles[-1] - cycles[0] + 1
     dut._log.warning("%d beats in %d cycles", len(cycles), span)
-    assert len(cycles) / span > 0.95
+    assert len(cycles) / span > 0.95 or not keeps_up(arch, latency=0)
 
 
 @cocotb.test()
@@ -201,7 +205,7 @@ async def errors(dut):
     world = await start(dut)
     arch = world.arch
     k = arch.depth
-    world.memory.holes = [range(4096, 4096 + k)]
+    world.memory.holes = [range(4096, 4096 + min(k, arch.burst_beats * arch.bus_bytes))]
     words = 1024 // k
     got = await bench.finish(memory_read(dut, "weights", 4096 - 512, words, k))
     assert len(got) == 1024

@@ -105,6 +105,15 @@ def test_component_has_the_shape_of_the_standard(made):
     for file in every(root, "fileSets/fileSet/file"):
         assert (folder / "ip" / text(file, "name")).is_file()
     assert text(root, "model/views/view/modelName") == module_name(arch)
+    # What an interconnect sizes itself by.
+    parameters = {
+        text(p, "name"): text(p, "value")
+        for bus in every(root, "busInterfaces/busInterface") if text(bus, "name") == ipxact.MEMORY
+        for p in every(bus, "parameters/parameter")
+    }
+    assert parameters["MAX_BURST_LENGTH"] == str(arch.burst_beats)
+    for direction in ("READ", "WRITE"):
+        assert parameters[f"NUM_{direction}_OUTSTANDING"] == str(arch.outstanding)
 
 
 def test_ports_are_those_of_the_verilog(made):

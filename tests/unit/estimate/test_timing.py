@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 
 import pytest
 
+from vitrify.arch.config import Dram
 from vitrify.arch.presets import PRESETS
 from vitrify.estimate import loader, timing
+from vitrify.estimate.bus import Bus, Client
 from vitrify.rtl import interfaces
 from vitrify.rtl.array.accumulator import Accumulator
 from vitrify.rtl.array.matrix import MatrixUnit
@@ -28,6 +31,7 @@ ARCHES = [
     dataclasses.replace(PRESETS["nano"], name="tall", depth=4, width=8, lanes=4),
     dataclasses.replace(PRESETS["zcu102"], name="deep", depth=128, lanes=8, bus_bytes=128),
     dataclasses.replace(PRESETS["pynq-z2"], name="narrow", bus_bytes=1, weight_fifo_words=16),
+    dataclasses.replace(PRESETS["zcu102"], name="split", bus_bytes=1, burst_beats=4),
 ]
 
 
@@ -45,13 +49,14 @@ def test_latencies(arch):
     assert found.result == epilogue.result_cycle
     assert (found.row_max, found.row_norm) == (statistics.max_latency, statistics.norm_latency)
     assert found.tile_buffer == tile_writer.buffer_words(arch)
-    assert found.beats == bursts.beats_per_word(arch)
+    assert found.beats * arch.bus_bytes == arch.depth
 
 
 @pytest.mark.parametrize("arch", ARCHES, ids=lambda arch: arch.name)
 def test_bursts(arch):
+    assert timing.unit_bytes(arch) == bursts.unit_bytes(arch, arch.burst_beats)
     for words in arch.fifo_words.values():
-        assert timing.burst_words(arch, words) == bursts.burst_words(arch, words, arch.burst_beats)
+        assert timing.burst_units(arch, words) == bursts.burst_units(arch, words, arch.burst_beats)
 
 
 def test_constants():
@@ -59,7 +64,18 @@ def test_constants():
     assert timing.MIN_PASS == interfaces.MIN_PASS
     assert timing.COMMAND_DEPTH == interfaces.COMMAND_DEPTH
     assert timing.SLOTS == fetch._SLOTS
-    assert timing.OUTSTANDING == bursts.OUTSTANDING
     assert timing.CHUNK == instruction_fetch.CHUNK
     assert loader._SETTLE == loader_unit._SETTLE
     assert timing.SETTLE == dispatcher.SETTLE_CYCLES
+
+
+def test_words_of_several_bursts():
+    """A burst of less than a word: words are complete with their last unit."""
+    arch = dataclasses.replace(PRESETS["nano"], name="parts", depth=32, bus_bytes=4, burst_beats=2,
+                               outstanding=16, dram=Dram(latency=20, outstanding=16))
+    client = Client(arch, arch.fifo_words["loads"])
+    client.request(0, 32, 3)
+    bus = Bus(arch, [client])
+    bus.fetch(client, 2)
+    assert (client.parts, len(client.arrivals), bus.beats) == (4, 3, 3 * 8)
+    assert all(later - earlier == 8 for earlier, later in pairwise(client.arrivals))

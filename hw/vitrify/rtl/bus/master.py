@@ -23,7 +23,8 @@ class AxiMaster(wiring.Component):
     Parameters
     ----------
     arch : ArchConfig
-        ``weight_fifo_words`` is the depth of the weight FIFO, ``burst_beats`` the longest burst.
+        ``weight_fifo_words`` is the depth of the weight FIFO, ``burst_beats`` the longest burst,
+        ``outstanding`` the bursts in flight in each direction.
 
     Members
     -------
@@ -79,10 +80,8 @@ class AxiMaster(wiring.Component):
         arch = self.arch
         clients = dict(arch.fifo_words)
         stored = clients.pop("stores")
-        m.submodules.read = read = ReadMaster(arch, clients=clients, burst_beats=arch.burst_beats)
-        m.submodules.write = write = WriteMaster(
-            arch, fifo_words=stored, burst_beats=arch.burst_beats
-        )
+        m.submodules.read = read = ReadMaster(arch, clients=clients)
+        m.submodules.write = write = WriteMaster(arch, fifo_words=stored)
         for name in read.clients:
             connect(m, flipped(getattr(self, name)), getattr(read, name))
         connect(m, flipped(self.stores), write.client)

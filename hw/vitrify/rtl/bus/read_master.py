@@ -20,7 +20,8 @@ from vitrify.rtl.interfaces import MEMORY_REQUEST, memory_read, pipe
 from vitrify.rtl.lib.skid import Skid
 
 from .axi import axi4_read, drive_address
-from .bursts import BURST_BEATS, OUTSTANDING, BurstSplitter, beats_per_word, burst_words
+from .bursts import BurstSplitter, burst_units, unit_bytes
+from .resize import Gather
 from .window import WINDOW, inside
 
 #: What an error pipe carries: the address of the burst that failed.
@@ -30,8 +31,8 @@ BUS_ERROR = data.StructLayout({"address": memmap.ADDRESS_BITS})
 class _Client(wiring.Component):
     """One client's bursts and its FIFO.
 
-    ``ready`` says that ``address`` and ``words`` are a burst for which there is room; it is
-    taken in a cycle with ``issue``.  ``write`` puts ``word`` into the FIFO.  A burst outside
+    ``ready`` says that ``address`` and ``units`` are a burst for which there is room; it is
+    taken in a cycle with ``issue``.  ``write`` puts ``unit`` into the FIFO.  A burst outside
     ``window`` is never ready; ``refused`` is set from the cycle after it appears.
     """
 
@@ -40,55 +41,64 @@ class _Client(wiring.Component):
     ready: Signal
     issue: Signal
     address: Signal
-    words: Signal
+    units: Signal
     write: Signal
-    word: Signal
+    unit: Signal
     window: Any
     refused: Signal
 
     def __init__(self, arch: ArchConfig, *, fifo_words: int, burst_beats: int) -> None:
         self.arch = arch
-        self.fifo_words = fifo_words
-        self.burst_words = burst_words(arch, fifo_words, burst_beats)
+        self.unit_bytes = unit_bytes(arch, burst_beats)
+        self.fifo_units = fifo_words * arch.depth // self.unit_bytes
+        self.burst_units = burst_units(arch, fifo_words, burst_beats)
         super().__init__({
             "request": In(stream.Signature(MEMORY_REQUEST)),
             "data": Out(stream.Signature(unsigned(8 * arch.depth))),
             "ready": Out(1), "issue": In(1),
-            "address": Out(memmap.ADDRESS_BITS), "words": Out(range(self.burst_words + 1)),
-            "write": In(1), "word": In(8 * arch.depth),
+            "address": Out(memmap.ADDRESS_BITS), "units": Out(range(self.burst_units + 1)),
+            "write": In(1), "unit": In(8 * self.unit_bytes),
             "window": In(WINDOW), "refused": Out(1),
         })
 
     def elaborate(self, _platform: Any) -> Module:
         m = Module()
-        m.submodules.bursts = bursts = BurstSplitter(self.arch, words=self.burst_words)
+        m.submodules.bursts = bursts = BurstSplitter(
+            self.arch, units=self.burst_units, unit=self.unit_bytes
+        )
         # One entry of the FIFO is its output register: the memory is a power of two.
         m.submodules.fifo = fifo = SyncFIFOBuffered(
-            width=8 * self.arch.depth, depth=self.fifo_words + 1
+            width=8 * self.unit_bytes, depth=self.fifo_units + 1
         )
         connect(m, flipped(self.request), bursts.i)
         # The FIFO lies by its block RAM, who takes its words elsewhere.
-        m.submodules.words = words = Skid(unsigned(8 * self.arch.depth))
-        connect(m, fifo.r_stream, words.i)
-        connect(m, words.o, flipped(self.data))
-        m.d.comb += [fifo.w_data.eq(self.word), fifo.w_en.eq(self.write)]
+        m.submodules.taken = skid = Skid(unsigned(8 * self.unit_bytes))
+        connect(m, fifo.r_stream, skid.i)
+        parts = self.arch.depth // self.unit_bytes
+        if parts > 1:
+            m.submodules.gather = gather = Gather(8 * self.unit_bytes, parts)
+            connect(m, skid.o, gather.i)
+            connect(m, gather.o, flipped(self.data))
+        else:
+            connect(m, skid.o, flipped(self.data))
+        m.d.comb += [fifo.w_data.eq(self.unit), fifo.w_en.eq(self.write)]
 
-        # Words that are neither in the FIFO nor promised to a burst in flight.
-        free = Signal(range(self.fifo_words + 1), init=self.fifo_words)
-        taken = words.i.valid & words.i.ready
+        # Units that are neither in the FIFO nor promised to a burst in flight.
+        free = Signal(range(self.fifo_units + 1), init=self.fifo_units)
+        taken = skid.i.valid & skid.i.ready
         allowed = Signal()
         m.d.comb += allowed.eq(inside(self.window, bursts.o.p.address))
         m.d.sync += [
             self.refused.eq(bursts.o.valid & ~allowed),
-            free.eq(free + taken - Mux(self.issue, bursts.o.p.words, 0)),
+            free.eq(free + taken - Mux(self.issue, bursts.o.p.units, 0)),
             self.ready.eq(
-                bursts.o.valid & (free >= bursts.o.p.words) & allowed & ~self.issue
+                bursts.o.valid & (free >= bursts.o.p.units) & allowed & ~self.issue
             ),
         ]
         m.d.comb += [
             bursts.o.ready.eq(self.issue),
             self.address.eq(bursts.o.p.address),
-            self.words.eq(bursts.o.p.words),
+            self.units.eq(bursts.o.p.units),
         ]
         return m
 
@@ -107,10 +117,7 @@ class ReadMaster(wiring.Component):
         Name of each client and the depth of its FIFO in words of K bytes (at least 2, a power of
         two to fill its memory).  To keep the bus busy alone, a client needs a FIFO of at least
         the memory's latency.
-    burst_beats : int
-        Longest burst in beats, a power of two.
-    outstanding : int
-        Bursts in flight at once.
+        ``burst_beats`` and ``outstanding`` are those of ``arch``.
 
     Members
     -------
@@ -141,13 +148,9 @@ class ReadMaster(wiring.Component):
         arch: ArchConfig,
         *,
         clients: Mapping[str, int],
-        burst_beats: int = BURST_BEATS,
-        outstanding: int = OUTSTANDING,
     ) -> None:
         self.arch = arch
         self.clients = dict(clients)
-        self.burst_beats = burst_beats
-        self.outstanding = outstanding
         super().__init__({
             "axi": Out(axi4_read(arch)),
             **{name: In(memory_read(arch)) for name in self.clients},
@@ -158,13 +161,14 @@ class ReadMaster(wiring.Component):
     def elaborate(self, _platform: Any) -> Module:
         m = Module()
         axi, count = self.axi, len(self.clients)
-        bpw = beats_per_word(self.arch)
+        unit = unit_bytes(self.arch, self.arch.burst_beats)
+        beats = unit // self.arch.bus_bytes
         drive_address(m, axi, "ar", self.arch)
         m.d.comb += axi.rready.eq(1)
 
         clients = []
         for name, fifo_words in self.clients.items():
-            client = _Client(self.arch, fifo_words=fifo_words, burst_beats=self.burst_beats)
+            client = _Client(self.arch, fifo_words=fifo_words, burst_beats=self.arch.burst_beats)
             m.submodules[name] = client
             connect(m, flipped(getattr(self, name).request), client.request)
             connect(m, client.data, flipped(getattr(self, name).data))
@@ -177,7 +181,7 @@ class ReadMaster(wiring.Component):
 
         # Which client, and where, for every burst in flight.
         flight = data.StructLayout({"client": range(count), "address": memmap.ADDRESS_BITS})
-        m.submodules.flights = flights = SyncFIFO(width=flight.size, depth=self.outstanding)
+        m.submodules.flights = flights = SyncFIFO(width=flight.size, depth=self.arch.outstanding)
         entry, head = Signal(flight), Signal(flight)
         m.d.comb += [flights.w_data.eq(entry), head.eq(flights.r_data)]
 
@@ -197,8 +201,8 @@ class ReadMaster(wiring.Component):
         with m.If(issue):
             m.d.sync += axi.arvalid.eq(1)
         with m.If(~axi.arvalid):
-            words = Array([c.words for c in clients])[entry.client]
-            m.d.sync += [axi.araddr.eq(entry.address), axi.arlen.eq(words * bpw - 1)]
+            units = Array([c.units for c in clients])[entry.client]
+            m.d.sync += [axi.araddr.eq(entry.address), axi.arlen.eq(units * beats - 1)]
         for i, client in enumerate(clients):
             m.d.comb += client.issue.eq(issue & (entry.client == i))
 
@@ -212,19 +216,19 @@ class ReadMaster(wiring.Component):
         ]
         m.d.comb += flights.r_en.eq(axi.rvalid & axi.rlast)
 
-        word = Signal(8 * self.arch.depth, reset_less=True)
+        data_unit = Signal(8 * unit, reset_less=True)
         complete = Signal()
-        if bpw == 1:
+        if beats == 1:
             m.d.comb += complete.eq(self.beat)
         else:
-            place = Signal(range(bpw))
+            place = Signal(range(beats))
             m.d.sync += place.eq(place + self.beat)
-            m.d.comb += complete.eq(self.beat & (place == bpw - 1))
+            m.d.comb += complete.eq(self.beat & (place == beats - 1))
         with m.If(self.beat):
-            m.d.sync += word.eq(Cat(word, beat)[len(beat):])
+            m.d.sync += data_unit.eq(Cat(data_unit, beat)[len(beat):])
         for i, client in enumerate(clients):
             m.d.sync += client.write.eq(complete & (target == i))
-            m.d.comb += client.word.eq(word)
+            m.d.comb += client.unit.eq(data_unit)
 
         m.d.comb += self.idle.eq(~(axi.arvalid | flights.r_rdy | self.beat))
         return m

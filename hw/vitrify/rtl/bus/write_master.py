@@ -15,11 +15,12 @@ from vitrify.rtl.interfaces import memory_write, pipe
 from vitrify.rtl.lib.skid import Skid
 
 from .axi import axi4_write, drive_address
-from .bursts import BURST_BEATS, OUTSTANDING, BurstSplitter, beats_per_word, burst_words
+from .bursts import BurstSplitter, burst_units, unit_bytes
 from .read_master import BUS_ERROR
+from .resize import Scatter
 from .window import WINDOW, inside
 
-#: Words that may be on their way to the bus: more than a permission takes to get there and back.
+#: Units that may be on their way to the bus: more than a permission takes to get there and back.
 _PERMITS = 8
 
 
@@ -35,10 +36,7 @@ class WriteMaster(wiring.Component):
     arch : ArchConfig
     fifo_words : int
         Words of K bytes in the FIFO; two bursts keep the bus busy.
-    burst_beats : int
-        Longest burst in beats, a power of two.
-    outstanding : int
-        Bursts without a response at once.
+        ``burst_beats`` and ``outstanding`` (bursts without a response) are those of ``arch``.
 
     Members
     -------
@@ -71,13 +69,11 @@ class WriteMaster(wiring.Component):
         arch: ArchConfig,
         *,
         fifo_words: int,
-        burst_beats: int = BURST_BEATS,
-        outstanding: int = OUTSTANDING,
     ) -> None:
         self.arch = arch
-        self.fifo_words = fifo_words
-        self.burst_words = burst_words(arch, fifo_words, burst_beats)
-        self.outstanding = outstanding
+        self.unit_bytes = unit_bytes(arch, arch.burst_beats)
+        self.fifo_units = fifo_words * arch.depth // self.unit_bytes
+        self.burst_units = burst_units(arch, fifo_words, arch.burst_beats)
         super().__init__({
             "axi": Out(axi4_write(arch)), "client": In(memory_write(arch)),
             "stop": In(1), "idle": Out(1), "beat": Out(1), "error": Out(pipe(BUS_ERROR)),
@@ -90,28 +86,36 @@ class WriteMaster(wiring.Component):
         drive_address(m, axi, "aw", self.arch)
         m.d.comb += axi.bready.eq(1)
 
-        m.submodules.bursts = bursts = BurstSplitter(self.arch, words=self.burst_words)
+        m.submodules.bursts = bursts = BurstSplitter(
+            self.arch, units=self.burst_units, unit=self.unit_bytes
+        )
         m.submodules.fifo = fifo = SyncFIFOBuffered(
-            width=8 * self.arch.depth, depth=self.fifo_words + 1
+            width=8 * self.unit_bytes, depth=self.fifo_units + 1
         )
         connect(m, flipped(client.request), bursts.i)
-        connect(m, flipped(client.data), fifo.w_stream)
+        parts = self.arch.depth // self.unit_bytes
+        if parts > 1:
+            m.submodules.scatter = scatter = Scatter(8 * self.unit_bytes, parts)
+            connect(m, flipped(client.data), scatter.i)
+            connect(m, scatter.o, fifo.w_stream)
+        else:
+            connect(m, flipped(client.data), fifo.w_stream)
         # The FIFO lies by its block RAM, what sends by the bus's pins.
-        m.submodules.words = words = Skid(unsigned(8 * self.arch.depth))
-        connect(m, fifo.r_stream, words.i)
+        m.submodules.units = units = Skid(unsigned(8 * self.unit_bytes))
+        connect(m, fifo.r_stream, units.i)
 
         # Bursts whose data are still to be sent, and bursts without a response.
         m.submodules.sending = sending = SyncFIFO(
-            width=len(bursts.o.p.words), depth=self.outstanding
+            width=len(bursts.o.p.units), depth=self.arch.outstanding
         )
         flight = data.StructLayout({"address": memmap.ADDRESS_BITS, "last": unsigned(1)})
-        m.submodules.flights = flights = SyncFIFO(width=flight.size, depth=self.outstanding)
+        m.submodules.flights = flights = SyncFIFO(width=flight.size, depth=self.arch.outstanding)
         entry, head = Signal(flight), Signal(flight)
         m.d.comb += [flights.w_data.eq(entry), head.eq(flights.r_data)]
 
-        # Announce.  ``stored``: words in FIFO and skid that belong to no announced burst, without
+        # Announce.  ``stored``: units in FIFO and skid that belong to no announced burst, without
         # the one that has ``entered`` last.
-        stored, entered = Signal(range(self.fifo_words + 4)), Signal()
+        stored, entered = Signal(range(self.fifo_units + 4)), Signal()
         # Every other cycle at most, hence the room in the list may be a cycle old.
         ready, room, issue, allowed = Signal(), Signal(), Signal(), Signal()
         m.d.sync += room.eq(flights.w_rdy)
@@ -119,14 +123,14 @@ class WriteMaster(wiring.Component):
             allowed.eq(inside(self.window, bursts.o.p.address)),
             issue.eq(ready & ~axi.awvalid & room & ~self.stop),
             bursts.o.ready.eq(issue),
-            sending.w_data.eq(bursts.o.p.words), sending.w_en.eq(issue),
+            sending.w_data.eq(bursts.o.p.units), sending.w_en.eq(issue),
             entry.address.eq(bursts.o.p.address), entry.last.eq(bursts.o.p.last),
             flights.w_en.eq(issue),
         ]
         m.d.sync += [
             entered.eq(fifo.w_en & fifo.w_rdy),
-            stored.eq(stored + entered - Mux(issue, bursts.o.p.words, 0)),
-            ready.eq(bursts.o.valid & (stored >= bursts.o.p.words) & allowed & ~issue),
+            stored.eq(stored + entered - Mux(issue, bursts.o.p.units, 0)),
+            ready.eq(bursts.o.valid & (stored >= bursts.o.p.units) & allowed & ~issue),
             self.refused.valid.eq(bursts.o.valid & ~allowed),
             self.refused.p.address.eq(bursts.o.p.address),
         ]
@@ -137,10 +141,10 @@ class WriteMaster(wiring.Component):
         with m.If(~axi.awvalid):
             m.d.sync += [
                 axi.awaddr.eq(bursts.o.p.address),
-                axi.awlen.eq(bursts.o.p.words * beats_per_word(self.arch) - 1),
+                axi.awlen.eq(bursts.o.p.units * (self.unit_bytes // self.arch.bus_bytes) - 1),
             ]
 
-        self._send(m, words.o, self._permit(m, sending.r_stream))
+        self._send(m, units.o, self._permit(m, sending.r_stream))
 
         m.d.comb += flights.r_en.eq(axi.bvalid)
         m.d.sync += [
@@ -153,14 +157,14 @@ class WriteMaster(wiring.Component):
         return m
 
     def _permit(self, m: Module, counts: stream.Interface) -> stream.Interface:
-        """For each word of the announced bursts, of so many words each, whether it is the last.
+        """For each unit of the announced bursts, of so many units each, whether it is the last.
 
-        What announces bursts lies by the client, what sends them by the words, maybe at the other
+        What announces bursts lies by the client, what sends them by the units, maybe at the other
         end of the chip.  Between them there are registers only, and no answer but what was taken.
         """
         m.submodules.permits = permits = SyncFIFO(width=1, depth=_PERMITS)
         room = Signal(range(_PERMITS + 1), init=_PERMITS)
-        before = Signal(range(self.burst_words))  # words before this one in the burst
+        before = Signal(range(self.burst_units))  # units before this one in the burst
         give, last, given, given_last, taken = (Signal() for _ in range(5))
         m.d.comb += [
             give.eq(counts.valid & (room != 0)), last.eq(before + 1 == counts.payload),
@@ -175,32 +179,32 @@ class WriteMaster(wiring.Component):
             m.d.sync += before.eq(Mux(last, 0, before + 1))
         return permits.r_stream
 
-    def _send(self, m: Module, words: stream.Interface, permits: stream.Interface) -> None:
-        """Serialise the words that may go into beats."""
-        axi, bpw = self.axi, beats_per_word(self.arch)
-        word = Signal(8 * self.arch.depth, reset_less=True)
-        place = Signal(range(bpw))                  # beat within the word
-        last_beat, last_word = Signal(), Signal()
+    def _send(self, m: Module, units: stream.Interface, permits: stream.Interface) -> None:
+        """Serialise the units that may go into beats."""
+        axi, per_unit = self.axi, self.unit_bytes // self.arch.bus_bytes
+        unit = Signal(8 * self.unit_bytes, reset_less=True)
+        place = Signal(range(per_unit))             # beat within the unit
+        last_beat, last_unit = Signal(), Signal()
         # wready reaches no further than this.
         m.submodules.beats = beats = Skid(data.StructLayout({"data": axi.wdata.shape(), "last": 1}))
         valid = beats.i.valid
         m.d.comb += [
             axi.wvalid.eq(beats.o.valid), beats.o.ready.eq(axi.wready), axi.wstrb.eq(~0),
             axi.wdata.eq(beats.o.payload.data), axi.wlast.eq(beats.o.payload.last),
-            beats.i.payload.data.eq(word), beats.i.payload.last.eq(last_beat & last_word),
-            last_beat.eq(place == bpw - 1),
+            beats.i.payload.data.eq(unit), beats.i.payload.last.eq(last_beat & last_unit),
+            last_beat.eq(place == per_unit - 1),
         ]
         with m.If(~valid | beats.i.ready):
             with m.If(valid & ~last_beat):
                 m.d.sync += [
                     place.eq(place + 1),
-                    word.eq(word >> (8 * self.arch.bus_bytes)),
+                    unit.eq(unit >> (8 * self.arch.bus_bytes)),
                 ]
             with m.Else():
                 m.d.sync += [
-                    valid.eq(0), place.eq(0), word.eq(words.payload), last_word.eq(permits.payload),
+                    valid.eq(0), place.eq(0), unit.eq(units.payload), last_unit.eq(permits.payload),
                 ]
-                # Every word of an announced burst is on its way to here.
-                with m.If(words.valid & permits.valid):
-                    m.d.comb += [words.ready.eq(1), permits.ready.eq(1)]
+                # Every unit of an announced burst is on its way to here.
+                with m.If(units.valid & permits.valid):
+                    m.d.comb += [units.ready.eq(1), permits.ready.eq(1)]
                     m.d.sync += valid.eq(1)

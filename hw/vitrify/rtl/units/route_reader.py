@@ -57,7 +57,8 @@ class RouteReader(wiring.Component):
 
     def elaborate(self, _platform: Any) -> Module:
         m = Module()
-        piece_bits = exact_log2(self.arch.depth // ROUTE_LANES)
+        # A word may be longer than all the logits that there can be.
+        piece_bits = exact_log2(min(self.arch.depth, formats.MAX_EXPERTS) // ROUTE_LANES)
         command, read = self.command, self.read
         row_addr = Signal(interfaces.ADDR_BITS, reset_less=True)
         left = Signal.like(command.rows)                        # rows not yet begun or finished

@@ -1,0 +1,1 @@
+"""Elaboration and lint of architectures at the edges of what ArchConfig allows."""
