@@ -16,7 +16,7 @@ from vitrify.arch.presets import PRESETS, preset
     ({"lanes": 16}, "lanes must be a power of two from 1 to 4, not 16"),
     ({"banks": 3}, "banks must be an even number from 2 to 64, not 3"),
     ({"requant_bits": 40}, "requant_bits must be 16 to 27, not 40"),
-    ({"outstanding": 0}, "outstanding must be an integer from 1 to 64, not 0"),
+    ({"outstanding": 0}, "outstanding must be 1 to 64, not 0"),
     ({"max_rows": 2.0}, "max_rows must be an integer, not 2.0"),
     ({"banks": 64, "bank_words": 65536}, "exceed the 2\\*\\*20 words"),
 ])
