@@ -17,6 +17,11 @@ LARGEST_BYTES = 1 << 29
 MOST_NODES = 200_000
 #: Inputs up to this size may say how large a result becomes.
 _FORM = 64
+#: What the onnx package raises about a node that breaks ONNX's rules.
+_BROKEN = (
+    onnx.defs.SchemaError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError,
+    KeyError, RuntimeError, ValueError,
+)  # fmt: skip
 
 
 class SizeError(ModelError):
@@ -57,15 +62,21 @@ def _results(
     types, data = {}, {}
     try:
         for name, array in arrays.items():
-            kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+            floating = np.issubdtype(array.dtype, np.floating)
+            kind = (
+                onnx.TensorProto.FLOAT  # some operators know no other
+                if floating
+                else onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+            )
             types[name] = onnx.helper.make_tensor_type_proto(kind, array.shape)
             if array.size <= _FORM:
-                data[name] = onnx.numpy_helper.from_array(array, name)
+                known = array.astype(np.float32) if floating else array
+                data[name] = onnx.numpy_helper.from_array(known, name)
         found = onnx.shape_inference.infer_node_outputs(
             onnx.defs.get_schema(node.op_type, opset, node.domain), node, types, data,
             opset_imports=[onnx.helper.make_opsetid(node.domain, opset)],
         )  # fmt: skip
-    except (onnx.defs.SchemaError, onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+    except _BROKEN:
         return []  # it breaks ONNX's rules, and executing it will say so
     dims = [result.tensor_type.shape.dim for result in found.values()]
     return [[dim.dim_value for dim in shape] for shape in dims]

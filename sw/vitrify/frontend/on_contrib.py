@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .on_attention import attention, join_heads, split_heads
-from .on_elementwise import binary, sampled
+from .on_elementwise import binary, sampled, step
 from .trace import Tracer, attribute, constant, handles
 from .values import Const, Traced, Unfit, View
 
@@ -25,11 +25,6 @@ def _shifted(tracer: Tracer, value: Traced | None, bias: Traced | None) -> Trace
         return value
     shift = constant(bias, "bias")
     return tracer.view(value).affine(1.0, shift.array.astype(np.float64), shift.name)
-
-
-def _step(op_type: str, node: ir.Node) -> ir.Node:
-    """A node of the ONNX domain that is one step of a fused one; its inputs are given apart."""
-    return ir.Node("", op_type, [], num_outputs=1, name=node.name)
 
 
 def _nothing_else(inputs: list[Traced | None], first: int, what: str) -> None:
@@ -60,7 +55,7 @@ def skip_layer_norm(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) 
     """A residual addition (with a bias), then LayerNorm; the sum is the fourth output."""
     operands = [_shifted(tracer, inputs[0], _given(inputs, 4)), inputs[1]]
     made = [value if isinstance(value, Const) else tracer.view(value) for value in operands]
-    total = tracer.view(binary(tracer, _step("Add", node), list(made))[0])
+    total = tracer.view(binary(tracer, step("Add", node), list(made))[0])
     beta = _given(inputs, 3)
     normal = tracer.settler.layer_norm(
         total,
@@ -90,7 +85,7 @@ def fused_matmul(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> 
     result = matmul(tracer, node, operands)[0]
     if alpha == 1.0:
         return [result]
-    return binary(tracer, _step("Mul", node), [result, Const(np.asarray(alpha, np.float32))])
+    return binary(tracer, step("Mul", node), [result, Const(np.asarray(alpha, np.float32))])
 
 
 @handles("Attention", domain=MICROSOFT)

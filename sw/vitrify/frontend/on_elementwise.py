@@ -1,8 +1,4 @@
-"""Elementwise operators: affine steps, residual additions, and functions told by their values.
-
-A chain of elementwise operators is run on a grid of sample points and compared with the table of
-known functions, so that every spelling of GELU, SiLU and the others is recognised alike.
-"""
+"""Elementwise operators: affine steps, residual additions, steps of functions of one variable."""
 
 from __future__ import annotations
 
@@ -11,63 +7,43 @@ import onnx_ir as ir
 
 from vitrify.ir import UNARY
 
+from .functions import affine_of, known, samples_of, text_of
 from .mixed import Gating, Mixture, Picked, Stack
 from .task import add_selected, is_selected
 from .trace import Tracer, attribute, handles
 from .values import Const, Elementwise, Scores, Traced, Unfit, View
 
-#: Where functions are sampled; it covers every bend of the known ones.
-GRID = np.linspace(-10.0, 10.0, 2001)
-#: Largest deviation of a recognised function: constants may have been rounded to float16.
-TOLERANCE = 1.5e-4
-#: Deviation of scale and shift that rounding of constants explains.
-SNAP = 1e-5
 
-_REFERENCES = {kind: row.reference(GRID) for kind, row in UNARY.items()}
-
-
-def _fit(samples: np.ndarray, reference: np.ndarray) -> tuple[float, float, float]:
-    """Least squares ``samples = a * reference + b``: (a, b, largest deviation)."""
-    columns = np.stack([reference, np.ones_like(reference)], axis=1)
-    (a, b), *_ = np.linalg.lstsq(columns, samples, rcond=None)
-    a = 1.0 if abs(a - 1.0) < SNAP else float(a)
-    b = 0.0 if abs(b) < SNAP else float(b)
-    return a, b, float(np.abs(a * reference + b - samples).max())
-
-
-def _affine(samples: np.ndarray) -> tuple[float, float] | None:
-    """Scale and shift of an affine function; those of float32 are kept to the last bit."""
-    zero = GRID.size // 2
-    b = float(samples[zero])
-    a = float((samples[-1] - samples[0]) / (GRID[-1] - GRID[0]))
-    error = np.abs(a * GRID + b - samples).max()
-    return (a, b) if error <= SNAP * max(1.0, abs(a), abs(b)) * GRID[-1] else None
-
-
-def _functions_of(value: View | Elementwise) -> dict[View | Elementwise, np.ndarray]:
-    own: dict[View | Elementwise, np.ndarray] = {value: GRID}
-    return {**value.samples, **own} if isinstance(value, Elementwise) else own
+def uniform(value: Const) -> Const:
+    """The one number that all of a constant are, or the constant itself."""
+    array = value.array
+    if array.size > 1 and (array == array.flat[0]).all():
+        return Const(array.ravel()[:1].reshape(()), value.name)
+    return value
 
 
 def _elementwise(tracer: Tracer, node: ir.Node, operands: list[Traced]) -> Elementwise | None:
     """The function of one view that ``node`` computes, or ``None``."""
     live = [value for value in operands if isinstance(value, View | Elementwise)]
-    roots = _functions_of(live[0])
+    roots = samples_of(live[0])
     for value in live[1:]:
-        also = _functions_of(value)
+        also = samples_of(value)
         roots = {root: samples for root, samples in roots.items() if root in also}
     result = {}
     for root in roots:
         arrays = [
-            value.array.reshape(()).astype(np.float64)
-            if isinstance(value, Const)
-            else _functions_of(value)[root]  # type: ignore[index]
+            _scalar(value) if isinstance(value, Const) else samples_of(value)[root]  # type: ignore[index]
             for value in operands
         ]
         result[root] = tracer.execute(node, arrays)[0]
     if not result:
         return None
     return Elementwise(live[0].shape, result, node, operands)
+
+
+def _scalar(value: Const) -> np.ndarray:
+    number = value.array.reshape(())
+    return number if number.dtype == bool else number.astype(np.float64)
 
 
 def resolve(tracer: Tracer, value: Traced) -> View:
@@ -106,42 +82,55 @@ def resolve(tracer: Tracer, value: Traced) -> View:
 
 
 def _resolve(tracer: Tracer, value: Elementwise) -> View:
-    best: tuple[float, str, View | Elementwise, float, float] | None = None
+    best: tuple[float, str, float, float] | None = None
+    best_root: View | Elementwise | None = None
     for root, samples in value.samples.items():
-        if not np.isfinite(samples).all():
-            continue
-        affine = _affine(samples)
+        affine = affine_of(samples)
         if affine is not None:
             return resolve(tracer, root).affine(*affine)
-        for kind, reference in _REFERENCES.items():
-            a, b, error = _fit(samples, reference)
-            if error <= TOLERANCE * max(1.0, abs(a)) and (best is None or error < best[0]):
-                best = error, kind, root, a, b
-    if best is None:
-        return _unknown(tracer, value)
-    _, kind, root, a, b = best
+        found = known(samples)
+        if found is not None and (best is None or found[0] < best[0]):
+            best, best_root = found, root
+    if best is not None and best_root is not None:
+        _, kind, a, b = best
+        view = _activation(tracer, best_root, kind)
+        return view if (a, b) == (1.0, 0.0) else view.affine(a, b)
+    if _holds_residual(value):
+        return _last_node(tracer, value)
+    root = next(iter(value.samples))
+    return _activation(tracer, root, text_of(value, root))
+
+
+def _activation(tracer: Tracer, root: View | Elementwise, kind: str) -> View:
     base = tracer.settler.settle_anywhere(resolve(tracer, root))
-    view = View(tracer.settler.emit("Activation", base.base, kind=kind), base.index)
-    return view if (a, b) == (1.0, 0.0) else view.affine(a, b)
+    return View(tracer.settler.emit("Activation", base.base, kind=kind), base.index)
 
 
-def _unknown(tracer: Tracer, value: Elementwise) -> View:
-    """The last node of an unknown function may still be an affine step or a residual addition."""
-    node = value.node
+#: What makes the residual stream; a sum with anything else and a function of it is a function.
+_STREAMS = ("Add", "Tokens", "PatchEmbed", "Experts")
+
+
+def _holds_residual(value: Elementwise) -> bool:
+    """Whether a function is ``x + f(x)`` of the residual stream, scaled and shifted or not."""
     live = [part for part in value.operands if isinstance(part, View | Elementwise)]
-    inner = [part for part in live if isinstance(part, Elementwise)]
-    gated = len(live) == 2 and node.op_type in ("Mul", "Div")
-    if node.op_type in _BINARY and inner and not gated:
-        parts = [tracer.view(part) if part in inner else part for part in value.operands]  # type: ignore[operator]
-        if len(live) == 2:
-            return _residual(tracer, node, *parts)  # type: ignore[arg-type]
-        return _with_constant(node, *parts)
-    known = ", ".join(UNARY)
-    raise Unfit(
-        f"it is the last node of an activation function that is none of {known}",
-        "use one of these",
-        node,
+    if value.node.op_type not in _BINARY:
+        return False
+    if len(live) == 1:
+        return isinstance(live[0], Elementwise) and _holds_residual(live[0])
+    streams = [part for part in live if isinstance(part, View)]
+    made = [part.base.producer() for part in streams]
+    return value.node.op_type in ("Add", "Sub") and any(
+        node is not None and node.op_type in _STREAMS for node in made
     )
+
+
+def _last_node(tracer: Tracer, value: Elementwise) -> View:
+    """The last node of a function as an affine step or a residual addition."""
+    node, operands = value.node, value.operands
+    parts = [part if isinstance(part, Const) else tracer.view(part) for part in operands]
+    if any(isinstance(part, Const) for part in parts):
+        return _with_constant(node, *parts)
+    return _residual(tracer, node, *parts)  # type: ignore[arg-type]
 
 
 def _with_constant(node: ir.Node, x: Traced, y: Traced) -> View:
@@ -225,7 +214,8 @@ def binary(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[T
             return [_scores(node, scores, other, reverse=scores is y)]
     live = [value for value in (x, y) if isinstance(value, View | Elementwise)]
     constants = [value for value in (x, y) if isinstance(value, Const)]
-    if all(value.is_scalar and np.ndim(value.array) <= 1 for value in constants):
+    rank = len(live[0].shape) if live else 0
+    if all(value.is_scalar and value.array.ndim <= rank for value in constants):
         found = _elementwise(tracer, node, [x, y])
         if found is not None:
             return [found]
@@ -236,22 +226,46 @@ def binary(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[T
 
 
 @handles(
-    "Abs", "Celu", "Clip", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu",
-    "Log", "Max", "Min", "Mish", "Neg", "PRelu", "Pow", "Reciprocal", "Relu", "Selu", "Sigmoid",
-    "Softplus", "Softsign", "Sqrt", "Swish", "Tanh", "ThresholdedRelu",
+    "Abs", "Acos", "Acosh", "And", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Celu", "Clip", "Cos",
+    "Cosh", "Elu", "Equal", "Erf", "Exp", "Floor", "Gelu", "Greater", "GreaterOrEqual",
+    "HardSigmoid", "HardSwish", "LeakyRelu", "Less", "LessOrEqual", "Log", "Max", "Mean", "Min",
+    "Mish", "Mod", "Neg", "Not", "Or", "PRelu", "Pow", "Reciprocal", "Relu", "Round", "Selu",
+    "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Sum", "Swish",
+    "Tan", "Tanh", "ThresholdedRelu", "Where", "Xor",
 )  # fmt: skip
 def function(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
-    """A step of an activation function."""
-    operands = [value for value in inputs if value is not None]
+    """A step of a function of one variable."""
+    if node.op_type == "Sum" and len(inputs) == 2:
+        return binary(tracer, step("Add", node), inputs)
+    if len(inputs) > 1 and all(value is None for value in inputs[1:]) and node.op_type == "Clip":
+        return [inputs[0]]  # type: ignore[list-item]
+    operands = [uniform(value) if isinstance(value, Const) else value for value in inputs]
     for value in operands:
         if isinstance(value, Scores):
             resolve(tracer, value)
         if isinstance(value, Const) and not value.is_scalar:
             raise Unfit("its constant is not one number")
-    found = _elementwise(tracer, node, operands)
+    if None in operands:
+        node, operands = _complete(node, operands)
+    found = _elementwise(tracer, node, operands)  # type: ignore[arg-type]
     if found is None:
         raise Unfit("it combines two different activations")
     return [found]
+
+
+def _complete(
+    node: ir.Node, operands: list[Traced | None]
+) -> tuple[ir.Node, list[Traced | None]]:
+    """A Clip that lacks a bound is a Max or a Min."""
+    if node.op_type != "Clip":
+        raise Unfit("it lacks an input")
+    given = [value for value in operands if value is not None]
+    return step("Max" if operands[1] is not None else "Min", node), list(given)
+
+
+def step(op_type: str, node: ir.Node) -> ir.Node:
+    """A node of the ONNX domain that is one step of ``node``; its inputs are given apart."""
+    return ir.Node("", op_type, [], num_outputs=1, name=node.name)
 
 
 def sampled(node: ir.Node, value: Traced | None, kind: str, scale: float = 1.0) -> Elementwise:
@@ -260,9 +274,9 @@ def sampled(node: ir.Node, value: Traced | None, kind: str, scale: float = 1.0) 
         raise Unfit("its input is no activation")
     samples = {
         root: UNARY[kind].reference(scale * points) / scale
-        for root, points in _functions_of(value).items()
+        for root, points in samples_of(value).items()
     }
-    return Elementwise(value.shape, samples, node, [value])
+    return Elementwise(value.shape, samples, node, [value], kind=(kind, scale))
 
 
 @handles("BatchNormalization")

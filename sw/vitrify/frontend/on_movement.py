@@ -8,7 +8,7 @@ import onnx_ir as ir
 from .mixed import Mixture, Stack
 from .task import is_task, select
 from .trace import Tracer, attribute, handles
-from .values import CONSTANT, Const, Scores, Traced, Unfit, View
+from .values import CONSTANT, Const, Elementwise, Scores, Traced, Unfit, View
 
 
 @handles("Identity", "Dropout", "Cast", "CastLike", "QuantizeLinear", "DequantizeLinear")
@@ -21,6 +21,10 @@ def same(_tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Tr
         number = isinstance(inputs[0], View) and is_task(inputs[0])
         if not target.is_floating_point() and not number:
             raise Unfit(f"it turns activations into {target.name}")
+        if isinstance(inputs[0], Elementwise):
+            # a comparison becomes a factor
+            samples = {root: array * 1.0 for root, array in inputs[0].samples.items()}
+            return [Elementwise(inputs[0].shape, samples, node, [inputs[0]])]
     return [inputs[0]]
 
 

@@ -17,9 +17,12 @@ FLOORS = {"DequantizeLinear": 19, "QuantizeLinear": 19}
 
 
 def _alone(
-    node: ir.Node, arrays: Sequence[np.ndarray | None], opsets: Mapping[str, int]
+    node: ir.Node, arrays: Sequence[np.ndarray | None], opsets: Mapping[str, int], *, typed: bool
 ) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
-    """A model of ``node`` alone, and its feeds."""
+    """A model of ``node`` alone, and its feeds; all are said to be float32 unless ``typed``.
+
+    The reference takes any type for any input, as long as it does not know.
+    """
     proto = onnx.NodeProto()
     proto.CopyFrom(ir.to_proto(node))
     feeds = {f"i{place}": array for place, array in enumerate(arrays) if array is not None}
@@ -31,13 +34,14 @@ def _alone(
     del proto.output[:]
     proto.output.extend(names)
     types = {
-        name: onnx.helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in feeds.items()
+        name: onnx.helper.np_dtype_to_tensor_dtype(array.dtype) if typed else onnx.TensorProto.FLOAT
+        for name, array in feeds.items()
     }
     graph = onnx.helper.make_graph(
         [proto],
         "node",
         [
-            onnx.helper.make_tensor_value_info(name, types[name], array.shape)
+            onnx.helper.make_tensor_value_info(name, types[name], array.shape if typed else None)
             for name, array in feeds.items()
         ],
         [onnx.ValueInfoProto(name=name) for name in names],
@@ -51,7 +55,7 @@ def run_node(
 ) -> list[np.ndarray]:
     """Execute ``node``; ``None`` stands for an absent optional input."""
     floor = max(opsets.get("", 1), FLOORS.get(node.op_type, 1))
-    model, feeds = _alone(node, arrays, {**opsets, "": floor})
+    model, feeds = _alone(node, arrays, {**opsets, "": floor}, typed=False)
     check_result(model.graph.node[0], feeds, opsets.get(node.domain, 1))
     with np.errstate(all="ignore"):
         return [np.asarray(result) for result in ReferenceEvaluator(model).run(None, feeds)]
@@ -62,7 +66,7 @@ def runs(
 ) -> bool:
     """Whether ONNX Runtime executes ``node`` on such arrays."""
     try:
-        model, feeds = _alone(node, arrays, opsets)
+        model, feeds = _alone(node, arrays, opsets, typed=True)
         check_result(model.graph.node[0], feeds, opsets.get(node.domain, 1))
         options = ort.SessionOptions()
         options.log_severity_level = 4
@@ -86,7 +90,7 @@ def foldable(opsets: Mapping[str, int]) -> Callable[[ir.Node], bool | None]:
             None if value is None or value.const_value is None else value.const_value.numpy()
             for value in node.inputs
         ]
-        model, feeds = _alone(node, arrays, opsets)
+        model, feeds = _alone(node, arrays, opsets, typed=False)
         check_result(model.graph.node[0], feeds, opsets.get(node.domain, 1))
         return None
 

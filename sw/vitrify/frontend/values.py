@@ -143,14 +143,17 @@ class Elementwise:
     samples:
         The function's values on the sample grid, once for each tensor it may be taken as a function
         of: the view it started from and every affine step on the way.
-    op, operands:
+    node, operands:
         The node it came from, in case the function turns out to be none of the known ones.
+    kind:
+        A known function and a scale s, where the node alone is ``kind(s * x) / s``.
     """
 
     shape: tuple[int, ...]
     samples: dict[View | Elementwise, np.ndarray]
     node: ir.Node
     operands: list[Traced]
+    kind: tuple[str, float] | None = None
     view: View | None = field(default=None, repr=False)
 
 

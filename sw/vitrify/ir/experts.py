@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from .op import INT, STRING, Attributes, Op, Shape, last, require, tokens
-from .unary import UNARY
+from .unary import UNARY, Bodies
 
 
 def _task_linear(shapes: Sequence[Shape], _attributes: Attributes) -> Shape:
@@ -100,15 +100,11 @@ _EXPERTS = (
 )
 
 
-def _with_activation(body: str) -> dict[str, str]:
-    """One body for each activation: from the tensor ``hidden`` to ``active``."""
+def _with_activation(text: str) -> str:
+    """The body with an activation from the tensor ``hidden`` to ``active``."""
     # the unary bodies name their operand x and their result y, and use short names between
-    return {
-        kind: body.format(
-            activation=re.sub(r"\by\b", "active", re.sub(r"\bx\b", "hidden", row.body))
-        )
-        for kind, row in UNARY.items()
-    }
+    named = re.sub(r"\by\b", "active", re.sub(r"\bx\b", "hidden", text))
+    return _EXPERTS.format(activation=named)
 
 
 EXPERT_OPS = (
@@ -133,7 +129,7 @@ EXPERT_OPS = (
         parameters=("w1", "b1", "w2", "b2"),
         attributes={"k": INT, "normalize": INT, "kind": STRING},
         shape=_experts,
-        body=_with_activation(_EXPERTS),
+        body=Bodies(_with_activation),
         overload="kind",
     ),
 )

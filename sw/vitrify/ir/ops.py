@@ -32,7 +32,7 @@ from .op import (
     tokens,
 )
 from .products import PRODUCT_OPS
-from .unary import UNARY
+from .unary import UNARY, Bodies
 
 
 def _patch_embed(shapes: Sequence[Shape], attributes: Attributes) -> Shape:
@@ -178,7 +178,7 @@ _ROWS = (
         inputs=("x",),
         attributes={"kind": STRING},
         shape=_activation,
-        body={kind: row.body for kind, row in UNARY.items()},
+        body=Bodies(),
         overload="kind",
     ),
     Op(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
+import onnx.parser
 from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
 
 Array = NDArray[np.floating]
 
@@ -148,5 +152,88 @@ _ROWS = (
     Unary(name="softplus", doc="log(1 + exp(x))", reference=_softplus, body="y = Softplus(x)"),
 )
 
-#: Every activation the ``kind`` attribute of ``Activation`` may name.
-UNARY: dict[str, Unary] = {row.name: row for row in _ROWS}
+
+
+class Table(Mapping[str, Unary]):
+    """Unary functions by the ``kind`` attribute of an ``Activation``.
+
+    A kind is the name of a known function, or ONNX text from ``x`` to ``y`` for any other: the
+    text is then the function's body, and its reference executes it in float64.
+    """
+
+    def __init__(self, rows: Iterable[Unary]) -> None:
+        self._known = {row.name: row for row in rows}
+
+    def __getitem__(self, kind: str) -> Unary:
+        if kind in self._known:
+            return self._known[kind]
+        return _written(kind)
+
+    def __contains__(self, kind: object) -> bool:
+        try:
+            return isinstance(kind, str) and bool(self[kind])
+        except KeyError:
+            return False
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+
+class Bodies(Mapping[str, str]):
+    """One function body for each kind of activation.
+
+    Parameters
+    ----------
+    write:
+        From the text of a unary function, x to y, to the text of the body.
+    """
+
+    def __init__(self, write: Callable[[str], str] = str) -> None:
+        self._write = write
+
+    def __getitem__(self, kind: str) -> str:
+        return self._write(UNARY[kind].body)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(UNARY)
+
+    def __len__(self) -> int:
+        return len(UNARY)
+
+
+def _widened(function: onnx.FunctionProto) -> onnx.FunctionProto:
+    """The same function on float64: its constants and casts are of that type."""
+    double = onnx.TensorProto.DOUBLE
+    for node in function.node:
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.name == "value_float":
+                wide = onnx.helper.make_tensor("", double, [], [attribute.f])
+                attribute.CopyFrom(onnx.helper.make_attribute("value", wide))
+            elif node.op_type == "Cast" and attribute.i == onnx.TensorProto.FLOAT:
+                attribute.i = double
+    return function
+
+
+@functools.cache
+def _written(text: str) -> Unary:
+    """The function that ONNX text says; :class:`KeyError` when it is none."""
+    head = '<domain: "vitrify", opset_import: ["": 18]> written (x) => (y) {'
+    try:
+        machine = ReferenceEvaluator(_widened(onnx.parser.parse_function(f"{head}{text}}}")))
+    except (onnx.parser.ParseError, RuntimeError, NotImplementedError):
+        raise KeyError(text) from None
+
+    def reference(x: Array) -> Array:
+        with np.errstate(all="ignore"):
+            (y,) = machine.run(None, {"x": np.asarray(x, np.float64)}, attributes={})
+        # outside its domain a table holds something, and calibration never goes there
+        return np.nan_to_num(np.asarray(y, np.float64))
+
+    return Unary(name=text, doc="as its text says", reference=reference, body=text)
+
+
+#: Every activation the ``kind`` attribute of ``Activation`` may name; see :class:`Table`.
+UNARY = Table(_ROWS)

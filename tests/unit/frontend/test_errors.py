@@ -179,10 +179,6 @@ UNSUPPORTED: dict[str, tuple[dict[str, str], str]] = {
         {"activation": "s = Sigmoid(um)  active = Mul(up, s)"},
         r"\(Mul\).*gated unit",
     ),
-    "unknown activation": (
-        {"activation": "s = Exp(up)  active = Mul(up, s)"},
-        r"\(Mul\).*none of gelu, gelu_tanh",
-    ),
     "overlapping convolution": (
         {"embed": t.EMBED.replace("<strides = [4, 4]>", "<strides = [2, 2], pads = [1, 1, 1, 1]>")},
         r"\(Conv\).*non-overlapping patches",
