@@ -9,7 +9,7 @@ from vitrify.ir import UNARY
 
 from .functions import affine_of, known, samples_of, text_of
 from .mixed import Gating, Mixture, Picked, Stack
-from .task import add_selected, is_selected
+from .task import add_selected, is_selected, is_task
 from .trace import Tracer, attribute, handles
 from .values import Const, Elementwise, Scores, Traced, Unfit, View
 
@@ -241,6 +241,8 @@ def function(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list
         return [inputs[0]]  # type: ignore[list-item]
     operands = [uniform(value) if isinstance(value, Const) else value for value in inputs]
     for value in operands:
+        if isinstance(value, View) and is_task(value):
+            raise Unfit("it computes with task numbers", "use them to choose weights and biases")
         if isinstance(value, Scores):
             resolve(tracer, value)
         if isinstance(value, Const) and not value.is_scalar:
