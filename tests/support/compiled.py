@@ -11,7 +11,7 @@ import onnx_ir as ir
 from vitrify.arch.presets import preset
 from vitrify.compiler.driver import compile_model
 from vitrify.frontend import load
-from vitrify.ir import Evaluator
+from vitrify.ir import Evaluator, shape_of
 from vitrify.program import Program
 from vitrify.runtime import InferenceSession
 
@@ -39,8 +39,7 @@ class Compiled:
 
 def pictures(value: ir.Value, count: int, *, scale: float = 1.0) -> np.ndarray:
     """Random inputs of the type and shape of ``value``."""
-    assert value.shape is not None
-    rng, shape = np.random.default_rng(SEED), [count, *(int(size) for size in value.shape[1:])]
+    rng, shape = np.random.default_rng(SEED), (count, *map(int, shape_of(value)[1:]))
     if value.dtype == ir.DataType.UINT8:
         return rng.integers(0, 256, shape).astype(np.uint8)
     return (scale * rng.standard_normal(shape)).astype(np.float32)
@@ -50,8 +49,7 @@ def compiled(path: Path, *, arch: str = "nano", scale: float = 1.0, images: int 
     """Compile ``path`` with random calibration images and run some of them."""
     model = load(path)
     image = model.graph.inputs[0]
-    assert image.shape is not None
-    batch = image.shape[0] if isinstance(image.shape[0], int) else 1
+    batch = next(iter(size for size in shape_of(image)[:1] if isinstance(size, int)), 1)
     calibration = pictures(image, max(images, BATCHES * batch), scale=scale)
     program = compile_model(path, preset(arch), calibration)
     feed = calibration[: BATCHES * batch]
