@@ -10,7 +10,7 @@ from tests.support.synthetic import Mixture, vision_transformer
 from tests.unit.compiler.test_heads import CASES, NANO
 from tests.unit.quant.test_experts import DATA, exported
 from vitrify.compiler import compile_graph
-from vitrify.quant.quantise import quantise
+from vitrify.compiler.quantise import quantise
 from vitrify.runtime import InferenceSession
 
 pytestmark = pytest.mark.slow

@@ -8,20 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from vitrify.arch import formats
-from vitrify.quant.graph import (
-    Norm,
-    QAttention,
-    QConstant,
-    QExperts,
-    QInput,
-    QLinear,
-    QPool,
-    QTensor,
-    QuantGraph,
-    QWeighing,
-    Requant,
-    Statistics,
-)
+from vitrify.ops.attention.integer import QAttention, QHeadGate
+from vitrify.ops.experts.integer import QExperts
+from vitrify.ops.linear.integer import QLinear
+from vitrify.ops.pool.integer import QPool
+from vitrify.quant.graph import QConstant, QInput, QuantGraph
+from vitrify.quant.tensors import Norm, QTensor, Requant, Statistics
 
 
 def requant(rng: np.random.Generator, columns: int, depth: int, target: float) -> Requant:
@@ -108,8 +100,8 @@ def vision_transformer(
     def linear(name: str, x: str, out: str, depth: int, columns: int, **options: object) -> None:
         bits = graph.tensors[out].bits
         graph.ops.append(QLinear(
-            name, x, out, weight(columns, depth),
-            requant(rng, columns, depth, 40 if bits == 8 else 80), **options,
+            name=name, x=x, out=out, weight=weight(columns, depth),
+            requant=requant(rng, columns, depth, 40 if bits == 8 else 80), **options,
         ))
         rows = options.get("rows", (0, tokens))[1]
         graph.macs[name] = rows * depth * columns
@@ -154,28 +146,29 @@ def vision_transformer(
             task="task" if m.tasks else None,
         ))
 
-    def weighing(name: str, x: str, before: Norm, m: Mixture, *sizes: int) -> QWeighing:
+    def head_gate(name: str, x: str, before: Norm, m: Mixture, *sizes: int) -> QHeadGate:
         """Weights of the next so many heads each, from head 0 on."""
         gate_of(name, x, m, before)
         count = sum(sizes) * dim // heads
         multiplier = rng.uniform(0.8, 2, count) * (1 << 16) / 127
-        return QWeighing(
-            f"{name}.logits", 0, sizes, m.choices, m.normalise, np.full(count, 127, np.int8),
-            Requant(0, 16, multiplier.astype(np.uint16),
-                    rng.integers(-3000, 3000, count).astype(np.int32)),
+        return QHeadGate(
+            logits=f"{name}.logits", first=0, heads=sizes, choices=m.choices,
+            normalise=m.normalise, weight=np.full(count, 127, np.int8),
+            requant=Requant(0, 16, multiplier.astype(np.uint16),
+                            rng.integers(-3000, 3000, count).astype(np.int32)),
         )
 
-    def weighed(name: str, x: str, before: Norm, m: Mixture) -> dict[str, object]:
+    def gates(name: str, x: str, before: Norm, m: Mixture) -> dict[str, object]:
         """Fields of an attention."""
         shared, balance = heads - m.experts, None
-        found = weighing(f"{name}.routed", x, before, m, *[1] * m.experts)
+        found = head_gate(f"{name}.routed", x, before, m, *[1] * m.experts)
         parts = [dataclasses.replace(found, first=shared)]
         if balanced:
-            balance = weighing(f"{name}.balance", x, before, Mixture(experts=2), shared, m.experts)
+            balance = head_gate(f"{name}.balance", x, before, Mixture(experts=2), shared, m.experts)
             if shared > 1:
                 same = Mixture(experts=shared, choices=shared)
-                parts.append(weighing(f"{name}.shared", x, before, same, *[1] * shared))
-        return {"weighed": tuple(parts), "balance": balance}
+                parts.append(head_gate(f"{name}.shared", x, before, same, *[1] * shared))
+        return {"gated": tuple(parts), "balance": balance}
 
     def experts(name: str, x: str, out: str, m: Mixture) -> None:
         before = norm()
@@ -198,8 +191,9 @@ def vision_transformer(
         for part in ("fc1", "fc2"):
             graph.macs[f"{name}.{part}"] = tokens * m.choices * dim * m.hidden
         graph.ops.append(QExperts(
-            name, x, f"{name}.logits", x, out, m.choices, m.normalise, tuple(pairs), statistics,
-            asked=tuple(float(b > -5_000) for b in bias_of(m)),
+            name=name, x=x, logits=f"{name}.logits", residual=x, out=out, choices=m.choices,
+            normalise=m.normalise, experts=tuple(pairs), statistics=statistics,
+            usage=tuple(float(b > -5_000) for b in bias_of(m)),
         ))
         if m.shared:
             linear(f"{name}.shared2", f"{name}.shared", out, m.shared, dim, add=True,
@@ -214,11 +208,14 @@ def vision_transformer(
             tensor(f"{name}.{part}", dim)
             linear(f"{name}.{part}", residual, f"{name}.{part}", dim, dim, norm=before)
         tensor(f"{name}.attention", dim)
-        options = {} if routed is None else weighed(f"{name}.heads", residual, before, routed)
+        options = {} if routed is None else gates(f"{name}.heads", residual, before, routed)
         idle = 0 if routed is None else routed.experts - routed.choices
         graph.ops.append(QAttention(
-            f"{name}.attention", *(f"{name}.{part}" for part in "qkv"), f"{name}.attention", heads,
-            Requant(2, 20, max(1, int(2**22 * 20 / (1600 * np.sqrt(dim // heads)))) & 0xFFFF),
+            name=f"{name}.attention", **{part: f"{name}.{part}" for part in "qkv"},
+            out=f"{name}.attention", heads=heads,
+            logits=Requant(
+                2, 20, max(1, int(2**22 * 20 / (1600 * np.sqrt(dim // heads)))) & 0xFFFF
+            ),
             **options,
         ))
         graph.macs[f"{name}.attention"] = 2 * tokens * tokens * dim // heads * (heads - idle)
@@ -241,8 +238,10 @@ def vision_transformer(
         tensor("normal", dim)
         linear("identity", residual, "normal", dim, dim, norm=norm())
         tensor("pooled", dim, rows=1)
-        graph.ops.append(QPool("pool", "normal", "pooled", 0, tokens, 64,
-                               Requant(0, 20, int(2**20 / (64 * tokens)))))
+        graph.ops.append(QPool(
+            name="pool", x="normal", out="pooled", start=0, stop=tokens, weight=64,
+            requant=Requant(0, 20, int(2**20 / (64 * tokens))),
+        ))
         graph.macs["pool"] = tokens * dim
         linear("head", "pooled", "logits", dim, classes, rows=(0, 1))
     else:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -13,15 +12,12 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError, InputError
 from vitrify.arch.formats import MAX_DEPTH
 from vitrify.arch.isa import TASK_BITS, TASKS, Opcode
+from vitrify.codegen import image
 from vitrify.codegen.alloc import PlacementError
-from vitrify.codegen.lowering import Lowering, sources
-from vitrify.codegen.preload import MOST_AHEAD, Preloads
+from vitrify.codegen.lowering import Lowering
+from vitrify.codegen.preload import MOST_AHEAD, branches
 from vitrify.codegen.strategy import PlacementStrategy, strategies
-from vitrify.ops.attention import lower as attention
-from vitrify.ops.experts import lower as experts
-from vitrify.ops.linear import image_blocks, mlp
-from vitrify.ops.linear import lower as linear
-from vitrify.ops.pool import lower as pool
+from vitrify.ops.registry import RULES
 from vitrify.program import (
     InputSpec,
     LayerInfo,
@@ -31,23 +27,10 @@ from vitrify.program import (
     TensorInfo,
     output_size,
 )
-from vitrify.quant.graph import (
-    QAttention,
-    QExperts,
-    QLinear,
-    QOp,
-    QPool,
-    QuantGraph,
-)
+from vitrify.quant.graph import QOp, QuantGraph
 
 #: Tasks that a task number tells apart.
 MAX_TASKS = 1 << TASK_BITS
-
-_LOWER: dict[type, Callable[[Lowering, Any, int], None]] = {
-    QLinear: linear.lower,
-    QAttention: attention.lower,
-    QPool: pool.lower,
-}
 
 
 def compile_graph(
@@ -78,7 +61,7 @@ def compile_graph(
     if not 1 <= batch <= TASKS:
         raise InputError(f"--batch must be 1 to {TASKS} images a job, not {batch}")
     graph = _batched(graph, batch)
-    for layer in _layers(graph):
+    for layer in (layer for op in graph.ops for layer in op.layers()):
         if layer.weight.shape[-1] > MAX_DEPTH:
             raise CapacityError(
                 f"layer {layer.name!r} sums {layer.weight.shape[-1]} products; the accumulators "
@@ -90,13 +73,13 @@ def compile_graph(
                 f"input {name!r} chooses among {count} tasks, and a job's task number has "
                 f"{TASK_BITS} bits: use at most {MAX_TASKS} tasks"
             )
-    can_preload = arch.stored_weights and any(isinstance(op, QExperts) for op in graph.ops)
+    can_preload = arch.stored_weights and bool(branches(graph))
     state, outputs, ahead = _lower(
         graph, arch, batch, ways or strategies(MOST_AHEAD if can_preload else 0)
     )
-    image, count = state.builder.build()
+    code, count = state.builder.build()
     program = Program(
-        model=graph.name, arch=arch, image=image, instruction_count=count,
+        model=graph.name, arch=arch, image=code, instruction_count=count,
         input=_input_spec(state, preprocess), outputs=outputs, layers=(), batch=batch,
         tasks=tuple(TaskSpec(name=name, count=count) for name, count in graph.tasks.items()),
         metadata={
@@ -118,16 +101,6 @@ def _batched(graph: QuantGraph, batch: int) -> QuantGraph:
     )
 
 
-def _layers(graph: QuantGraph) -> Iterator[QLinear]:
-    """Every layer with weights."""
-    for op in graph.ops:
-        if isinstance(op, QLinear):
-            yield op
-        elif isinstance(op, QExperts):
-            for pair in op.experts:
-                yield from pair
-
-
 def _lower(
     graph: QuantGraph, arch: ArchConfig, batch: int, ways: Iterable[PlacementStrategy]
 ) -> tuple[Lowering, tuple[OutputSpec, ...], int]:
@@ -139,56 +112,49 @@ def _lower(
     for strategy in ways:
         state = Lowering(graph, arch, strategy, batch)
         try:
-            image_blocks.load(state)
-            preloads = Preloads(state, strategy.preloads)
-            _lower_ops(state, preloads)
+            _lower_ops(state)
         except PlacementError as error:
             refusals.append((strategy.preloads > 0, error))
             continue
         outputs = _store_outputs(state)
         state.builder.end()
-        return state, outputs, len(preloads)
+        return state, outputs, len(state.preloads)
     # Of the first way whose tensors are all the model's own.
     raise min(refusals, key=lambda refusal: refusal[0])[1]
 
 
-def _lower_ops(state: Lowering, preloads: Preloads) -> None:
+def _lower_ops(state: Lowering) -> None:
     ops, step = state.graph.ops, 0
+    image.load(state, whole=not any(
+        rule.takes_image(state, op)
+        for op, rule in ((op, RULES[type(op)]) for op in ops) if rule.takes_image is not None
+    ))
+    state.preloads.reserve(state.strategy.preloads)
     while step < len(ops):
         # One at a time: a queue full of LOADs would hold up the dispatcher.
-        preloads.fill()
-        op, pair = ops[step], mlp.pair(state, step)
-        if pair is not None:
-            step += 1
-            mlp.lower(state, *pair, step)
-        elif image_blocks.splits(op, state):
-            image_blocks.lower(state, op, step)
-        elif isinstance(op, QExperts):
-            experts.lower(state, op, step, preloads)
-        else:
-            _LOWER[type(op)](state, op, step)
-        state.release_dead(step)
-        step += 1
+        state.preloads.fill()
+        op = ops[step]
+        step += RULES[type(op)].lower(state, op, step) or 1
+        state.release_dead(step - 1)
 
 
 def schedule(ops: list[QOp]) -> list[QOp]:
-    """Put the op that makes an attention's queries last among its inputs.
+    """Put the op that makes what streams past other activations last among their makers.
 
-    Keys and values are then complete when the scores begin, and only queries, which stream, are
-    still draining.  An op stays where it is if it would have to pass another that it must follow
-    or precede (:func:`independent`).
+    An attention's keys and values are then complete when the scores begin, and only queries, which
+    stream, are still draining.  An op stays where it is if it would have to pass another that it
+    must follow or precede (:func:`independent`).
     """
     result = list(ops)
     for op in ops:
-        if not isinstance(op, QAttention):
-            continue
-        maker = next((o for o in result if o.out == op.q), None)
-        if maker is None:
-            continue
-        at, to = result.index(maker), result.index(op)
-        if all(independent(maker, other) for other in result[at + 1 : to]):
-            result.remove(maker)
-            result.insert(to - 1, maker)
+        for name in op.streamed():
+            maker = next((o for o in result if name in o.results()), None)
+            if maker is None:
+                continue
+            at, to = result.index(maker), result.index(op)
+            if all(independent(maker, other) for other in result[at + 1 : to]):
+                result.remove(maker)
+                result.insert(to - 1, maker)
     return result
 
 
@@ -198,14 +164,13 @@ def independent(first: QOp, second: QOp) -> bool:
     Residual additions write in place, so that every reader of the sum before has to stay in front
     of them.
     """
-    return not (
-        first.out in (second.out, *sources(second)) or second.out in (first.out, *sources(first))
-    )
+    made, used = set(first.results()), set(second.results())
+    return made.isdisjoint(used | set(second.sources())) and used.isdisjoint(first.sources())
 
 
 def _input_spec(state: Lowering, preprocess: str | None) -> InputSpec:
     source = state.graph.input
-    rows, blocks = state.image_rows(source.out), image_blocks.blocks(state)
+    rows, blocks = state.image_rows(source.out), image.blocks(state)
     return InputSpec(
         name=source.name, shape=source.shape, patch=source.patch, prefix=source.prefix, rows=rows,
         multiplier=np.asarray(source.multiplier, np.float64),
@@ -227,11 +192,11 @@ def _store_outputs(state: Lowering) -> tuple[OutputSpec, ...]:
         offset += -(-spec.size(arch.depth) // memmap.ALIGNMENT) * memmap.ALIGNMENT
         specs.append(spec)
     size = output_size(specs, arch.depth)
-    for image in range(state.images):
+    for number in range(state.images):
         for spec, tensor_name in zip(specs, state.graph.outputs.values(), strict=True):
             state.builder.store(
-                state.placed[tensor_name], image * spec.rows, spec.rows,
-                image * size + spec.offset,
+                state.placed[tensor_name], number * spec.rows, spec.rows,
+                number * size + spec.offset,
             )
     return tuple(specs)
 

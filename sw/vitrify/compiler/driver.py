@@ -15,9 +15,9 @@ from vitrify.arch.config import ArchConfig
 from vitrify.frontend import STAGES, canonicalise, load
 from vitrify.program import Program, preprocess
 from vitrify.quant.graph import QuantGraph
-from vitrify.quant.quantise import quantise
 
 from .compile import compile_graph
+from .quantise import quantise
 
 Progress = Callable[[str, float], None]
 

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from vitrify.ir import Evaluator, shape_of
 
-from .plan import Rows
+from .tensors import Rows
 
 Float32 = npt.NDArray[np.float32]
 #: Called with what is being done and the part of it that is done, 0 … 1.

@@ -14,7 +14,7 @@ from vitrify.ir import Evaluator as FloatEvaluator
 
 from .calibrate import feeds, rows_of
 from .evaluate import BATCH, Evaluator
-from .graph import QLinear, QuantGraph
+from .graph import QuantGraph
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,7 @@ def compare(
         exact = floats.run(feeds(canonical, batch, numbers))
         result = dict(integers.steps(batch, numbers))
         for op in ops:
-            rows = op.rows if isinstance(op, QLinear) else None
-            x = rows_of(exact[graph.values[op.name]], rows).astype(np.float64)
+            x = rows_of(exact[graph.values[op.name]], op.covered()).astype(np.float64)
             difference = graph.tensors[op.out].dequantise(result[op.name]) - x
             signal[op.name] += float(np.sum(x * x))
             noise[op.name] += float(np.sum(difference * difference))

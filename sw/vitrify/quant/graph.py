@@ -1,93 +1,92 @@
 """The integer graph: what the quantiser decides and the compiler lowers.
 
-Every op is one matrix product of the core (or a pair of them, for attention) with its operand
-transform and epilogue; every number in it is an integer that the core uses.  Scales are kept
-beside the tensors only to interpret results.  All tensors are two-dimensional, ``[rows,
-channels]``, one image.
+Every op is one or more matrix products of the core with operand transform and epilogue; every
+number in it is an integer that the core uses.  What the ops are stands in :mod:`vitrify.ops`; here
+is what each has to answer.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
-
-Int8 = npt.NDArray[np.int8]
-Int16 = npt.NDArray[np.int16]
-Int32 = npt.NDArray[np.int32]
-UInt8 = npt.NDArray[np.uint8]
-UInt16 = npt.NDArray[np.uint16]
-Float = npt.NDArray[np.float64]
+from .evaluation import Evaluation
+from .tensors import Float, Int8, Int16, QTensor, Rows
 
 
 @dataclass(frozen=True)
-class QTensor:
-    """An integer tensor: real value = ``scale * (q - zero_point) + offset``.
+class Layer:
+    """Constant ``weight [..., out, in]`` between two tensors."""
 
-    ``bits`` 16 marks the residual stream and results; ``scale`` is one value or one a channel.
+    name: str
+    x: str
+    out: str
+    weight: Int8
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Layers that a job runs only if some row asks for them.
+
+    ``number`` tells the branches of an op apart; ``usage`` is the share of the images in which
+    anybody asks, as far as known.
+    """
+
+    number: int
+    layers: tuple[Layer, ...]
+    usage: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class QOp(ABC):
+    """An operation on integer tensors.
+
+    ``out`` is its result, or the first of several (:meth:`results`).
     """
 
     name: str
-    rows: int
-    channels: int
-    bits: int
-    scale: float | Float
-    zero_point: int = 0
-    #: Only to interpret the tensor: what was taken off each channel (the mean of attention keys).
-    offset: float | Float = 0.0
-    #: Only to interpret the tensor: the last ``len(copies)`` channels hold what large units have
-    #: beyond the range; the i-th of them adds to channel ``copies[i]``.
-    copies: tuple[int, ...] = ()
+    out: str
 
-    def dequantise(self, q: npt.NDArray[np.integer]) -> Float:
-        """Real values ``[..., rows, channels - len(copies)]`` of the integers."""
-        real = (q.astype(np.float64) - self.zero_point) * self.scale + self.offset
-        if not self.copies:
-            return real
-        whole = np.ascontiguousarray(real[..., : self.channels - len(self.copies)])
-        for i, channel in enumerate(self.copies):
-            whole[..., channel] += real[..., i - len(self.copies)]
-        return whole
+    @abstractmethod
+    def sources(self) -> tuple[str, ...]:
+        """Tensors that it reads, the one that it adds to included."""
 
+    @abstractmethod
+    def evaluate(self, run: Evaluation) -> None:
+        """Read the sources of ``run`` and write every result, with the golden kernels."""
 
-@dataclass(frozen=True)
-class Requant:
-    """Accumulator to output: ``round(sat(round((acc + bias) >> pre)) * multiplier >> post)``.
+    def results(self) -> tuple[str, ...]:
+        """Tensors that it writes, ``out`` first."""
+        return (self.out,)
 
-    ``multiplier`` and ``bias`` have one entry a column (weights), or are single values.
-    ``post_shift`` is the shift itself, one of ``formats.POST_SHIFTS``.
-    """
+    def layers(self) -> Iterator[Layer]:
+        """Everything in it that has constant weights; those of branches, too."""
+        return iter(())
 
-    pre_shift: int
-    post_shift: int
-    multiplier: UInt16 | int
-    bias: Int32 | int = 0
+    def branches(self) -> Iterator[Branch]:
+        """What may be skipped at run time."""
+        return iter(())
 
+    def streamed(self) -> tuple[str, ...]:
+        """Sources that stream past :meth:`stationary` ones."""
+        return ()
 
-@dataclass(frozen=True)
-class Norm:
-    """Operand transform of an int16 input.
+    def stationary(self) -> tuple[str, ...]:
+        """Sources that are loaded into the array as tiles."""
+        return ()
 
-    ``statistics`` True: LayerNorm (x - mean) * rstd from the row's own statistics; False: the
-    fixed factor ``mantissa / 2**RSQRT_FRAC / 2**shift`` (see ``golden.ops.layernorm``).
-    ``gain`` has one unsigned 8-bit value a channel.
-    """
+    def groups(self) -> Mapping[str, int]:
+        """Number of equal parts (heads) in which the channels of a tensor are used one by one."""
+        return {}
 
-    gain: UInt8
-    statistics: bool = True
-    shift: int = 0
-    mantissa: int = 0
+    def routed_by(self) -> tuple[str, ...]:
+        """Logits that the router reads beside the op's products."""
+        return ()
 
-
-@dataclass(frozen=True)
-class Statistics:
-    """LayerNorm statistics that the op which completes an int16 row gathers."""
-
-    inv_dim: int
-    inv_shift: int
-    #: Added to the variance, in step² / 2**(2*MEAN_FRAC).
-    epsilon: int
+    def covered(self) -> Rows | None:
+        """Rows of the float tensor that its result stands for; ``None``: all."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -106,118 +105,6 @@ class QInput:
     prefix: int
     multiplier: Float
     offset: Float
-
-
-@dataclass(frozen=True)
-class QLinear:
-    """``out = requant(transform(x[rows]) @ weight.T)``, or added to ``out`` (residual).
-
-    With ``task``, ``weight [S, out, in]``, multiplier and bias ``[S, out]`` have one set for each
-    of the S tasks; the input of that name chooses.
-    """
-
-    name: str
-    x: str
-    out: str
-    weight: Int8
-    requant: Requant
-    norm: Norm | None = None
-    #: int8 image of each byte, indexed by its bit pattern.
-    table: Int8 | None = None
-    #: Accumulate into the int16 tensor ``out``.
-    add: bool = False
-    statistics: Statistics | None = None
-    #: First row and number of rows of ``x`` (default: all).
-    rows: tuple[int, int] | None = None
-    task: str | None = None
-
-
-@dataclass(frozen=True)
-class QWeighing:
-    """Heads of an int8 tensor multiplied by gate weights, int8 again.
-
-    The gate weights are those of :class:`QExperts`; each logit is for the next so many ``heads``,
-    from head ``first`` on.  ``weight``, ``requant.multiplier`` and ``requant.bias`` have one entry
-    a channel of these heads: ``out = requant(weight * x)``, its multiplier scaled by the gate
-    weight, zero where the logit was not chosen.
-    """
-
-    logits: str
-    first: int
-    heads: tuple[int, ...]
-    choices: int
-    normalise: bool
-    weight: Int8
-    requant: Requant
-
-
-@dataclass(frozen=True)
-class QAttention:
-    """Scores (int8 logits, base 2), softmax, values: three int8 tensors to one.
-
-    Channels are ``heads * head_dim``, head by head.  ``logits`` gives the scores' requantisation
-    (single multiplier); the output has the value tensor's scale, but for heads that are
-    ``weighed``, each by one weighing at most.  Afterwards ``balance`` weighs every
-    head, with as many choices as logits.
-    """
-
-    name: str
-    q: str
-    k: str
-    v: str
-    out: str
-    heads: int
-    logits: Requant
-    weighed: tuple[QWeighing, ...] = ()
-    balance: QWeighing | None = None
-
-    @property
-    def weighings(self) -> tuple[QWeighing, ...]:
-        """All of them, in the order in which they are done."""
-        return self.weighed if self.balance is None else (*self.weighed, self.balance)
-
-
-@dataclass(frozen=True)
-class QPool:
-    """Mean over rows ``start`` … ``stop - 1`` of an int8 tensor: constant weights times ``x``.
-
-    Every row enters with the same operand ``weight`` (1 … 127); the single multiplier of
-    ``requant`` divides.
-    """
-
-    name: str
-    x: str
-    out: str
-    start: int
-    stop: int
-    weight: int
-    requant: Requant
-    statistics: Statistics | None = None
-
-
-@dataclass(frozen=True)
-class QExperts:
-    """``out = residual +`` the weighted results of each row's best experts, all int16.
-
-    The ``choices`` largest of ``logits`` (int16, see ``golden.ops.routing``) choose; the weights
-    are their softmax over all experts, or with ``normalise`` over the chosen ones.  An expert is a
-    pair of layers: ``x`` to a hidden tensor of its own, and that to ``out`` with ``add``.
-    """
-
-    name: str
-    x: str
-    logits: str
-    residual: str
-    out: str
-    choices: int
-    normalise: bool
-    experts: tuple[tuple[QLinear, QLinear], ...]
-    statistics: Statistics | None = None
-    #: Share of the images in which anybody asks for an expert, as far as known.
-    asked: tuple[float, ...] = ()
-
-
-QOp = QLinear | QAttention | QPool | QExperts
 
 
 @dataclass(frozen=True)

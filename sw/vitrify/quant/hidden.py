@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import scheme
-from .graph import Float, Int8
 from .scheme import Rows
+from .tensors import Float, Int8
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Hidden:
 
     ``weight [..., units, in]`` and ``bias [..., units]`` give the table's input in ``step_in``;
     the table's output stands for ``scale * (q - zero_point) + offset``.  ``codes`` are the outputs
-    of sampled rows; ``copies`` is that of :class:`~vitrify.quant.graph.QTensor`.
+    of sampled rows; ``copies`` is that of :class:`~vitrify.quant.tensors.QTensor`.
     """
 
     weight: Float

@@ -12,9 +12,10 @@ from vitrify.arch import formats
 
 from . import scheme
 from .calibrate import Request, Stats
-from .graph import Float, Norm, QTensor, QuantGraph, Statistics
-from .plan import AttentionOp, ExpertsOp, LinearOp, Operand, Plan, unsupported
+from .graph import QuantGraph
+from .plan import ByteNeeds, Operand, Plan, unsupported
 from .rounding import Moments
+from .tensors import Float, Norm, QTensor, Statistics
 
 INT16_MAX = (1 << (formats.RESIDUAL_BITS - 1)) - 1
 _EPSILON_MAX = (1 << 16) - 1
@@ -68,23 +69,19 @@ class Operands:
     def _stream_steps(self) -> None:
         """One step for all versions of each int16 tensor that is read or added to."""
         seen: dict[str, list[scheme.StreamRead]] = {}
-        for x in self.plan.operands():
+        for product in self.plan.products():
+            x = product.x
             if x.version is not None:
                 stats = self.stats[Request(x.value, x.rows)]
                 seen.setdefault(self.root(x.tensor), []).append(
                     scheme.StreamRead(stats.rows, float(stats.peak.max()), x.version)
                 )
         for op in self.plan.ops:
-            if op.out in self.plan.outputs.values() and not isinstance(op, AttentionOp):
-                rows = op.x.rows if isinstance(op, LinearOp) else None
-                if not op.value:  # part of a sum
-                    continue
-                stats = self.stats[Request(op.value, rows)]
-                seen.setdefault(self.root(op.out), []).append(
-                    scheme.StreamRead(
-                        stats.rows, OUTPUT_MARGIN * float(stats.peak.max()), op.version
-                    )
-                )
+            if op.out in self.plan.outputs.values() and op.value:
+                stats = self.stats[op.result()]
+                seen.setdefault(self.root(op.out), []).append(scheme.StreamRead(
+                    stats.rows, OUTPUT_MARGIN * float(stats.peak.max()), op.version
+                ))
         steps = {name: scheme.residual_step(parts) for name, parts in seen.items()}
         for op in self.plan.ops:
             if self.root(op.out) in steps:
@@ -97,9 +94,9 @@ class Operands:
     def statistics(self, tensor: str, version: int, dim: int) -> Statistics | None:
         """What must be gathered when ``version`` of a stream is written."""
         norms = [
-            x.norm
-            for x in self.plan.operands()
-            if (x.tensor, x.version) == (tensor, version) and x.norm is not None
+            product.x.norm for product in self.plan.products()
+            if (product.x.tensor, product.x.version) == (tensor, version)
+            and product.x.norm is not None
         ]
         if not norms:
             return None
@@ -114,9 +111,17 @@ class Operands:
         epsilon = min(_EPSILON_MAX, round(norms[0].epsilon / unit**2))
         return Statistics(mantissa, shift, epsilon)
 
-    def linears(self) -> list[LinearOp]:
-        """The plan's linear ops."""
-        return [op for op in self.plan.ops if isinstance(op, LinearOp)]
+    def importance(self, tensor: str) -> Float | None:
+        """How much the error of each channel of a tensor counts; ``None`` if no weight reads it."""
+        read = [p.weight for p in self.plan.products() if p.x.tensor == tensor]
+        squares = [np.sum(w**2, axis=tuple(range(w.ndim - 1))) for w in read]
+        total = np.sum(squares, axis=0) if squares else np.zeros(0)
+        return total if total.any() else None
+
+    def needs(self, tensor: str) -> ByteNeeds:
+        """What any reader of an int8 tensor cannot absorb of its format."""
+        needs = [reader.needs(tensor) for reader in self.plan.readers(tensor)]
+        return ByteNeeds(any(n.one_step for n in needs), any(n.zero for n in needs))
 
     # Operands ------------------------------------------------------------------------------
     def operand(self, x: Operand) -> Source:
@@ -168,14 +173,14 @@ class Operands:
         peak: npt.NDArray[np.floating],
         factor: Float,
     ) -> Float:
-        thin = scheme.thin(rows)
+        some = scheme.subsample(rows)
         readers = []
-        for op in self.plan.ops:
-            if isinstance(op, LinearOp | ExpertsOp) and _key(op.x) == _key(x):
-                weight = op.weight if isinstance(op, LinearOp) else op.w1
+        for product in self.plan.products():
+            if _key(product.x) == _key(x):
+                weight = product.weight
                 matrix = weight.reshape(-1, weight.shape[-1]) * factor
                 # All readers count alike, whatever the size of their results.
-                readers.append(matrix / max(float(np.std(thin @ matrix.T)), 1e-9))
+                readers.append(matrix / max(float(np.std(some @ matrix.T)), 1e-9))
         return scheme.gains(rows, peak, np.concatenate(readers))
 
 

@@ -1,7 +1,11 @@
-"""The plan: ops of the integer graph in execution order, still with float parameters."""
+"""The plan: the ops of the integer graph in execution order, still with float parameters.
+
+What the ops are stands in :mod:`vitrify.ops`; here is what each has to answer.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,8 +13,10 @@ import onnx_ir as ir
 
 from vitrify.arch.errors import UnsupportedOpError
 
+from .calibrate import Request
+from .tensors import Rows
+
 Array = np.ndarray
-Rows = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -38,131 +44,88 @@ class Operand:
     rows: Rows | None = None
     norm: LayerNorm | None = None
 
+    @property
+    def read(self) -> tuple[str, int]:
+        """``(tensor, version)`` that is read; int8 tensors have version 0."""
+        return self.tensor, self.version or 0
+
+    def requests(self) -> list[Request]:
+        """The operand as it is, and normalised if a LayerNorm reads it."""
+        plain = Request(self.value, self.rows)
+        if self.norm is None:
+            return [plain]
+        return [plain, Request(self.value, self.rows, self.norm.epsilon)]
+
 
 @dataclass(frozen=True)
-class PatchOp:
-    """Patch embedding and tokens: constant plus matrix product, version 0 of the stream."""
+class Product:
+    """An operand that is streamed past constant ``weight [..., out, in]``."""
+
+    x: Operand
+    weight: Array
+
+
+@dataclass(frozen=True)
+class ByteNeeds:
+    """What a reader cannot absorb in the format of an int8 tensor.
+
+    ``one_step``: all channels have the same step.  ``zero``: the byte zero stands for the real
+    zero; without it the mean of each channel may be taken off.
+    """
+
+    one_step: bool = False
+    zero: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOp(ABC):
+    """An op of the plan.
+
+    ``value`` names the float tensor with the contents of ``out``; empty where the float graph has
+    no such tensor.  ``version`` of a stream is the number of additions to it, this one included.
+    """
 
     name: str
     out: str
     value: str
+    version: int = 0
+
+    @abstractmethod
+    def reads(self) -> list[tuple[str, int]]:
+        """``(tensor, version)`` of everything it reads; int8 tensors have version 0."""
+
+    @abstractmethod
+    def channels(self, plan: Plan) -> int:
+        """Of the result."""
+
+    @abstractmethod
+    def requests(self, plan: Plan) -> list[Request]:
+        """What its integers are chosen by: float tensors to watch in the calibration."""
+
+    def products(self) -> list[Product]:
+        """What it streams past constant weights."""
+        return []
+
+    def needs(self, tensor: str) -> ByteNeeds:
+        """What it cannot absorb of an int8 tensor that it reads."""
+        del tensor
+        return ByteNeeds()
+
+    def overwrites(self) -> tuple[str, int] | None:
+        """``(tensor, version)`` that is gone when it has run."""
+        return None
+
+    def result(self) -> Request:
+        """The float tensor with the contents of the result."""
+        return Request(self.value)
+
+
+@dataclass(frozen=True)
+class ImageRows:
+    """How the image becomes rows: patches ``(height, width)`` behind ``prefix`` rows of zeros."""
+
     patch: tuple[int, int]
-    weight: Array
-    bias: Array
-    prefix: Array
-    position: Array
-    version: int = 0
-
-
-@dataclass(frozen=True)
-class LinearOp:
-    """A linear map, with its activation, to one of three kinds of result.
-
-    ``role`` is ``int8``, ``stream`` (new int16 tensor that others read), ``add``, ``output`` or
-    ``gate`` (logits for the router).  ``before`` names the float tensor before the activation.
-    With ``task``, the input that chooses among them, ``weight`` is ``[S, out, in]``, ``bias``
-    ``[S, out]``.
-    """
-
-    name: str
-    x: Operand
-    weight: Array
-    bias: Array
-    out: str
-    value: str
-    role: str
-    version: int = 0
-    kind: str | None = None
-    before: str = ""
-    #: Not in the model: a copy into another format, which counts no multiplications.
-    identity: bool = False
-    task: str | None = None
-
-
-@dataclass(frozen=True)
-class ExpertsOp:
-    """A stream plus what experts make of a stream: the next version, in a tensor of its own.
-
-    ``logits`` is the gate's tensor and ``scores`` the float tensor with the same contents; ``w1``
-    to ``b2`` and ``k`` as in the canonical operation.  ``value`` is empty where the float graph has
-    no such sum.
-    """
-
-    name: str
-    x: Operand
-    logits: str
-    scores: str
-    residual: str
-    out: str
-    value: str
-    version: int
-    w1: Array
-    b1: Array
-    w2: Array
-    b2: Array
-    k: int
-    normalize: bool
-    kind: str
-
-
-@dataclass(frozen=True)
-class Weighing:
-    """Heads multiplied by weights: softmax of the ``k`` largest logits, zero for the others.
-
-    ``logits`` is the gate's tensor and ``scores`` the float tensor with the same contents; each
-    logit is for the next so many ``heads``, from head ``first`` on.
-    """
-
-    logits: str
-    scores: str
-    first: int
-    heads: tuple[int, ...]
-    k: int
-    normalize: bool
-
-
-@dataclass(frozen=True)
-class AttentionOp:
-    """Softmax attention of three int8 tensors.
-
-    Some heads may be ``weighed``, and what comes of that ``balance``d, all heads of it.
-    """
-
-    name: str
-    q: str
-    k: str
-    v: str
-    out: str
-    heads: int
-    scale: float
-    weighed: tuple[Weighing, ...] = ()
-    balance: Weighing | None = None
-
-    @property
-    def weighings(self) -> tuple[Weighing, ...]:
-        """All of them, in the order in which they are done."""
-        return self.weighed if self.balance is None else (*self.weighed, self.balance)
-
-    @property
-    def value(self) -> str:
-        """Float tensor with the same contents."""
-        return self.out
-
-
-@dataclass(frozen=True)
-class PoolOp:
-    """Mean over rows of an int8 tensor, to an int16 tensor."""
-
-    name: str
-    x: str
-    out: str
-    value: str
-    start: int
-    stop: int
-    version: int = 0
-
-
-PlanOp = PatchOp | LinearOp | AttentionOp | PoolOp | ExpertsOp
+    prefix: int
 
 
 @dataclass
@@ -175,14 +138,23 @@ class Plan:
 
     name: str
     image: str
+    rows: ImageRows | None = None
     ops: list[PlanOp] = field(default_factory=list)
     outputs: dict[str, str] = field(default_factory=dict)
     tasks: dict[str, int] = field(default_factory=dict)
     roots: dict[str, str] = field(default_factory=dict)
 
-    def operands(self) -> list[Operand]:
-        """What is streamed past weights, in the order of the ops."""
-        return [op.x for op in self.ops if isinstance(op, LinearOp | ExpertsOp)]
+    def products(self) -> list[Product]:
+        """Everything that is streamed past constant weights, in the order of the ops."""
+        return [product for op in self.ops for product in op.products()]
+
+    def readers(self, tensor: str) -> list[PlanOp]:
+        """Ops that read any version of a tensor."""
+        return [op for op in self.ops if any(name == tensor for name, _ in op.reads())]
+
+    def channels(self, tensor: str) -> int:
+        """Channels of a tensor that some op writes."""
+        return next(op for op in self.ops if op.out == tensor).channels(self)
 
 
 def unsupported(node: ir.Node | str, why: str) -> UnsupportedOpError:
@@ -193,35 +165,23 @@ def unsupported(node: ir.Node | str, why: str) -> UnsupportedOpError:
 
 
 # Order -------------------------------------------------------------------------------------
-def reads(op: PlanOp) -> list[tuple[str, int]]:
-    """``(tensor, version)`` of everything an op reads; int8 tensors have version 0."""
-    if isinstance(op, LinearOp):
-        return [(op.x.tensor, op.x.version or 0)]
-    if isinstance(op, AttentionOp):
-        return [(name, 0) for name in (op.q, op.k, op.v, *(w.logits for w in op.weighings))]
-    if isinstance(op, ExpertsOp):
-        return [(op.x.tensor, op.x.version or 0), (op.logits, 0), (op.residual, op.version - 1)]
-    return [(op.x, 0)] if isinstance(op, PoolOp) else []
-
-
 def ordered(ops: list[PlanOp]) -> list[PlanOp]:
     """An order in which no addition overwrites a version that someone still has to read."""
     readers: dict[tuple[str, int], set[int]] = {}
     writer: dict[tuple[str, int], int] = {}
     for i, op in enumerate(ops):
-        for key in reads(op):
+        for key in op.reads():
             readers.setdefault(key, set()).add(i)
-        writer[op.out, getattr(op, "version", 0)] = i
+        writer[op.out, op.version] = i
     before: list[set[int]] = []
     for i, op in enumerate(ops):
-        if any(key not in writer for key in reads(op)):
+        if any(key not in writer for key in op.reads()):
             raise unsupported(
                 op.value, "it reads a sum that the core cannot keep beside that with the experts"
             )
-        needs = {writer[key] for key in reads(op)}
-        version = getattr(op, "version", 0)
-        if version and not isinstance(op, ExpertsOp):
-            old = (op.out, version - 1)
+        needs = {writer[key] for key in op.reads()}
+        old = op.overwrites()
+        if old is not None:
             needs |= {writer[old]} | (readers.get(old, set()) - {i})
         before.append(needs)
     order: list[int] = []
@@ -229,7 +189,7 @@ def ordered(ops: list[PlanOp]) -> list[PlanOp]:
     while waiting:
         ready = next((i for i in waiting if before[i] <= set(order)), None)
         if ready is None:
-            blocked = next(op for op in (ops[i] for i in waiting) if getattr(op, "version", 0))
+            blocked = next(op for op in (ops[i] for i in waiting) if op.version)
             raise unsupported(
                 blocked.value,
                 f"the residual stream {blocked.out!r} is still needed as it was before this "

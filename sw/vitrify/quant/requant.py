@@ -14,8 +14,8 @@ import numpy.typing as npt
 from vitrify.arch import formats
 from vitrify.arch.errors import ModelError
 
-from .graph import Requant
 from .rounding import Moments, nearest
+from .tensors import Requant
 
 Float = npt.NDArray[np.float64]
 

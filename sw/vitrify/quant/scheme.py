@@ -105,7 +105,7 @@ def gains(rows: Rows, peak: Rows, matrix: Float) -> Float:
     peak : ``[D]``, largest magnitudes
     matrix : ``[out, D]``, all weights that read the operand, gamma included
     """
-    x = thin(np.asarray(rows, np.float32))
+    x = subsample(np.asarray(rows, np.float32))
     gram = (matrix.T @ matrix).astype(np.float32)
     # Each channel's own best range, outliers clipped.
     peak = np.maximum(INT8_MAX * channel_steps(rows, peak), 1e-3)
@@ -132,7 +132,7 @@ def gains(rows: Rows, peak: Rows, matrix: Float) -> Float:
     return best
 
 
-def thin(rows: Rows) -> Rows:
+def subsample(rows: Rows) -> Rows:
     """At most about ``_TRIAL_ROWS`` of the rows, evenly spread."""
     return rows[:: max(1, len(rows) // _TRIAL_ROWS)]
 
@@ -140,7 +140,7 @@ def thin(rows: Rows) -> Rows:
 # int8 tensors ------------------------------------------------------------------------------
 def tensor_step(rows: Rows, peak: float) -> float:
     """Step of a symmetric int8 tensor with the least mean square error."""
-    x = np.abs(thin(np.asarray(rows, np.float32))).reshape(-1)
+    x = np.abs(subsample(np.asarray(rows, np.float32))).reshape(-1)
     peak = max(float(peak), 1e-9)
     best, least = peak / INT8_MAX, np.inf
     for clip in _CLIPS:
@@ -214,7 +214,7 @@ def activation(kind: str, rows: Rows, peak: Rows, weight: Rows) -> Activation:
     weight : ``[D]``, how much the error of a unit's output counts
     """
     units = len(peak)
-    rows = thin(rows)
+    rows = subsample(rows)
     order = np.argsort(-np.asarray(peak))
     usual = float(np.quantile(peak, _USUAL))
     large = int(np.sum(np.asarray(peak) > _LARGE * max(usual, 0.0)))

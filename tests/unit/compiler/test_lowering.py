@@ -21,9 +21,9 @@ from vitrify.arch.presets import preset
 from vitrify.codegen.placement import Spread
 from vitrify.compiler import compile_graph
 from vitrify.compiler.compile import schedule
+from vitrify.compiler.quantise import quantise
 from vitrify.program import Program
 from vitrify.quant.evaluate import Evaluator
-from vitrify.quant.quantise import quantise
 
 NANO = preset("nano")
 #: Tensors whose heads begin at words.

@@ -16,6 +16,7 @@ from vitrify.arch.presets import preset
 from vitrify.codegen import builder
 from vitrify.codegen.strategy import PlacementStrategy
 from vitrify.compiler import compile_graph
+from vitrify.ops.experts.integer import QExperts
 
 NANO = preset("nano")
 SHAPE = {"mixture": Mixture(experts=6), "blocks": 4}
@@ -78,8 +79,8 @@ def test_no_room_ahead() -> None:
 def test_experts_that_are_hardly_asked_for_stay_in_dram() -> None:
     graph = vision_transformer(**SHAPE)
     for number, op in enumerate(graph.ops):
-        if hasattr(op, "asked"):
-            graph.ops[number] = dataclasses.replace(op, asked=(0.9, 0.4, 0.5, 0.1, 0.0, 0.0))
+        if isinstance(op, QExperts):
+            graph.ops[number] = dataclasses.replace(op, usage=(0.9, 0.4, 0.5, 0.1, 0.0, 0.0))
     program = compile_graph(graph, NANO)
     found = [op for op in program.instructions() if op.opcode is Opcode.MATMUL and op.expert_rows]
     stored = {op.expert for op in found if op.stationary == Stationary.STORED}

@@ -14,15 +14,15 @@ from tests.unit.quant.test_quantise import SPEC, ratio
 from vitrify.arch.errors import UnsupportedOpError
 from vitrify.arch.presets import preset
 from vitrify.compiler import compile_graph
+from vitrify.compiler.quantise import quantise
 from vitrify.frontend import canonicalise, load
 from vitrify.ir import BATCH, evaluate, shape_of
+from vitrify.ops.experts.integer import QExperts
+from vitrify.ops.experts.usage import own_rows
 from vitrify.quant.calibrate import feeds
 from vitrify.quant.compare import compare
 from vitrify.quant.evaluate import Evaluator
-from vitrify.quant.experts import own_rows
-from vitrify.quant.graph import QExperts
 from vitrify.quant.planner import image_of
-from vitrify.quant.quantise import quantise
 
 NANO = preset("nano")
 DATA = Path(__file__).parents[2] / "data"

@@ -11,12 +11,12 @@ from tests.unit.quant.test_quantise import SPEC, ratio
 from vitrify.arch.errors import UnsupportedOpError
 from vitrify.arch.presets import preset
 from vitrify.compiler import compile_graph
+from vitrify.compiler.quantise import quantise
 from vitrify.ir import evaluate
+from vitrify.ops.attention.integer import QAttention
 from vitrify.quant.calibrate import feeds
 from vitrify.quant.compare import compare
 from vitrify.quant.evaluate import Evaluator
-from vitrify.quant.graph import QAttention
-from vitrify.quant.quantise import quantise
 from vitrify.runtime import InferenceSession
 
 NANO = preset("nano")
@@ -96,7 +96,7 @@ def test_the_compiled_program_equals_the_evaluation(case):
 def test_a_row_that_did_not_choose_a_head_has_zeros():
     net, _, graph = make("some are always on")
     op = next(op for op in graph.ops if isinstance(op, QAttention))
-    gate = next(o.name for o in graph.ops if o.out == op.weighed[0].logits)
+    gate = next(o.name for o in graph.ops if o.out == op.gated[0].logits)
     got = Evaluator(graph, NANO).run(net.images(4))
     least = np.argmin(got[gate], axis=2)
     heads = got[op.name].reshape(*least.shape, op.heads, -1)[:, :, 1:]

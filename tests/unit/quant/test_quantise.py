@@ -7,14 +7,18 @@ from tests.unit.quant import graphs
 from vitrify.arch import formats
 from vitrify.arch.errors import InputError, UnsupportedOpError
 from vitrify.arch.presets import preset
+from vitrify.compiler.quantise import quantise
 from vitrify.frontend import canonicalise, load
 from vitrify.ir import array_of, evaluate, shape_of
+from vitrify.ops.attention.integer import QAttention
+from vitrify.ops.linear.integer import QLinear
+from vitrify.ops.pool.integer import QPool
+from vitrify.ops.registry import PLANS
 from vitrify.program.preprocess import parse
 from vitrify.quant.compare import compare
 from vitrify.quant.evaluate import Evaluator, quantise_input
-from vitrify.quant.graph import QAttention, QLinear, QPool, QuantGraph
+from vitrify.quant.graph import QuantGraph
 from vitrify.quant.planner import make_plan
-from vitrify.quant.quantise import quantise
 
 #: Without mixtures: those are in test_experts.py.
 FIXTURES = sorted(
@@ -166,7 +170,7 @@ def test_quantising_twice_gives_the_same_graph():
 
 def test_additions_wait_for_the_readers_of_the_old_stream():
     net = graphs.Net(0)
-    plan = make_plan(net.model(graphs.parallel(net)))
+    plan = make_plan(net.model(graphs.parallel(net)), PLANS)
     order = [op.name for op in plan.ops]
     assert order.index("fc1") < order.index("proj") < order.index("fc2")
 

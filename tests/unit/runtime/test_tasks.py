@@ -15,9 +15,9 @@ from tests.unit.quant import mixtures
 from vitrify.arch.errors import InputError, ProgramError
 from vitrify.arch.presets import preset
 from vitrify.compiler import compile_graph
+from vitrify.compiler.quantise import quantise
 from vitrify.ir import BATCH, save
 from vitrify.program import Program, TaskSpec, as_tasks, registers
-from vitrify.quant.quantise import quantise
 from vitrify.runtime import InferenceSession
 
 SPECS = (TaskSpec(name="task", count=3),)

@@ -1,1 +1,15 @@
-"""Softmax attention, heads that a router weighs included."""
+"""Softmax attention, heads that a router gates included."""
+
+from vitrify.codegen.rule import Rule
+from vitrify.ops.operation import Operation
+
+from .assemble import assemble
+from .integer import QAttention
+from .lower import lower
+from .plan import AttentionOp, plan_attention
+
+ATTENTION = Operation(
+    plans=dict.fromkeys(("Attention", "RoutedHeads", "BalancedHeads"), plan_attention),
+    assembles={AttentionOp: assemble},
+    rules={QAttention: Rule(lower)},
+)

@@ -22,17 +22,18 @@ from vitrify.codegen.lowering import Lowering
 from vitrify.codegen.pack import weight_words
 from vitrify.codegen.placement import Placed
 from vitrify.ops.experts.lower import check_router, share
-from vitrify.quant.graph import QAttention, QTensor, QWeighing
+from vitrify.quant.tensors import QTensor
 
+from .integer import QAttention, QHeadGate
 from .scores import Heads, Pass
 
 
 def lower(state: Lowering, op: QAttention, step: int) -> None:
     """Heads that are not weighed, then those that are; the balance last."""
     heads = Heads(state, op, step)
-    for weighing in op.weighings:
-        count = len(weighing.heads)
-        check_router(state, op.name, "heads", count, weighing.choices, heads.queries)
+    for gate in op.gates:
+        count = len(gate.heads)
+        check_router(state, op.name, "heads", count, gate.choices, heads.queries)
     if state.dies_at(op.q, step) and op.q not in (op.k, op.v):
         out = state.alias(op.out, op.q)
     else:
@@ -49,12 +50,12 @@ class _Emitter:
         self._state, self._op, self._step, self._heads, self._out = state, op, step, heads, out
         self._size = heads.spread.head_channels
         # Values of heads that all rows choose, and results before the balance.
-        everywhere = any(_all_chosen(weighing) for weighing in op.weighed)
+        everywhere = any(_all_chosen(gate) for gate in op.gated)
         self._made = self._stage("weighed") if op.balance else out
         self._values = self._stage("values") if everywhere else self._made
         #: A head's rows in the order of its queue.
         self._inner: Placed | None = None
-        if not all(_all_chosen(weighing) for weighing in op.weighed):
+        if not all(_all_chosen(gate) for gate in op.gated):
             tensor = QTensor(f"{op.name}.queue", heads.queries, self._size, 8, 1.0)
             self._inner = state.place(tensor, apart=[op.out])
             state.release_later(tensor.name, step)
@@ -62,23 +63,23 @@ class _Emitter:
     def emit(self) -> None:
         """Image by image.  What needs no queue runs while the router is at work."""
         op = self._op
-        weighed = {head for weighing in op.weighed for head in _heads(weighing)}
+        weighed = {head for gate in op.gated for head in _heads(gate)}
         plain = [head for head in range(op.heads) if head not in weighed]
         for image in range(self._state.images):
-            if not op.weighings:
+            if not op.gates:
                 self._plain(image, plain, self._out)
-            for weighing in op.weighings:
-                self._route(weighing, image)
-                if weighing is op.weighings[-1]:
+            for gate in op.gates:
+                self._route(gate, image)
+                if gate is op.gates[-1]:
                     # The router has a projection to hide its first turn behind.
                     self._plain(image, plain, self._made)
-                if weighing is op.balance:
-                    self._in_place(weighing, image, self._made, self._out)
-                elif _all_chosen(weighing):
-                    self._plain(image, _heads(weighing), self._values)
-                    self._in_place(weighing, image, self._values, self._made)
+                if gate is op.balance:
+                    self._in_place(gate, image, self._made, self._out)
+                elif _all_chosen(gate):
+                    self._plain(image, _heads(gate), self._values)
+                    self._in_place(gate, image, self._values, self._made)
                 else:
-                    self._queues(weighing, image)
+                    self._queues(gate, image)
 
     def _stage(self, what: str) -> Placed:
         """A tensor like the result; the result itself if that can be weighed in its place."""
@@ -89,11 +90,11 @@ class _Emitter:
         state.release_later(tensor.name, self._step)
         return replace(state.place(tensor, apart=[op.out]), spread=out.spread)
 
-    def _route(self, weighing: QWeighing, image: int) -> None:
+    def _route(self, gate: QHeadGate, image: int) -> None:
         rows = self._heads.queries
         self._state.builder.route(
-            self._state.placed[weighing.logits], experts=len(weighing.heads),
-            choices=weighing.choices, normalise=weighing.normalise, row=image * rows, rows=rows,
+            self._state.placed[gate.logits], experts=len(gate.heads),
+            choices=gate.choices, normalise=gate.normalise, row=image * rows, rows=rows,
         )
 
     def _plain(self, image: int, numbers: Iterable[int], out: Placed) -> None:
@@ -105,29 +106,29 @@ class _Emitter:
                 for head in numbers
             )
 
-    def _queues(self, weighing: QWeighing, image: int) -> None:
+    def _queues(self, gate: QHeadGate, image: int) -> None:
         """A head behind the other; each is weighed when all its values are under way."""
         heads, inner = self._heads, self._inner
         assert inner is not None
-        count, macs = len(weighing.heads), heads.macs * weighing.choices
+        count, macs = len(gate.heads), heads.macs * gate.choices
 
         def weigh(number: int) -> None:
-            self._zeros(image, weighing.first + number)
-            self._weigh(weighing, image, number, number, inner, self._made)
+            self._zeros(image, gate.first + number)
+            self._weigh(gate, image, number, number, inner, self._made)
 
         def passes(number: int) -> Iterator[Pass]:
             for start, rows in heads.blocks:
                 queue = Queue(number, start, 0 if start else share(macs, count, number))
                 last = start + rows == heads.queries
-                yield Pass(image, weighing.first + number, start, rows, inner, start, 0, queue,
+                yield Pass(image, gate.first + number, start, rows, inner, start, 0, queue,
                            partial(weigh, number) if last else None)
 
         heads.emit(one for number in range(count) for one in passes(number))
 
-    def _in_place(self, weighing: QWeighing, image: int, x: Placed, out: Placed) -> None:
+    def _in_place(self, gate: QHeadGate, image: int, x: Placed, out: Placed) -> None:
         """Weigh heads that all rows chose: they are in the order of the queue."""
-        for number, expert in enumerate(np.repeat(np.arange(len(weighing.heads)), weighing.heads)):
-            self._weigh(weighing, image, number, int(expert), x, out)
+        for number, expert in enumerate(np.repeat(np.arange(len(gate.heads)), gate.heads)):
+            self._weigh(gate, image, number, int(expert), x, out)
 
     def _zeros(self, image: int, head: int) -> None:
         """Something times zero: what the rows have that did not choose the head."""
@@ -146,22 +147,22 @@ class _Emitter:
             )
 
     def _weigh(
-        self, weighing: QWeighing, image: int, number: int, expert: int, x: Placed, out: Placed
+        self, gate: QHeadGate, image: int, number: int, expert: int, x: Placed, out: Placed
     ) -> None:
-        """Weigh head ``number`` of the weighing by the queue of ``expert``."""
+        """Weigh head ``number`` of the gate by the queue of ``expert``."""
         state, heads = self._state, self._heads
-        head, first, size = weighing.first + number, image * heads.queries, self._size
+        head, first, size = gate.first + number, image * heads.queries, self._size
         own, channel = slice(number * size, (number + 1) * size), heads.channel(head)
         x_row, x_channel = (0, 0) if x is self._inner else (first, channel)
         bias, multiplier = (
-            np.asarray(each)[own] for each in (weighing.requant.bias, weighing.requant.multiplier)
+            np.asarray(each)[own] for each in (gate.requant.bias, gate.requant.multiplier)
         )
-        weights = weight_words(state.arch, np.diag(weighing.weight[own]), bias, multiplier)
+        weights = weight_words(state.arch, np.diag(gate.weight[own]), bias, multiplier)
         for start, rows in state.row_blocks(heads.queries):
             state.builder.matmul(
                 {
                     "rows": rows, **state.k_tiling(size), "transform": Transform.NONE,
-                    "output": Output.INT8, **state.requant(weighing.requant),
+                    "output": Output.INT8, **state.requant(gate.requant),
                 },
                 name=f"{self._op.name}.weights[{head}]", op="weights", macs=0, x=x,
                 x_row=x_row + start, x_channel=x_channel, out=out, out_row=first,
@@ -170,9 +171,9 @@ class _Emitter:
             )
 
 
-def _heads(weighing: QWeighing) -> range:
-    return range(weighing.first, weighing.first + sum(weighing.heads))
+def _heads(gate: QHeadGate) -> range:
+    return range(gate.first, gate.first + sum(gate.heads))
 
 
-def _all_chosen(weighing: QWeighing) -> bool:
-    return weighing.choices == len(weighing.heads)
+def _all_chosen(gate: QHeadGate) -> bool:
+    return gate.choices == len(gate.heads)

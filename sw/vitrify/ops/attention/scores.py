@@ -14,7 +14,9 @@ from vitrify.arch.isa import Output, Stationary, Stats, Transform
 from vitrify.codegen.builder import Queue
 from vitrify.codegen.lowering import Lowering
 from vitrify.codegen.placement import Placed
-from vitrify.quant.graph import QAttention, QTensor
+from vitrify.quant.tensors import QTensor
+
+from .integer import QAttention
 
 #: Score buffers in flight.
 _BUFFERS = 2

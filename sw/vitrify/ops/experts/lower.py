@@ -11,26 +11,26 @@ from dataclasses import replace
 from vitrify.arch.errors import CapacityError
 from vitrify.codegen.builder import Queue
 from vitrify.codegen.lowering import Lowering
-from vitrify.codegen.preload import Preloads
-from vitrify.ops.linear.lower import buffer, prepare
-from vitrify.quant.graph import QExperts
+from vitrify.ops.linear.emit import prepare
+
+from .integer import QExperts
 
 
-def lower(state: Lowering, op: QExperts, step: int, preloads: Preloads) -> None:
+def lower(state: Lowering, op: QExperts, step: int) -> None:
     """ROUTE and two MATMULs for each expert and block of its queue.
 
     A block is as long as the hidden buffer; a queue has as many rows as there are at most, so
     that later blocks are hardly ever run.
     """
     x, logits, residual = (state.placed[name] for name in (op.x, op.logits, op.residual))
-    macs, count = state.graph.macs, len(op.experts)
+    macs, count, preloads = state.graph.macs, len(op.experts), state.preloads
     check_router(state, op.name, "experts", count, op.choices, x.rows)
     out = state.place_near(op.out, apart=[op.x, op.residual])
     if op.statistics is not None:
         out = state.with_statistics(out)
     blocks = state.passing_blocks(op.x)
     widest = max((first.out for first, _ in op.experts), key=lambda n: state.spread_of(n).words)
-    hidden = buffer(state, f"{op.name}.hidden", widest, blocks[0][1], step)
+    hidden = state.buffer(f"{op.name}.hidden", widest, blocks[0][1], step)
     state.builder.route(
         logits, after=x, experts=len(op.experts), choices=op.choices, normalise=op.normalise
     )

@@ -1,37 +1,28 @@
-"""Linear layers: weights from the stream, every epilogue option; a set of weights for each task."""
+"""Linear layers: one by one, in a pair with the next, or with the image in blocks."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Protocol
-
-import numpy as np
-
-from vitrify.arch import isa
-from vitrify.arch.errors import CapacityError
-from vitrify.arch.isa import Output, Stats, Transform
-from vitrify.codegen.builder import Queue, Stored
 from vitrify.codegen.lowering import Lowering
-from vitrify.codegen.pack import Bytes, parameter_words, weight_words
-from vitrify.codegen.placement import Placed
-from vitrify.quant.graph import QLinear
+
+from . import embed, mlp
+from .emit import place_result, prepare
+from .integer import QLinear
 
 
-class Emit(Protocol):
-    """Emits the MATMUL of a block of rows."""
+def lower(state: Lowering, op: QLinear, step: int) -> int:
+    """The instructions of op number ``step``, or of it and the next; returns how many those are."""
+    behind = mlp.second(state, op, step)
+    if behind is not None:
+        mlp.lower(state, op, behind, step + 1)
+        return 2
+    if embed.takes_image(state, op):
+        embed.lower(state, op, step)
+    else:
+        _whole(state, op)
+    return 1
 
-    def __call__(
-        self, x_row: int, out_row: int, rows: int, row: int, *, image: int = 0,
-        queue: Queue | None = None,
-    ) -> None:
-        """``x_row`` and ``out_row`` are the first rows read and written, ``row`` that of the whole.
 
-        The last two differ where a buffer holds one block at a time.  ``image`` chooses the task.
-        """
-        ...
-
-
-def lower(state: Lowering, op: QLinear, _step: int) -> None:
+def _whole(state: Lowering, op: QLinear) -> None:
     """One MATMUL for each block of rows (the stream repeats with every block).
 
     Image by image if some rows only are wanted, or weights of each image's task.
@@ -45,96 +36,3 @@ def lower(state: Lowering, op: QLinear, _step: int) -> None:
         begin, to = image * (x.rows // images) + first, image * count
         for start, rows in state.row_blocks(count):
             emit(begin + start, to + start, rows, to + start, image=image)
-
-
-def place_result(state: Lowering, op: QLinear) -> Placed:
-    """The place of what ``op`` writes, with statistics entries if it gathers any."""
-    out = state.placed[op.out] if op.add else state.place_near(op.out, apart=[op.x])
-    return out if op.statistics is None else state.with_statistics(out)
-
-
-def prepare(
-    state: Lowering, op: QLinear, x: Placed, out: Placed, stored: Stored | None = None
-) -> Emit:
-    """Fields, parameters and stream of ``op``, ready for any block of rows.
-
-    With ``stored`` the weights are in the token memory, and the stream has parameters only.
-    """
-    values, transform = state.requant(op.requant), Transform.NONE
-    if op.norm is not None:
-        transform = Transform.NORM if op.norm.statistics else Transform.SCALE
-        values |= {"norm_shift": op.norm.shift, "norm_mantissa": op.norm.mantissa}
-        if op.norm.statistics:
-            values["norm_shift"] = values["norm_mantissa"] = 0
-    if op.statistics is not None:
-        values |= {
-            "stats": Stats.NORM, "inv_dim": op.statistics.inv_dim,
-            "inv_shift": op.statistics.inv_shift, "epsilon": op.statistics.epsilon,
-        }
-    columns = op.weight.shape[-2]
-    output = Output.INT8 if not out.wide else Output.ADD16 if op.add else Output.INT16
-    values |= {"transform": transform, "output": output, **state.k_tiling(x.spread.physical)}
-
-    def per_column(value: np.ndarray | int, dtype: type) -> np.ndarray:
-        full = np.broadcast_to(np.asarray(value), (columns,)).astype(dtype)
-        return out.spread.scatter(full)
-
-    def stream(weight: np.ndarray, bias: np.ndarray | int, multiplier: np.ndarray | int) -> Bytes:
-        parameters = per_column(bias, np.int32), per_column(multiplier, np.uint16)
-        if stored is not None:
-            return parameter_words(state.arch, *parameters).reshape(-1)
-        return weight_words(
-            state.arch, out.spread.scatter(x.spread.scatter(weight, axis=1)), *parameters
-        )
-
-    bias, multiplier = op.requant.bias, op.requant.multiplier
-    if op.task is None:
-        streams = [stream(op.weight, bias, multiplier)]
-    else:
-        sets = (op.weight, np.asarray(bias), np.asarray(multiplier))
-        streams = [stream(*own) for own in zip(*sets, strict=True)]
-    gain = None if op.norm is None else x.spread.scatter(op.norm.gain)
-    macs = state.graph.macs[op.name]
-    total = op.rows[1] * state.images if op.rows else state.rows(op.x)
-
-    def emit(
-        x_row: int, out_row: int, rows: int, row: int, *, image: int = 0,
-        queue: Queue | None = None,
-    ) -> None:
-        block = dict(values, rows=rows)
-        if transform == Transform.NORM:
-            block["stat_src"] = x.stat + x_row
-        if op.statistics is not None:
-            block["stat_dst"] = out.stat + out_row
-        if len(streams) > 1:
-            block["task_source"] = task_source(state, op, image)
-        state.builder.matmul(
-            block, name=op.name, op="linear",
-            macs=macs * rows // total if queue is None else queue.macs,
-            x=x, x_row=x_row, out=out, out_row=out_row, out_channel=0, row=row,
-            columns=out.spread.physical, weights=streams, gain=gain, table=op.table, queue=queue,
-            stored=stored,
-        )
-
-    return emit
-
-
-def task_source(state: Lowering, op: QLinear, image: int) -> int:
-    """Which of the job's task numbers chooses the weights of ``op`` for an image."""
-    names = list(state.graph.tasks)
-    if len(names) * state.images > isa.TASKS:
-        raise CapacityError(
-            f"{state.images} images a job with {len(names)} task inputs each are more than the "
-            f"{isa.TASKS} task numbers of a job: use a smaller --batch"
-        )
-    assert op.task is not None
-    return image * len(names) + names.index(op.task)
-
-
-def buffer(state: Lowering, name: str, of: str, rows: int, until: int) -> Placed:
-    """A buffer for ``rows`` rows at a time of tensor ``of``, freed behind op ``until``."""
-    tensor = replace(state.graph.tensors[of], name=name, rows=rows)
-    wide = [placed.name for placed in state.placed.values() if placed.wide]
-    placed = state.place(tensor, apart=wide)
-    state.release_later(name, until)
-    return placed

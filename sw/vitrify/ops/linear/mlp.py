@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-from vitrify.codegen.lowering import Lowering, sources
-from vitrify.quant.graph import QLinear, QOp
+from vitrify.codegen.lowering import Lowering
 
-from .lower import buffer, place_result, prepare
+from .emit import place_result, prepare
+from .integer import QLinear
 
 
-def pair(state: Lowering, step: int) -> tuple[QLinear, QLinear] | None:
-    """The ops ``step`` and ``step + 1`` if the tensor between them is passed on in blocks.
+def second(state: Lowering, first: QLinear, step: int) -> QLinear | None:
+    """The op behind ``first``, number ``step``, if the tensor between is passed on in blocks.
 
     It is if its rows need more than one block and nothing else reads it.
     """
-    ops: list[QOp] = state.graph.ops[step : step + 2]
-    if len(ops) < 2:
+    behind = next(iter(state.graph.ops[step + 1 : step + 2]), None)
+    if not isinstance(behind, QLinear):
         return None
-    first, second = ops
-    if not isinstance(first, QLinear) or not isinstance(second, QLinear):
+    if first.out != behind.x or behind.rows or first.add or first.statistics:
         return None
-    if first.out != second.x or second.rows or first.add or first.statistics:
+    if first.task or behind.task or (first.rows and state.images > 1):
         return None
-    if first.task or second.task or (first.rows and state.images > 1):
-        return None
-    readers = sum(first.out in sources(op) for op in state.graph.ops)
+    readers = sum(first.out in op.sources() for op in state.graph.ops)
     private = readers == 1 and first.out not in state.graph.outputs.values()
-    return (first, second) if private and len(state.passing_blocks(first.out)) > 1 else None
+    return behind if private and len(state.passing_blocks(first.out)) > 1 else None
 
 
-def lower(state: Lowering, first: QLinear, second: QLinear, step: int) -> None:
-    """Both layers; ``step`` is the second one's.  Weights cross DRAM once a block."""
+def lower(state: Lowering, first: QLinear, behind: QLinear, step: int) -> None:
+    """Both layers; ``step`` is that of ``behind``.  Weights cross DRAM once a block."""
     blocks = state.passing_blocks(first.out)
-    hidden = buffer(state, f"{first.out}.block", first.out, blocks[0][1], step)
+    hidden = state.buffer(f"{first.out}.block", first.out, blocks[0][1], step)
     begin = (first.rows or (0, 0))[0]
     into = prepare(state, first, state.placed[first.x], hidden)
-    out_of = prepare(state, second, hidden, place_result(state, second))
+    out_of = prepare(state, behind, hidden, place_result(state, behind))
     for start, rows in blocks:
         into(begin + start, 0, rows, start)
         out_of(0, start, rows, start)

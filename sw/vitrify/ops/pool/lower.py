@@ -7,7 +7,9 @@ import numpy as np
 from vitrify.arch.isa import Output, Region, Stationary, Stats, Transform
 from vitrify.codegen.lowering import Lowering
 from vitrify.program import to_words
-from vitrify.quant.graph import QPool, QTensor
+from vitrify.quant.tensors import QTensor
+
+from .integer import QPool
 
 
 def lower(state: Lowering, op: QPool, step: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -10,15 +9,14 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from vitrify.arch.config import ArchConfig
-from vitrify.arch.errors import InputError
+from vitrify.arch.errors import InputError, UnsupportedOpError
 from vitrify.ir import shape_of
-
-from .assemble import Assembler
-from .calibrate import Progress, Request, collect
-from .graph import Float, QInput, QuantGraph
-from .heads import weighed_request
-from .plan import AttentionOp, ExpertsOp, LinearOp, Operand, PatchOp, Plan
-from .planner import image_of, make_plan
+from vitrify.ops.registry import ASSEMBLES, PLANS
+from vitrify.quant.assemble import Assembler, assemble
+from vitrify.quant.calibrate import Progress, collect
+from vitrify.quant.graph import QInput, QuantGraph
+from vitrify.quant.planner import image_of, make_plan
+from vitrify.quant.tensors import Float
 
 #: Calibration's share of the time.
 _CALIBRATION = 0.5
@@ -61,23 +59,25 @@ def quantise(
         If the calibration images do not fit the model.
     """
     images = check_images(canonical, calibration)
-    plan = make_plan(canonical)
+    plan = make_plan(canonical, PLANS)
+    if plan.rows is None:
+        raise UnsupportedOpError(f"nothing embeds the image {plan.image!r} in patches")
+    requests = [request for op in plan.ops for request in op.requests(plan)]
     stats = collect(
-        canonical, images, _requests(plan), _part(progress, 0.0, _CALIBRATION), tasks=plan.tasks
+        canonical, images, requests, _part(progress, 0.0, _CALIBRATION), tasks=plan.tasks
     )
-    patch = next(op for op in plan.ops if isinstance(op, PatchOp))
     multiplier, offset = _input_map(images, preprocess)
     _, channels, height, width = images.shape
-    spec = QInput(
-        name=plan.image,
-        out=f"{plan.image}.rows",
-        shape=(channels, height, width),
-        patch=patch.patch,
-        prefix=len(patch.prefix),
-        multiplier=multiplier,
-        offset=offset,
+    graph = QuantGraph(
+        name=plan.name,
+        input=QInput(
+            name=plan.image, out=f"{plan.image}.rows", shape=(channels, height, width),
+            patch=plan.rows.patch, prefix=plan.rows.prefix, multiplier=multiplier, offset=offset,
+        ),
+        outputs=dict(plan.outputs), tasks=dict(plan.tasks),
     )
-    return Assembler(plan, stats, arch, spec, images, _part(progress, _CALIBRATION, 1.0)).graph
+    assembler = Assembler(plan, stats, graph, arch, images)
+    return assemble(assembler, ASSEMBLES, _part(progress, _CALIBRATION, 1.0))
 
 
 def _part(progress: Progress | None, start: float, stop: float) -> Progress | None:
@@ -118,37 +118,3 @@ def _input_map(
     high = images.max(axis=(0, 2, 3)).astype(np.float64)
     multiplier = _PIXEL_STEPS / np.maximum(high - low, 1e-6)
     return multiplier, -low * multiplier - 128
-
-
-def _requests(plan: Plan) -> list[Request]:
-    """Everything the assembler will ask of the calibration."""
-    wanted: list[Request] = []
-    for op in plan.ops:
-        if isinstance(op, LinearOp):
-            wanted += operand_requests(op.x)
-            used = op.role not in ("add", "gate") or op.out in plan.outputs.values()
-            if used and (op.kind or op.value):
-                wanted.append(result_request(op))
-        elif isinstance(op, ExpertsOp):
-            plain, *normalised = operand_requests(op.x)
-            wanted += [plain, *normalised, replace([plain, *normalised][-1], beside=op.scores)]
-            if op.out in plan.outputs.values() and op.value:
-                wanted.append(Request(op.value))
-        elif not isinstance(op, PatchOp) or op.out in plan.outputs.values():
-            wanted.append(Request(op.value))
-            if isinstance(op, AttentionOp) and op.weighings:
-                wanted.append(weighed_request(op))
-    return wanted
-
-
-def operand_requests(x: Operand) -> list[Request]:
-    """An operand as it is, and normalised if a LayerNorm reads it."""
-    plain = Request(x.value, x.rows)
-    if x.norm is None:
-        return [plain]
-    return [plain, Request(x.value, x.rows, x.norm.epsilon)]
-
-
-def result_request(op: LinearOp) -> Request:
-    """What a linear layer gives (before its activation), or its sum with the stream."""
-    return Request(op.before if op.kind else op.value, op.x.rows)

@@ -1,0 +1,41 @@
+"""The image and the constants: how they get into the token memory."""
+
+from __future__ import annotations
+
+from vitrify.arch.isa import Region
+from vitrify.program import to_words
+
+from .lowering import Lowering
+from .placement import Placed
+
+
+def blocks(state: Lowering) -> list[tuple[int, int]]:
+    """Blocks of rows ``(first, number)`` in which an image lies in memory."""
+    rows = state.image_rows(state.graph.input.out)
+    return state.row_blocks(rows, state.strategy.row_blocks)
+
+
+def load(state: Lowering, whole: bool) -> None:
+    """LOAD the constants, and the image if it is wanted as a ``whole``."""
+    graph, arch = state.graph, state.arch
+    for constant in graph.constants:
+        state.place(graph.tensors[constant.out])
+    if whole:
+        placed, offset = state.place_near(graph.input.out), 0
+        count = state.image_rows(placed.name)
+        for image in range(state.images):
+            for row, rows in blocks(state):
+                offset += load_block(state, placed, offset, row=image * count + row, rows=rows)
+    for constant in graph.constants:
+        block = state.builder.image.add(to_words(constant.value, arch.depth))
+        count = len(constant.value)
+        for image in range(state.images):
+            state.builder.load(
+                state.placed[constant.out], Region.PROGRAM, block, row=image * count, rows=count
+            )
+
+
+def load_block(state: Lowering, target: Placed, offset: int, *, row: int, rows: int) -> int:
+    """LOAD rows of the input region, from byte ``offset`` on; returns how many bytes they have."""
+    state.builder.load(target, Region.INPUT, offset, row=row, rows=rows)
+    return rows * target.stride * state.arch.depth

@@ -1,0 +1,162 @@
+"""Where the tensors of one compilation are: places, statistics entries, lifetimes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from vitrify.arch.config import ArchConfig
+from vitrify.arch.errors import CapacityError
+from vitrify.quant.graph import QuantGraph
+from vitrify.quant.tensors import QTensor
+
+from .alloc import Allocator
+from .placement import Placed, Spread
+from .strategy import PlacementStrategy, Separation
+
+
+class TensorMemory:
+    """Places tensors as ops need them and frees them behind their last use.
+
+    The tensors of ``graph`` hold the rows of ``images`` images, one behind the other.
+    """
+
+    def __init__(
+        self, graph: QuantGraph, arch: ArchConfig, strategy: PlacementStrategy, images: int = 1
+    ) -> None:
+        self.graph = graph
+        self.images = images
+        self.arch = arch
+        self.strategy = strategy
+        self.memory = Allocator(arch)
+        self.placed: dict[str, Placed] = {}
+        self._owner: dict[str, str] = {}
+        self._stat_next = 0
+        self._stat_shared: dict[str, tuple[int, int]] = {}
+        #: Entries of tensors that are gone, by their number.
+        self._stat_free: dict[int, list[int]] = {}
+        self._groups: dict[str, int] = {}
+        self._last: dict[str, int] = {}
+        #: Tensors that are read while this one is: a bank of their own avoids stalls.
+        self._beside: dict[str, Sequence[str]] = {}
+        #: Logits of gated heads: the router reads them where others leave it the banks.
+        self._logits: set[str] = set()
+        for i, op in enumerate(graph.ops):
+            for name in (*op.sources(), *op.results()):
+                self._last[name] = i
+            self._groups |= op.groups()
+            self._logits |= set(op.routed_by())
+            if op.streamed():
+                self._beside |= dict.fromkeys(op.streamed(), op.stationary())
+                self._beside |= dict.fromkeys(op.stationary(), op.streamed())
+        for name in graph.outputs.values():
+            self._last[name] = len(graph.ops)
+
+    def spread(self, name: str, channels: int) -> Spread:
+        """How a tensor's channels lie in a row."""
+        return Spread(channels, self._groups.get(name, 1), self.arch.depth)
+
+    def spread_of(self, name: str) -> Spread:
+        """How the channels of a tensor of the graph lie in a row."""
+        return self.spread(name, self.graph.tensors[name].channels)
+
+    def rows(self, name: str) -> int:
+        """Rows of a tensor of the graph."""
+        return self.graph.tensors[name].rows
+
+    def image_rows(self, name: str) -> int:
+        """Rows of one image of it."""
+        return self.rows(name) // self.images
+
+    def statistics(self, rows: int, what: str) -> int:
+        """Reserve entries of the row statistics memory."""
+        if self._stat_free.get(rows):
+            return self._stat_free[rows].pop()
+        base = self._stat_next
+        self._stat_next += rows
+        if self._stat_next > self.arch.stat_rows:
+            raise CapacityError(
+                f"{what} needs {self._stat_next} row statistics and arch {self.arch.name!r} has "
+                f"{self.arch.stat_rows}: raise stat_rows, or use fewer tokens"
+            )
+        return base
+
+    def shared_statistics(self, key: str, rows: int) -> int:
+        """Entries that every op with the same key reuses (softmax rows)."""
+        known = self._stat_shared.get(key)
+        if known is None or known[1] < rows:
+            known = self._stat_shared[key] = (self.statistics(rows, key), rows)
+        return known[0]
+
+    def release_later(self, name: str, step: int) -> None:
+        """Free a temporary tensor behind op ``step``."""
+        self._last[name] = step
+
+    def place(
+        self, tensor: QTensor, *, apart: Iterable[str] = (), beside: Iterable[str] = ()
+    ) -> Placed:
+        """The place of a tensor, allocated at its first use.
+
+        ``apart`` are tensors that row fetch or epilogue use together with it, ``beside`` those
+        that the tile loader reads meanwhile.
+        """
+        if tensor.name in self.placed:
+            return self.placed[tensor.name]
+        spread = self.spread(tensor.name, tensor.channels)
+        wide = tensor.bits == 16
+        avoid: list[str] = {
+            Separation.ALL: [*apart, *beside], Separation.RESIDUAL: [*apart], Separation.NONE: [],
+        }[self.strategy.separation]
+        owners = [self._owner.get(name, name) for name in avoid]
+        block = self.memory.place(
+            tensor.name, tensor.rows * spread.words, wide=wide, apart=owners
+        )
+        placed = Placed(tensor.name, tensor.rows, spread, block.address, wide, spread.words)
+        self.placed[tensor.name] = placed
+        self._owner[tensor.name] = tensor.name
+        return placed
+
+    def place_near(self, name: str, *, apart: Iterable[str] = ()) -> Placed:
+        """:meth:`place` by name, away from the residual stream and ``apart``."""
+        wide = [p.name for p in self.placed.values() if p.wide and p.name not in self._logits]
+        if name in self._logits:
+            return self.place(self.graph.tensors[name], beside=wide)
+        return self.place(
+            self.graph.tensors[name], apart=[*wide, *apart], beside=self._beside.get(name, ())
+        )
+
+    def buffer(self, name: str, of: str, rows: int, until: int) -> Placed:
+        """A buffer for ``rows`` rows at a time of tensor ``of``, freed behind op ``until``."""
+        tensor = replace(self.graph.tensors[of], name=name, rows=rows)
+        wide = [placed.name for placed in self.placed.values() if placed.wide]
+        placed = self.place(tensor, apart=wide)
+        self.release_later(name, until)
+        return placed
+
+    def with_statistics(self, placed: Placed) -> Placed:
+        """The same tensor with statistics entries (reserved once)."""
+        known = self.placed[placed.name]
+        if known.stat < 0:
+            base = self.statistics(known.rows, f"tensor {placed.name!r}")
+            known = self.placed[placed.name] = replace(known, stat=base)
+        return known
+
+    def alias(self, name: str, of: str) -> Placed:
+        """Give tensor ``name`` the memory of ``of``, which it overwrites piece by piece."""
+        placed = replace(self.placed[of], name=name)
+        self.placed[name] = placed
+        self._owner[name] = self._owner[of]
+        return placed
+
+    def dies_at(self, name: str, step: int) -> bool:
+        """Whether op ``step`` is the last one to use a tensor."""
+        return self._last[name] <= step
+
+    def release_dead(self, step: int) -> None:
+        """Free every tensor whose last use was op ``step``."""
+        for name in [n for n in self.placed if self._last.get(n, -1) <= step]:
+            owner, placed = self._owner.pop(name), self.placed.pop(name)
+            if name == owner and placed.stat >= 0:
+                self._stat_free.setdefault(placed.rows, []).append(placed.stat)
+            if owner not in self._owner.values():
+                self.memory.release(owner)

@@ -1,0 +1,24 @@
+"""How the compiler asks an operation for its instructions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .lowering import Lowering
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The lowering of one class of ops.
+
+    Parameters
+    ----------
+    lower : ``lower(state, op, step)`` emits op number ``step`` of the graph; it may take the ops
+        behind it along, and then returns how many it has emitted
+    takes_image : ``takes_image(state, op)``: whether it loads the image by itself
+    """
+
+    lower: Callable[[Lowering, Any, int], int | None]
+    takes_image: Callable[[Lowering, Any], bool] | None = None

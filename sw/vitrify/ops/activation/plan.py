@@ -1,0 +1,37 @@
+"""Activations in the plan: a table behind a linear map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from vitrify.ir import attributes_of
+from vitrify.ops.linear.plan import Affine, LinearValue, Stored, affine_of, picked
+from vitrify.quant.plan import Operand
+from vitrify.quant.planner import Planner, result_of
+from vitrify.quant.tensors import Rows
+
+
+@dataclass(frozen=True)
+class Unary(LinearValue):
+    """Activation of a linear map, not computed yet."""
+
+    x: Affine
+    kind: str
+    value: str
+
+    def affine(self, planner: Planner, node: ir.Node) -> Affine:
+        """A copy of the computed int8 tensor."""
+        return Stored(self.int8(planner, node)).affine(planner, node)
+
+    def int8(self, planner: Planner, node: ir.Node) -> Operand:
+        return self.x.activated(planner, self.value, self.kind)
+
+    def pick(self, planner: Planner, node: ir.Node, rows: Rows) -> Unary:
+        return Unary(replace(self.x, x=picked(self.x.x, rows)), self.kind, result_of(node))
+
+
+def plan_activation(planner: Planner, node: ir.Node) -> Unary:
+    """``Activation``: of the linear map in front, or of a copy."""
+    return Unary(affine_of(planner, node, 0), attributes_of(node)["kind"], result_of(node))

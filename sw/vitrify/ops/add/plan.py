@@ -1,0 +1,74 @@
+"""Sums in the plan: additions to a stream, by whatever makes the other side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NoReturn
+
+import onnx_ir as ir
+
+from vitrify.ops.linear.plan import Stored
+from vitrify.quant.plan import Operand, unsupported
+from vitrify.quant.planner import Addend, Planner, Value, result_of
+from vitrify.quant.tensors import Rows
+
+
+class OnlyAdded(Value):
+    """A value with no tensor of its own, that can only be added to a stream."""
+
+    @property
+    def only_added(self) -> bool:
+        return True
+
+    def int8(self, planner: Planner, node: ir.Node) -> Operand:
+        self._refuse(node)
+
+    def stream(self, planner: Planner, node: ir.Node) -> Operand:
+        self._refuse(node)
+
+    def operand(self, planner: Planner, node: ir.Node) -> Operand:
+        self._refuse(node)
+
+    def logits(self, planner: Planner, node: ir.Node) -> tuple[str, str]:
+        self._refuse(node)
+
+    def pick(self, planner: Planner, node: ir.Node, rows: Rows) -> Value:
+        self._refuse(node)
+
+    def output(self, planner: Planner, name: str) -> str:
+        self._refuse(ir.node("", [], name=name))
+
+    def _refuse(self, node: ir.Node) -> NoReturn:
+        raise unsupported(node, "what experts make can only be added to the residual stream")
+
+
+@dataclass(frozen=True)
+class Sum(OnlyAdded):
+    """Addends of a stream that is not known yet."""
+
+    parts: tuple[Addend, ...]
+
+    def addends(self, planner: Planner, node: ir.Node) -> list[Addend]:
+        return list(self.parts)
+
+
+def plan_add(planner: Planner, node: ir.Node) -> Value:
+    """``Add``: one side is a stream; what makes the other is added to it."""
+    x, y = planner.of(node, 0), planner.of(node, 1)
+    if y.is_stream and not x.is_stream:
+        x, y = y, x
+    if x.is_stream and y.is_stream:
+        raise unsupported(node, "it adds two residual streams; one side must be a linear layer")
+    if not x.is_stream and (x.only_added or y.only_added):
+        return Sum((*x.addends(planner, node), *y.addends(planner, node)))
+    stream = x.stream(planner, node)
+    if stream.rows is not None:
+        raise unsupported(node, "it adds to some rows of the residual stream only")
+    if stream.version != planner.versions[stream.tensor]:
+        raise unsupported(
+            node, f"the residual stream {stream.tensor!r} is added to in two different ways"
+        )
+    parts = sorted(y.addends(planner, node), key=lambda part: not part.reads_old_sum)
+    for part in parts:
+        stream = part.add_to(planner, stream, result_of(node) if part is parts[-1] else "")
+    return Stored(stream)

@@ -1,0 +1,33 @@
+"""Softmax attention to integers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vitrify.arch import formats
+from vitrify.quant import scheme
+from vitrify.quant.assemble import Assembler
+from vitrify.quant.tensors import QTensor
+
+from .gates import gate_heads
+from .integer import QAttention
+from .plan import AttentionOp
+
+
+def assemble(a: Assembler, op: AttentionOp) -> None:
+    """Logits to base 2 by one multiplier; the result has the values' format."""
+    tensors = a.graph.tensors
+    q, k, v = tensors[op.q], tensors[op.k], tensors[op.v]
+    dim = q.channels // op.heads
+    factor = float(q.scale) * float(k.scale) * op.scale * np.log2(np.e)
+    logits = a.single(
+        op.name, factor * 2.0**formats.LOGIT_FRAC, scheme.INT8_MAX, dim * scheme.INT8_MAX**2
+    )
+    made = gate_heads(op, v, a.stats, a.arch.requant_bits)
+    a.graph.ops.append(QAttention(
+        name=op.name, q=op.q, k=op.k, v=op.v, out=op.out, heads=op.heads, logits=logits,
+        gated=made.gates, balance=made.balance,
+    ))
+    tensors[op.out] = QTensor(op.out, q.rows, v.channels, 8, made.scale, offset=made.offset)
+    done = op.heads - sum(len(gate.heads) - gate.k for gate in op.gated)
+    a.graph.macs[op.name] = 2 * q.rows * k.rows * dim * done

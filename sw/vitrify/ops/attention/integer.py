@@ -1,0 +1,114 @@
+"""Softmax attention in integers, and heads multiplied by gate weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vitrify.arch import formats
+from vitrify.golden.ops import requantise, routing, softmax
+from vitrify.golden.ops.matmul import matmul
+from vitrify.quant.evaluation import Evaluation, IntArray
+from vitrify.quant.graph import QOp
+from vitrify.quant.tensors import Int8, Requant
+
+
+@dataclass(frozen=True, kw_only=True)
+class QHeadGate:
+    """Heads of an int8 tensor multiplied by gate weights, int8 again.
+
+    The gate weights are those of experts (``golden.ops.routing``); each logit is for the next so
+    many ``heads``, from head ``first`` on.  ``weight``, ``requant.multiplier`` and
+    ``requant.bias`` have one entry a channel of these heads: ``out = requant(weight * x)``, its
+    multiplier scaled by the gate weight, zero where the logit was not chosen.
+    """
+
+    logits: str
+    first: int
+    heads: tuple[int, ...]
+    choices: int
+    normalise: bool
+    weight: Int8
+    requant: Requant
+
+    def apply(self, run: Evaluation, x: IntArray, heads: int) -> None:
+        """Multiply heads of ``x [N, rows, channels]``, which has ``heads`` in all, in place."""
+        logits = run.read(self.logits)
+        flat = logits.reshape(-1, logits.shape[2])
+        chosen, weight = routing.gate(flat, self.choices, normalise=self.normalise)
+        gates = np.zeros(flat.shape, np.int64)
+        np.put_along_axis(gates, chosen, weight, axis=1)
+        dim = x.shape[2] // heads
+        multiplier, bias = np.asarray(self.requant.multiplier), np.asarray(self.requant.bias)
+        # The head's number among those that are gated, and its logit.
+        for number, logit in enumerate(np.repeat(np.arange(len(self.heads)), self.heads)):
+            mine = slice(number * dim, (number + 1) * dim)
+            out = x[:, :, self.first * dim :][:, :, mine]
+            acc = self.weight[mine].astype(np.int64) * out.reshape(-1, dim)
+            requant = replace(self.requant, multiplier=multiplier[mine], bias=bias[mine])
+            value = run.scale(acc, requant, gates[:, logit])
+            out[:] = requantise.to_int8(value).reshape(out.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QAttention(QOp):
+    """Scores (int8 logits, base 2), softmax, values: three int8 tensors to one.
+
+    Channels are ``heads * head_dim``, head by head.  ``logits`` gives the scores' requantisation
+    (single multiplier); the output has the value tensor's scale, but for heads that are
+    ``gated``, each by one gate at most.  Afterwards ``balance`` gates every head, with as many
+    choices as logits.
+    """
+
+    q: str
+    k: str
+    v: str
+    heads: int
+    logits: Requant
+    gated: tuple[QHeadGate, ...] = ()
+    balance: QHeadGate | None = None
+
+    @property
+    def gates(self) -> tuple[QHeadGate, ...]:
+        """All of them, in the order in which they are applied."""
+        return self.gated if self.balance is None else (*self.gated, self.balance)
+
+    def sources(self) -> tuple[str, ...]:
+        return (self.q, self.k, self.v, *self.routed_by())
+
+    def streamed(self) -> tuple[str, ...]:
+        return (self.q,)
+
+    def stationary(self) -> tuple[str, ...]:
+        return (self.k, self.v)
+
+    def groups(self) -> Mapping[str, int]:
+        return dict.fromkeys((self.q, self.k, self.v, self.out), self.heads)
+
+    def routed_by(self) -> tuple[str, ...]:
+        return tuple(gate.logits for gate in self.gates)
+
+    def evaluate(self, run: Evaluation) -> None:
+        q, k, v = (run.read(name) for name in (self.q, self.k, self.v))
+        out = np.empty(q.shape, np.int8)
+        dim = q.shape[2] // self.heads
+        for image in range(q.shape[0]):
+            for head in range(self.heads):
+                part = (image, slice(None), slice(head * dim, (head + 1) * dim))
+                logits = requantise.to_int8(run.scale(matmul(q[part], k[part]), self.logits))
+                weights = softmax.exp2(logits, softmax.row_max(logits))
+                shift, factor = softmax.reciprocal(weights.sum(axis=1))
+                value = requantise.scale(
+                    matmul(weights, v[part].T),
+                    bias=0,
+                    pre_shift=shift[:, None],
+                    multiplier=factor[:, None],
+                    post_shift=formats.RECIPROCAL_SHIFT,
+                    requant_bits=run.requant_bits,
+                )
+                out[part] = requantise.to_int8(value)
+        for gate in self.gates:
+            gate.apply(run, out, self.heads)
+        run.write(self.out, out)

@@ -1,0 +1,130 @@
+"""Softmax attention in the plan, and the heads that are multiplied by gate weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from vitrify.arch import formats
+from vitrify.ir import attributes_of, shape_of
+from vitrify.ops.linear.plan import Stored
+from vitrify.quant.calibrate import Request
+from vitrify.quant.plan import ByteNeeds, Operand, Plan, PlanOp, unsupported
+from vitrify.quant.planner import Planner, result_of
+
+
+@dataclass(frozen=True)
+class HeadGate:
+    """Heads multiplied by weights: softmax of the ``k`` largest logits, zero for the others.
+
+    ``logits`` is the gate's tensor and ``scores`` the float tensor with the same contents; each
+    logit is for the next so many ``heads``, from head ``first`` on.
+    """
+
+    logits: str
+    scores: str
+    first: int
+    heads: tuple[int, ...]
+    k: int
+    normalize: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionOp(PlanOp):
+    """Softmax attention of three int8 tensors.
+
+    Some heads may be ``gated``, and what comes of that ``balance``d, all heads of it.
+    """
+
+    q: str
+    k: str
+    v: str
+    heads: int
+    scale: float
+    gated: tuple[HeadGate, ...] = ()
+    balance: HeadGate | None = None
+
+    @property
+    def gates(self) -> tuple[HeadGate, ...]:
+        """All of them, in the order in which they are applied."""
+        return self.gated if self.balance is None else (*self.gated, self.balance)
+
+    def reads(self) -> list[tuple[str, int]]:
+        return [(name, 0) for name in (self.q, self.k, self.v, *(g.logits for g in self.gates))]
+
+    def channels(self, plan: Plan) -> int:
+        return plan.channels(self.v)
+
+    def requests(self, plan: Plan) -> list[Request]:
+        return [self.result(), *([self.gated_request()] if self.gates else [])]
+
+    def gated_request(self) -> Request:
+        """The gated heads, with the balance's logits if there is one."""
+        return Request(self.value, beside=self.balance.scores if self.balance else None)
+
+    def needs(self, tensor: str) -> ByteNeeds:
+        """What softmax and the sums over channels and keys do not absorb.
+
+        A constant in all keys moves all logits of a query alike: softmax does not see it.  The
+        weights of all values add up to one: a constant passes on to the result.  Only queries must
+        keep theirs.
+        """
+        return ByteNeeds(one_step=tensor in (self.q, self.k), zero=tensor == self.q)
+
+
+def plan_attention(planner: Planner, node: ir.Node) -> Stored:
+    """``Attention``, ``RoutedHeads`` and ``BalancedHeads`` of int8 queries, keys and values."""
+    q, k, v = (planner.of(node, i).int8(planner, node).tensor for i in range(3))
+    attributes = attributes_of(node)
+    name = result_of(node)
+    gated, balance = _gates(node, lambda i: planner.of(node, i).logits(planner, node))
+    planner.append(AttentionOp(
+        name=name, out=name, value=name, q=q, k=k, v=v, heads=attributes["heads"],
+        scale=attributes["scale"], gated=gated, balance=balance,
+    ))
+    return Stored(Operand(name, name))
+
+
+def _gates(
+    node: ir.Node, gate: Callable[[int], tuple[str, str]]
+) -> tuple[tuple[HeadGate, ...], HeadGate | None]:
+    """``gated`` and ``balance`` of an attention.
+
+    Parameters
+    ----------
+    gate : makes logits for the router of an operand; their tensor, and the float tensor's name
+
+    Raises
+    ------
+    UnsupportedOpError
+        If the router cannot weigh as many heads.
+    """
+    names = ("routed", "shared", "balance")
+    sizes = {
+        name: int(shape_of(value)[-1])
+        for name, value in zip(names, node.inputs[3:], strict=False) if value is not None
+    }
+
+    def one(name: str, first: int, k: int, normalize: bool = False) -> HeadGate:
+        if k > formats.MAX_CHOICES:
+            raise unsupported(
+                node, f"it weighs {k} of {sizes[name]} heads by one softmax, and the core's "
+                f"router weighs at most {formats.MAX_CHOICES}"
+            )
+        logits, scores = gate(3 + names.index(name))
+        return HeadGate(logits, scores, first, (1,) * sizes[name], k, normalize)
+
+    if not sizes:
+        return (), None
+    attributes = attributes_of(node)
+    shared, gated, balance = attributes["heads"] - sizes["routed"], [], None
+    # The softmax of a single logit is one.
+    if sizes["routed"] > 1:
+        gated.append(one("routed", shared, attributes["k"], bool(attributes["normalize"])))
+    if sizes.get("shared", 1) > 1:
+        gated.append(one("shared", 0, shared))
+    if "balance" in sizes:
+        balance = replace(one("balance", 0, 2), heads=(shared, sizes["routed"]))
+    return tuple(gated), balance

@@ -1,0 +1,57 @@
+"""The patch embedding to integers: initial values of the stream, and a layer that adds to it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from vitrify.arch import formats
+from vitrify.ops.linear.integer import QLinear
+from vitrify.quant.assemble import Assembler
+from vitrify.quant.evaluate import quantise_input
+from vitrify.quant.graph import QConstant
+from vitrify.quant.operands import INT16_MAX
+from vitrify.quant.plan import unsupported
+from vitrify.quant.requant import columns
+from vitrify.quant.rounding import Moments
+from vitrify.quant.tensors import QTensor
+
+from .plan import PatchOp
+
+#: Images that the statistics of the 8-bit pixels are taken from.
+_PIXEL_IMAGES = 16
+
+
+def assemble(a: Assembler, op: PatchOp) -> None:
+    """The layer, its operand of pixels, and the constant with positions and bias."""
+    spec, graph = a.graph.input, a.graph
+    rows = quantise_input(spec, a.images[:_PIXEL_IMAGES]).astype(np.float64)
+    rows = rows[:, spec.prefix :].reshape(-1, rows.shape[2])
+    count = op.patch[0] * op.patch[1]
+    multiplier, offset = np.repeat(spec.multiplier, count), np.repeat(spec.offset, count)
+    if op.out not in a.steps:
+        raise unsupported(op.value, "nothing reads the patch embedding")
+    step = a.steps[op.out]
+    weight = op.weight / multiplier
+    dim, total = len(weight), len(op.position)
+    part = columns(
+        weight, op.bias - weight @ offset, step, moments=Moments(rows), reach=INT16_MAX,
+        requant_bits=a.arch.requant_bits, what=op.name,
+    )
+    # The bias goes into the constant: the prefix rows, products of zeros, must not have it.
+    value = op.position.copy()
+    value[: len(op.prefix)] += op.prefix
+    value[len(op.prefix) :] += part.requant.bias * part.step
+    constant = np.clip(np.rint(value / step), -INT16_MAX - 1, INT16_MAX).astype(np.int16)
+    graph.tensors[spec.out] = QTensor(
+        spec.out, total, weight.shape[1], 8, np.repeat(1 / spec.multiplier, count)
+    )
+    graph.tensors[op.out] = QTensor(op.out, total, dim, formats.RESIDUAL_BITS, step)
+    graph.constants.append(QConstant(op.out, constant))
+    graph.ops.append(QLinear(
+        name=op.name, x=spec.out, out=op.out, weight=part.weight,
+        requant=replace(part.requant, bias=0), add=True,
+        statistics=a.statistics(op.out, 0, dim),
+    ))
+    graph.macs[op.name] = (total - len(op.prefix)) * weight.size

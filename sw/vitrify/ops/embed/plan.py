@@ -1,0 +1,93 @@
+"""The patch embedding in the plan, with the constant tokens and positions behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from vitrify.ir import attributes_of, shape_of
+from vitrify.ops.linear.plan import Affine, LinearValue, Stored
+from vitrify.quant.calibrate import Request
+from vitrify.quant.plan import Array, ImageRows, Operand, Plan, PlanOp, unsupported
+from vitrify.quant.planner import Planner, Value, parameter, result_of
+from vitrify.quant.tensors import Rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchOp(PlanOp):
+    """Patch embedding and tokens: constant plus matrix product, version 0 of the stream."""
+
+    patch: tuple[int, int]
+    weight: Array
+    bias: Array
+    prefix: Array
+    position: Array
+
+    def reads(self) -> list[tuple[str, int]]:
+        return []
+
+    def channels(self, plan: Plan) -> int:
+        return len(self.weight)
+
+    def requests(self, plan: Plan) -> list[Request]:
+        return [self.result()] if self.out in plan.outputs.values() else []
+
+
+@dataclass(frozen=True)
+class Patch(LinearValue):
+    """Patch embedding that waits for its positions."""
+
+    node: ir.Node
+
+    @property
+    def is_stream(self) -> bool:
+        return True
+
+    def stream(self, planner: Planner, node: ir.Node) -> Operand:
+        """Without positions, if nothing has added them so far."""
+        name = result_of(self.node)
+        _, count, dim = (
+            int(size) if i else 0 for i, size in enumerate(shape_of(self.node.outputs[0]))
+        )
+        x = self.embed(planner, name, np.zeros((0, dim)), np.zeros((count, dim)))
+        planner.values[name] = Stored(x)
+        return x
+
+    def affine(self, planner: Planner, node: ir.Node) -> Affine:
+        return Stored(self.stream(planner, node)).affine(planner, node)
+
+    def pick(self, planner: Planner, node: ir.Node, rows: Rows) -> Value:
+        return Stored(self.stream(planner, node)).pick(planner, node, rows)
+
+    def output(self, planner: Planner, name: str) -> str:
+        return self.stream(planner, self.node).tensor
+
+    def embed(self, planner: Planner, value: str, prefix: Array, position: Array) -> Operand:
+        """Compute it behind ``prefix`` tokens, with ``position`` of all tokens added."""
+        patch = tuple(attributes_of(self.node)["patch"])
+        planner.versions[value] = 0
+        planner.plan.rows = ImageRows(patch, len(prefix))
+        planner.append(PatchOp(
+            name=self.node.name or "", out=value, value=value, patch=patch,
+            weight=parameter(self.node, 1), bias=parameter(self.node, 2), prefix=prefix,
+            position=position,
+        ))
+        return Operand(value, value, 0)
+
+
+def plan_patch_embed(planner: Planner, node: ir.Node) -> Patch:
+    """``PatchEmbed``: delayed until it is known what is added to it."""
+    waits = any(isinstance(value, Patch) for value in planner.values.values())
+    if planner.plan.rows is not None or waits:
+        raise unsupported(node, "a second patch embedding reads the image")
+    return Patch(node)
+
+
+def plan_tokens(planner: Planner, node: ir.Node) -> Stored:
+    """``Tokens``: initial values of the stream that the embedding adds to."""
+    x = planner.of(node, 0)
+    if not isinstance(x, Patch):
+        raise unsupported(node, "positions can only be added to the patch embedding")
+    return Stored(x.embed(planner, result_of(node), parameter(node, 1), parameter(node, 2)))

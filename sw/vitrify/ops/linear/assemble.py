@@ -1,0 +1,113 @@
+"""Linear layers to integers: the format of the result, then weights that give it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vitrify.arch import formats
+from vitrify.quant import scheme
+from vitrify.quant.assemble import Assembler
+from vitrify.quant.hidden import hidden
+from vitrify.quant.operands import INT16_MAX, OUTPUT_MARGIN, Source
+from vitrify.quant.tensors import Float, Int8, QTensor
+
+from .integer import QLinear
+from .plan import LinearOp
+
+#: Real value of a step of gate logits: they hold ``z * log2(e)``.
+LOGIT_STEP = float(np.log(2.0)) * 2.0**-formats.GATE_LOGIT_FRAC
+
+
+@dataclass(frozen=True)
+class _Form:
+    """Real weights and bias behind the operand's transform, and the format of what they give.
+
+    ``step`` is that of the linear map's result; ``scale``, ``zero_point``, ``offset`` and
+    ``copies`` are those of the tensor, behind the table if there is one.
+    """
+
+    weight: Float
+    bias: Float
+    step: float | Float
+    scale: float | Float
+    bits: int = formats.RESIDUAL_BITS
+    table: Int8 | None = None
+    zero_point: int = 0
+    offset: float | Float = 0.0
+    copies: tuple[int, ...] = ()
+
+
+def assemble(a: Assembler, op: LinearOp) -> None:
+    """One layer, and its result unless it adds to one that is there."""
+    x = a.operand(op.x)
+    form = _form(a, op, x)
+    count = op.x.rows[1] if op.x.rows else a.graph.tensors[op.x.tensor].rows
+    dim = form.weight.shape[-2]
+    reach = scheme.INT8_MAX if form.bits == formats.INT8.bits else INT16_MAX
+    part = a.columns(op.name, x, form.weight, form.bias, form.step, reach)
+    gathers = op.role in ("add", "stream")
+    a.graph.ops.append(QLinear(
+        name=op.name, x=op.x.tensor, out=op.out, weight=part.weight, requant=part.requant,
+        norm=x.norm, table=form.table, add=op.role == "add",
+        statistics=a.statistics(op.out, op.version, dim) if gathers else None,
+        rows=op.x.rows, task=op.task,
+    ))
+    if op.role != "add":
+        a.graph.tensors[op.out] = QTensor(
+            op.out, count, dim, form.bits, form.scale, form.zero_point, form.offset, form.copies
+        )
+    size = op.weight.shape[-2] * op.weight.shape[-1]
+    a.graph.macs[op.name] = 0 if op.identity else count * size
+
+
+def _form(a: Assembler, op: LinearOp, x: Source) -> _Form:
+    weight = op.weight[..., x.channels]
+    bias = op.bias + weight @ x.offset
+    if op.role == "int8":
+        return _activated(a, op, weight, bias) if op.kind else _bytes(a, op, weight, bias)
+    if op.role == "gate":
+        step = LOGIT_STEP
+    elif op.role == "output":
+        step = _output_step(a, op)
+    else:
+        step = a.steps[op.out]
+    return _Form(weight, bias, step, step)
+
+
+def _activated(a: Assembler, op: LinearOp, weight: Float, bias: Float) -> _Form:
+    """int8 behind a table, large units split over several channels."""
+    assert op.kind is not None
+    stats, importance = a.stats[op.hidden()], a.importance(op.out)
+    units = hidden(
+        op.kind, weight, bias, stats.rows, stats.high,
+        np.ones(op.weight.shape[-2]) if importance is None else importance,
+    )
+    a.codes[op.out] = units.codes
+    return _Form(
+        units.weight, units.bias, units.step_in, units.scale, formats.INT8.bits, units.table,
+        units.zero_point, units.offset, units.copies,
+    )
+
+
+def _bytes(a: Assembler, op: LinearOp, weight: Float, bias: Float) -> _Form:
+    """int8 in the format that all its readers can absorb.
+
+    A step for each channel goes into the weights of linear readers, a constant into their bias.
+    """
+    stats, needs = a.stats[op.result()], a.needs(op.out)
+    offset: float | Float = 0.0 if needs.zero else stats.mean
+    peak = np.maximum(stats.high - offset, offset - stats.low)
+    rows = stats.rows - offset
+    if needs.one_step:
+        step: float | Float = scheme.tensor_step(rows, float(peak.max()))
+    else:
+        step = scheme.channel_steps(rows, peak)
+    return _Form(weight, bias - offset, step, step, formats.INT8.bits, offset=offset)
+
+
+def _output_step(a: Assembler, op: LinearOp) -> float:
+    """Power-of-two step at which 16 bits hold what was seen, with a margin."""
+    peak = max(float(a.stats[op.result()].peak.max()) * OUTPUT_MARGIN, 1e-6)
+    return 2.0 ** int(np.ceil(np.log2(peak / INT16_MAX)))

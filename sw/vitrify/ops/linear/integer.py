@@ -1,0 +1,69 @@
+"""A linear layer in integers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from vitrify.golden.ops.matmul import matmul
+from vitrify.quant.evaluation import Evaluation, operand
+from vitrify.quant.graph import Layer, QOp
+from vitrify.quant.tensors import Int8, Norm, Requant, Rows, Statistics
+
+
+@dataclass(frozen=True, kw_only=True)
+class QLinear(QOp):
+    """``out = requant(transform(x[rows]) @ weight.T)``, or added to ``out`` (residual).
+
+    With ``task``, ``weight [S, out, in]``, multiplier and bias ``[S, out]`` have one set for each
+    of the S tasks; the input of that name chooses.
+    """
+
+    x: str
+    weight: Int8
+    requant: Requant
+    norm: Norm | None = None
+    #: int8 image of each byte, indexed by its bit pattern.
+    table: Int8 | None = None
+    #: Accumulate into the int16 tensor ``out``.
+    add: bool = False
+    statistics: Statistics | None = None
+    #: First row and number of rows of ``x`` (default: all).
+    rows: Rows | None = None
+    task: str | None = None
+
+    def sources(self) -> tuple[str, ...]:
+        return (self.x, self.out) if self.add else (self.x,)
+
+    def layers(self) -> Iterator[Layer]:
+        yield Layer(self.name, self.x, self.out, self.weight)
+
+    def covered(self) -> Rows | None:
+        return self.rows
+
+    def evaluate(self, run: Evaluation) -> None:
+        x, statistics = run.read(self.x), run.row_statistics(self.x)
+        start, count = self.rows or (0, x.shape[1])
+        flat = x[:, start : start + count].reshape(-1, x.shape[2])
+        if statistics is not None:
+            chosen = np.arange(x.shape[0] * x.shape[1]).reshape(x.shape[:2])
+            statistics = statistics.select(chosen[:, start : start + count].reshape(-1))
+        flat = operand(flat, self.norm, statistics)
+        if self.task is None:
+            value = run.scale(matmul(flat, self.weight), self.requant)
+        else:
+            operands = flat.reshape(run.images, count, -1)
+            value = np.concatenate([
+                run.scale(matmul(rows, self.weight[n]), _of_task(self.requant, int(n)))
+                for rows, n in zip(operands, run.task(self.task), strict=True)
+            ])
+        value = value.reshape(run.images, count, -1)
+        value = run.store(self.out, value, table=self.table, add=self.add)
+        run.write(self.out, value, self.statistics)
+
+
+def _of_task(requant: Requant, number: int) -> Requant:
+    multiplier, bias = np.asarray(requant.multiplier), np.asarray(requant.bias)
+    return replace(requant, multiplier=multiplier[number], bias=bias[number])

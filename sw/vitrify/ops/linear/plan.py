@@ -1,0 +1,235 @@
+"""Linear layers in the plan.
+
+Every change of a tensor's format is a linear map, too: the one that changes nothing.  So the values
+here stand behind those of all other operations.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from vitrify.quant.calibrate import Request
+from vitrify.quant.plan import Array, Operand, Plan, PlanOp, Product, unsupported
+from vitrify.quant.planner import Addend, Planner, Value, parameter, result_of
+from vitrify.quant.tensors import Rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearOp(PlanOp):
+    """A linear map, with its activation, to one of several kinds of result.
+
+    ``role`` is ``int8``, ``stream`` (new int16 tensor that others read), ``add``, ``output`` or
+    ``gate`` (logits for the router).  ``before`` names the float tensor before the activation.
+    With ``task``, the input that chooses among them, ``weight`` is ``[S, out, in]``, ``bias``
+    ``[S, out]``.
+    """
+
+    x: Operand
+    weight: Array
+    bias: Array
+    role: str
+    kind: str | None = None
+    before: str = ""
+    #: Not in the model: a copy into another format, which counts no multiplications.
+    identity: bool = False
+    task: str | None = None
+
+    def reads(self) -> list[tuple[str, int]]:
+        return [self.x.read]
+
+    def channels(self, plan: Plan) -> int:
+        return self.weight.shape[-2]
+
+    def products(self) -> list[Product]:
+        return [Product(self.x, self.weight)]
+
+    def overwrites(self) -> tuple[str, int] | None:
+        return (self.out, self.version - 1) if self.role == "add" else None
+
+    def result(self) -> Request:
+        return Request(self.value, self.x.rows)
+
+    def hidden(self) -> Request:
+        """What the linear map gives, before its activation if there is one."""
+        return Request(self.before if self.kind else self.value, self.x.rows)
+
+    def requests(self, plan: Plan) -> list[Request]:
+        used = self.role not in ("add", "gate") or self.out in plan.outputs.values()
+        wanted = [self.hidden()] if used and (self.kind or self.value) else []
+        return [*self.x.requests(), *wanted]
+
+
+class LinearValue(Value):
+    """A value that is, or can be made, the result of a linear map."""
+
+    @abstractmethod
+    def affine(self, planner: Planner, node: ir.Node) -> Affine:
+        """As a linear map that is not computed yet."""
+
+    def int8(self, planner: Planner, node: ir.Node) -> Operand:
+        return self.affine(planner, node).int8(planner, node)
+
+    def stream(self, planner: Planner, node: ir.Node) -> Operand:
+        return self.affine(planner, node).stream(planner, node)
+
+    def operand(self, planner: Planner, node: ir.Node) -> Operand:
+        return self.int8(planner, node)
+
+    def logits(self, planner: Planner, node: ir.Node) -> tuple[str, str]:
+        return self.affine(planner, node).logits(planner, node)
+
+    def addends(self, planner: Planner, node: ir.Node) -> list[Addend]:
+        return [self.affine(planner, node)]
+
+    def output(self, planner: Planner, name: str) -> str:
+        return self.affine(planner, ir.node("", [], name=name)).output(planner, name)
+
+
+@dataclass(frozen=True)
+class Affine(LinearValue):
+    """``weight @ x + bias``, not computed yet."""
+
+    x: Operand
+    weight: Array
+    bias: Array
+    name: str
+    value: str
+    identity: bool = False
+    #: The input that chooses among weights ``[S, out, in]``.
+    task: str | None = None
+    #: Additions may come in any order.
+    reads_old_sum: bool = False
+
+    def affine(self, planner: Planner, node: ir.Node) -> Affine:
+        return self
+
+    def int8(self, planner: Planner, node: ir.Node) -> Operand:
+        return self.activated(planner, self.value, None)
+
+    def activated(self, planner: Planner, value: str, kind: str | None) -> Operand:
+        """The int8 tensor ``value`` behind an activation of this ``kind``."""
+        key = ("int8", value, self.x.rows)
+        if key not in planner.made:
+            out = planner.unique(value, "int8")
+            self._emit(planner, out=out, value=value, role="int8", kind=kind)
+            planner.made[key] = Operand(out, value)
+        return planner.made[key]
+
+    def stream(self, planner: Planner, node: ir.Node) -> Operand:
+        key = ("stream", self.value, self.x.rows)
+        if key not in planner.made:
+            name = planner.unique(self.value, "stream")
+            planner.versions[name] = 0
+            self._emit(planner, out=name, value=self.value, role="stream")
+            planner.made[key] = Operand(name, self.value, 0)
+        return planner.made[key]
+
+    def logits(self, planner: Planner, node: ir.Node) -> tuple[str, str]:
+        out = planner.unique(self.value, "logits")
+        self._emit(planner, out=out, value=self.value, role="gate")
+        return out, self.value
+
+    def add_to(self, planner: Planner, x: Operand, value: str) -> Operand:
+        assert x.version is not None
+        version = planner.versions[x.tensor] = x.version + 1
+        self._emit(planner, out=x.tensor, value=value, role="add", version=version)
+        return Operand(x.tensor, value, version)
+
+    def pick(self, planner: Planner, node: ir.Node, rows: Rows) -> Affine:
+        return replace(self, x=picked(self.x, rows), value=result_of(node))
+
+    def output(self, planner: Planner, name: str) -> str:
+        out = planner.unique(name, "output")
+        self._emit(planner, out=out, value=name, role="output")
+        return out
+
+    def _emit(
+        self, planner: Planner, *, out: str, value: str, role: str, version: int = 0,
+        kind: str | None = None,
+    ) -> None:
+        planner.append(LinearOp(
+            name=planner.op_name(self.name, role), out=out, value=value, version=version,
+            x=self.x, weight=self.weight, bias=self.bias, role=role, kind=kind,
+            before=self.value, identity=self.identity, task=self.task,
+        ))
+
+
+@dataclass(frozen=True)
+class Stored(LinearValue):
+    """A tensor that is there, or some rows of it, or normalised when it is read."""
+
+    x: Operand
+
+    @property
+    def is_stream(self) -> bool:
+        return self.x.version is not None and self.x.norm is None
+
+    def affine(self, planner: Planner, node: ir.Node) -> Affine:
+        """A copy that passes the matrix unit."""
+        x = self.x
+        dim = planner.plan.channels(x.tensor) if x.norm is None else len(x.norm.gamma)
+        value = x.value if x.norm is None else x.norm.value
+        name = planner.unique(f"{value}.copy")
+        return Affine(x, np.eye(dim), np.zeros(dim), name, value, identity=True)
+
+    def int8(self, planner: Planner, node: ir.Node) -> Operand:
+        whole = self.x.version is None and self.x.rows is None
+        return self.x if whole else super().int8(planner, node)
+
+    def stream(self, planner: Planner, node: ir.Node) -> Operand:
+        return self.x if self.is_stream else super().stream(planner, node)
+
+    def operand(self, planner: Planner, node: ir.Node) -> Operand:
+        return self.x
+
+    def wide(self, planner: Planner, node: ir.Node) -> Operand:
+        whole = self.x.version is not None and self.x.rows is None
+        return self.x if whole else self.stream(planner, node)
+
+    def pick(self, planner: Planner, node: ir.Node, rows: Rows) -> Stored:
+        return Stored(picked(self.x, rows))
+
+    def output(self, planner: Planner, name: str) -> str:
+        if not self.is_stream or self.x.rows is not None:
+            return super().output(planner, name)
+        if self.x.version != planner.versions[self.x.tensor]:
+            raise unsupported(name, "an output is a residual stream that is added to later")
+        return self.x.tensor
+
+
+def picked(x: Operand, rows: Rows) -> Operand:
+    """Some rows of an operand."""
+    start = x.rows[0] if x.rows else 0
+    return replace(x, rows=(start + rows[0], rows[1]))
+
+
+def affine_of(planner: Planner, node: ir.Node, index: int) -> Affine:
+    """An input of ``node`` as a linear map that is not computed yet."""
+    value = planner.of(node, index)
+    if isinstance(value, LinearValue):
+        return value.affine(planner, node)
+    return Stored(value.stream(planner, node)).affine(planner, node)
+
+
+# Nodes -------------------------------------------------------------------------------------
+def plan_linear(planner: Planner, node: ir.Node) -> Affine:
+    """``Linear``: delayed."""
+    x = planner.of(node, 0).operand(planner, node)
+    return Affine(x, parameter(node, 1), parameter(node, 2), node.name or "", result_of(node))
+
+
+def plan_task_linear(planner: Planner, node: ir.Node) -> Affine:
+    """``TaskLinear``: delayed, with a set of weights for each task."""
+    weight, task = parameter(node, 1), node.inputs[3]
+    assert task is not None
+    assert task.name
+    count = planner.plan.tasks.setdefault(task.name, len(weight))
+    if count != len(weight):
+        raise unsupported(
+            node, f"it knows {len(weight)} tasks, and others know {count} of {task.name!r}"
+        )
+    return replace(plan_linear(planner, node), task=task.name)

@@ -1,0 +1,22 @@
+"""All operations.  A new one is a folder, and a line here."""
+
+from __future__ import annotations
+
+from .activation import ACTIVATION
+from .add import ADD
+from .attention import ATTENTION
+from .embed import EMBED
+from .experts import EXPERTS
+from .linear import LINEAR
+from .norm import NORM
+from .pool import POOL
+from .select import SELECT
+
+OPERATIONS = (EMBED, LINEAR, NORM, ACTIVATION, ADD, SELECT, ATTENTION, EXPERTS, POOL)
+
+#: How each canonical operation is planned, by its name.
+PLANS = {name: plan for operation in OPERATIONS for name, plan in operation.plans.items()}
+#: How each class of plan ops becomes integers.
+ASSEMBLES = {kind: each for operation in OPERATIONS for kind, each in operation.assembles.items()}
+#: How each class of integer ops becomes instructions.
+RULES = {kind: rule for operation in OPERATIONS for kind, rule in operation.rules.items()}
