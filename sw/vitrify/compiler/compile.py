@@ -29,6 +29,8 @@ from vitrify.program import (
 )
 from vitrify.quant.graph import QOp, QuantGraph
 
+from . import hazards
+
 #: Tasks that a task number tells apart.
 MAX_TASKS = 1 << TASK_BITS
 
@@ -57,6 +59,8 @@ def compile_graph(
     ------
     CapacityError
         If a tensor, the statistics or a dot product exceeds the architecture.
+    HazardError
+        If an instruction does not wait for what it needs, which would be a fault of the compiler.
     """
     if not 1 <= batch <= TASKS:
         raise InputError(f"--batch must be 1 to {TASKS} images a job, not {batch}")
@@ -89,7 +93,9 @@ def compile_graph(
             **({"experts_ahead": ahead} if ahead else {}),
         },
     )
-    return _with_layers(program, state)
+    program = _with_layers(program, state)
+    hazards.check(program)
+    return program
 
 
 def _batched(graph: QuantGraph, batch: int) -> QuantGraph:

@@ -31,7 +31,7 @@ class Addend(Protocol):
         """Whether it has to be added before the others: it reads the stream as it is."""
         ...
 
-    def add_to(self, planner: Planner, x: Operand, value: str) -> Operand:
+    def add_to(self, planner: Planner, node: ir.Node, x: Operand, value: str) -> Operand:
         """The stream ``x`` plus this; ``value`` names the sum in the float graph, or is empty."""
         ...
 

@@ -100,7 +100,7 @@ def test_queries_come_last() -> None:
     assert sorted(names) == sorted(op.name for op in graph.ops)
 
 
-@pytest.mark.parametrize("mapping", ["parallel", "two_attentions"])
+@pytest.mark.parametrize("mapping", ["parallel", "two_attentions", "in_place", "skip"])
 def test_readers_stay_in_front_of_what_overwrites(mapping: str) -> None:
     net = graphs.Net(1)
     graph = quantise(net.model(graphs.MAPPINGS[mapping](net)), net.images(8), arch=NANO)

@@ -139,6 +139,20 @@ def two_attentions(net: Net) -> ir.Value:
     return net.head(net.select(x))
 
 
+def in_place(net: Net) -> ir.Value:
+    """The stream is added to what a single layer makes of it, with and without LayerNorm."""
+    x = net.tokens()
+    x = net.add(x, net.linear(net.norm(x, "norm"), DIM, "first"), "add0")
+    return net.head(net.select(net.add(x, net.linear(x, DIM, "second"), "add1")))
+
+
+def skip(net: Net) -> ir.Value:
+    """A linear layer leads around a block: it reads the stream as it was before."""
+    x = net.tokens()
+    y = net.add(net.block(x, "block"), net.linear(x, DIM, "skip"), "late")
+    return net.head(net.select(y))
+
+
 def two_linears(net: Net) -> ir.Value:
     """A linear layer reads a linear layer, and the stream without LayerNorm."""
     x = net.tokens()
@@ -174,6 +188,8 @@ MAPPINGS: dict[str, Callable[[Net], ir.Value]] = {
         pre_norm,
         parallel,
         two_attentions,
+        in_place,
+        skip,
         two_linears,
         two_heads,
         features,

@@ -198,18 +198,6 @@ def refused(build, message):
         quantise(net.model(build(net)), net.images(4), arch=NANO)
 
 
-def test_a_linear_skip_over_a_block_is_refused():
-    def build(net):
-        x = net.tokens()
-        return net.add(net.block(x, "block"), net.linear(x, graphs.DIM, "skip"), "late")
-
-    refused(
-        build,
-        "'block.add1' cannot run on the core: the residual stream 'tokens' is still "
-        "needed as it was before this addition",
-    )
-
-
 def test_a_residual_skip_over_a_block_is_refused():
     def build(net):
         x = net.tokens()

@@ -70,5 +70,5 @@ def plan_add(planner: Planner, node: ir.Node) -> Value:
         )
     parts = sorted(y.addends(planner, node), key=lambda part: not part.reads_old_sum)
     for part in parts:
-        stream = part.add_to(planner, stream, result_of(node) if part is parts[-1] else "")
+        stream = part.add_to(planner, node, stream, result_of(node) if part is parts[-1] else "")
     return Stored(stream)

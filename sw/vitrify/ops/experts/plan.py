@@ -75,7 +75,7 @@ class MixtureValue(OnlyAdded):
     def addends(self, planner: Planner, node: ir.Node) -> list[Addend]:
         return [self]
 
-    def add_to(self, planner: Planner, x: Operand, value: str) -> Operand:
+    def add_to(self, planner: Planner, node: ir.Node, x: Operand, value: str) -> Operand:
         """The next version of the stream lies in a tensor of its own.
 
         Additions to the stream since the experts' input was made (a dense layer beside them) move

@@ -133,10 +133,14 @@ class Affine(LinearValue):
         self._emit(planner, out=out, value=self.value, role="gate")
         return out, self.value
 
-    def add_to(self, planner: Planner, x: Operand, value: str) -> Operand:
+    def add_to(self, planner: Planner, node: ir.Node, x: Operand, value: str) -> Operand:
         assert x.version is not None
+        part = self
+        if self.x.tensor == x.tensor:
+            # The sum is written while later output columns still read the stream: from a copy.
+            part = replace(self, x=Stored(self.x).int8(planner, node))
         version = planner.versions[x.tensor] = x.version + 1
-        self._emit(planner, out=x.tensor, value=value, role="add", version=version)
+        part._emit(planner, out=x.tensor, value=value, role="add", version=version)
         return Operand(x.tensor, value, version)
 
     def pick(self, planner: Planner, node: ir.Node, rows: Rows) -> Affine:
