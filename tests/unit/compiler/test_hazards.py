@@ -14,8 +14,8 @@ from tests.support.synthetic import Mixture, vision_transformer
 from vitrify.arch import isa
 from vitrify.arch.isa import Instruction, Opcode
 from vitrify.arch.presets import preset
+from vitrify.codegen.builder import Builder
 from vitrify.compiler import compile_graph
-from vitrify.compiler.builder import Builder
 from vitrify.compiler.hazards import HazardError, hazards
 from vitrify.program import Program, pack_input
 
