@@ -12,7 +12,9 @@ sections              raw bytes, in the order of the header's ``sections`` table
 ====================  ==========================================================
 
 Each row of ``sections`` has ``name``, ``size`` and ``sha256``.  There is one section, ``image``.
-Readers refuse other versions, unknown fields, wrong checksums and missing or surplus bytes.
+Readers refuse other versions, unknown fields, wrong checksums, missing or surplus bytes, values
+out of the bounds in :mod:`vitrify.program.header`, and instructions that leave the memories of the
+core (:mod:`vitrify.program.verify`).
 """
 
 from __future__ import annotations
@@ -27,22 +29,32 @@ from typing import Any
 
 import numpy as np
 
-from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import ConfigError, InputError, ProgramError
+from vitrify.arch.text import short
 
+from . import header
 from .files import write_atomic
 from .program import Program
-from .spec import InputSpec, LayerInfo, OutputSpec, TaskSpec, TensorInfo
+from .verify import verify
 
 MAGIC = b"VITRIFY\0"
 VERSION = 2
+#: Largest file, and header in it.
+MOST_BYTES = 1 << 30
+MOST_HEADER = 1 << 26
 _PREAMBLE = struct.Struct("<8sIII")
 
 
 def save(program: Program, path: Path) -> None:
-    """Write ``program`` to ``path``: complete, or not at all."""
+    """Write ``program`` to ``path``: complete, or not at all, and so that :func:`load` takes it.
+
+    Raises
+    ------
+    ProgramError
+        If a value is beyond what a program file may hold.
+    """
     image = program.image.tobytes()
-    header = {
+    fields = {
         "model": program.model,
         "arch": program.arch.to_dict(),
         "arch_hash": f"{program.arch.hash:08x}",
@@ -57,9 +69,11 @@ def save(program: Program, path: Path) -> None:
             {"name": "image", "size": len(image), "sha256": hashlib.sha256(image).hexdigest()}
         ],
     }
-    text = json.dumps(header, default=_plain, ensure_ascii=False).encode()
+    text = json.dumps(fields, default=_plain, ensure_ascii=False).encode()
     preamble = _PREAMBLE.pack(MAGIC, VERSION, len(text), zlib.crc32(text))
-    write_atomic(path, preamble + text + image)
+    data = preamble + text + image
+    parse(data, program.model)
+    write_atomic(path, data)
 
 
 def load(path: Path) -> Program:
@@ -71,6 +85,10 @@ def load(path: Path) -> Program:
         If the file cannot be read, is no program, of another version, truncated or corrupt.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise ProgramError(f"cannot read program {str(path)!r}: it is no regular file")
+        if path.stat().st_size > MOST_BYTES:
+            raise ProgramError(f"program {str(path)!r} is larger than {MOST_BYTES:,} bytes")
         data = path.read_bytes()
     except OSError as error:
         raise ProgramError(f"cannot read program {str(path)!r}: {error.strerror}") from error
@@ -79,11 +97,15 @@ def load(path: Path) -> Program:
 
 def parse(data: bytes, name: str) -> Program:
     """As :func:`load`, for the content of a file called ``name`` in messages."""
-    header, sections = _split(data, name)
+    text, rest = _split(data, name)
     try:
-        return _build(header, sections)
-    except (KeyError, TypeError, ValueError, ConfigError, InputError, AttributeError) as error:
-        raise ProgramError(f"program {name!r} has a malformed header: {error}") from error
+        fields = header.parse(text)
+        image = _sections(fields.pop("sections"), rest)["image"]
+        program = _build(header.checked(fields), image)
+        verify(program)
+    except (ProgramError, ConfigError, InputError) as error:
+        raise ProgramError(f"program {name!r}: {error}") from error
+    return program
 
 
 def is_program(path: Path) -> bool:
@@ -95,8 +117,8 @@ def is_program(path: Path) -> bool:
         return False
 
 
-def _split(data: bytes, name: str) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Header and sections of a file, all checksums verified."""
+def _split(data: bytes, name: str) -> tuple[bytes, memoryview]:
+    """Header, verified, and what follows it."""
     if data[: len(MAGIC)] != MAGIC:
         raise ProgramError(f"{name!r} is not a Vitrify program; `vitrify compile` makes one")
     if len(data) < _PREAMBLE.size:
@@ -107,77 +129,50 @@ def _split(data: bytes, name: str) -> tuple[dict[str, Any], dict[str, bytes]]:
             f"program {name!r} has container version {version}, this Vitrify reads {VERSION}; "
             f"compile it again"
         )
+    if length > MOST_HEADER:
+        raise ProgramError(f"program {name!r} has a header of {length:,} bytes; at most "
+                           f"{MOST_HEADER:,}")
     text = data[_PREAMBLE.size : _PREAMBLE.size + length]
     if len(text) < length:
         raise ProgramError(f"program {name!r} is truncated inside its header")
     if zlib.crc32(text) != crc:
         raise ProgramError(f"program {name!r} is corrupt: its header does not match its checksum")
-    header = json.loads(text)
-    at, sections = _PREAMBLE.size + length, {}
-    for row in header["sections"]:
-        section = data[at : at + row["size"]]
-        if len(section) < row["size"]:
-            raise ProgramError(
-                f"program {name!r} is truncated: section {row['name']!r} has {len(section)} of "
-                f"{row['size']} bytes"
-            )
-        if hashlib.sha256(section).hexdigest() != row["sha256"]:
-            raise ProgramError(
-                f"program {name!r} is corrupt: section {row['name']!r} does not match its checksum"
-            )
-        sections[row["name"]] = section
-        at += row["size"]
-    if at != len(data):
-        raise ProgramError(f"program {name!r} is corrupt: {len(data) - at} bytes follow its end")
-    return header, sections
+    return text, memoryview(data)[_PREAMBLE.size + length :]
 
 
-def _build(header: dict[str, Any], sections: dict[str, bytes]) -> Program:
-    arch = ArchConfig.from_dict(header["arch"])
-    if f"{arch.hash:08x}" != header["arch_hash"]:
+def _sections(table: Any, data: memoryview) -> dict[str, memoryview]:
+    """The sections, all checksums verified."""
+    sections: dict[str, memoryview] = {}
+    for row in header.several(lambda what, row: header.mapping(
+        what, row, header.SECTION, header.SECTION
+    ), 1, 1)("sections", table):
+        name, size, digest = (check(key, row[key]) for key, check in header.SECTION.items())
+        if name != "image":
+            raise ProgramError(f"it has an unknown section {short(name)}")
+        section = data[:size]
+        if len(section) < size:
+            raise ProgramError(
+                f"it is truncated: section {name!r} has {len(section)} of {size} bytes"
+            )
+        if hashlib.sha256(section).hexdigest() != digest:
+            raise ProgramError(f"it is corrupt: section {name!r} does not match its checksum")
+        sections[name] = section
+        data = data[size:]
+    if data:
+        raise ProgramError(f"it is corrupt: {len(data)} bytes follow its end")
+    return sections
+
+
+def _build(fields: dict[str, Any], image: memoryview) -> Program:
+    arch, there = fields["arch"], fields.pop("arch_hash")
+    if f"{arch.hash:08x}" != there:
         raise ProgramError(
-            f"program {header['model']!r} was compiled under another contract: its arch "
-            f"{arch.name!r} hashes to {arch.hash:08x} here and to {header['arch_hash']} there; "
+            f"{fields['model']!r} was compiled under another contract: its arch "
+            f"{arch.name!r} hashes to {arch.hash:08x} here and to {short(there)} there; "
             f"compile it again"
         )
-    source = header["input"]
-    return Program(
-        model=header["model"],
-        arch=arch,
-        image=np.frombuffer(sections["image"], np.uint8),
-        instruction_count=header["instruction_count"],
-        input=InputSpec(
-            **{
-                **source,
-                "shape": tuple(source["shape"]),
-                "patch": tuple(source["patch"]),
-                "blocks": tuple((first, rows) for first, rows in source["blocks"]),
-                "multiplier": np.asarray(source["multiplier"], np.float64),
-                "offset": np.asarray(source["offset"], np.float64),
-            }
-        ),
-        outputs=tuple(
-            OutputSpec(
-                **{
-                    **out,
-                    "shape": tuple(out["shape"]),
-                    "scale": (
-                        np.asarray(out["scale"], np.float64)
-                        if isinstance(out["scale"], list)
-                        else float(out["scale"])
-                    ),
-                }
-            )
-            for out in header["outputs"]
-        ),
-        layers=tuple(
-            LayerInfo(**{**layer, "tensor": TensorInfo(**layer["tensor"])})
-            for layer in header["layers"]
-        ),
-        tasks=tuple(TaskSpec(**task) for task in header["tasks"]),
-        batch=header["batch"],
-        metadata=header["metadata"],
-    )
+    header.check_sizes(fields["input"], fields["outputs"], arch.depth, fields["batch"])
+    return Program(image=np.frombuffer(image, np.uint8), **fields)
 
 
 def _plain(value: Any) -> Any:

@@ -84,9 +84,10 @@ class Program:
         for values in (spec.multiplier, spec.offset):
             if np.shape(values) != (channels,):
                 raise ProgramError(f"input {spec.name!r} needs {channels} factors and offsets")
-        if spec.blocks and sorted(r for a, n in spec.blocks for r in range(a, a + n)) != list(
-            range(spec.rows)
-        ):
+        at = 0
+        for first, count in sorted(spec.blocks):
+            at = at + count if first == at and count > 0 else -1
+        if spec.blocks and at != spec.rows:
             raise ProgramError(f"the blocks of input {spec.name!r} do not cover its rows once")
         if spec.preprocess is not None:
             preprocess.parse(spec.preprocess)

@@ -1,0 +1,168 @@
+"""Instructions against their core: none leaves its memories, its regions or the image.
+
+What only a run knows (rows in lists, queues of experts) is checked by whoever runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vitrify.arch import formats, memmap
+from vitrify.arch.config import ArchConfig
+from vitrify.arch.errors import ProgramError
+from vitrify.arch.isa import Instruction, Opcode, Output, Region, Stationary, Stats, Transform
+
+from .program import Program
+
+#: A part of a memory: what it is, the first element behind it, and how many there are.
+Use = tuple[str, int, int]
+
+
+def verify(program: Program) -> None:
+    """Check every instruction.
+
+    Raises
+    ------
+    ProgramError
+        For an instruction that is none, or that reaches beyond something; for a program without
+        its END, or with other layers than its instructions.
+    """
+    seen: list[int] = []
+    routed = False
+    last = program.instruction_count - 1
+    for number, op in enumerate(program.instructions()):
+        where = f"instruction {number} ({op.opcode.name})"
+        if (op.opcode is Opcode.END) != (number == last):
+            raise ProgramError(f"{where}: a program has one END, its last instruction")
+        if op.opcode is Opcode.ROUTE:
+            routed = True
+        if op.values.get("expert_rows") and not routed:
+            raise ProgramError(f"{where} works on rows of experts, and no ROUTE comes before it")
+        if op.opcode is Opcode.MATMUL:
+            seen.append(number)
+        for what, end, size in _uses(program, op, where):
+            if end > size:
+                raise ProgramError(f"{where} needs {end} {what}, and there are {size}")
+    found = [layer.instruction for layer in program.layers]
+    if found != seen:
+        raise ProgramError(
+            f"its layers belong to {len(found)} instructions, and it has {len(seen)} MATMULs"
+        )
+
+
+def _uses(program: Program, op: Instruction, where: str) -> Iterator[Use]:
+    arch = program.arch
+    match op.opcode:
+        case Opcode.MATMUL:
+            yield from _matmul(program, op, where)
+        case Opcode.ROUTE:
+            yield "experts", op.experts, arch.experts
+            yield "choices", op.choices, op.experts
+            yield "row indices", op.base + op.rows * op.choices, arch.index_entries
+            words = memmap.words(arch, op.experts)
+            yield _tokens(arch, op.src_addr, op.rows, op.src_stride, words, wide=True)
+        case Opcode.LOAD_INDEX:
+            yield "row indices", op.base + op.count, arch.index_entries
+            yield _region(program, op, op.count * formats.INDEX_BYTES, where)
+        case Opcode.LOAD | Opcode.STORE:
+            if op.opcode is Opcode.STORE and op.region != Region.OUTPUT:
+                raise ProgramError(f"{where} writes to something else than the output")
+            size = op.rows * op.words * arch.depth * (1 + op.wide)
+            yield _region(program, op, size, where)
+            yield _tokens(arch, op.addr, op.rows, op.stride, op.words, wide=bool(op.wide))
+        case _:
+            pass
+
+
+def _matmul(program: Program, op: Instruction, where: str) -> Iterator[Use]:
+    arch = program.arch
+    depth = (op.k_tiles - 1) * arch.depth + op.k_last
+    columns = (op.c_tiles - 1) * arch.width + op.c_last
+    yield "rows of accumulators", op.rows, arch.max_rows
+    yield "elements of a word", op.k_last, arch.depth
+    yield "columns of a tile", op.c_last, arch.width
+    yield "elements of a dot product", depth, formats.MAX_DEPTH
+    if op.expert_rows or op.gate:
+        yield "experts", max(1, (op.expert + 1) * op.expert_rows), arch.experts
+    if op.gate and op.row_scale:
+        raise ProgramError(f"{where} has both gate and row_scale")
+    listed = op.expert_rows
+    wide = op.transform in (Transform.NORM, Transform.SCALE)
+    if op.src_list and not listed:
+        yield "row indices", op.src_list_base + op.rows, arch.index_entries
+    # Rows in lists are known when it runs; one row of them must fit in any case.
+    rows = 1 if op.src_list or listed else op.rows
+    yield _tokens(arch, op.src_addr, rows, op.src_stride, op.k_tiles, wide=wide)
+    if op.transform in (Transform.NORM, Transform.EXP2):
+        yield "row statistics", op.stat_src + rows, arch.stat_rows
+    yield from _stationary(program, op, depth, columns, where)
+    if (op.dst_list or op.gate) and not listed:
+        yield "row indices", op.dst_list_base + op.rows, arch.index_entries
+    rows = 1 if op.dst_list or listed else op.rows
+    yield _tokens(
+        arch, op.dst_addr, rows, op.dst_stride, memmap.words(arch, columns),
+        wide=op.output != Output.INT8,
+    )
+    if op.stats != Stats.NONE:
+        yield "row statistics", op.stat_dst + rows, arch.stat_rows
+
+
+def _stationary(
+    program: Program, op: Instruction, depth: int, columns: int, where: str
+) -> Iterator[Use]:
+    arch = program.arch
+    layout = memmap.stream_layout(arch, op)
+    if layout.total != op.stream_words:
+        raise ProgramError(
+            f"{where} has a weight stream of {op.stream_words} words where {layout.total} are "
+            f"needed"
+        )
+    if layout.total:
+        offset = op.stream_offset + _task_offset(program, op)
+        _aligned(arch, offset, where)
+        yield "bytes of the image", offset + layout.total * arch.depth, len(program.image)
+    if op.stationary == Stationary.STORED:
+        if not arch.stored_weights:
+            raise ProgramError(f"{where}: arch {arch.name!r} keeps no weights in its token memory")
+        words = op.c_tiles * op.k_tiles * arch.tile_pairs
+        yield _tokens(arch, op.st_addr, 1, 0, words, wide=True)
+    elif op.stationary != Stationary.WEIGHTS:
+        rows, channels = (
+            (columns, depth) if op.stationary == Stationary.ROWS else (depth, columns)
+        )
+        words = memmap.words(arch, channels)
+        yield _tokens(arch, op.st_addr, rows, op.st_stride, words, wide=False)
+
+
+def _tokens(
+    arch: ArchConfig, address: int, rows: int, stride: int, words: int, *, wide: bool
+) -> Use:
+    """Words of the token memory; of pairs there are half as many."""
+    end = address + (rows - 1) * stride + words
+    name = "pair words of the token memory" if wide else "words of the token memory"
+    return name, end, arch.token_words // 2 if wide else arch.token_words
+
+
+def _region(program: Program, op: Instruction, size: int, where: str) -> Use:
+    offset = op.offset + _task_offset(program, op)
+    _aligned(program.arch, offset, where)
+    sizes = {
+        Region.PROGRAM: len(program.image), Region.INPUT: program.input_bytes,
+        Region.OUTPUT: program.output_bytes,
+    }
+    region = Region(op.region)
+    return f"bytes of the region {region.name}", offset + size, sizes[region]
+
+
+def _aligned(arch: ArchConfig, offset: int, where: str) -> None:
+    if offset % arch.depth:
+        raise ProgramError(f"{where} begins at byte {offset}, no multiple of {arch.depth}")
+
+
+def _task_offset(program: Program, op: Instruction) -> int:
+    """What the highest task adds to the offset."""
+    if not op.task_stride:
+        return 0
+    tasks = program.tasks
+    count = tasks[op.task_source % len(tasks)].count if tasks else 1
+    return (count - 1) * op.task_stride * program.arch.depth
