@@ -25,6 +25,7 @@ from .options import (
     ERR,
     OUT,
     add_arch,
+    add_float_model,
     add_json,
     add_preprocess,
     add_task,
@@ -62,6 +63,7 @@ def register(commands: Any) -> None:
         "--calib", type=Path, metavar="FILE.npz|FILE.npy|IMAGE_DIR",
         help="calibration images for a model",
     )
+    add_float_model(parser)
     add_preprocess(parser)
     add_task(parser)
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N pictures")
@@ -97,7 +99,7 @@ def execute(options: argparse.Namespace) -> None:
     if program is not None:
         data["arch"] = program.arch.name
     labels = np.array([picture.label for picture in pictures])
-    sessions = _sessions(options, model, program, preprocess)
+    sessions = _sessions(options, program, preprocess)
     with ExitStack() as stack:
         for session in sessions.values():
             stack.enter_context(session)
@@ -162,20 +164,20 @@ def _integers(
 
 
 def _sessions(
-    options: argparse.Namespace, model: Program | Path, program: Program | None,
-    preprocess: str | None,
+    options: argparse.Namespace, program: Program | None, preprocess: str | None
 ) -> dict[str, InferenceSession]:
     """The backends to run; without the original of a program, there is no float one."""
     chosen = {}
     if options.backend == "golden":
         assert program is not None
         chosen["golden"] = InferenceSession(program, "golden", preprocess=preprocess)
+    given = {} if options.float_model is None else {"onnx": options.float_model}
     try:
         chosen["float"] = InferenceSession(
-            options.model if isinstance(model, Path) else model, "float", preprocess=preprocess
+            options.model, "float", preprocess=preprocess, **given
         )
     except InputError as error:
-        if options.backend == "float":
+        if options.backend == "float" or given:
             raise
         ERR.print(f"no comparison with float: {error}", soft_wrap=True)
     return chosen

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,14 @@ def add_preprocess(parser: argparse.ArgumentParser) -> None:
         "--preprocess",
         metavar="SPEC",
         help="how pictures become the model's input: crop_pct=0.9,mean=0.5,std=0.5 or imagenet",
+    )
+
+
+def add_float_model(parser: argparse.ArgumentParser) -> None:
+    """``--float-model MODEL.onnx``."""
+    parser.add_argument(
+        "--float-model", type=Path, metavar="MODEL.onnx",
+        help="backend float: the model that the program was compiled from (default: beside it)",
     )
 
 

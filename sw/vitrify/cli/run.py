@@ -20,6 +20,7 @@ from vitrify.runtime.statistics import Statistics
 from .options import (
     OUT,
     add_arch,
+    add_float_model,
     add_json,
     add_preprocess,
     add_task,
@@ -57,6 +58,7 @@ def register(commands: Any) -> None:
         metavar="NAME",
         help=f"{', '.join(BACKENDS)}; a board with its device: 'board:ulx3s?port=/dev/ttyUSB0'",
     )
+    add_float_model(parser)
     add_task(parser)
     add_preprocess(parser)
     add_arch(parser, required=False)
@@ -160,6 +162,10 @@ def _backend_options(options: argparse.Namespace) -> dict[str, Any]:
         raise InputError(
             f"{flags[next(iter(chosen))]} belongs to --backend rtl, not to {options.backend}"
         )
+    if options.float_model is not None:
+        if options.backend != "float":
+            raise InputError(f"--float-model belongs to --backend float, not to {options.backend}")
+        chosen["onnx"] = options.float_model
     if options.stats is not None and options.backend == "float":
         raise InputError("--stats needs --backend golden or rtl: ONNX Runtime counts no cycles")
     return chosen

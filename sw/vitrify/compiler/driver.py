@@ -97,9 +97,8 @@ def _silent(_phrase: str, _fraction: float) -> None:
 
 
 def _source(path: Path) -> dict[str, str]:
-    """Where the model is: the float backend finds the original by this."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return {"path": str(path.resolve()), "sha256": digest}
+    """What the model is: the float backend knows the original by this, wherever it lies."""
+    return {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
 def _parse(text: str | None) -> preprocess.Preprocess | None:

@@ -74,6 +74,8 @@ class InferenceSession:
                     source, input=dataclasses.replace(source.input, preprocess=preprocess)
                 )
         self.program = source if isinstance(source, Program) else None
+        if self.program is not None and backend == "float" and isinstance(model, str | os.PathLike):
+            options = {"near": Path(model).parent, **options}
         self.backend = backend
         self._closed = False
         self._backend = backends.create(backend, source, preprocess, options)

@@ -104,20 +104,35 @@ def test_float_takes_pixels():
         InferenceSession(MODEL, "float").run(None, {arg.name: pixels})
 
 
-def with_source(path, sha256=None):
+def with_source(name="timm_ts17.onnx", sha256=None):
     digest = sha256 or hashlib.sha256(MODEL.read_bytes()).hexdigest()
-    return copy_program(metadata={"source": {"path": str(path), "sha256": digest}})
+    return copy_program(metadata={"source": {"name": name, "sha256": digest}})
 
 
-def test_float_finds_the_model_behind_a_program(tmp_path):
-    assert InferenceSession(with_source(MODEL), "float").get_outputs()
+def test_float_finds_the_model_behind_a_program(tmp_path, monkeypatch):
+    """Beside the program, in the working directory, or where the user says; nowhere else."""
+    program = with_source()
+    program.save(tmp_path / "p.vfy")
+    assert str(MODEL.parent).encode() not in (tmp_path / "p.vfy").read_bytes()
+    with pytest.raises(InputError, match=r"'timm_ts17\.onnx', from which .* is neither beside"):
+        InferenceSession(tmp_path / "p.vfy", "float")
+    (tmp_path / "timm_ts17.onnx").symlink_to(MODEL)
+    assert InferenceSession(tmp_path / "p.vfy", "float").get_outputs()
+    monkeypatch.chdir(tmp_path)
+    assert InferenceSession(program, "float").get_outputs()
+    with pytest.raises(InputError, match="is not the model that 'copy' was compiled from"):
+        InferenceSession(with_source(sha256="0" * 64), "float")
     assert InferenceSession(copy_program(), "float", onnx=MODEL).get_outputs()
-    with pytest.raises(InputError, match="from which 'copy' was compiled, does not exist"):
-        InferenceSession(with_source(tmp_path / "gone.onnx"), "float")
-    with pytest.raises(InputError, match=r"does not exist; give the \.onnx file"):
-        InferenceSession(copy_program(), "float")
-    with pytest.raises(InputError, match="has changed since"):
-        InferenceSession(with_source(MODEL, "0" * 64), "float")
+    with pytest.raises(InputError, match=r"no float model 'gone\.onnx'"):
+        InferenceSession(copy_program(), "float", onnx="gone.onnx")
+    with pytest.raises(InputError, match="--float-model belongs to a program"):
+        InferenceSession(MODEL, "float", onnx=MODEL)
+
+
+@pytest.mark.parametrize("name", ["", "/etc/passwd", "../x.onnx", "a/b.onnx", ".."])
+def test_a_program_cannot_send_the_float_backend_anywhere(name):
+    with pytest.raises(InputError, match=r"does not say which that is|is neither beside"):
+        InferenceSession(with_source(name), "float")
 
 
 @pytest.mark.parametrize("backend", ["golden", "rtl"])

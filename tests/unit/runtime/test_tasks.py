@@ -23,6 +23,12 @@ from vitrify.runtime import InferenceSession
 SPECS = (TaskSpec(name="task", count=3),)
 
 
+@pytest.fixture(autouse=True)
+def beside_the_model(model, monkeypatch):
+    """Where the float backend looks for it."""
+    monkeypatch.chdir(model[0].parent)
+
+
 @pytest.fixture(scope="module", params=[(), (1,), (BATCH,)], ids=["scalar", "one", "each"])
 def model(request, tmp_path_factory):
     """A model whose task input has one of the shapes, its program, and pictures."""
@@ -32,7 +38,7 @@ def model(request, tmp_path_factory):
     save(canonical, path)
     program = compile_graph(quantise(canonical, net.images(), arch=preset("nano")), preset("nano"))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    source = {"path": str(path), "sha256": digest}
+    source = {"name": path.name, "sha256": digest}
     return path, dataclasses.replace(program, metadata={"source": source}), net.images(5)
 
 
@@ -148,10 +154,14 @@ def test_accuracy_for_a_task(model, tmp_path, monkeypatch, capsys):
     for number in range(4):
         image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(f"{number}.png")
     Path("labels.csv").write_text("file,label\n" + "".join(f"{n}.png,{n}\n" for n in range(4)))
-    command = ("accuracy", "m.vfy", "--data", ".", "--labels", "labels.csv")
+    command = (
+        "accuracy", "m.vfy", "--data", ".", "--labels", "labels.csv", "--float-model",
+        str(model[0]),
+    )
     data = json.loads(vitrify(capsys, *command, "--task", "2", "--json"))
     assert data["task"] == 2
     assert data["images"] == 4
+    assert "float_top1" in data
     assert "say with --task" in vitrify(capsys, *command, code=2)
     assert "takes one task here" in vitrify(capsys, *command, "--task", "0,1", code=2)
 

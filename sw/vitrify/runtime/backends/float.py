@@ -1,8 +1,9 @@
 """Backend ``float``: ONNX Runtime on the original model, the reference for accuracy.
 
 Models with quantised operators are executed as written (see :mod:`vitrify.ir.run`).
-For a program, the model it was compiled from is looked for where the compiler found it;
-option ``onnx`` says where it is now.  Option ``progress`` is as in the others.
+A program knows the name and the digest of the model it was compiled from.  Option ``onnx`` says
+where that is; otherwise it is looked for beside the program (option ``near``, a folder) and in the
+working directory.  Option ``progress`` is as in the others.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class FloatBackend(Backend):
         except ImportError:
             raise BackendError(
                 "backend 'float' needs ONNX Runtime: install it with `pip install "
-                "vitrify[compiler]`"
+                "'vitrify[compiler]'`"
             ) from None
         try:
             settings = session_options(operators(onnx.load(path, load_external_data=False)))
@@ -154,36 +155,49 @@ def _line(error: Exception) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def source_of(program: Program) -> Path:
-    """The model file that ``program`` was compiled from.
+def source_of(program: Program, places: Sequence[Path] = ()) -> Path:
+    """The model file that ``program`` was compiled from, in one of the folders ``places``.
 
     Raises
     ------
     InputError
-        If it is not there any more, or has changed.
+        If it is not there, or has changed.
     """
     source = program.metadata.get("source", {})
-    path = Path(source.get("path", ""))
-    if not path.is_file():
+    name = source.get("name", "")
+    if not name or Path(name).name != name:
         raise InputError(
-            f"backend 'float' runs the original model, and {str(path)!r}, from which "
-            f"{program.model!r} was compiled, does not exist; give the .onnx file instead"
+            f"backend 'float' runs the original model, and program {program.model!r} does not say "
+            f"which that is; give it with --float-model (option onnx)"
         )
-    if hashlib.sha256(path.read_bytes()).hexdigest() != source.get("sha256"):
+    found = [place / name for place in places if (place / name).is_file()]
+    for path in found:
+        if hashlib.sha256(path.read_bytes()).hexdigest() == source.get("sha256"):
+            return path
+    if found:
         raise InputError(
-            f"{str(path)!r} has changed since {program.model!r} was compiled from it; give the "
-            f"right .onnx file instead"
+            f"{str(found[0])!r} is not the model that {program.model!r} was compiled from, or it "
+            f"has changed; give the right one with --float-model (option onnx)"
         )
-    return path
+    raise InputError(
+        f"backend 'float' runs the original model, and {name!r}, from which {program.model!r} was "
+        f"compiled, is neither beside the program nor in the working directory; give it with "
+        f"--float-model (option onnx)"
+    )
 
 
 def create(model: Program | Path, preprocess: str | None, options: Mapping[str, Any]) -> Backend:
     """Backend for a model, or for the model behind a program."""
-    check_options("float", options, ("onnx", "progress"))
+    check_options("float", options, ("onnx", "near", "progress"))
     rest = dict(options)
-    given = rest.pop("onnx", None)
+    given, near = rest.pop("onnx", None), rest.pop("near", None)
     tasks: Sequence[TaskSpec] = ()
     if isinstance(model, Program):
         preprocess, tasks = model.input.preprocess, model.tasks
-        model = Path(given) if given else source_of(model)
+        places = [*([Path(near)] if near is not None else []), Path()]
+        model = Path(given) if given is not None else source_of(model, places)
+    elif given is not None:
+        raise InputError(f"--float-model belongs to a program, and {str(model)!r} is a model")
+    if not model.is_file():
+        raise InputError(f"there is no float model {str(model)!r}")
     return FloatBackend(model, preprocess, tasks=tasks, **rest)
