@@ -27,7 +27,8 @@ def load(state: Lowering, whole: bool) -> None:
             for row, rows in blocks(state):
                 offset += load_block(state, placed, offset, row=image * count + row, rows=rows)
     for constant in graph.constants:
-        block = state.builder.image.add(to_words(constant.value, arch.depth))
+        value = state.spread_of(constant.out).scatter(constant.value, axis=1)
+        block = state.builder.image.add(to_words(value, arch.depth))
         count = len(constant.value)
         for image in range(state.images):
             state.builder.load(

@@ -8,11 +8,12 @@ from .attention import ATTENTION
 from .embed import EMBED
 from .experts import EXPERTS
 from .linear import LINEAR
+from .mix import MIX
 from .norm import NORM
 from .pool import POOL
 from .select import SELECT
 
-OPERATIONS = (EMBED, LINEAR, NORM, ACTIVATION, ADD, SELECT, ATTENTION, EXPERTS, POOL)
+OPERATIONS = (EMBED, LINEAR, NORM, ACTIVATION, ADD, SELECT, ATTENTION, EXPERTS, POOL, MIX)
 
 #: How each canonical operation is planned, by its name.
 PLANS = {name: plan for operation in OPERATIONS for name, plan in operation.plans.items()}

@@ -1,0 +1,56 @@
+"""Constant matrices over tokens: their rows stream past the tokens as stationary values."""
+
+from __future__ import annotations
+
+from vitrify.arch.errors import CapacityError
+from vitrify.arch.formats import MAX_DEPTH
+from vitrify.arch.isa import Output, Region, Stationary, Stats, Transform
+from vitrify.codegen.lowering import Lowering
+from vitrify.program import to_words
+from vitrify.quant.tensors import QTensor
+
+from .integer import QMix
+
+
+def lower(state: Lowering, op: QMix, step: int) -> None:
+    """For each image, run of rows and head one MATMUL (more if it has many rows)."""
+    heads, count, inner = op.matrix.shape
+    if inner > MAX_DEPTH:
+        raise CapacityError(
+            f"layer {op.name!r} sums over {inner} tokens; the accumulators hold {MAX_DEPTH}: use "
+            f"smaller pictures or larger patches"
+        )
+    x, arch = state.placed[op.x], state.arch
+    matrix = state.place(
+        QTensor(f"{op.name}.matrix", heads * count, inner, 8, 1.0), beside=[op.x]
+    )
+    state.release_later(matrix.name, step)
+    words = to_words(op.matrix.reshape(-1, inner), arch.depth)
+    state.builder.load(matrix, Region.PROGRAM, state.builder.image.add(words))
+    out, values = state.placed[op.out], {}
+    if op.statistics is not None:
+        out, values = state.with_statistics(out), {
+            "stats": Stats.NORM, "inv_dim": op.statistics.inv_dim,
+            "inv_shift": op.statistics.inv_shift, "epsilon": op.statistics.epsilon,
+        }
+    runs = state.images * op.row_groups
+    macs = state.graph.macs[op.name] // (runs * heads * count)
+    for run in range(runs):
+        for head, requant in enumerate(op.requants):
+            channel = head * out.spread.head_words * arch.depth
+            for start, rows in state.row_blocks(count):
+                to = run * count + start
+                if op.statistics is not None:
+                    values["stat_dst"] = out.stat + to
+                state.builder.matmul(
+                    {
+                        "rows": rows, **state.k_tiling(inner), "transform": Transform.NONE,
+                        "output": Output.ADD16, **state.requant(requant),
+                        "multiplier": int(requant.multiplier),
+                        "stationary": Stationary.COLUMNS, "st_addr": x.at(run * inner, channel),
+                        "st_stride": x.stride, **values,
+                    },
+                    name=op.name, op="mix", macs=macs * rows, x=matrix,
+                    x_row=head * count + start, out=out, out_row=to, out_channel=channel,
+                    columns=out.spread.head_channels, stationary=x,
+                )

@@ -1,0 +1,69 @@
+"""Constant matrices over tokens, from the canonical graph to the golden machine."""
+
+import numpy as np
+import pytest
+
+from tests.support.execute import tensors
+from tests.unit.quant.graphs import DIM, Net
+from vitrify.arch.errors import UnsupportedOpError
+from vitrify.arch.presets import preset
+from vitrify.codegen.placement import Spread
+from vitrify.compiler import compile_graph
+from vitrify.compiler.quantise import quantise
+from vitrify.ir import shape_of
+from vitrify.quant.compare import compare
+from vitrify.quant.evaluate import Evaluator
+
+NANO = preset("nano")
+#: Heads, groups of rows, rows that each group becomes.
+CASES = {
+    "one matrix": (1, 1, 5), "heads": (4, 1, 5), "two heads": (2, 1, 3), "groups": (1, 2, 2),
+    "heads and groups": (2, 2, 3), "more rows": (1, 1, 70), "one row": (1, 1, 1),
+}
+
+
+def mixed(net: Net, heads: int, groups: int, rows: int, normed: bool = False):
+    x = net.block(net.tokens(0), "block")
+    count = int(shape_of(x)[1]) // groups
+    matrix = net.normal(heads, rows, count) / np.sqrt(count)
+    y = net.builder.emit(
+        "Mix", net.norm(x, "before"), matrix, 0.5 * net.normal(rows), name="mix", heads=heads,
+        groups=groups,
+    )
+    return net.linear(net.norm(y, "after") if normed else y, 7, "last")
+
+
+def check(net: Net, result, arch=NANO, batch=1, heads=1):
+    model, images = net.model(result), net.images(24)
+    graph = quantise(model, images, arch=arch)
+    assert min(one.sqnr for one in compare(model, graph, images[:8], arch)) > 25
+    program = compile_graph(graph, arch, batch=batch)
+    written, (got,) = tensors(program, images[:batch])
+    expected = Evaluator(graph, arch).run(images[:batch])["mix"].reshape(-1, DIM)
+    where = np.flatnonzero(Spread(DIM, heads, arch.depth).scatter(np.ones(DIM)))
+    assert (written["mix"][: len(expected), where] == expected).all()
+    (real,) = Evaluator(graph, arch).outputs(images[:batch]).values()
+    assert (got.reshape(real.shape) == real.astype(np.float32)).all()
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_golden_equals_the_evaluator(case, batch):
+    net = Net(3)
+    check(net, mixed(net, *CASES[case]), batch=batch, heads=CASES[case][0])
+
+
+def test_rows_that_are_normalised():
+    net = Net(4)
+    check(net, mixed(net, 1, 1, 6, normed=True))
+
+
+def test_heads_cannot_be_normalised():
+    net = Net(4)
+    with pytest.raises(UnsupportedOpError, match="made head by head"):
+        check(net, mixed(net, 2, 1, 6, normed=True))
+
+
+def test_another_core():
+    net = Net(5)
+    check(net, mixed(net, 1, 1, 5), preset("reference"))
