@@ -1,54 +1,236 @@
-"""Boards with a Zynq: where the core's registers lie, its port to memory, the vendor's names."""
+"""Boards: clock, part, memory ports and the memory behind, where the core's registers lie.
+
+Presets, the estimator, build scripts, constraints, device trees, drivers and the tables of the
+documents take their figures from here.  No clock of a Zynq board has met place and route yet: it is
+what the build configures, chosen with caution.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
+from typing import Any
 
+from .config import ArchConfig, Part
 from .csr import CSR_ADDRESS_BITS
+from .dram import Dram
 from .errors import ConfigError
+
+ECP5_85 = Part(name="LFE5U-85F", family="ecp5", luts=83_640, ffs=83_640, dsps=156, brams=208)
+XC7Z020 = Part(name="xc7z020clg400-1", family="xc7", luts=53_200, ffs=106_400, dsps=220,
+               brams=140)
+XCK26 = Part(name="xck26-sfvc784-2LV-c", family="xcup", luts=117_120, ffs=234_240, dsps=1_248,
+             brams=144, urams=64)
+XCZU9EG = Part(name="xczu9eg-ffvb1156-2-e", family="xcup", luts=274_080, ffs=548_160,
+               dsps=2_520, brams=912)
 
 
 @dataclass(frozen=True, kw_only=True)
-class ZynqBoard:
-    """A processing system with a core beside it."""
+class MemoryPorts:
+    """Equal AXI ports from the logic to the memory."""
 
+    #: AXI3 (bursts of 16 beats) or AXI4.
+    protocol: str
+    #: Bytes of a beat.
+    bytes: int
+    #: The vendor's numbers, in the order in which a core with fewer ports takes them.
+    order: tuple[int, ...]
+
+    @property
+    def most(self) -> int:
+        """Ports in all."""
+        return len(self.order)
+
+    @property
+    def burst_beats(self) -> int:
+        """Longest burst."""
+        return 16 if self.protocol == "AXI3" else 256
+
+    def taken(self, count: int) -> tuple[int, ...]:
+        """Numbers of the ports of a core with ``count``."""
+        return tuple(sorted(self.order[:count]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """The DRAM of a board."""
+
+    #: Standard, data rate, width.
     name: str
-    #: Of the vendor's board files, where they are installed.
-    board_part: str
+    #: Bytes a second that its data pins could move.
+    peak: float
+    #: Share of the peak that was measured from the logic's side, sequential reads, and by whom.
+    efficiency: float
+    source: str
+    #: Times of the standard; the bandwidth is such that sequential reads reach the efficiency.
+    times: Dram
+
+    @property
+    def dram(self) -> Dram:
+        """What simulator and estimator put behind the bus."""
+        return dataclasses.replace(self.times, bandwidth=self.peak).sustaining(
+            self.peak * self.efficiency
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zynq:
+    """A processing system beside the core."""
+
     #: ``zynq7`` (Zynq-7000) or ``zynqmp`` (Zynq UltraScale+).
     family: str
+    #: Of the vendor's board files, where they are installed.
+    board_part: str
     #: Physical address of the core's registers.
     registers: int
-    #: Clock of the core in MHz, made by the processing system.
-    clock_mhz: float
-    #: Physical addresses that the core's memory port reaches.
+    #: Physical addresses that the memory ports reach.
     memory_bytes: int = 1 << 31
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """One board, as ``vitrify build`` makes its core."""
+
+    name: str
+    part: Part
+    #: Clock of the core in MHz that the build configures, and what stands behind it.
+    clock_mhz: float
+    clock_from: str
+    ports: MemoryPorts
+    memory: Memory
+    #: ``None``: a board without a processing system.
+    zynq: Zynq | None = None
 
     @property
     def register_bytes(self) -> int:
         """Bytes of the register window."""
         return 1 << CSR_ADDRESS_BITS
 
+    def settings(self, ports: int = 1) -> dict[str, Any]:
+        """Settings of an :class:`ArchConfig` that the board decides, for a core with ``ports``."""
+        return {
+            "part": self.part, "clock_mhz": self.clock_mhz, "dram": self.memory.dram,
+            "bus_bytes": ports * self.ports.bytes, "ports": ports,
+        }
+
+    def place(self, arch: ArchConfig) -> ArchConfig:
+        """``arch`` on this board: its part, clock and memory, and as many ports as the bus needs.
+
+        Raises
+        ------
+        ConfigError
+            If its bus is too wide, or its bursts too long.
+        """
+        ports = arch.ports
+        while arch.bus_bytes // ports > self.ports.bytes:
+            ports *= 2
+        settings = self.settings() | {"bus_bytes": arch.bus_bytes, "ports": min(ports, 8)}
+        placed = dataclasses.replace(arch, **settings)
+        self.require(placed)
+        return placed
+
+    def require(self, arch: ArchConfig) -> None:
+        """Check that ``arch`` can be connected.
+
+        Raises
+        ------
+        ConfigError
+            If its part, or a port's width or bursts, are not those of the board.
+        """
+        ports = self.ports
+        if arch.part.family != self.part.family:
+            raise ConfigError(
+                f"arch {arch.name!r} is for the part {arch.part.name}, which {self.name} has not"
+            )
+        if arch.ports > ports.most:
+            raise ConfigError(
+                f"arch {arch.name!r} has {arch.ports} memory ports, and {self.name} offers "
+                f"{ports.most}; set ports"
+            )
+        if arch.port_bytes > ports.bytes:
+            raise ConfigError(
+                f"arch {arch.name!r}: a memory port of {self.name} carries {ports.bytes} bytes a "
+                f"cycle, not {arch.port_bytes}; set ports (at most {ports.most}) or bus_bytes"
+            )
+        beats = arch.burst_beats if arch.ports == 1 else arch.stripe_bytes // arch.port_bytes
+        if beats > ports.burst_beats:
+            raise ConfigError(
+                f"arch {arch.name!r}: the memory ports of {self.name} take bursts of "
+                f"{ports.burst_beats} beats, not {beats}; set burst_beats"
+            )
+
+
+_CAUTION = "configured; never placed, never on a board"
+#: Manev et al. measured that ports 1 and 2 get in each other's way, hence 2 comes last.
+_HP = MemoryPorts(protocol="AXI4", bytes=16, order=(0, 3, 1, 2))
+_HP_SOURCE = (
+    "Manev, Vaishnav, Koch: Unexpected Diversity: Quantitative Memory Analysis for Zynq "
+    "UltraScale+ Systems, FPT 2019, doi 10.1109/ICFPT47387.2019.00029 (ZCU102: 75 % of the peak)"
+)
+#: JESD79-4: tREFI 7.8 us; tRFC 350 ns (8 Gbit), tRP and tRCD 15 clocks each; rows of 64 bits.
+_DDR4 = Dram(refresh_interval_ns=7800, refresh_ns=350, turnaround_ns=15, row_miss_ns=28,
+             row_bytes=8192, banks=16)
 
 _BOARDS = (
-    ZynqBoard(
-        name="pynq-z2", board_part="tul.com.tw:pynq-z2:part0:1.0", family="zynq7",
-        registers=0x4000_0000, clock_mhz=100.0, memory_bytes=512 << 20,
+    Board(
+        name="ulx3s", part=ECP5_85, clock_mhz=60.0,
+        clock_from="placed, routed and met here by nextpnr; never on a board",
+        ports=MemoryPorts(protocol="AXI4", bytes=2, order=(0,)),
+        memory=Memory(
+            name="SDR SDRAM, 16 bit, at the core's clock", peak=120e6, efficiency=0.95,
+            source="its own controller (vitrify.boards.sdram), in simulation",
+            times=Dram(outstanding=1, refresh_interval_ns=7812, refresh_ns=66, turnaround_ns=35,
+                       row_miss_ns=40, row_bytes=1024, banks=4),
+        ),
     ),
-    ZynqBoard(
-        name="kv260", board_part="xilinx.com:kv260_som:part0:1.4", family="zynqmp",
-        registers=0xA000_0000, clock_mhz=200.0,
+    Board(
+        name="pynq-z2", part=XC7Z020, clock_mhz=100.0, clock_from=_CAUTION,
+        ports=MemoryPorts(protocol="AXI3", bytes=8, order=(0, 2, 1, 3)),
+        memory=Memory(
+            name="DDR3-1050, 16 bit", peak=2.1e9, efficiency=0.75,
+            source="AMD UG585, Zynq-7000 TRM, 22.3.2: at most about 75 %",
+            times=Dram(refresh_interval_ns=7800, refresh_ns=260, turnaround_ns=15,
+                       row_miss_ns=27, row_bytes=2048, banks=8),
+        ),
+        zynq=Zynq(family="zynq7", board_part="tul.com.tw:pynq-z2:part0:1.0",
+                  registers=0x4000_0000, memory_bytes=512 << 20),
     ),
-    ZynqBoard(
-        name="zcu102", board_part="xilinx.com:zcu102:part0:3.4", family="zynqmp",
-        registers=0xA000_0000, clock_mhz=200.0,
+    Board(
+        name="kv260", part=XCK26, clock_mhz=200.0, clock_from=_CAUTION, ports=_HP,
+        memory=Memory(
+            name="DDR4-2400, 64 bit", peak=19.2e9, efficiency=0.75, times=_DDR4,
+            source=_HP_SOURCE,
+        ),
+        zynq=Zynq(family="zynqmp", board_part="xilinx.com:kv260_som:part0:1.4",
+                  registers=0xA000_0000),
+    ),
+    Board(
+        # The vendor's board files set the memory to 2133, below what the module could do.
+        name="zcu102", part=XCZU9EG, clock_mhz=200.0, clock_from=_CAUTION, ports=_HP,
+        memory=Memory(
+            name="DDR4-2133, 64 bit", peak=17.066e9, efficiency=0.75, times=_DDR4,
+            source=_HP_SOURCE,
+        ),
+        zynq=Zynq(family="zynqmp", board_part="xilinx.com:zcu102:part0:3.4",
+                  registers=0xA000_0000),
     ),
 )
 
-ZYNQ_BOARDS: dict[str, ZynqBoard] = {board.name: board for board in _BOARDS}
+BOARDS: dict[str, Board] = {board.name: board for board in _BOARDS}
+ZYNQ_BOARDS: tuple[str, ...] = tuple(name for name, board in BOARDS.items() if board.zynq)
 
 
-def zynq_board(name: str) -> ZynqBoard:
+def built_for(arch: ArchConfig) -> Board | None:
+    """The board whose clock, part and memory ``arch`` has."""
+    for found in BOARDS.values():
+        if (arch.clock_mhz, arch.part, arch.dram) == (
+            found.clock_mhz, found.part, found.memory.dram
+        ):
+            return found
+    return None
+
+
+def board(name: str) -> Board:
     """The board called ``name``.
 
     Raises
@@ -57,8 +239,8 @@ def zynq_board(name: str) -> ZynqBoard:
         If there is none; the message lists the names.
     """
     try:
-        return ZYNQ_BOARDS[name]
+        return BOARDS[name]
     except KeyError:
         raise ConfigError(
-            f"no Zynq board is called {name!r}; the boards are {', '.join(ZYNQ_BOARDS)}"
+            f"no board is called {name!r}; the boards are {', '.join(BOARDS)}"
         ) from None

@@ -10,16 +10,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import formats, isa
+from .dram import Dram
 from .errors import ConfigError
 from .text import check_name, short
 
 #: Changes whenever programs of older compilers stop running on newer cores.
 CONTRACT_VERSION = 5
-#: Largest latency (cycles) and number of bursts in flight of a simulated memory.
-MAX_LATENCY = 1_000_000
-MAX_OUTSTANDING = 1024
 #: Fastest clock that reports believe in.
 MAX_CLOCK_MHZ = 10_000
+#: Beats of a burst on one of several AXI ports: what AXI3 takes.
+STRIPE_BEATS = 16
+#: An AXI burst stays within a page of this size.
+PAGE_BYTES = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,20 +44,6 @@ class Part:
         check_name(self.family, "the family of a part")
         for name in ("luts", "ffs", "dsps", "brams", "urams"):
             _integer(f"part {self.name!r}", name, getattr(self, name), 0, 1 << 30)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dram:
-    """The memory that the simulator puts behind the bus; part of no hash."""
-
-    #: Cycles from an accepted read address to its first beat.
-    latency: int = 100
-    #: Bursts in flight at once, per direction.
-    outstanding: int = 8
-
-    def __post_init__(self) -> None:
-        _integer("dram", "latency", self.latency, 0, MAX_LATENCY)
-        _integer("dram", "outstanding", self.outstanding, 1, MAX_OUTSTANDING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +71,7 @@ class ArchConfig:
     stat_rows: int
     #: Entries of the row-index memory.  Power of two.
     index_entries: int
-    #: Bytes of a DRAM bus beat.  Power of two, 1 … K.
+    #: Bytes of a DRAM bus beat, all ports together.  Power of two, 1 … K.
     bus_bytes: int
     #: Signed width of the requantisation multiplier's data port (18: one MULT18X18D;
     #: 24: one DSP48).
@@ -100,6 +88,9 @@ class ArchConfig:
     #: DRAM bursts in flight at once in each direction: with ``burst_beats`` beats each they cover
     #: the latency of the memory.  1 … 64.
     outstanding: int = 8
+    #: AXI ports that share the bus: 1, 2, 4 or 8, each ``bus_bytes / ports`` wide.  Consecutive
+    #: stripes of :attr:`stripe_bytes` lie behind consecutive ports.  Never changes results.
+    ports: int = 1
     #: Two stationary bytes share one multiplier (DSP48 families).  Never changes results.
     packing: bool = False
     #: LayerNorm lanes and gate weights multiply in LUTs instead of DSPs.  Never changes results.
@@ -131,6 +122,7 @@ class ArchConfig:
         power("bus_bytes", 1, self.depth)
         power("weight_fifo_words", 16, 1 << 14)
         power("burst_beats", 1, 256)
+        power("ports", 1, min(8, self.bus_bytes))
         if _whole(what, "banks", self.banks) not in range(2, 65, 2):
             raise ConfigError(
                 f"{what}: banks must be an even number from 2 to 64, not {short(self.banks)}"
@@ -190,6 +182,26 @@ class ArchConfig:
         return self.width // 2
 
     @property
+    def port_bytes(self) -> int:
+        """Bytes of a beat of one AXI port."""
+        return self.bus_bytes // self.ports
+
+    @property
+    def dram_bytes(self) -> float:
+        """Bytes a cycle that bus and DRAM sustain: what a roofline divides by."""
+        if not self.dram.bandwidth:
+            return self.bus_bytes
+        return min(self.bus_bytes, self.dram.sustained / (self.clock_mhz * 1e6))
+
+    @property
+    def stripe_bytes(self) -> int:
+        """With several ports: bytes side by side in DRAM behind one of them, and the longest burst.
+
+        No more than AXI3 takes.
+        """
+        return min(STRIPE_BEATS, PAGE_BYTES // self.port_bytes) * self.port_bytes
+
+    @property
     def fifo_words(self) -> dict[str, int]:
         """Words that each client of the bus buffers.
 
@@ -227,7 +239,7 @@ class ArchConfig:
 
     # Identity ----------------------------------------------------------------------------
     _NOT_HASHED = ("name", "packing", "fabric_multipliers", "clock_mhz", "part", "dram",
-                   "weight_fifo_words", "burst_beats", "outstanding")
+                   "weight_fifo_words", "burst_beats", "outstanding", "ports")
 
     @property
     def hash(self) -> int:

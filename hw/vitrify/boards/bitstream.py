@@ -12,6 +12,7 @@ from typing import Any
 
 from amaranth.back import verilog
 
+from vitrify.arch.boards import BOARDS
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import BackendError, ConfigError
 from vitrify.rtl.lib.shared import VerilogPlatform
@@ -21,9 +22,9 @@ from .pll import dividers
 from .synthesis import Resources, Timing, route, run_tool, synthesise
 from .ulx3s import OSCILLATOR_MHZ, Top
 
-#: The clock that a build asks for: some way below what the core reaches alone.
-CLOCK_MHZ = 60.0
 NAME = "ulx3s"
+#: The clock that a build asks for: some way below what the core reaches alone.
+CLOCK_MHZ = BOARDS[NAME].clock_mhz
 #: What loads the bitstream.
 LOAD = "openFPGALoader --board ulx3s"
 

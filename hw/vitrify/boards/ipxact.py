@@ -12,12 +12,13 @@ from vitrify.arch import csr
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.csr import Access
 from vitrify.rtl.bus.axi import axi4, axi4_lite, flat_ports
+from vitrify.rtl.bus.stripe import IN_FLIGHT, port_arch, port_names
 
 NAMESPACE = "http://www.spiritconsortium.org/XMLSchema/SPIRIT/1685-2009"
 VENDOR, LIBRARY = "vitrify", "vitrify"
 #: Names inside the component that scripts refer to.
-MEMORY, REGISTERS, INTERRUPT = "m_axi", "s_axi", "irq"
-MEMORY_MAP, BLOCK, SPACE = "s_axi", "registers", "m_axi"
+REGISTERS, INTERRUPT = "s_axi", "irq"
+MEMORY_MAP, BLOCK = "s_axi", "registers"
 _ACCESS = {
     Access.RO: "read-only", Access.RW: "read-write", Access.WO: "write-only",
     Access.W1C: "read-write",
@@ -52,19 +53,23 @@ def component(arch: ArchConfig, name: str, version: str, files: Mapping[str, str
         _add(root, tag, text)
     ports = _ports(arch)
     interfaces = _add(root, "busInterfaces")
-    _memory(interfaces, ports, arch)
+    memories = port_names(arch)
+    for memory in memories:
+        _memory(interfaces, ports, arch, memory)
     _registers(interfaces, ports)
     _single(interfaces, "clk", "clock", "CLK", "slave", {
-        "ASSOCIATED_BUSIF": f"{MEMORY}:{REGISTERS}", "ASSOCIATED_RESET": "rst",
+        "ASSOCIATED_BUSIF": ":".join((*memories, REGISTERS)), "ASSOCIATED_RESET": "rst",
     })
     _single(interfaces, "rst", "reset", "RST", "slave", {"POLARITY": "ACTIVE_HIGH"})
     _single(interfaces, INTERRUPT, "interrupt", "INTERRUPT", "master", {
         "SENSITIVITY": "LEVEL_HIGH",
     })
-    space = _add(_add(root, "addressSpaces"), "addressSpace")
-    _add(space, "name", SPACE)
-    _add(space, "range", f"0x{1 << ports['m_axi_araddr'][1]:x}")
-    _add(space, "width", 8 * arch.bus_bytes)
+    spaces = _add(root, "addressSpaces")
+    for memory in memories:
+        space = _add(spaces, "addressSpace")
+        _add(space, "name", memory)
+        _add(space, "range", f"0x{1 << ports[f'{memory}_araddr'][1]:x}")
+        _add(space, "width", 8 * arch.port_bytes)
     _memory_map(root)
     model = _add(root, "model")
     views = _add(model, "views")
@@ -106,7 +111,9 @@ def component(arch: ArchConfig, name: str, version: str, files: Mapping[str, str
 def _ports(arch: ArchConfig) -> dict[str, tuple[bool, int]]:
     """Name, whether it is an output, width; clock and reset first."""
     members = {
-        **flat_ports(MEMORY, axi4(arch)), **flat_ports(REGISTERS, axi4_lite().flip()),
+        **{name: member for memory in port_names(arch)
+           for name, member in flat_ports(memory, axi4(port_arch(arch))).items()},
+        **flat_ports(REGISTERS, axi4_lite().flip()),
         INTERRUPT: Out(1),
     }
     return {"clk": (False, 1), "rst": (False, 1)} | {
@@ -146,15 +153,17 @@ def _axi(ports: Mapping[str, tuple[bool, int]], prefix: str) -> dict[str, str]:
 
 
 def _memory(
-    interfaces: ET.Element, ports: Mapping[str, tuple[bool, int]], arch: ArchConfig
+    interfaces: ET.Element, ports: Mapping[str, tuple[bool, int]], arch: ArchConfig, name: str
 ) -> None:
-    bus = _bus(interfaces, MEMORY, "interface", "aximm")
-    _add(_add(bus, "master"), "addressSpaceRef", addressSpaceRef=SPACE)
-    _maps(bus, _axi(ports, MEMORY))
-    _parameters(bus, MEMORY, {
-        "PROTOCOL": "AXI4", "DATA_WIDTH": 8 * arch.bus_bytes, "MAX_BURST_LENGTH": arch.burst_beats,
-        "SUPPORTS_NARROW_BURST": 0, "NUM_READ_OUTSTANDING": arch.outstanding,
-        "NUM_WRITE_OUTSTANDING": arch.outstanding,
+    bus = _bus(interfaces, name, "interface", "aximm")
+    _add(_add(bus, "master"), "addressSpaceRef", addressSpaceRef=name)
+    _maps(bus, _axi(ports, name))
+    longest = arch.burst_beats if arch.ports == 1 else arch.stripe_bytes // arch.port_bytes
+    outstanding = arch.outstanding if arch.ports == 1 else IN_FLIGHT
+    _parameters(bus, name, {
+        "PROTOCOL": "AXI4", "DATA_WIDTH": 8 * arch.port_bytes, "MAX_BURST_LENGTH": longest,
+        "NUM_READ_OUTSTANDING": outstanding, "NUM_WRITE_OUTSTANDING": outstanding,
+        "SUPPORTS_NARROW_BURST": 0,
     })
 
 

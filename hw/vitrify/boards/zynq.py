@@ -9,9 +9,11 @@ from importlib import metadata
 from pathlib import Path
 from string import Template
 
-from vitrify.arch.boards import ZynqBoard, zynq_board
+from vitrify.arch.boards import ZYNQ_BOARDS, Board, Zynq
+from vitrify.arch.boards import board as board_of
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import ConfigError
+from vitrify.rtl.bus.stripe import port_names
 from vitrify.rtl.emit import emit, module_name
 
 from . import ipxact
@@ -20,8 +22,6 @@ from .bitstream import constraints
 #: Templates beside this file.
 _TEMPLATES = Path(__file__).parent / "templates"
 TIMING = "timing.xdc"
-#: Most beats of a burst on an AXI3 port (Zynq-7000).
-_AXI3_BEATS = 16
 #: Of the first interrupt from the programmable logic: its pin, the label of the interrupt
 #: controller in Linux's device tree, the number of the shared peripheral interrupt there
 #: (UG585, table 7-4: 61; UG1085, table 13-1: 121; both count the 32 private ones before it).
@@ -40,7 +40,7 @@ def package(
 
     Parameters
     ----------
-    board_name : of :data:`vitrify.arch.boards.ZYNQ_BOARDS`
+    board_name : one of :data:`vitrify.arch.boards.ZYNQ_BOARDS`
     arch : the core; its part must be the board's family
     folder : created if it is missing
     clock_mhz : clock of the core (default: the board's)
@@ -55,10 +55,10 @@ def package(
     ConfigError
         For an unknown board, or a core that does not suit it.
     """
-    board = zynq_board(board_name)
+    board, zynq = _zynq(board_name)
     if clock_mhz is not None:
         board = dataclasses.replace(board, clock_mhz=clock_mhz)
-    _suits(board, arch)
+    board.require(arch)
     name, version = module_name(arch), _version()
     ip = folder / "ip"
     source = emit(arch, ip)
@@ -71,22 +71,23 @@ def package(
         arch, name, version, {source.name: "verilogSource", alone.name: "xdc"}
     ))
     shutil.copyfile(constraints(board.name, TIMING), folder / TIMING)
-    high = "0x0 " if board.family == "zynqmp" else ""
-    pin, parent, interrupt = _INTERRUPTS[board.family]
+    high = "0x0 " if zynq.family == "zynqmp" else ""
+    pin, parent, interrupt = _INTERRUPTS[zynq.family]
     values = {
         "name": name, "version": version, "board": board.name, "part": arch.part.name,
-        "board_part": board.board_part, "clock": f"{board.clock_mhz:g}",
-        "registers": f"0x{board.registers:08x}", "register_bytes": f"0x{board.register_bytes:x}",
-        "register_hex": f"{board.registers:x}", "memory_bytes": f"0x{board.memory_bytes:x}",
+        "board_part": zynq.board_part, "clock": f"{board.clock_mhz:g}",
+        "registers": f"0x{zynq.registers:08x}", "register_bytes": f"0x{board.register_bytes:x}",
+        "register_hex": f"{zynq.registers:x}", "memory_bytes": f"0x{zynq.memory_bytes:x}",
         "buffer_bytes": f"0x{_BUFFER_BYTES:x}", "block": ipxact.BLOCK,
         "vlnv": f"{ipxact.VENDOR}:{ipxact.LIBRARY}:{name}:{version}",
-        "memory": ipxact.MEMORY, "control": ipxact.REGISTERS, "irq": ipxact.INTERRUPT,
+        "control": ipxact.REGISTERS, "irq": ipxact.INTERRUPT,
         # A ZynqMP has addresses of two cells.
-        "reg": f"{high}0x{board.registers:08x} {high}0x{board.register_bytes:x}",
+        "reg": f"{high}0x{zynq.registers:08x} {high}0x{board.register_bytes:x}",
         "irq_pin": pin, "interrupt_parent": parent, "interrupt": str(interrupt),
         "hash": f"{arch.hash:08x}", "source": source.name, "ooc": alone.name, "timing": TIMING,
     }
-    system = _fill(f"{board.family}.tcl", values)
+    values |= _memory_ports(board, zynq, arch)
+    system = _fill(f"{zynq.family}.tcl", values)
     for target, text in (
         ("build.tcl", _fill("build.tcl", values | {"system": system})),
         (f"{name}.core", _fill("fusesoc.core", values)),
@@ -96,17 +97,35 @@ def package(
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def _suits(board: ZynqBoard, arch: ArchConfig) -> None:
-    families = {"zynq7": "xc7", "zynqmp": "xcup"}
-    if arch.part.family != families[board.family]:
-        raise ConfigError(
-            f"arch {arch.name!r} is for the part {arch.part.name}, which {board.name} has not"
-        )
-    if board.family == "zynq7" and arch.burst_beats > _AXI3_BEATS:
-        raise ConfigError(
-            f"arch {arch.name!r}: the memory ports of {board.name} take bursts of "
-            f"{_AXI3_BEATS} beats, not {arch.burst_beats}; set burst_beats"
-        )
+def _zynq(name: str) -> tuple[Board, Zynq]:
+    found = board_of(name)
+    if found.zynq is None:
+        raise ConfigError(f"{name} has no Zynq; the Zynq boards are {', '.join(ZYNQ_BOARDS)}")
+    return found, found.zynq
+
+
+def _memory_ports(found: Board, zynq: Zynq, arch: ArchConfig) -> dict[str, str]:
+    """Tcl of the ports to memory: their settings, their clocks, and who is joined to whom."""
+    settings, lists = [], {name: [] for name in ("core", "slaves", "clocks", "segments")}
+    for name, number in zip(port_names(arch), found.ports.taken(arch.ports), strict=True):
+        if zynq.family == "zynqmp":
+            gp = number + 2     # the vendor's number of S_AXI_HP0_FPD
+            settings += [(f"PSU__USE__S_AXI_GP{gp}", 1),
+                         (f"PSU__SAXIGP{gp}__DATA_WIDTH", 8 * found.ports.bytes)]
+            slave, clock = f"S_AXI_HP{number}_FPD", f"saxihp{number}_fpd_aclk"
+            segment = f"SAXIGP{gp}/HP{number}_DDR_LOW"
+        else:
+            settings += [(f"PCW_USE_S_AXI_HP{number}", 1),
+                         (f"PCW_S_AXI_HP{number}_DATA_WIDTH", 8 * found.ports.bytes)]
+            slave, clock = f"S_AXI_HP{number}", f"S_AXI_HP{number}_ACLK"
+            segment = f"S_AXI_HP{number}/HP{number}_DDR_LOWOCM"
+        for key, value in (("core", name), ("slaves", f"ps/{slave}"), ("clocks", f"ps/{clock}"),
+                           ("segments", f"ps/{segment}")):
+            lists[key].append(value)
+    return {
+        "port_settings": " \\\n    ".join(f"CONFIG.{key} {value}" for key, value in settings),
+        **{f"port_{key}": " ".join(values) for key, values in lists.items()},
+    }
 
 
 def _fill(template: str, values: dict[str, str]) -> str:

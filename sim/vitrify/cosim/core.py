@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import enum
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from vitrify.arch import csr
-from vitrify.arch.config import MAX_LATENCY, MAX_OUTSTANDING, ArchConfig
+from vitrify.arch.config import ArchConfig
+from vitrify.arch.dram import MAX_LATENCY, MAX_OUTSTANDING, UNIT, Dram, DramCycles
 from vitrify.arch.errors import BackendError, InputError
 
 #: Cycles that reset is held, and that a register access may take.
 RESET_CYCLES = 8
 CSR_LIMIT = 10_000
-#: Fixed point of the harness's bandwidth and stall probability.
-_UNIT = 1 << 16
+_NOT_SHARED = Dram().cycles(1.0)
 #: Bytes of a record's byte mask.
 _MASK_BYTES = 16
 #: What the harness calls protocol errors, by number.
@@ -38,7 +39,8 @@ class DramModel:
     """The memory behind the bus.
 
     ``bytes_per_cycle`` bounds each direction (default: one beat); with ``stall`` each handshake
-    is refused with that probability in a cycle.
+    is refused with that probability in a cycle.  ``shared``: all ports and both directions share
+    the data bus of this memory.
     """
 
     latency: int
@@ -46,6 +48,16 @@ class DramModel:
     bytes_per_cycle: float | None = None
     stall: float = 0.0
     seed: int = 1
+    shared: DramCycles | None = None
+
+    @classmethod
+    def of(cls, arch: ArchConfig, **changes: Any) -> DramModel:
+        """The memory of an architecture."""
+        dram = arch.dram
+        return cls(**{
+            "latency": dram.latency, "outstanding": dram.outstanding,
+            "shared": dram.cycles(arch.clock_mhz) if dram.bandwidth else None, **changes,
+        })
 
     def __post_init__(self) -> None:
         rate = self.bytes_per_cycle
@@ -75,7 +87,10 @@ class Misfortune(enum.IntEnum):
 
 @dataclass(frozen=True)
 class State:
-    """Where a simulation stands.  Cycles count from the start, resets included."""
+    """Where a simulation stands.  Cycles count from the start, resets included.
+
+    Beats are those of a port.
+    """
 
     cycle: int
     read_beats: int
@@ -131,13 +146,15 @@ class SimulatedCore:
         self._core: ctypes.c_void_p | None = ctypes.c_void_p(self._lib.vfy_create())
         self._memory: npt.NDArray[np.uint8] = np.zeros(0, np.uint8)
         beats = (dram.bytes_per_cycle or arch.bus_bytes) / arch.bus_bytes
+        shared = dataclasses.astuple(dram.shared or _NOT_SHARED)
         self._lib.vfy_dram(
             self._core,
             dram.latency,
             dram.outstanding,
-            max(1, min(_UNIT, round(beats * _UNIT))),
-            round(dram.stall * _UNIT),
+            max(1, min(UNIT, round(beats * UNIT))),
+            round(dram.stall * UNIT),
             dram.seed,
+            (ctypes.c_uint32 * len(shared))(*shared),
         )
         if trace is not None and not self._lib.vfy_open_trace(self._core, str(trace).encode()):
             raise BackendError(f"the simulator cannot write the waveform {str(trace)!r}")

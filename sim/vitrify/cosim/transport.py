@@ -32,7 +32,7 @@ class SimulatedTransport(Transport):
     def __init__(
         self, arch: ArchConfig, *, memory: int = MEMORY_BYTES, say: Say = lambda _: None
     ) -> None:
-        model = DramModel(latency=arch.dram.latency, outstanding=arch.dram.outstanding)
+        model = DramModel.of(arch)
         self.core = SimulatedCore(core_library(arch, say=say), arch, model)
         self.memory_size = memory
         self._memory = np.zeros(memory, np.uint8)

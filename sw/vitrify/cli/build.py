@@ -6,15 +6,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from vitrify.arch.boards import BOARDS, ZYNQ_BOARDS
 from vitrify.arch.errors import InputError
 from vitrify.arch.load import load as load_arch
 
 from .options import ERR, say
 
 #: Boards whose bitstream is made here, by open tools.
-OPEN = ("ulx3s",)
+OPEN = tuple(name for name in BOARDS if name not in ZYNQ_BOARDS)
 #: Boards that get a package for the vendor's tools.
-VENDOR = ("pynq-z2", "kv260", "zcu102")
+VENDOR = ZYNQ_BOARDS
 
 
 def register(commands: Any) -> None:

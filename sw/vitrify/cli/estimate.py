@@ -9,6 +9,8 @@ from typing import Any
 
 from rich.table import Table
 
+from vitrify.arch.boards import BOARDS, board
+from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import InputError
 from vitrify.arch.load import load as load_arch
 from vitrify.estimate import LIMITS, Estimate, estimate
@@ -46,6 +48,15 @@ def register(commands: Any) -> None:
     parser.add_argument("model", metavar="OUT.vfy|MODEL.onnx", type=Path)
     add_arch(parser, required=False)
     parser.add_argument(
+        "--board", metavar="|".join(BOARDS),
+        help="on this board: its clock, memory ports and memory (default for --arch: its preset)",
+    )
+    parser.add_argument("--clock", type=float, metavar="MHZ", help="clock of the core")
+    parser.add_argument(
+        "--dram-bandwidth", type=float, metavar="GB/S",
+        help="what the memory sustains, reads and writes of all ports together",
+    )
+    parser.add_argument(
         "--calib",
         type=Path,
         metavar="FILE.npz|FILE.npy|IMAGE_DIR",
@@ -69,6 +80,7 @@ def register(commands: Any) -> None:
 def execute(options: argparse.Namespace) -> None:
     """Run the command."""
     program = _program(options)
+    program = dataclasses.replace(program, arch=_conditions(program.arch, options))
     with progress_bar(f"estimating {program.model}") as bar:
         result = estimate(program, bar, _routing(options, program))
     if options.json:
@@ -91,11 +103,29 @@ def _program(options: argparse.Namespace) -> Program:
         arch = load_arch(options.arch)
         model.require_arch(arch)
         return dataclasses.replace(model, arch=arch)
-    if options.arch is None:
-        raise InputError(f"{str(model)!r} is a model: say with --arch for which core")
-    arch = load_arch(options.arch)
+    if options.arch is None and options.board is None:
+        raise InputError(f"{str(model)!r} is a model: say with --arch or --board for which core")
+    arch = load_arch(options.arch or options.board)
     calibration = read_calibration(model, options.calib, options.preprocess)
     return compile_shown(model, arch, calibration, options.preprocess)
+
+
+def _conditions(arch: ArchConfig, options: argparse.Namespace) -> ArchConfig:
+    """The core on the board, at the clock and behind the memory that the options name."""
+    if options.board is not None:
+        arch = board(options.board).place(arch)
+    if options.clock is not None:
+        if not 1 <= options.clock <= 1000:
+            raise InputError(f"--clock must be 1 to 1000 MHz, not {options.clock:g}")
+        arch = dataclasses.replace(arch, clock_mhz=options.clock)
+    if options.dram_bandwidth is not None:
+        if not 0.001 <= options.dram_bandwidth <= 10_000:
+            raise InputError(
+                f"--dram-bandwidth must be 0.001 to 10000 GB/s, not {options.dram_bandwidth:g}"
+            )
+        dram = arch.dram.sustaining(options.dram_bandwidth * 1e9)
+        arch = dataclasses.replace(arch, dram=dram)
+    return arch
 
 
 def _routing(options: argparse.Namespace, program: Program) -> Routing | None:
@@ -122,6 +152,8 @@ def _show(result: Estimate) -> None:
         "cycles": f"{cycles:,}",
         "latency": f"{result.milliseconds:.3f} ms at {arch.clock_mhz:g} MHz, "
         f"{data['images_per_second']:.1f} images a second",
+        "conditions": data["conditions"],
+        "memory": _memory(arch),
         "utilisation": f"{data['utilisation']:.1%}, "
         f"{data['roofline_cycles'] / cycles:.1%} of the roofline",
         **_experts(result),
@@ -155,6 +187,17 @@ def _show(result: Estimate) -> None:
     for name, meaning in LIMITS.items():
         if name in named:
             say(f"{name}: {meaning}")
+
+
+def _memory(arch: ArchConfig) -> str:
+    """Ports, and what lies behind."""
+    ports = f"{arch.ports} ports" if arch.ports > 1 else "one port"
+    peak = arch.bus_bytes * arch.clock_mhz / 1e3
+    behind = (
+        f"{arch.dram.sustained / 1e9:.2f} GB/s sustained, refreshes, turn-arounds and row misses"
+        if arch.dram.bandwidth else "an ideal memory"
+    )
+    return f"{ports} of {arch.port_bytes} bytes, {peak:.2f} GB/s each way; behind: {behind}"
 
 
 def _experts(result: Estimate) -> dict[str, str]:

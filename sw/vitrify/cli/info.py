@@ -63,7 +63,8 @@ def of_arch(arch: ArchConfig) -> dict[str, Any]:
         "epilogue": f"{arch.lanes} lanes, {arch.groups} groups a tile",
         "token memory": f"{human_bytes(arch.token_bytes)} in {arch.banks} banks",
         "rows a tile": arch.max_rows,
-        "bus": f"{arch.bus_bytes} bytes a cycle",
+        "bus": f"{arch.bus_bytes} bytes a cycle"
+        + (f", {arch.ports} ports of {arch.port_bytes}" if arch.ports > 1 else ""),
         "weight demand": f"{arch.macs / arch.max_rows:.1f} bytes a cycle at {arch.max_rows} rows",
         "clock": f"{arch.clock_mhz:g} MHz, {2e-3 * arch.macs * arch.clock_mhz:.1f} GOP/s at most",
         "part": arch.part.name,
@@ -162,7 +163,7 @@ def of_model(path: Path) -> dict[str, Any]:
 def _at_best(arch: ArchConfig, macs: int, weights: int, need: int) -> str:
     if need > arch.token_bytes:
         return f"does not fit: {human_bytes(need)} of activations at least"
-    cycles = max(-(-macs // arch.macs), -(-weights // arch.bus_bytes))
+    cycles = max(-(-macs // arch.macs), math.ceil(weights / arch.dram_bytes))
     return f"{cycles:,} cycles, {cycles / arch.clock_mhz / 1e3:.3f} ms"
 
 

@@ -97,7 +97,13 @@ def register(commands: Any) -> None:
         "--dram-bandwidth",
         type=float,
         metavar="BYTES",
-        help="rtl: bytes a cycle, each way (default: one beat)",
+        help="rtl: bytes a cycle each way of an ideal memory (default: one beat)",
+    )
+    parser.add_argument(
+        "--dram",
+        metavar="BOARD|ideal",
+        help="rtl: that board's memory, refreshes, turn-arounds and row misses included, or an "
+        "ideal one (default: the preset's)",
     )
     add_json(parser)
     parser.set_defaults(execute=execute)
@@ -149,6 +155,7 @@ def _backend_options(options: argparse.Namespace) -> dict[str, Any]:
         "latency": options.dram_latency,
         "outstanding": options.dram_outstanding,
         "bytes_per_cycle": options.dram_bandwidth,
+        "dram": options.dram,
     }
     flags = {
         "check": "--check",
@@ -156,6 +163,7 @@ def _backend_options(options: argparse.Namespace) -> dict[str, Any]:
         "latency": "--dram-latency",
         "outstanding": "--dram-outstanding",
         "bytes_per_cycle": "--dram-bandwidth",
+        "dram": "--dram",
     }
     chosen = {name: value for name, value in given.items() if value is not None}
     if chosen and options.backend != "rtl":

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from vitrify.arch.config import ArchConfig
 
+from .dram import Memory
 from .timing import burst_units, unit_bytes
 
 #: Cycles from a request to its first burst, from a bus beat to its word at the client.
@@ -38,8 +39,8 @@ class Client:
         self._burst = burst_units(arch, fifo_words)
         self.arrivals: list[int] = []
         self.taken: list[int] = []
-        #: Bursts not yet on the bus: earliest cycle and units.
-        self._pending: list[tuple[int, int]] = []
+        #: Bursts not yet on the bus: earliest cycle, address and number of its units.
+        self._pending: list[tuple[int, int, int]] = []
         self._next = 0
         self._issued = 0
         self._not_before = 0
@@ -49,14 +50,14 @@ class Client:
         at, left, first = address // self._unit, words * self.parts, cycle + _SPLIT
         while left:
             size = min(left, self._burst - at % self._burst)
-            self._pending.append((first, size))
+            self._pending.append((first, at, size))
             at, left = at + size, left - size
 
     def ready(self) -> int | None:
         """Earliest cycle of the next burst; ``None`` if there is none, or if it is not known."""
         if self._next == len(self._pending):
             return None
-        cycle, units = self._pending[self._next]
+        cycle, _, units = self._pending[self._next]
         freed = -(-(self._issued + units - self._fifo) // self.parts)  # words
         cycle = max(cycle, self._not_before)
         if freed <= 0:
@@ -70,29 +71,27 @@ class Client:
             )
         return None
 
-    def issue(self, cycle: int) -> int:
-        """Put the next burst on the bus; returns its units."""
-        units = self._pending[self._next][1]
+    def issue(self, cycle: int) -> tuple[int, int]:
+        """Put the next burst on the bus; returns the address and the number of its units."""
+        _, at, units = self._pending[self._next]
         self._next += 1
         self._issued += units
         self._not_before = cycle + 2
-        return units
+        return at, units
 
-    def arrive(self, first: int, step: int, units: int) -> None:
-        """A burst of ``units`` units, all of them issued, the first at hand in cycle ``first``."""
-        missing = (units - self._issued) % self.parts  # units until a word is complete
+    def arrive(self, units: list[int]) -> None:
+        """Units of a burst, all of them issued, are at hand in these cycles."""
+        missing = (len(units) - self._issued) % self.parts  # units until a word is complete
         missing = missing or self.parts
-        self.arrivals.extend(
-            range(first + (missing - 1) * step, first + units * step, self.parts * step)
-        )
+        self.arrivals.extend(units[missing - 1 :: self.parts])
 
 
 class Bus:
     """Serves the clients in turn; bursts overlap as far as master and DRAM allow."""
 
     def __init__(self, arch: ArchConfig, clients: list[Client]) -> None:
-        self._beats = unit_bytes(arch) // arch.bus_bytes
-        self._latency = arch.dram.latency
+        self._unit, self._beats = unit_bytes(arch), unit_bytes(arch) // arch.bus_bytes
+        self._memory = Memory(arch)
         self._master = arch.outstanding
         self._outstanding = min(arch.outstanding, arch.dram.outstanding)
         self._clients = clients
@@ -125,18 +124,15 @@ class Bus:
         if len(ends) >= self._master:
             cycle = max(cycle, ends[-self._master] + 1)
         client = clients[chosen]
-        units = client.issue(cycle)
+        at, units = client.issue(cycle)
         accepted = cycle + 1
         if len(ends) >= self._outstanding:
             accepted = max(accepted, ends[-self._outstanding] + 1)
         self._free = accepted + 1
-        beat = accepted + self._latency
-        if ends:
-            beat = max(beat, ends[-1] + 1)
         step = self._beats
-        client.arrive(beat + step - 1 + _DELIVER, step, units)
-        end = beat + units * step - 1
-        ends.append(end)
+        beats = self._memory.read(at * self._unit, units * step, accepted)
+        client.arrive([beat + _DELIVER for beat in beats[step - 1 :: step]])
+        ends.append(beats[-1])
         if len(ends) > 2 * self._master:
             del ends[: self._master]
         self.beats += units * step

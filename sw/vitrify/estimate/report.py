@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
+from vitrify.arch.boards import built_for
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.estimate import estimate as resources_of
 from vitrify.arch.isa import Instruction
@@ -97,6 +98,16 @@ class Estimate:
         return self.cycles / self.arch.clock_mhz / 1e3
 
     @property
+    def conditions(self) -> str:
+        """What stands behind the figures."""
+        found = built_for(self.arch)
+        where = (
+            f"a core on {found.name} as `vitrify build` makes it; clock {found.clock_from}"
+            if found else "no board of vitrify.arch.boards"
+        )
+        return f"estimated, not measured; {where}"
+
+    @property
     def lost(self) -> dict[str, int]:
         """Cycles that each of :data:`LIMITS` took from the array."""
         return {name: sum(layer.lost[name] for layer in self.layers) for name in LIMITS}
@@ -120,6 +131,11 @@ class Estimate:
         return {
             **{name: cost[name] for name in kept},
             "milliseconds": self.milliseconds,
+            "conditions": self.conditions,
+            "memory": {
+                "ports": self.arch.ports, "port_bytes": self.arch.port_bytes,
+                "bytes_per_cycle": self.arch.dram_bytes, **asdict(self.arch.dram),
+            },
             "images_per_second": self.program.batch * 1e3 / self.milliseconds,
             "bottleneck": bottleneck(self.lost, self.cycles),
             "lost_cycles": self.lost,

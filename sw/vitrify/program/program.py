@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -203,4 +204,4 @@ class Program:
 
 def roofline(arch: ArchConfig, macs: int, dram_bytes: int) -> int:
     """Cycles that ``macs`` and ``dram_bytes`` take at least, whichever binds."""
-    return max(-(-macs // arch.macs), -(-dram_bytes // arch.bus_bytes))
+    return max(-(-macs // arch.macs), math.ceil(dram_bytes / arch.dram_bytes))

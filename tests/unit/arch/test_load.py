@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from vitrify.arch.config import Dram, Part
+from vitrify.arch.config import Part
+from vitrify.arch.dram import Dram
 from vitrify.arch.errors import ConfigError
 from vitrify.arch.load import MOST_BYTES, load
 from vitrify.arch.presets import preset

@@ -14,13 +14,14 @@ import pytest
 import yaml
 
 from vitrify.arch import csr
-from vitrify.arch.boards import ZYNQ_BOARDS
+from vitrify.arch.boards import BOARDS, ZYNQ_BOARDS
 from vitrify.arch.errors import ConfigError
 from vitrify.arch.presets import preset
 from vitrify.boards import ipxact
 from vitrify.boards.zynq import package
 from vitrify.cli.main import main
 from vitrify.driver.pynq import IP_TYPE
+from vitrify.rtl.bus.stripe import port_names
 from vitrify.rtl.emit import c_header, module_name
 
 SPIRIT = f"{{{ipxact.NAMESPACE}}}"
@@ -58,8 +59,8 @@ VALUES = {
 @pytest.fixture(scope="module", params=ZYNQ_BOARDS)
 def made(request, tmp_path_factory):
     """Board, core, folder.  The nano core stands in: the large ones are emitted elsewhere."""
-    board, real = ZYNQ_BOARDS[request.param], preset(request.param)
-    arch = dataclasses.replace(preset("nano"), name=real.name, part=real.part)
+    board, real = BOARDS[request.param], preset(request.param)
+    arch = dataclasses.replace(preset("nano"), name=real.name, part=real.part, ports=real.ports)
     folder = tmp_path_factory.mktemp(board.name)
     files = package(board.name, arch, folder)
     assert all(file.stat().st_size for file in files)
@@ -179,8 +180,11 @@ def test_tcl_runs_and_says_what_the_contract_says(made):
     assert any(f"-part {arch.part.name}" in line for line in text_of)
     assert any(f"-vlnv vitrify:vitrify:{module_name(arch)}:" in line for line in text_of)
     maps = [line for line in text_of if line.startswith("assign_bd_address")]
-    assert f"-offset 0x{board.registers:08x} -range 0x{board.register_bytes:x}" in maps[0]
-    assert f"-range 0x{board.memory_bytes:x}" in maps[1]
+    assert f"-offset 0x{board.zynq.registers:08x} -range 0x{board.register_bytes:x}" in maps[0]
+    assert len(maps) == 1 + arch.ports
+    for line in maps[1:]:
+        assert f"-offset 0x00000000 -range 0x{board.zynq.memory_bytes:x}" in line
+    check_memory_ports(board, arch, calls)
     clocks = [line for line in text_of if "FREQMHZ" in line]
     assert clocks
     assert f"FREQMHZ {board.clock_mhz:g}" in clocks[0]
@@ -197,6 +201,43 @@ def test_tcl_runs_and_says_what_the_contract_says(made):
     # Each pin is driven once: the clocks' source and the reset's apart, none appears twice.
     interfaces = [call[-1] for call in calls if call[0] == "get_bd_intf_pins"]
     assert len(interfaces) == len(set(interfaces))
+
+
+def check_memory_ports(board, arch, calls):
+    """As many ports as the core has, each as wide as the board's description says, on its clock."""
+    text_of = [" ".join(call) for call in calls]
+    numbers = board.ports.taken(arch.ports)
+    settings = next(line for line in text_of if "_HP0" in line or "SAXIGP" in line)
+    used = {int(n) for n in re.findall(r"USE_+S_AXI_(?:HP|GP)(\d) 1", settings)}
+    offset = 2 if board.zynq.family == "zynqmp" else 0
+    assert used == {n + offset for n in numbers}
+    widths = re.findall(r"(?:SAXIGP|S_AXI_HP)\d_+DATA_WIDTH (\d+)", settings)
+    assert widths == [str(8 * board.ports.bytes)] * arch.ports
+    joined = {call[-1] for call in calls if call[0] == "get_bd_intf_pins"}
+    slaves = {pin for pin in joined if "S_AXI_HP" in pin}
+    assert {int(re.search(r"HP(\d)", pin)[1]) for pin in slaves} == set(numbers)  # pyright: ignore[reportOptionalSubscript]
+    masters = {pin for pin in joined if pin.startswith("core/m_axi")}
+    assert masters == {f"core/{name}" for name in port_names(arch)}
+    clocked = {call[-1].lower() for call in calls if call[0] == "get_bd_pins"}
+    for number in numbers:
+        assert any(f"axi_hp{number}_aclk" in p or f"axihp{number}_fpd_aclk" in p for p in clocked)
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_presets_are_what_the_build_makes(name):
+    """A preset's clock, part, ports and memory are its board's; nothing wider is connected."""
+    arch, board = preset(name), BOARDS[name]
+    board.require(arch)
+    assert (arch.clock_mhz, arch.part) == (board.clock_mhz, board.part)
+    assert arch.dram == board.memory.dram
+    assert arch.port_bytes == board.ports.bytes
+    assert board.memory.dram.sustained == pytest.approx(
+        board.memory.peak * board.memory.efficiency
+    )
+    # Refreshes, turn-arounds and misses are those of a standard, never of an ideal memory.
+    times = board.memory.times
+    assert min(times.refresh_interval_ns, times.refresh_ns, times.turnaround_ns,
+               times.row_miss_ns) > 0
 
 
 def test_other_files(made):
@@ -225,12 +266,12 @@ def test_device_tree(made):
     text = (folder / "vitrify.dtso").read_text()
     assert text.count("{") == text.count("}")
     nodes = device_tree(text)
-    core, buffer = nodes[f"vitrify@{board.registers:x}"], nodes["udmabuf@0"]
+    core, buffer = nodes[f"vitrify@{board.zynq.registers:x}"], nodes["udmabuf@0"]
     assert core["compatible"] == "generic-uio"
     cells = [int(cell, 0) for cell in core["reg"].split()]
-    wide = board.family == "zynqmp"
-    assert cells == ([0, board.registers, 0, board.register_bytes] if wide
-                     else [board.registers, board.register_bytes])
+    wide = board.zynq.family == "zynqmp"
+    assert cells == ([0, board.zynq.registers, 0, board.register_bytes] if wide
+                     else [board.zynq.registers, board.register_bytes])
     # A shared peripheral interrupt, level high, as the core's line is.
     assert (core["interrupt-parent"], core["interrupts"]) == (
         ("gic", "0 89 4") if wide else ("intc", "0 29 4")
@@ -242,6 +283,14 @@ def test_device_tree(made):
 def test_unsuitable_cores_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="for the part LFE5U-85F, which kv260 has not"):
         package("kv260", preset("nano"), tmp_path)
+    for changes, words in (
+        ({"bus_bytes": 16}, "a memory port of pynq-z2 carries 8 bytes a cycle, not 16; set ports"),
+        ({"bus_bytes": 16, "ports": 8}, "has 8 memory ports, and pynq-z2 offers 4"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            package("pynq-z2", dataclasses.replace(preset("pynq-z2"), **changes), tmp_path)
+    with pytest.raises(ConfigError, match="ulx3s has no Zynq; the Zynq boards are pynq-z2"):
+        package("ulx3s", preset("nano"), tmp_path)
     arch = dataclasses.replace(preset("pynq-z2"), burst_beats=64)
     with pytest.raises(ConfigError, match="bursts of 16 beats, not 64"):
         package("pynq-z2", arch, tmp_path)

@@ -10,7 +10,9 @@ import pytest
 
 from tests.support.command import vitrify
 from tests.support.synthetic import vision_transformer
+from vitrify.arch.boards import BOARDS
 from vitrify.arch.presets import preset
+from vitrify.cli.main import main
 from vitrify.compiler import compile_graph
 from vitrify.estimate import estimate
 from vitrify.program import Program
@@ -69,10 +71,49 @@ def shape_of_model():
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (("gone.vfy",), "no file 'gone.vfy'"),
-    (("model.onnx",), "say with --arch for which core"),
+    (("model.onnx",), "say with --arch or --board for which core"),
     (("m.vfy", "--arch", "kv260"), "compile it again with --arch kv260"),
     (("m.vfy", "--calib", "x.npy"), "belong to a model"),
     (("model.onnx", "--arch", "ulx3s", "--calib", "gone.npy"), "'gone.npy' does not exist"),
 ], ids=str)
 def test_errors(capsys, arguments, message):
     assert message in vitrify(capsys, "estimate", *arguments, code=2)
+
+
+def test_board_clock_and_memory(capsys):
+    """The conditions of a board, of a clock, of a memory, each with its figures in the JSON."""
+
+    def ask(*arguments):
+        return json.loads(vitrify(capsys, "estimate", "m.vfy", *arguments, "--json"))
+
+    plain, there = ask(), ask("--board", "kv260")
+    assert plain["conditions"].endswith("no board of vitrify.arch.boards")
+    assert (there["clock_mhz"], there["part"]) == (200, BOARDS["kv260"].part.name)
+    assert "kv260 as `vitrify build` makes it" in there["conditions"]
+    assert there["memory"]["bandwidth"] == BOARDS["kv260"].memory.dram.bandwidth
+    assert there["milliseconds"] == pytest.approx(there["cycles"] / 200e3)
+    slow = ask("--board", "kv260", "--dram-bandwidth", "0.1", "--clock", "100")
+    assert slow["clock_mhz"] == 100
+    assert slow["memory"]["bytes_per_cycle"] == pytest.approx(1)
+    # A byte a cycle is what binds: nothing is faster than that.
+    assert slow["cycles"] > slow["dram_read_bytes"]
+    assert slow["roofline_cycles"] == pytest.approx(
+        slow["dram_read_bytes"] + slow["dram_write_bytes"], rel=1e-3
+    )
+    model = json.loads(vitrify(capsys, "estimate", "model.onnx", "--board", "zcu102", "--json"))
+    assert model["memory"]["ports"] == 4
+    text = vitrify(capsys, "estimate", "m.vfy", "--board", "kv260")
+    assert "never placed, never on a board" in text
+    assert "14.40 GB/s" in " ".join(text.split())
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (("--board", "arty"), "no board is called 'arty'; the boards are ulx3s, pynq-z2"),
+    (("--board", "ulx3s"), "has 2 memory ports, and ulx3s offers 1"),
+    (("--clock", "0"), "--clock must be 1 to 1000 MHz, not 0"),
+    (("--clock", "nan"), "--clock must be 1 to 1000 MHz, not nan"),
+    (("--dram-bandwidth", "-1"), "--dram-bandwidth must be 0.001 to 10000 GB/s, not -1"),
+])
+def test_conditions_that_do_not_exist(arguments, words, capsys):
+    assert main(["estimate", "m.vfy", *arguments]) == 2
+    assert words in capsys.readouterr().err

@@ -10,7 +10,7 @@ import pytest
 
 from models.calibration import digits_calibration
 from tests.support.synthetic import vision_transformer
-from vitrify.arch.config import Dram
+from vitrify.arch.dram import Dram
 from vitrify.arch.presets import PRESETS, preset
 from vitrify.compiler import compile_graph, compile_model
 from vitrify.estimate import LIMITS, estimate
@@ -41,7 +41,14 @@ SHAPES = {
 DRAMS = {
     "preset": NANO.dram, "slow": Dram(latency=300, outstanding=1),
     "between": Dram(latency=60, outstanding=2),
+    # Half of what the bus could take, and misfortunes a hundred times as often as in DDR4.
+    "shared": Dram(latency=30, outstanding=4, bandwidth=200e6, refresh_interval_ns=2000,
+                   refresh_ns=300, turnaround_ns=60, row_miss_ns=100, row_bytes=256, banks=4),
 }
+#: Several memory ports.
+STRIPED = dataclasses.replace(
+    NANO, name="striped", ports=2, dram=dataclasses.replace(DRAMS["shared"], bandwidth=320e6),
+)
 #: What the estimator promises for the whole and for the end of each layer.
 TOTAL = 0.02
 #: Cycles of the host's registers before the job, which count for its first layer.
@@ -91,6 +98,13 @@ def test_nano(shape, dram):
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_another_core(shape):
     agree(compile_graph(vision_transformer(**shape), SQUAT))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("dram", [STRIPED.dram, NANO.dram], ids=["shared", "ideal"])
+def test_several_ports(shape, dram):
+    agree(compile_graph(vision_transformer(**shape), dataclasses.replace(STRIPED, dram=dram)))
 
 
 @pytest.mark.slow

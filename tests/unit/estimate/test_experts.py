@@ -12,7 +12,7 @@ import pytest
 from tests.support.command import vitrify
 from tests.support.synthetic import Mixture, vision_transformer
 from tests.unit.compiler.test_experts import CASES, NANO
-from vitrify.arch.config import Dram
+from vitrify.arch.dram import Dram
 from vitrify.compiler import compile_graph
 from vitrify.estimate import estimate
 from vitrify.runtime import InferenceSession

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests.support.synthetic import vision_transformer
+from vitrify.arch.boards import board
 from vitrify.arch.errors import InputError
 from vitrify.arch.presets import preset
 from vitrify.cli.main import main
@@ -35,11 +36,23 @@ GOLDEN = InferenceSession(PROGRAM).run(None, {NAME: IMAGES})
         {"latency": 300, "outstanding": 1},
         {"bytes_per_cycle": 0.7},
         {"stall": 0.4, "seed": 5},
+        {"dram": "ulx3s"},
+        {"dram": "zcu102", "stall": 0.2},
     ],
     ids=str,
 )
 def test_every_tensor_equals_golden(options):
     session = InferenceSession(PROGRAM, "rtl", check=True, **options)
+    for got, expected in zip(session.run(None, {NAME: IMAGES}), GOLDEN, strict=True):
+        assert (got == expected).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"dram": "ideal", "stall": 0.4}], ids=str)
+def test_several_ports(options):
+    """A program of one port runs on a core with two, behind one memory."""
+    arch = dataclasses.replace(ARCH, name="striped", ports=2, dram=board("ulx3s").memory.dram)
+    program = dataclasses.replace(PROGRAM, arch=arch)
+    session = InferenceSession(program, "rtl", check=True, **options)
     for got, expected in zip(session.run(None, {NAME: IMAGES}), GOLDEN, strict=True):
         assert (got == expected).all()
 

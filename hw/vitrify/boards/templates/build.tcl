@@ -20,25 +20,32 @@ update_ip_catalog
 create_bd_design system
 create_bd_cell -type ip -vlnv @{vlnv} core
 @{system}
-# Registers and memory.
+# Registers; a port of the core to each port of the memory.
 create_bd_cell -type ip -vlnv xilinx.com:ip:smartconnect registers
 set_property -dict [list CONFIG.NUM_SI 1 CONFIG.NUM_MI 1] [get_bd_cells registers]
-create_bd_cell -type ip -vlnv xilinx.com:ip:smartconnect memory
-set_property -dict [list CONFIG.NUM_SI 1 CONFIG.NUM_MI 1] [get_bd_cells memory]
 connect_bd_intf_net [get_bd_intf_pins $ps_master] [get_bd_intf_pins registers/S00_AXI]
 connect_bd_intf_net [get_bd_intf_pins registers/M00_AXI] [get_bd_intf_pins core/@{control}]
-connect_bd_intf_net [get_bd_intf_pins core/@{memory}] [get_bd_intf_pins memory/S00_AXI]
-connect_bd_intf_net [get_bd_intf_pins memory/M00_AXI] [get_bd_intf_pins $ps_slave]
+set connects {registers}
+foreach port {@{port_core}} slave $ps_slaves {
+    set cell memory_$port
+    create_bd_cell -type ip -vlnv xilinx.com:ip:smartconnect $cell
+    set_property -dict [list CONFIG.NUM_SI 1 CONFIG.NUM_MI 1] [get_bd_cells $cell]
+    connect_bd_intf_net [get_bd_intf_pins core/$port] [get_bd_intf_pins $cell/S00_AXI]
+    connect_bd_intf_net [get_bd_intf_pins $cell/M00_AXI] [get_bd_intf_pins $slave]
+    lappend connects $cell
+}
 
 # One clock, one reset.
 create_bd_cell -type ip -vlnv xilinx.com:ip:proc_sys_reset reset
 connect_bd_net [get_bd_pins $ps_reset] [get_bd_pins reset/ext_reset_in]
-foreach pin [concat $ps_clock_users {core/clk registers/aclk memory/aclk reset/slowest_sync_clk}] {
+set clock_users [concat $ps_clock_users {core/clk reset/slowest_sync_clk}]
+foreach cell $connects { lappend clock_users $cell/aclk }
+foreach pin $clock_users {
     connect_bd_net [get_bd_pins $ps_clock] [get_bd_pins $pin]
 }
 connect_bd_net [get_bd_pins reset/peripheral_reset] [get_bd_pins core/rst]
-foreach pin {registers/aresetn memory/aresetn} {
-    connect_bd_net [get_bd_pins reset/peripheral_aresetn] [get_bd_pins $pin]
+foreach cell $connects {
+    connect_bd_net [get_bd_pins reset/peripheral_aresetn] [get_bd_pins $cell/aresetn]
 }
 connect_bd_net [get_bd_pins core/@{irq}] [get_bd_pins $ps_interrupt]
 
@@ -46,8 +53,10 @@ connect_bd_net [get_bd_pins core/@{irq}] [get_bd_pins $ps_interrupt]
 assign_bd_address -offset @{registers} -range @{register_bytes} \
     -target_address_space [get_bd_addr_spaces $ps_space] \
     [get_bd_addr_segs core/@{control}/@{block}]
-assign_bd_address -offset 0x00000000 -range @{memory_bytes} \
-    -target_address_space [get_bd_addr_spaces core/@{memory}] [get_bd_addr_segs $ps_memory]
+foreach port {@{port_core}} segment $ps_memories {
+    assign_bd_address -offset 0x00000000 -range @{memory_bytes} \
+        -target_address_space [get_bd_addr_spaces core/$port] [get_bd_addr_segs $segment]
+}
 validate_bd_design
 save_bd_design
 

@@ -5,16 +5,15 @@ apply_bd_automation -rule xilinx.com:bd_rule:processing_system7 \
 set_property -dict [list \
     CONFIG.PCW_FPGA0_PERIPHERAL_FREQMHZ @{clock} \
     CONFIG.PCW_USE_M_AXI_GP0 1 \
-    CONFIG.PCW_USE_S_AXI_HP0 1 \
-    CONFIG.PCW_S_AXI_HP0_DATA_WIDTH 64 \
+    @{port_settings} \
     CONFIG.PCW_USE_FABRIC_INTERRUPT 1 \
     CONFIG.PCW_IRQ_F2P_INTR 1 \
 ] [get_bd_cells ps]
 set ps_clock ps/FCLK_CLK0
-set ps_clock_users {ps/M_AXI_GP0_ACLK ps/S_AXI_HP0_ACLK}
+set ps_clock_users {ps/M_AXI_GP0_ACLK @{port_clocks}}
 set ps_reset ps/FCLK_RESET0_N
 set ps_master ps/M_AXI_GP0
-set ps_slave ps/S_AXI_HP0
+set ps_slaves {@{port_slaves}}
 set ps_interrupt ps/IRQ_F2P
 set ps_space ps/Data
-set ps_memory ps/S_AXI_HP0/HP0_DDR_LOWOCM
+set ps_memories {@{port_segments}}

@@ -6,15 +6,14 @@ set_property -dict [list \
     CONFIG.PSU__USE__M_AXI_GP0 1 \
     CONFIG.PSU__USE__M_AXI_GP1 0 \
     CONFIG.PSU__USE__M_AXI_GP2 0 \
-    CONFIG.PSU__USE__S_AXI_GP2 1 \
-    CONFIG.PSU__SAXIGP2__DATA_WIDTH 128 \
+    @{port_settings} \
     CONFIG.PSU__USE__IRQ0 1 \
 ] [get_bd_cells ps]
 set ps_clock ps/pl_clk0
-set ps_clock_users {ps/maxihpm0_fpd_aclk ps/saxihp0_fpd_aclk}
+set ps_clock_users {ps/maxihpm0_fpd_aclk @{port_clocks}}
 set ps_reset ps/pl_resetn0
 set ps_master ps/M_AXI_HPM0_FPD
-set ps_slave ps/S_AXI_HP0_FPD
+set ps_slaves {@{port_slaves}}
 set ps_interrupt ps/pl_ps_irq0
 set ps_space ps/Data
-set ps_memory ps/SAXIGP2/HP0_DDR_LOW
+set ps_memories {@{port_segments}}

@@ -2,8 +2,8 @@
 // AXI4 master, and a recorder of what its epilogue writes.  Driven through a C interface from
 // Python (vitrify.cosim.core).
 //
-// Compile-time settings: VFY_DEPTH (bytes of a token-memory word), VFY_BUS (bytes of a bus beat),
-// VFY_TAP (1: the core has trace outputs), VFY_FST (1: waveforms).
+// Compile-time settings: VFY_DEPTH (bytes of a token-memory word), VFY_PORTS, VFY_BUS
+// (see dram.h), VFY_TAP (1: the core has trace outputs), VFY_FST (1: waveforms).
 
 #include <cstdint>
 #include <cstring>
@@ -54,7 +54,7 @@ struct Core {
     uint8_t sequence = 0;
     uint64_t taps = 0;
 
-    Core() : top(std::make_unique<Vcore>(context.get(), "core")) {}
+    Core() : top(std::make_unique<Vcore>(context.get(), "core")), dram(*top) {}
 
     void trace() {
 #if VFY_TAP
@@ -92,25 +92,25 @@ struct Core {
 #if VFY_FST
         if (fst) fst->dump(2 * cycle);
 #endif
-        dram.take(t, cycle);
+        dram.take(cycle);
         t.clk = 1;
         t.eval();
 #if VFY_FST
         if (fst) fst->dump(2 * cycle + 1);
 #endif
         ++cycle;
-        dram.offer(t, cycle);
+        dram.offer(cycle);
     }
 
     void reset(uint32_t cycles) {
         Vcore& t = *top;
         t.s_axi_awvalid = t.s_axi_wvalid = t.s_axi_bready = 0;
         t.s_axi_arvalid = t.s_axi_rready = 0;
-        dram.forget(t);
+        dram.forget();
         t.rst = 1;
         for (uint32_t i = 0; i < cycles; ++i) {
             tick();
-            dram.forget(t);
+            dram.forget();
         }
         t.rst = 0;
     }
@@ -196,13 +196,24 @@ void vfy_memory(Core* core, uint8_t* memory, uint64_t size) {
     core->dram.size = size;
 }
 
+// `controller`: the members of DramCycles (vitrify.arch.dram) in their order.
 void vfy_dram(Core* core, uint32_t latency, uint32_t outstanding, uint32_t rate, uint32_t stall,
-              uint32_t seed) {
+              uint32_t seed, const uint32_t* controller) {
     core->dram.latency = latency;
     core->dram.outstanding = outstanding;
     core->dram.rate = rate;
     core->dram.stall = stall;
     core->dram.random.seed(seed);
+    Controller& shared = core->dram.controller;
+    shared.byte = controller[0];
+    shared.refresh_interval = controller[1];
+    shared.refresh = controller[2];
+    shared.turnaround = controller[3];
+    shared.row_miss = controller[4];
+    shared.row_bytes = controller[5];
+    shared.banks = controller[6];
+    shared.turn_bursts = controller[7];
+    shared.forget();
 }
 
 void vfy_reset(Core* core, uint32_t cycles) { core->reset(cycles); }

@@ -6,9 +6,13 @@ Options
     Compare every tensor with the golden machine; stop at the first difference.
 ``trace``
     Waveform (FST) to write.
-``latency``, ``outstanding``, ``bytes_per_cycle``
-    The DRAM: cycles to the first beat, bursts in flight, bytes a cycle each way.  Default: the
-    architecture's, one beat a cycle.
+``latency``, ``outstanding``
+    The DRAM: cycles to the first beat, bursts in flight.  Default: the architecture's.
+``dram``
+    What limits its bandwidth: a board's name (its memory, with refresh, turn-around and row
+    misses), ``ideal`` (a beat a cycle each way).  Default: the architecture's.
+``bytes_per_cycle``
+    Bandwidth each way of an ideal memory.
 ``stall``, ``seed``
     Probability of random stalls on the bus, for tests.
 ``progress``
@@ -17,12 +21,16 @@ Options
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from vitrify.arch.boards import board
+from vitrify.arch.config import ArchConfig
+from vitrify.arch.dram import Dram
 from vitrify.cosim.check import Checker
 from vitrify.cosim.core import DramModel, SimulatedCore
 from vitrify.cosim.jobs import run_jobs
@@ -45,6 +53,7 @@ OPTIONS = (
     "latency",
     "outstanding",
     "bytes_per_cycle",
+    "dram",
     "stall",
     "seed",
     "progress",
@@ -70,17 +79,18 @@ class RtlBackend(ProgramBackend):
         latency: int | None = None,
         outstanding: int | None = None,
         bytes_per_cycle: float | None = None,
+        dram: str | None = None,
         stall: float = 0.0,
         seed: int = 1,
     ) -> None:
         super().__init__(program)
-        preset = program.arch.dram
-        self._dram = DramModel(
-            latency=preset.latency if latency is None else latency,
-            outstanding=preset.outstanding if outstanding is None else outstanding,
+        given = {"latency": latency, "outstanding": outstanding}
+        self._dram = DramModel.of(
+            _behind(program.arch, "ideal" if dram is None and bytes_per_cycle else dram),
             bytes_per_cycle=bytes_per_cycle,
             stall=stall,
             seed=seed,
+            **{name: value for name, value in given.items() if value is not None},
         )
         self._check = check
         self._trace = None if trace is None else Path(trace)
@@ -121,6 +131,17 @@ class RtlBackend(ProgramBackend):
         statistics.dram_read_bytes = counters["DRAM_READ_BEATS"] * bus
         statistics.dram_write_bytes = counters["DRAM_WRITE_BEATS"] * bus
         return result.outputs, statistics
+
+
+def _behind(arch: ArchConfig, dram: str | None) -> ArchConfig:
+    """``arch`` with another memory behind its ports."""
+    if dram is None:
+        return arch
+    if dram == "ideal":
+        kept = Dram(latency=arch.dram.latency, outstanding=arch.dram.outstanding)
+    else:
+        kept = board(dram).memory.dram
+    return dataclasses.replace(arch, dram=kept)
 
 
 def create(model: Program | Path, _preprocess: str | None, options: Mapping[str, Any]) -> Backend:
