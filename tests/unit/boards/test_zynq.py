@@ -107,14 +107,16 @@ def test_component_has_the_shape_of_the_standard(made):
         assert (folder / "ip" / text(file, "name")).is_file()
     assert text(root, "model/views/view/modelName") == module_name(arch)
     # What an interconnect sizes itself by.
-    parameters = {
-        text(p, "name"): text(p, "value")
-        for bus in every(root, "busInterfaces/busInterface") if text(bus, "name") == ipxact.MEMORY
-        for p in every(bus, "parameters/parameter")
-    }
-    assert parameters["MAX_BURST_LENGTH"] == str(arch.burst_beats)
-    for direction in ("READ", "WRITE"):
-        assert parameters[f"NUM_{direction}_OUTSTANDING"] == str(arch.outstanding)
+    for port in port_names(arch):
+        parameters = {
+            text(p, "name"): text(p, "value")
+            for bus in every(root, "busInterfaces/busInterface") if text(bus, "name") == port
+            for p in every(bus, "parameters/parameter")
+        }
+        assert parameters["DATA_WIDTH"] == str(8 * arch.port_bytes)
+        assert parameters["MAX_BURST_LENGTH"] == str(arch.burst_beats)
+        for direction in ("READ", "WRITE"):
+            assert parameters[f"NUM_{direction}_OUTSTANDING"] == str(arch.outstanding)
 
 
 def test_ports_are_those_of_the_verilog(made):

@@ -31,7 +31,7 @@ ARCHES = [
     dataclasses.replace(PRESETS["nano"], name="tall", depth=4, width=8, lanes=4),
     dataclasses.replace(PRESETS["zcu102"], name="deep", depth=128, lanes=8, bus_bytes=128),
     dataclasses.replace(PRESETS["pynq-z2"], name="narrow", bus_bytes=1, weight_fifo_words=16),
-    dataclasses.replace(PRESETS["zcu102"], name="split", bus_bytes=1, burst_beats=4),
+    dataclasses.replace(PRESETS["zcu102"], name="split", bus_bytes=1, ports=1, burst_beats=4),
 ]
 
 
