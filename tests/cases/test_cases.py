@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import pytest
 
 from tests.support.compiled import compiled
@@ -10,10 +12,15 @@ from tests.support.shared import case
 from vitrify.arch.errors import VitrifyError
 from vitrify.arch.presets import preset
 from vitrify.compiler.driver import compile_model
+from vitrify.ir import evaluate
+from vitrify.runtime import InferenceSession
 
 #: Case, architecture, least signal-to-noise ratio in dB against ONNX Runtime on the same file.
 RIGHT = {
     "base": ("nano", 33),
+    "relu_in_quantizer": ("nano", 30),
+    "relu_float_ort_qdq_u8u8": ("nano", 30),
+    "relu_float_ort_qop": ("nano", 30),
 }
 #: Case and what its sentence says.
 REFUSED = {
@@ -39,3 +46,33 @@ def test_refused(name: str) -> None:
     with pytest.raises(VitrifyError, match=REFUSED[name]) as caught:
         compile_model(case(f"{name}.onnx"), preset("nano"), images)
     assert "\n" not in str(caught.value)
+
+
+def test_qonnx_quant() -> None:
+    """QONNX has no executor here: its quantiser is ONNX's of the same step."""
+    path = case("qonnx_quant.onnx")
+    proto = onnx.load(path)
+    (quant,) = [node for node in proto.graph.node if node.op_type == "Quant"]
+    constants = {value.name: onnx.numpy_helper.to_array(value) for value in proto.graph.initializer}
+    x, scale, zero, bits = quant.input
+    assert (float(constants[zero]), float(constants[bits])) == (0, 8)
+    numbers = np.random.default_rng(0)
+    images = numbers.standard_normal((24, 3, 8, 8), np.float32)
+    program = compile_model(path, preset("nano"), images)
+    zeros = onnx.numpy_helper.from_array(np.zeros((), np.uint8), "zeros")
+    proto.graph.initializer.append(zeros)
+    place = list(proto.graph.node).index(quant)
+    pair = [
+        onnx.helper.make_node("QuantizeLinear", [x, scale, "zeros"], ["codes"]),
+        onnx.helper.make_node("DequantizeLinear", ["codes", scale, "zeros"], list(quant.output)),
+    ]
+    del proto.graph.node[place]
+    for node in reversed(pair):
+        proto.graph.node.insert(place, node)
+    model = ir.from_proto(proto)
+    name = proto.graph.output[0].name
+    wanted = np.concatenate(
+        [evaluate(model, {"image": images[at : at + 3]}, [name])[name] for at in range(0, 24, 3)]
+    )
+    found = InferenceSession(program).run(None, {"image": images})[0]
+    assert 10 * np.log10(np.mean(wanted**2) / np.mean((found - wanted) ** 2)) >= 30

@@ -82,7 +82,7 @@ def quantise_model(
         if keep is not None:
             ir.save(intermediate, keep / f"{STAGES.index(stage)}_{stage}.onnx")
 
-    canonical = canonicalise(model, save)
+    canonical = canonicalise(model, save, images=calibration)
     graph = quantise(
         canonical, calibration, arch=arch,
         preprocess=_parse(preprocess),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 from onnxscript import optimizer
 
 from vitrify.arch.errors import ModelError, VitrifyError
-from vitrify.ir import Evaluator, verify
+from vitrify.ir import DTYPE, Evaluator, verify
 
 # imported for their handlers
 from . import (  # noqa: F401
@@ -25,11 +26,14 @@ from . import (  # noqa: F401
     on_stack,
 )
 from .fuse import fuse
+from .integer import without_integers
 from .limits import check_functions
 from .load import check_wiring
 from .names import rename
 from .reference import foldable
-from .trace import trace
+from .saturation import without_quantisers
+from .trace import trace, unsupported
+from .values import Unfit
 from .weights import check_parameters, check_weights
 
 Keep = Callable[[str, ir.Model], None]
@@ -46,10 +50,12 @@ _CLEAN = ir.passes.Sequential(
 )
 
 
-def _fold(model: ir.Model) -> ir.Model:
-    """Inline functions, fold constants, drop what nothing uses."""
+def _fold(model: ir.Model, images: np.ndarray | None) -> ir.Model:
+    """Inline functions, compute with floats, fold constants, drop what nothing uses."""
     check_functions(model)
     passes.InlinePass()(model)
+    without_integers(model)
+    without_quantisers(model, images)
     # not optimizer.optimize: its rules take the epsilon 1e-12 of a LayerNorm for zero and drop it
     optimizer.fold_constants(
         model, onnx_shape_inference=True, should_fold=foldable(model.opset_imports)
@@ -58,7 +64,7 @@ def _fold(model: ir.Model) -> ir.Model:
     return model
 
 
-def _fuse(model: ir.Model) -> ir.Model:
+def _fuse(model: ir.Model, _images: np.ndarray | None) -> ir.Model:
     """One LayerNormalization for every way to spell it."""
     fuse(model)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
@@ -72,7 +78,9 @@ def _tidy(model: ir.Model) -> ir.Model:
     return model
 
 
-def canonicalise(model: ir.Model, keep: Keep | None = None) -> ir.Model:
+def canonicalise(
+    model: ir.Model, keep: Keep | None = None, *, images: np.ndarray | None = None
+) -> ir.Model:
     """The canonical graph of ``model``, which stays as it is.
 
     Parameters
@@ -81,12 +89,16 @@ def canonicalise(model: ir.Model, keep: Keep | None = None) -> ir.Model:
         As :func:`vitrify.frontend.load` returns it.
     keep:
         Called with the name and the model of every stage, see :data:`STAGES`.
+    images:
+        Inputs [N, C, H, W] that show which saturations of a quantised model matter, see
+        :mod:`vitrify.frontend.saturation`.
 
     Returns
     -------
     onnx_ir.Model
         Nodes of :data:`vitrify.ir.OPS` only, with function bodies; batch ``N``, float32; inputs
-        and outputs named as in ``model``.
+        and outputs named as in ``model``.  An output that has another type in ``model`` names it
+        in its metadata under :data:`vitrify.ir.DTYPE`; its values are those before rounding.
 
     Raises
     ------
@@ -98,7 +110,9 @@ def canonicalise(model: ir.Model, keep: Keep | None = None) -> ir.Model:
     _keep(keep, "original", model)
     for stage, step in (("folded", _fold), ("fused", _fuse)):
         try:
-            model = step(model)
+            model = step(model, images)
+        except Unfit as error:
+            raise unsupported(error.node, error) from error
         except VitrifyError:
             raise
         except Exception as error:
@@ -115,6 +129,9 @@ def canonicalise(model: ir.Model, keep: Keep | None = None) -> ir.Model:
     check_parameters(model, source)
     _keep(keep, "traced", model)
     model = _tidy(model)
+    for result, value in zip(model.graph.outputs, original.graph.outputs, strict=True):
+        if value.dtype not in (None, ir.DataType.FLOAT):
+            result.metadata_props[DTYPE] = value.dtype.name
     verify(model)
     _keep(keep, "canonical", model)
     return model

@@ -11,7 +11,7 @@ from .trace import Tracer, attribute, handles
 from .values import CONSTANT, Const, Elementwise, Scores, Traced, Unfit, View
 
 
-@handles("Identity", "Dropout", "Cast", "CastLike", "QuantizeLinear", "DequantizeLinear")
+@handles("Identity", "Dropout", "Cast", "CastLike")
 def same(_tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
     """Pass on: everything is computed in float32, and calibration chooses its own steps."""
     if inputs[0] is None:

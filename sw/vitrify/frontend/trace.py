@@ -197,11 +197,12 @@ class Tracer:
         return result
 
 
-def unsupported(node: ir.Node, error: Exception) -> UnsupportedOpError:
+def unsupported(node: ir.Node | None, error: Exception) -> UnsupportedOpError:
     """The error a user sees: node, operator, reason, way out."""
     reason, fix = str(error), "export the model without it"
     if isinstance(error, Unfit):
         fix, node = error.fix, error.node or node
+    assert node is not None, "who raises knows the node"
     kind = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
     return UnsupportedOpError(f"Node '{node.name}' ({kind}) is not supported: {reason}; {fix}.")
 

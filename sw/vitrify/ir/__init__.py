@@ -7,7 +7,7 @@ The operation table is :mod:`vitrify.ir.ops`; :func:`verify` checks a graph agai
 from onnx_ir import load, save
 
 from .build import BATCH, Builder, array_of, shape_of, tensor
-from .op import DOMAIN, Op, ShapeError, attributes_of
+from .op import DOMAIN, DTYPE, Op, ShapeError, attributes_of
 from .ops import OPS, attach_functions
 from .run import Evaluator, evaluate, operators, session_options
 from .unary import UNARY
@@ -16,6 +16,7 @@ from .verify import VerifyError, verify
 __all__ = [
     "BATCH",
     "DOMAIN",
+    "DTYPE",
     "OPS",
     "UNARY",
     "Builder",

@@ -17,6 +17,8 @@ import onnx_ir as ir
 #: Domain of the canonical operations, and its version.
 DOMAIN = "vitrify"
 DOMAIN_VERSION = 1
+#: Metadata of a graph output: the type it has in the original model, when that is not float32.
+DTYPE = "vitrify.dtype"
 #: The ONNX operator set that the function bodies are written in.
 OPSET = 18
 
