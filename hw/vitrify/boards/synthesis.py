@@ -239,7 +239,7 @@ def run_tool(module: str, arguments: list[str], work: Path, log: str) -> None:
     name = module.replace("yowasp_", "yowasp-").replace("_", "-")
     tool = Path(sys.executable).parent / name
     if not tool.exists():
-        raise BackendError(f"{name} is not installed; pip install vitrify[synth]")
+        raise BackendError(f"{name} is not installed: `pip install 'vitrify[synth]'`")
     done = subprocess.run([str(tool), *arguments], cwd=work, capture_output=True, text=True,
                           check=False)
     if done.returncode:

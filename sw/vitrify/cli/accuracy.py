@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.table import Table
 
 from vitrify.arch.errors import InputError
 from vitrify.arch.load import load as load_arch
@@ -21,19 +20,8 @@ from vitrify.runtime.accuracy import Labelled, agreement, check_labels, read_lab
 from vitrify.runtime.images import read_floats
 
 from .models import Shape, image_input, read_calibration, stages
-from .options import (
-    ERR,
-    OUT,
-    add_arch,
-    add_float_model,
-    add_json,
-    add_preprocess,
-    add_task,
-    print_json,
-    progress_bar,
-    say,
-    task_feed,
-)
+from .options import add_arch, add_float_model, add_json, add_preprocess, add_task, task_feed
+from .terminal import new_table, print_json, progress_bar, remark, say, show
 
 Float32 = npt.NDArray[np.float32]
 
@@ -179,7 +167,7 @@ def _sessions(
     except InputError as error:
         if options.backend == "float" or given:
             raise
-        ERR.print(f"no comparison with float: {error}", soft_wrap=True)
+        remark(f"no comparison with float: {error}")
     return chosen
 
 
@@ -226,17 +214,17 @@ def _show(data: dict[str, Any]) -> None:
     """One table of shares, one of layers."""
     where = f" on {data['arch']}" if "arch" in data else ""
     say(f"{data['model']}{where}, {data['images']} pictures")
-    table = Table(box=None)
+    table = new_table(box=None)
     for heading in ("", "top-1", "top-5", "agreement", "KL"):
         table.add_column(heading, justify="right" if heading else "left")
     if "float_top1" in data:
         table.add_row("float", f"{data['float_top1']:.2%}", f"{data['float_top5']:.2%}")
     extra = (f"{data['agreement']:.2%}", f"{data['kl']:.4f}") if "agreement" in data else ()
     table.add_row(data["backend"], f"{data['top1']:.2%}", f"{data['top5']:.2%}", *extra)
-    OUT.print(table)
+    show(table)
     if "layers" not in data:
         return
-    layers = Table(box=None)
+    layers = new_table(box=None)
     layers.add_column("integers against floats", overflow="fold")
     for heading in ("SQNR dB", "largest error", "largest value"):
         layers.add_column(heading, justify="right", no_wrap=True)
@@ -244,4 +232,4 @@ def _show(data: dict[str, Any]) -> None:
         layers.add_row(
             layer["name"], f"{layer['sqnr']:.1f}", f"{layer['error']:.4g}", f"{layer['peak']:.4g}"
         )
-    OUT.print(layers)
+    show(layers)

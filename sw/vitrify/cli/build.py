@@ -10,7 +10,7 @@ from vitrify.arch.boards import BOARDS, ZYNQ_BOARDS
 from vitrify.arch.errors import InputError
 from vitrify.arch.load import load as load_arch
 
-from .options import ERR, say
+from .terminal import say, status
 
 #: Boards whose bitstream is made here, by open tools.
 OPEN = tuple(name for name in BOARDS if name not in ZYNQ_BOARDS)
@@ -63,10 +63,10 @@ def execute(options: argparse.Namespace) -> None:
 def _bitstream(arch: Any, folder: Path, options: argparse.Namespace) -> None:
     from vitrify.boards.bitstream import CLOCK_MHZ, build
 
-    with ERR.status("starting") as status:
+    with status("starting") as update:
         report = build(
             arch, folder, clock_mhz=options.clock or CLOCK_MHZ, seed=options.seed,
-            say=status.update,
+            say=update,
         )
     part, used, timing = report["part"], report["used"], report["timing"]
     shown = ", ".join(
@@ -85,7 +85,7 @@ def _bitstream(arch: Any, folder: Path, options: argparse.Namespace) -> None:
 def _package(board: str, arch: Any, folder: Path, clock_mhz: float | None) -> None:
     from vitrify.boards.zynq import package
 
-    with ERR.status(f"elaborating {arch.name}"):
+    with status(f"elaborating {arch.name}"):
         files = package(board, arch, folder, clock_mhz=clock_mhz)
     say(f"{folder}: {', '.join(sorted(str(f.relative_to(folder)) for f in files))}")
     say(f"build it with: vivado -mode batch -source {folder / 'build.tcl'}")

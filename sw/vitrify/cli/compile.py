@@ -11,7 +11,8 @@ from vitrify.program import preprocess
 from vitrify.program.files import check_writable
 
 from .models import compile_shown, read_calibration
-from .options import add_arch, add_preprocess, human_bytes, say
+from .options import add_arch, add_preprocess, human_bytes
+from .terminal import say
 
 
 def register(commands: Any) -> None:

@@ -12,7 +12,8 @@ from vitrify.arch.estimate import estimate
 from vitrify.arch.load import load as load_arch
 from vitrify.program.files import write_atomic
 
-from .options import ERR, add_arch, say
+from .options import add_arch
+from .terminal import say, status
 
 #: Beside the Verilog and its manifest.
 ESTIMATE = "estimate.json"
@@ -40,7 +41,7 @@ def execute(options: argparse.Namespace) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to {str(folder)!r}: {error.strerror}") from error
-    with ERR.status(f"elaborating {arch.name}"):
+    with status(f"elaborating {arch.name}"):
         source = emit(arch, folder)
     resources = estimate(arch)
     write_atomic(folder / ESTIMATE, (json.dumps(resources, indent=2) + "\n").encode())

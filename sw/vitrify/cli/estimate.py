@@ -7,8 +7,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from vitrify.arch.boards import BOARDS, board
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import InputError
@@ -22,18 +20,8 @@ from vitrify.runtime.routing import Routing, read, replay, routes, typical
 
 from .emit import summary
 from .models import compile_shown, read_calibration
-from .options import (
-    OUT,
-    add_arch,
-    add_json,
-    add_preprocess,
-    add_task,
-    human_bytes,
-    print_json,
-    progress_bar,
-    say,
-    task_feed,
-)
+from .options import add_arch, add_json, add_preprocess, add_task, human_bytes, task_feed
+from .terminal import new_table, print_json, progress_bar, say, show
 
 
 def register(commands: Any) -> None:
@@ -165,13 +153,13 @@ def _show(result: Estimate) -> None:
         "lost": ", ".join(f"{name} {share:.1%}" for name, share in lost.items() if share > 1e-3),
         "bottleneck": data["bottleneck"],
     }
-    facts = Table(box=None, show_header=False)
+    facts = new_table(box=None, show_header=False)
     facts.add_column(style="bold")
     facts.add_column(overflow="fold")
     for key, value in values.items():
         facts.add_row(key, value)
-    OUT.print(facts)
-    table = Table(box=None)
+    show(facts)
+    table = new_table(box=None)
     table.add_column("layer", overflow="fold")
     for name in ("MACs (M)", "KiB in", "cycles", "at least", "used"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -182,7 +170,7 @@ def _show(result: Estimate) -> None:
             f"{layer.cycles:,}", f"{layer.roofline_cycles:,}", f"{layer.utilisation:.1%}",
             layer.bottleneck,
         )
-    OUT.print(table)
+    show(table)
     named = {layer.bottleneck for layer in result.layers} | {data["bottleneck"]}
     for name, meaning in LIMITS.items():
         if name in named:

@@ -8,8 +8,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.estimate import estimate
 from vitrify.arch.isa import Opcode
@@ -21,7 +19,8 @@ from vitrify.runtime import open_model
 from vitrify.runtime.statistics import of_program
 
 from .emit import summary
-from .options import OUT, add_json, human_bytes, print_json
+from .options import add_json, human_bytes
+from .terminal import new_table, print_json, show
 
 
 def register(commands: Any) -> None:
@@ -214,7 +213,7 @@ _COLUMNS = (
 
 def _show(data: dict[str, Any]) -> None:
     """Key and value lines, then the tables."""
-    facts = Table(box=None, show_header=False)
+    facts = new_table(box=None, show_header=False)
     facts.add_column(style="bold")
     facts.add_column(overflow="fold")
     for key, value in data.items():
@@ -222,9 +221,9 @@ def _show(data: dict[str, Any]) -> None:
             facts.add_row(key, "\n".join(f"{k}  {v}" for k, v in value.items()))
         elif not isinstance(value, dict | list):
             facts.add_row(key, f"{value:,}" if isinstance(value, int) else str(value))
-    OUT.print(facts)
+    show(facts)
     if data.get("layers"):
-        table = Table(box=None)
+        table = new_table(box=None)
         for heading, key, _unit in _COLUMNS:
             table.add_column(heading, justify="left" if key == "name" else "right")
         for layer in data["layers"]:
@@ -234,4 +233,4 @@ def _show(data: dict[str, Any]) -> None:
                     for _heading, key, unit in _COLUMNS
                 )
             )
-        OUT.print(table)
+        show(table)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 from typing import Any, NoReturn
 
 from vitrify.arch.errors import VitrifyError
-
-from . import accuracy, build, describe, emit, info, routing, run, serve, synth
-from . import compile as compile_command
-from . import estimate as estimate_command
+from vitrify.arch.extras import needs
+from vitrify.arch.text import visible
 
 #: Exit code of everything that the user can mend (argparse uses the same).
 EXIT_USER = 2
@@ -23,11 +21,24 @@ EXIT_BUG = 1
 EXIT_INTERRUPT = 130
 #: Set to see the traceback of an error.
 DEBUG_VARIABLE = "VITRIFY_DEBUG"
+#: Longest message.
+_MOST_TEXT = 4000
 
-COMMANDS = (
-    emit, compile_command, run, estimate_command, routing, accuracy, info, synth, build,
-    serve, describe,
-)
+#: Commands, in modules of their names, with their line of help.  A module is imported when its
+#: command runs, so that the others need not be installed.
+COMMANDS = {
+    "emit": "write the Verilog of a core",
+    "compile": "compile an ONNX model to a program",
+    "run": "run a program or a model",
+    "estimate": "predict the cycles of a program or a model on a core",
+    "routing": "count which experts the pictures of a data set ask for",
+    "accuracy": "classify labelled pictures and compare with the float model",
+    "info": "show what is in a program, a model or a preset",
+    "synth": "synthesise cores with Yosys and report what they take",
+    "build": "build a core for a board",
+    "serve": "run a simulated board behind a pseudo-terminal",
+    "describe": "print the instruction set, registers and formats as Markdown",
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -37,51 +48,88 @@ class _Parser(argparse.ArgumentParser):
         raise VitrifyError(f"{message}; see `{self.prog} --help`")
 
 
-def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+class _Version(argparse.Action):
+    """Looks the version up when asked for it."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help="show the version and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_arguments: Any) -> None:
+        from importlib import metadata
+
+        try:
+            version = metadata.version("vitrify")
+        except metadata.PackageNotFoundError:
+            version = "(a checkout that is not installed)"
+        print(f"vitrify {version}")
+        parser.exit()
+
+
+def parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The command line, with the options of ``command``."""
     top = _Parser(
         prog="vitrify",
         description="Turn an ONNX vision transformer into an FPGA accelerator, bit for bit.",
     )
-    top.add_argument("--version", action="version", version=f"vitrify {_version()}")
+    top.add_argument("--version", action=_Version)
     commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-    for command in COMMANDS:
-        command.register(commands)
+    for name, line in COMMANDS.items():
+        if name == command:
+            importlib.import_module(f".{name}", __package__).register(commands)
+        else:
+            commands.add_parser(name, help=line)
     return top
-
-
-def _version() -> str:
-    try:
-        return metadata.version("vitrify")
-    except metadata.PackageNotFoundError:
-        return "(a checkout that is not installed)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    command = next((word for word in given if word in COMMANDS), None)
     try:
-        options: Any = parser().parse_args(arguments)
+        options: Any = parser(command).parse_args(given)
         options.execute(options)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except VitrifyError as error:
-        _raise_if_asked()
-        print(f"vitrify: {_sentence(error)}", file=sys.stderr)
-        return EXIT_USER
+        return _user(str(error))
+    except ModuleNotFoundError as error:
+        missing = needs(error)
+        return _bug(error) if missing is None else _user(f"`vitrify {command}` {missing}")
     except KeyboardInterrupt:
         print("vitrify: interrupted", file=sys.stderr)
         return EXIT_INTERRUPT
     except BrokenPipeError:
         # The reader (head, less) has seen enough; Python must not complain at exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if sys.stdout is not None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        # A disk that is full, a name that is too long, a file that may not be read.
+        where = "" if error.filename is None else f": {str(error.filename)!r}"
+        return _user(f"{error.strerror or error}{where}")
+    except MemoryError as error:
+        return _user(f"out of memory; give fewer images at once ({error or 'no details'})")
     except Exception as error:
-        _raise_if_asked()
-        print(
-            f"vitrify: internal error, please report it: {type(error).__name__}: "
-            f"{_sentence(error)} (set {DEBUG_VARIABLE}=1 for a traceback)",
-            file=sys.stderr,
-        )
-        return EXIT_BUG
+        return _bug(error)
     return 0
+
+
+def _user(message: str) -> int:
+    """Say what the user can mend."""
+    _raise_if_asked()
+    print(f"vitrify: {_sentence(message)}", file=sys.stderr)
+    return EXIT_USER
+
+
+def _bug(error: Exception) -> int:
+    """Say that it was us."""
+    _raise_if_asked()
+    print(
+        f"vitrify: internal error, please report it: {type(error).__name__}: "
+        f"{_sentence(str(error))} (set {DEBUG_VARIABLE}=1 for a traceback)",
+        file=sys.stderr,
+    )
+    return EXIT_BUG
 
 
 def _raise_if_asked() -> None:
@@ -89,9 +137,10 @@ def _raise_if_asked() -> None:
         raise
 
 
-def _sentence(error: BaseException) -> str:
-    """The message on one line."""
-    return " ".join(str(error).split())
+def _sentence(message: str) -> str:
+    """A message on one line, bounded, without what would control a terminal."""
+    line = visible(" ".join(message.split()))
+    return line if len(line) <= _MOST_TEXT else f"{line[:_MOST_TEXT]} …"
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from vitrify.arch.config import ArchConfig
 from vitrify.program import Program
 from vitrify.runtime.images import read_floats
 
-from .options import Bar, progress_bar
+from .terminal import Bar, progress_bar
 
 Shape = tuple[int, int, int]
 

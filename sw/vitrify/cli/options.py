@@ -1,24 +1,15 @@
-"""What several commands share: arguments, output files, progress."""
+"""What several commands share: arguments, and what they mean."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from vitrify.arch.errors import InputError
 from vitrify.arch.presets import PRESETS
-
-#: Results go to stdout; progress and remarks to stderr, so that pipes stay clean.
-OUT = Console(highlight=False)
-ERR = Console(stderr=True, highlight=False)
 
 
 def add_arch(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -88,48 +79,6 @@ def task_feed(given: Sequence[str], names: Sequence[str]) -> dict[str, np.ndarra
             raise InputError(f"--task {text}: {numbers!r} is no list of task numbers") from None
         found[name] = np.array(values, np.int64)
     return found
-
-
-def say(text: str) -> None:
-    """A line on stdout, however long."""
-    OUT.print(text, soft_wrap=True)
-
-
-def print_json(data: Any) -> None:
-    """JSON on stdout."""
-    print(json.dumps(data, indent=2), flush=True)
-
-
-class Bar:
-    """A progress bar that is told ``(done, total)``."""
-
-    def __init__(self, progress: Progress, text: str) -> None:
-        self._progress = progress
-        self._task = progress.add_task(text, total=None)
-
-    def __call__(self, done: int, total: int) -> None:
-        """Show ``done`` of ``total``."""
-        self._progress.update(self._task, completed=done, total=total)
-
-    def say(self, text: str) -> None:
-        """Change the text."""
-        self._progress.update(self._task, description=text)
-
-
-@contextlib.contextmanager
-def progress_bar(text: str) -> Iterator[Bar]:
-    """A bar on stderr, gone when finished and absent where stderr is no terminal."""
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=ERR,
-        transient=True,
-        disable=not ERR.is_terminal,
-    )
-    with progress:
-        yield Bar(progress, text)
 
 
 def human_bytes(size: float) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from rich.table import Table
 
 from vitrify.arch.errors import InputError
 from vitrify.program import Program
@@ -20,17 +19,8 @@ from vitrify.runtime.backend import as_jobs
 from vitrify.runtime.images import read_batch
 from vitrify.runtime.routing import Route, Routing, expert_bytes, replay, routes, typical
 
-from .options import (
-    OUT,
-    add_json,
-    add_preprocess,
-    add_task,
-    human_bytes,
-    print_json,
-    progress_bar,
-    say,
-    task_feed,
-)
+from .options import add_json, add_preprocess, add_task, human_bytes, task_feed
+from .terminal import new_table, print_json, progress_bar, say, show
 
 #: Shades of a share, from none to twice an even one.
 _SHADES = " ·▁▂▃▄▅▆▇█"
@@ -147,7 +137,7 @@ def _show(data: dict[str, Any]) -> None:
         f"{human_bytes(data['expert_bytes'])} of {human_bytes(data['all_expert_bytes'])} of the "
         f"experts' weights are fetched for a job"
     )
-    table = Table(box=None)
+    table = new_table(box=None)
     for heading in ("layer", "task"):
         table.add_column(heading, overflow="fold")
     for heading in ("used", "fetched"):
@@ -159,7 +149,7 @@ def _show(data: dict[str, Any]) -> None:
                 layer["name"], label, f"{part['used']:.1f} of {layer['experts']}",
                 human_bytes(part["bytes"]), "".join(map(_shade, _relative(layer, part))),
             )
-    OUT.print(table)
+    show(table)
 
 
 def _relative(layer: dict[str, Any], part: dict[str, Any]) -> list[float]:
@@ -177,7 +167,7 @@ def _draw(path: Path, data: dict[str, Any]) -> None:
     try:
         import matplotlib as mpl
     except ImportError:
-        raise InputError("--picture needs matplotlib: `pip install vitrify[plot]`") from None
+        raise InputError("--picture needs matplotlib: `pip install 'vitrify[plot]'`") from None
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.table import Table
 
 from vitrify.arch.errors import InputError
 from vitrify.arch.load import load as load_arch
@@ -18,18 +17,15 @@ from vitrify.runtime.images import read_batch
 from vitrify.runtime.statistics import Statistics
 
 from .options import (
-    OUT,
     add_arch,
     add_float_model,
     add_json,
     add_preprocess,
     add_task,
     human_bytes,
-    print_json,
-    progress_bar,
-    say,
     task_feed,
 )
+from .terminal import new_table, print_json, progress_bar, say, show
 
 #: Best results shown for an image.
 _TOP = 5
@@ -212,7 +208,7 @@ def _show(
         if value.ndim != 2:
             say(f"{name}: {list(value.shape)} {value.dtype}")
             continue
-        table = Table(title=name, title_justify="left", box=None)
+        table = new_table(title=name, title_justify="left", box=None)
         table.add_column("image", justify="right")
         best = min(_TOP, value.shape[1])
         for rank in range(best):
@@ -220,7 +216,7 @@ def _show(
         for number, row in enumerate(value):
             order = np.argsort(-row, kind="stable")[:best]
             table.add_row(str(number), *(f"{i} ({row[i]:.3f})" for i in order))
-        OUT.print(table)
+        show(table)
     if options.check:
         say("every tensor equal: rtl = golden")
     if statistics is not None:

@@ -9,7 +9,8 @@ from typing import Any
 
 from vitrify.arch.load import load as load_arch
 
-from .options import ERR, OUT, add_json, print_json
+from .options import add_json
+from .terminal import print_json, say, status
 
 
 def register(commands: Any) -> None:
@@ -37,14 +38,14 @@ def execute(options: argparse.Namespace) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     arch = load_arch(options.arch)
-    with ERR.status("building the simulator") as status:
-        board = SimulatedBoard(arch, say=status.update)
+    with status("building the simulator") as update:
+        board = SimulatedBoard(arch, say=update)
     try:
         with serve(board) as port:
             if options.json:
                 print_json({"arch": arch.name, "port": port})
             else:
-                OUT.print(f"{arch.name} is behind {port}: --backend 'board:ulx3s?port={port}'")
+                say(f"{arch.name} is behind {port}: --backend 'board:ulx3s?port={port}'")
             threading.Event().wait()
     finally:
         board.close()

@@ -8,15 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import InputError
 from vitrify.arch.load import load as load_arch
 from vitrify.arch.presets import PRESETS
 from vitrify.program.files import check_writable, write_atomic
 
-from .options import ERR, OUT, print_json
+from .terminal import new_table, print_json, show, status
 
 
 def register(commands: Any) -> None:
@@ -74,16 +72,16 @@ def execute(options: argparse.Namespace) -> None:
     if options.json:
         print_json(reports)
         return
-    OUT.print(_table(reports))
+    show(_table(reports))
 
 
 def _report(arch: ArchConfig, folder: Path, seeds: int) -> dict[str, Any]:
     from vitrify.boards.synthesis import synthesise
     from vitrify.rtl.emit import emit, module_name
 
-    with ERR.status(f"elaborating {arch.name}"):
+    with status(f"elaborating {arch.name}"):
         verilog = emit(arch, folder)
-    with ERR.status(f"synthesising {arch.name} for {arch.part.name}"):
+    with status(f"synthesising {arch.name} for {arch.part.name}"):
         used = synthesise(arch, verilog, module_name(arch), folder)
     report: dict[str, Any] = {
         "arch": arch.name,
@@ -104,7 +102,7 @@ def route(arch: ArchConfig, folder: Path, top: str, seeds: int) -> dict[str, Any
 
     found: dict[int, Timing] = {}
     for seed in range(1, seeds + 1):
-        with ERR.status(f"placing and routing {arch.name}, seed {seed} of {seeds}"):
+        with status(f"placing and routing {arch.name}, seed {seed} of {seeds}"):
             found[seed] = timing = place_and_route(arch, folder, top, seed=seed)
         if timing.achieved_mhz >= timing.target_mhz:
             break
@@ -136,8 +134,8 @@ def _cells(report: dict[str, Any]) -> list[str]:
 _COLUMNS = ("arch", "MACs", "part", "LUT", "FF", "DSP", "block RAM", "URAM", "nextpnr clock")
 
 
-def _table(reports: list[dict[str, Any]]) -> Table:
-    table = Table(*_COLUMNS, title="used / available")
+def _table(reports: list[dict[str, Any]]) -> Any:
+    table = new_table(*_COLUMNS, title="used / available")
     for report in reports:
         table.add_row(*_cells(report))
     return table

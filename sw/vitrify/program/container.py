@@ -69,7 +69,7 @@ def save(program: Program, path: Path) -> None:
             {"name": "image", "size": len(image), "sha256": hashlib.sha256(image).hexdigest()}
         ],
     }
-    text = json.dumps(fields, default=_plain, ensure_ascii=False).encode()
+    text = json.dumps(fields, default=_plain).encode()
     preamble = _PREAMBLE.pack(MAGIC, VERSION, len(text), zlib.crc32(text))
     data = preamble + text + image
     parse(data, program.model)

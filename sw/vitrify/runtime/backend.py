@@ -14,7 +14,8 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from vitrify.arch.errors import InputError
+from vitrify.arch.errors import BackendError, InputError
+from vitrify.arch.extras import needs
 from vitrify.program import Program, as_tasks, pack_input, registers, unpack_output
 
 from .statistics import Statistics
@@ -157,8 +158,15 @@ def create(
     kind, colon, device = name.partition(":")
     if kind not in BACKENDS or (colon and kind != "board"):
         raise InputError(f"no backend is called {name!r}; the backends are {', '.join(BACKENDS)}")
-    factory: Factory = importlib.import_module(BACKENDS[kind]).create
-    return factory(model, preprocess, {**options, "device": device} if colon else options)
+    settings = {**options, "device": device} if colon else options
+    try:
+        factory: Factory = importlib.import_module(BACKENDS[kind]).create
+        return factory(model, preprocess, settings)
+    except ModuleNotFoundError as error:
+        missing = needs(error)
+        if missing is None:
+            raise
+        raise BackendError(f"backend {kind!r} {missing}") from error
 
 
 def check_options(name: str, options: Mapping[str, Any], known: Sequence[str]) -> None:

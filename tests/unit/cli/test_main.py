@@ -17,6 +17,7 @@ from tests.support.synthetic import vision_transformer
 from tests.unit.program.cases import copy_program
 from vitrify.arch.describe import reference
 from vitrify.arch.presets import PRESETS, preset
+from vitrify.arch.text import visible
 from vitrify.cli.main import main
 from vitrify.compiler import compile_graph
 from vitrify.program import Program
@@ -337,3 +338,23 @@ def test_outputs_of_any_name_and_place(capsys):
         )
         assert "it is an input" in line
         assert Path(target).read_bytes() == before
+
+
+@pytest.mark.parametrize("name", [
+    "[/]", "[batch,3,16,16]", "[red]x", ":smile:", "a\x1b[2Jb\r", "\ud800", "[link=x]y[/link]",
+])
+def test_names_are_shown_as_they_are(capsys, name):
+    """Neither markup nor terminal escapes."""
+    program = copy_program()
+    out = dataclasses.replace(program.outputs[0], name=name, shape=(9 * 12,))
+    spec = dataclasses.replace(program.input, name=name)
+    copy_program(model=name, outputs=(out,), input=spec, metadata={"note": name}).save("odd.vfy")
+    shown = visible(name)
+    text = vitrify(capsys, "info", "odd.vfy")
+    assert text.count(shown) >= 4
+    assert "\x1b" not in text
+    for code, arguments in ((0, ("--input", "pixels.npy")), (2, ("--input", "b=pixels.npy"))):
+        text = vitrify(capsys, "run", "odd.vfy", *arguments, code=code)
+        assert "\x1b" not in text
+    text = vitrify(capsys, "run", "odd.vfy", "--input", "pixels.npy")
+    assert shown in text
