@@ -57,7 +57,7 @@ TABLE = {
     "quant": may("arch ir golden", f"numpy {ONNX}", others_lazily="PIL"),
     "codegen": may("arch quant program", "numpy"),
     "ops": may("arch ir golden quant codegen program", f"numpy {ONNX}"),
-    "compiler": may("arch ir frontend quant codegen ops program", f"numpy {ONNX}"),
+    "compiler": may("arch ir golden frontend quant codegen ops program", f"numpy {ONNX}"),
     "program": may("arch", "numpy", others_lazily="PIL"),
     "driver": may("arch", "numpy", others_lazily="serial pynq"),
     # A board runs programs with NumPy alone: the rest is imported by whoever asks for it.

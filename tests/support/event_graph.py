@@ -25,8 +25,6 @@ class Step:
     op: Instruction
     source: np.ndarray
     target: np.ndarray
-    #: Row-index entries that a ROUTE has filled.
-    queues: np.ndarray
 
 
 def steps(program: Program, inputs: np.ndarray) -> list[Step]:
@@ -34,14 +32,14 @@ def steps(program: Program, inputs: np.ndarray) -> list[Step]:
     machine = Machine(program.arch)
     code = list(program.instructions())
     none = np.zeros(0, np.int64)
-    result = [Step(op, none, none, none) for op in code]
+    result = [Step(op, none, none) for op in code]
 
     def observe(number: int, op: Instruction, _written: np.ndarray) -> None:
         ids = [
             machine.index[base : base + op.rows].astype(np.int64) if listed else np.arange(op.rows)
             for listed, base in ((op.src_list, op.src_list_base), (op.dst_list, op.dst_list_base))
         ]
-        result[number] = Step(op, *ids, none)
+        result[number] = Step(op, ids[0], ids[1])
 
     machine.run(program.image, program.instruction_count, inputs, program.output_bytes, observe)
     return result

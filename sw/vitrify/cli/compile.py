@@ -45,6 +45,10 @@ def register(commands: Any) -> None:
         metavar="DIR",
         help="write every intermediate model there, for Netron and ONNX Runtime",
     )
+    parser.add_argument(
+        "--no-verify", dest="verify", action="store_false",
+        help="do not compare, at the end, the program with the model on calibration images",
+    )
     parser.set_defaults(execute=execute)
 
 
@@ -58,7 +62,7 @@ def execute(options: argparse.Namespace) -> None:
     calibration = read_calibration(options.model, options.calib, options.preprocess)
     program = compile_shown(
         options.model, arch, calibration, options.preprocess, options.keep_intermediates,
-        options.batch,
+        options.batch, verify=options.verify,
     )
     program.save(target)
     cycles = program.roofline_cycles / program.batch

@@ -95,7 +95,7 @@ def _program(options: argparse.Namespace) -> Program:
         raise InputError(f"{str(model)!r} is a model: say with --arch or --board for which core")
     arch = load_arch(options.arch or options.board)
     calibration = read_calibration(model, options.calib, options.preprocess)
-    return compile_shown(model, arch, calibration, options.preprocess)
+    return compile_shown(model, arch, calibration, options.preprocess, verify=False)
 
 
 def _conditions(arch: ArchConfig, options: argparse.Namespace) -> ArchConfig:

@@ -54,7 +54,8 @@ def stages(bar: Bar) -> Callable[[str, float], None]:
 
 def compile_shown(
     model: Path, arch: ArchConfig, calibration: npt.NDArray[np.float32],
-    preprocess: str | None = None, keep: Path | None = None, batch: int = 1,
+    preprocess: str | None = None, keep: Path | None = None, batch: int = 1, *,
+    verify: bool = True,
 ) -> Program:
     """Compile behind a progress bar."""
     from vitrify.compiler import compile_model
@@ -62,5 +63,5 @@ def compile_shown(
     with progress_bar(f"compiling {model.name}") as bar:
         return compile_model(
             model, arch, calibration, preprocess=preprocess, keep=keep, progress=stages(bar),
-            batch=batch,
+            batch=batch, verify=verify,
         )

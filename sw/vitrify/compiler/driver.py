@@ -18,6 +18,7 @@ from vitrify.quant.graph import QuantGraph
 
 from .compile import compile_graph
 from .quantise import quantise
+from .validate import check_canonical, check_program
 
 Progress = Callable[[str, float], None]
 
@@ -31,6 +32,7 @@ def compile_model(
     keep: Path | None = None,
     progress: Progress | None = None,
     batch: int = 1,
+    verify: bool = True,
 ) -> Program:
     """Read, canonicalise, quantise, lower and emit.
 
@@ -44,18 +46,26 @@ def compile_model(
         and Netron opens each
     progress : called with a phrase and the fraction of the whole that is done
     batch : images of one job, 1 to 4
+    verify : compare the canonical graph with the model, and the program with the integer graph, on
+        a few of the images (seconds)
 
     Raises
     ------
+    VerificationError
+        If one of these differs: a fault of the compiler.
     VitrifyError
         A child that says what is wrong with the model, the images or the fit.
     """
     report = progress or _silent
     _, graph = quantise_model(
-        path, arch, calibration, preprocess=preprocess, keep=keep, progress=progress
+        path, arch, calibration, preprocess=preprocess, keep=keep, progress=progress,
+        verify=verify,
     )
     report("placing and emitting", 0.94)
     program = compile_graph(graph, arch, preprocess=preprocess, batch=batch)
+    if verify:
+        report("comparing the program with the integer graph", 0.96)
+        check_program(program, graph, calibration)
     program = replace(program, metadata={**program.metadata, "source": _source(Path(path))})
     report("done", 1.0)
     return program
@@ -69,8 +79,12 @@ def quantise_model(
     preprocess: str | None = None,
     keep: Path | None = None,
     progress: Progress | None = None,
+    verify: bool = False,
 ) -> tuple[ir.Model, QuantGraph]:
-    """The first half of :func:`compile_model`: the canonical float model and the integer graph."""
+    """The first half of :func:`compile_model`: the canonical float model and the integer graph.
+
+    With ``verify`` the canonical graph is compared with the model.
+    """
     report = progress or _silent
     report("reading the model", 0.0)
     model = load(path)
@@ -86,8 +100,11 @@ def quantise_model(
     graph = quantise(
         canonical, calibration, arch=arch,
         preprocess=_parse(preprocess),
-        progress=lambda phrase, fraction: report(phrase, 0.12 + 0.8 * fraction),
+        progress=lambda phrase, fraction: report(phrase, 0.12 + 0.78 * fraction),
     )
+    if verify:
+        report("comparing the canonical graph with the model", 0.9)
+        check_canonical(model, canonical, calibration, graph.tasks)
     graph.name = Path(path).stem
     return canonical, graph
 

@@ -238,7 +238,7 @@ class _Checker:
             for base in bases:
                 for plane in self.at.result(op, target, base):
                     # An expert adds to what is not there yet only where it is not a row's first.
-                    fresh = op.gate and base == op.dst_addr
+                    fresh = bool(op.gate) and base == op.dst_addr
                     yield from self._named(
                         number, op, self.tokens.read(plane, finished, results, fresh=fresh), "old")
         done = self._done(op, n, target, last_tile)
@@ -293,7 +293,7 @@ class _Checker:
                     if word in writer:
                         other, tile = writer[word]
                         # In the writing tile, a row itself has been read before.
-                        behind = tile + _aligned(source, row, target, other)
+                        behind = tile + _aligned(source, row, target, int(other))
                         if not zero[behind:, k].all():
                             clash.append(word)
         yield from self._own(number, np.array(clash, np.int64), "rows")

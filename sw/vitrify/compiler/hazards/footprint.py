@@ -159,4 +159,4 @@ class Footprint:
         size = op.c_tiles * layout.c_tile * depth
         tiles = self._image[start : start + size].reshape(op.c_tiles, layout.c_tile * depth)
         weights = tiles[:, layout.params * depth :].reshape(op.c_tiles, op.k_tiles, -1)
-        return ~weights.any(axis=2)
+        return np.logical_not(np.any(weights, axis=2))
