@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from vitrify.arch.config import ArchConfig
+from vitrify.arch.isa import Stats
 from vitrify.quant.graph import QuantGraph
-from vitrify.quant.tensors import Requant
+from vitrify.quant.tensors import Requant, Statistics
 
 from .builder import Builder, post_code
 from .memory import TensorMemory
@@ -51,4 +52,14 @@ class Lowering(TensorMemory):
         """Shift fields of an op."""
         return {
             "pre_shift": requant.pre_shift, "post_shift": post_code(requant.post_shift),
+        }
+
+    @staticmethod
+    def gather(statistics: Statistics | None) -> dict[str, int]:
+        """Fields of an op that gathers ``statistics`` of the rows that it writes."""
+        if statistics is None:
+            return {}
+        return {
+            "stats": Stats.NORM, "inv_dim": statistics.inv_dim,
+            "inv_shift": statistics.inv_shift, "epsilon": statistics.epsilon,
         }

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from vitrify.ir import Evaluator, shape_of
 
+from .normaliser import Normaliser
 from .tensors import Rows
 
 Float32 = npt.NDArray[np.float32]
@@ -39,13 +40,13 @@ class Request:
     ----------
     value : name in the canonical graph, ``[N, T, D]`` or ``[N, D]``
     rows : only these rows (tensors of one row an image are taken as they are)
-    epsilon : normalise the rows to mean 0 and variance 1 first (LayerNorm)
+    norm : normalise the rows first
     beside : another tensor with as many rows; its channels follow
     """
 
     value: str
     rows: Rows | None = None
-    epsilon: float | None = None
+    norm: Normaliser | None = None
     beside: str | None = None
 
 
@@ -75,13 +76,6 @@ class Stats:
         if len(self.parts) > 1:
             self.parts = [np.concatenate(self.parts)]
         return self.parts[0]
-
-
-def normalised(x: npt.NDArray[np.floating], epsilon: float) -> npt.NDArray[np.floating]:
-    """``(x - mean) / sqrt(variance + epsilon)`` over the last axis."""
-    centred = x - x.mean(axis=-1, keepdims=True)
-    variance = np.mean(centred * centred, axis=-1, keepdims=True)
-    return centred / np.sqrt(variance + epsilon)
 
 
 def rows_of(x: npt.NDArray[np.floating], rows: Rows | None) -> npt.NDArray[np.floating]:
@@ -123,8 +117,8 @@ def collect(
         tensors = evaluator.run(feeds(model, batch, chosen))
         for request in wanted:
             x = rows_of(tensors[request.value], request.rows)
-            if request.epsilon is not None:
-                x = normalised(x, request.epsilon)
+            if request.norm is not None:
+                x = request.norm.apply(x)
             if request.beside is not None:
                 x = np.concatenate([x, rows_of(tensors[request.beside], request.rows)], axis=-1)
             _update(result, request, x.astype(np.float32, copy=False), per_image, rng)

@@ -18,7 +18,6 @@ from .rounding import Moments
 from .tensors import Float, Norm, QTensor, Statistics
 
 INT16_MAX = (1 << (formats.RESIDUAL_BITS - 1)) - 1
-_EPSILON_MAX = (1 << 16) - 1
 #: Room above the largest result seen, for outputs of the network.
 OUTPUT_MARGIN = 1.5
 #: x-hat of a fixed normalisation stays below ``2**_SCALE_LOG`` (the normalised residual's range).
@@ -101,15 +100,13 @@ class Operands:
         if not norms:
             return None
         for norm in norms:
-            if norm.epsilon != norms[0].epsilon:
+            if norm.normaliser != norms[0].normaliser:
                 raise unsupported(
                     norm.node,
-                    f"it reads the same rows as {norms[0].node!r} with another epsilon",
+                    f"it reads the same rows as {norms[0].node!r} with another epsilon or in "
+                    f"another way",
                 )
-        unit = self.steps[tensor] * 2.0**-formats.MEAN_FRAC
-        mantissa, shift = formats.inv_dim(dim)
-        epsilon = min(_EPSILON_MAX, round(norms[0].epsilon / unit**2))
-        return Statistics(mantissa, shift, epsilon)
+        return norms[0].normaliser.statistics(self.steps[tensor], dim)
 
     def importance(self, tensor: str) -> Float | None:
         """How much the error of each channel of a tensor counts; ``None`` if no weight reads it."""
@@ -148,7 +145,7 @@ class Operands:
         step = self.steps[x.tensor]
         plain = self.stats[Request(x.value, x.rows)]
         if x.norm is not None:
-            stats = self.stats[Request(x.value, x.rows, x.norm.epsilon)]
+            stats = self.stats[Request(x.value, x.rows, x.norm.normaliser)]
             factor, offset = x.norm.gamma, x.norm.beta
             rows, peak, shift, mantissa = stats.rows, stats.peak, 0, 0
         else:

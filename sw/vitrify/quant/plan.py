@@ -14,25 +14,26 @@ import onnx_ir as ir
 from vitrify.arch.errors import UnsupportedOpError
 
 from .calibrate import Request
+from .normaliser import Normaliser
 from .tensors import Rows
 
 Array = np.ndarray
 
 
 @dataclass(frozen=True)
-class LayerNorm:
-    """Parameters of a LayerNorm on read; ``value`` names its float result."""
+class ReadNorm:
+    """A normalisation on read: ``normaliser(x) * gamma + beta``; ``value`` names its result."""
 
     node: str
     value: str
     gamma: Array
     beta: Array
-    epsilon: float
+    normaliser: Normaliser
 
 
 @dataclass(frozen=True)
 class Operand:
-    """What a matrix product streams: ``rows`` of a tensor, through a LayerNorm or not.
+    """What a matrix product streams: ``rows`` of a tensor, normalised or not.
 
     ``value`` names the float tensor with the same contents (before norm and row choice).
     """
@@ -42,7 +43,7 @@ class Operand:
     #: Residual stream (int16): its version, the number of additions so far.  int8: ``None``.
     version: int | None = None
     rows: Rows | None = None
-    norm: LayerNorm | None = None
+    norm: ReadNorm | None = None
 
     @property
     def read(self) -> tuple[str, int]:
@@ -50,11 +51,11 @@ class Operand:
         return self.tensor, self.version or 0
 
     def requests(self) -> list[Request]:
-        """The operand as it is, and normalised if a LayerNorm reads it."""
+        """The operand as it is, and normalised if it is read so."""
         plain = Request(self.value, self.rows)
         if self.norm is None:
             return [plain]
-        return [plain, Request(self.value, self.rows, self.norm.epsilon)]
+        return [plain, Request(self.value, self.rows, self.norm.normaliser)]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from vitrify.arch import isa
 from vitrify.arch.errors import CapacityError
-from vitrify.arch.isa import Output, Stats, Transform
+from vitrify.arch.isa import Output, Transform
 from vitrify.codegen.builder import Queue, Stored
 from vitrify.codegen.lowering import Lowering
 from vitrify.codegen.pack import Bytes, parameter_words, weight_words
@@ -50,11 +50,7 @@ def prepare(
         values |= {"norm_shift": op.norm.shift, "norm_mantissa": op.norm.mantissa}
         if op.norm.statistics:
             values["norm_shift"] = values["norm_mantissa"] = 0
-    if op.statistics is not None:
-        values |= {
-            "stats": Stats.NORM, "inv_dim": op.statistics.inv_dim,
-            "inv_shift": op.statistics.inv_shift, "epsilon": op.statistics.epsilon,
-        }
+    values |= state.gather(op.statistics)
     columns = op.weight.shape[-2]
     output = Output.INT8 if not out.wide else Output.ADD16 if op.add else Output.INT16
     values |= {"transform": transform, "output": output, **state.k_tiling(x.spread.physical)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vitrify.arch.errors import CapacityError
 from vitrify.arch.formats import MAX_DEPTH
-from vitrify.arch.isa import Output, Region, Stationary, Stats, Transform
+from vitrify.arch.isa import Output, Region, Stationary, Transform
 from vitrify.codegen.lowering import Lowering
 from vitrify.program import to_words
 from vitrify.quant.tensors import QTensor
@@ -27,12 +27,9 @@ def lower(state: Lowering, op: QMix, step: int) -> None:
     state.release_later(matrix.name, step)
     words = to_words(op.matrix.reshape(-1, inner), arch.depth)
     state.builder.load(matrix, Region.PROGRAM, state.builder.image.add(words))
-    out, values = state.placed[op.out], {}
+    out, values = state.placed[op.out], state.gather(op.statistics)
     if op.statistics is not None:
-        out, values = state.with_statistics(out), {
-            "stats": Stats.NORM, "inv_dim": op.statistics.inv_dim,
-            "inv_shift": op.statistics.inv_shift, "epsilon": op.statistics.epsilon,
-        }
+        out = state.with_statistics(out)
     runs = state.images * op.row_groups
     macs = state.graph.macs[op.name] // (runs * heads * count)
     for run in range(runs):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vitrify.arch.isa import Output, Region, Stationary, Stats, Transform
+from vitrify.arch.isa import Output, Region, Stationary, Transform
 from vitrify.codegen.lowering import Lowering
 from vitrify.program import to_words
 from vitrify.quant.tensors import QTensor
@@ -27,14 +27,10 @@ def lower(state: Lowering, op: QPool, step: int) -> None:
         "rows": 1, **state.k_tiling(tokens), "transform": Transform.NONE,
         "output": Output.INT16 if out.wide else Output.INT8,
         **state.requant(op.requant), "multiplier": int(op.requant.multiplier),
-        "stationary": Stationary.COLUMNS, "st_stride": x.stride,
+        "stationary": Stationary.COLUMNS, "st_stride": x.stride, **state.gather(op.statistics),
     }
     if op.statistics is not None:
         out = state.with_statistics(out)
-        values |= {
-            "stats": Stats.NORM, "inv_dim": op.statistics.inv_dim,
-            "inv_shift": op.statistics.inv_shift, "epsilon": op.statistics.epsilon,
-        }
     for image in range(state.images):
         values["st_addr"] = x.at(image * (x.rows // state.images) + op.start)
         if op.statistics is not None:
