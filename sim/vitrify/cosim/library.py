@@ -1,7 +1,7 @@
 """The simulated core as a shared library: emit, verilate, compile, keep.
 
 A build depends on the Verilog, the harness, the options and the versions of the tools; an equal
-one is taken from the cache.  ``VITRIFY_CACHE`` names another folder for it.
+one is taken from the cache (:mod:`vitrify.cosim.cache`).
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from pathlib import Path
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import BackendError
 
-from . import toolchain
+from . import cache, toolchain
 
-CACHE_VARIABLE = "VITRIFY_CACHE"
 #: File in a build folder.
 LIBRARY = "core.so"
 _HARNESSES = Path(__file__).parent / "harness"
@@ -61,12 +60,6 @@ Say = Callable[[str], None]
 
 def _silent(_: str) -> None:
     """Say nothing."""
-
-
-def cache_root() -> Path:
-    """Folder of the kept libraries."""
-    given = os.environ.get(CACHE_VARIABLE)
-    return Path(given) if given else toolchain.build_root() / "cores"
 
 
 def core_library(arch: ArchConfig, *, fst: bool = False, say: Say = _silent) -> Path:
@@ -134,13 +127,13 @@ def _cached(
         f"-DVFY_FST={int(fst)}",
     ]
     tools = [toolchain.verilator_version(), _version(_compiler()), _VERILATOR, _OPTIMISE, fst]
-    folder = cache_root() / (
-        f"{arch.name}-{_digest(json.dumps([identity, source, flags, tools]))}"
-    )
+    root = cache.root()
+    folder = root / f"{arch.name}-{_digest(json.dumps([identity, source, flags, tools]))}"
     library = folder / LIBRARY
-    runtime = cache_root() / f"runtime-{_digest(json.dumps([_CFLAGS, tools]))}"
-    with toolchain.locked(folder.with_suffix(".lock")):
-        if not library.is_file():
+    runtime = root / f"runtime-{_digest(json.dumps([_CFLAGS, tools]))}"
+    with toolchain.locked(root / f"{folder.name}.lock"):
+        if not cache.trusted(library):
+            cache.drop(folder)
             _compile(verilog(), flags, fst, folder, runtime, say, harness)
     return library
 
@@ -165,17 +158,17 @@ def _compile(
     tap = re.search(r"\btrace_valid\b", text) is not None
     flags = [*flags, f"-DVFY_TAP={int(tap)}"]
     libraries: list[str] = []
-    if fst and not _has_header("lz4.h"):
-        flags.append(f"-I{_HARNESSES / 'fallback'}")
-        libraries.append("LDLIBS=-shared -lz -lpthread")
     options = [*_VERILATOR, "--top-module", _top_module(text, harness)]
     options += ["--trace-fst"] if fst else []
-    work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     log = folder.parent / f"{folder.name}.log"
-    try:
+    with cache.workshop(folder.parent, folder.name) as work:
+        harnesses = Path(shutil.copytree(_HARNESSES, work / _HARNESSES.name))
+        if fst and not _has_header("lz4.h"):
+            flags.append(f"-I{harnesses / 'fallback'}")
+            libraries.append("LDLIBS=-shared -lz -lpthread")
         source = work / "core.v"
         source.write_text(text)
-        environment = {**os.environ, **toolchain.verilator_environment()}
+        environment = {**os.environ, **toolchain.verilator_environment(work / "verilator")}
         objects = work / "obj"
         say("verilating")
         _tool(
@@ -190,14 +183,14 @@ def _compile(
                 "-shared",
                 "-o",
                 LIBRARY,
-                str(_HARNESSES / harness.file),
+                str(harnesses / harness.file),
                 str(source),
             ],
             environment,
             log,
         )
         # Verilator's run-time library is the same for every core: `make` finds it compiled.
-        for built in runtime.glob("verilated*.o"):
+        for built in runtime.glob("verilated*.o") if cache.private(runtime) else ():
             shutil.copy(built, objects)
         say("compiling the simulator")
         _tool(
@@ -216,17 +209,13 @@ def _compile(
             log,
         )
         _keep_runtime(objects, runtime)
-        result = work / "result"
-        result.mkdir()
-        shutil.move(objects / LIBRARY, result / LIBRARY)
-        result.replace(folder)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        cache.keep(objects / LIBRARY, folder)
     log.unlink(missing_ok=True)
 
 
 def _keep_runtime(objects: Path, runtime: Path) -> None:
-    runtime.mkdir(exist_ok=True)
+    if not cache.private(runtime):
+        return
     for built in objects.glob("verilated*.o"):
         handle, partial = tempfile.mkstemp(dir=runtime, suffix=".partial")
         os.close(handle)

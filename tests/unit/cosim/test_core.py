@@ -193,7 +193,7 @@ def test_builds_are_kept_and_failures_leave_nothing(built, tmp_path, monkeypatch
     with pytest.raises(BackendError, match=r"'verilator' failed .* its log is .*\.log"):
         library.build(broken, ARCH)
     assert not list(tmp_path.glob("*/")), "a half-built folder was left"
-    with pytest.raises(BackendError, match="no module with a port m_axi_arvalid"):
+    with pytest.raises(BackendError, match="no module with a port m_axi"):
         library.build("module nothing(input clk);\nendmodule\n", ARCH)
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(BackendError, match="'no-such-compiler' does not work"):
