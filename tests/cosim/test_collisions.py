@@ -59,7 +59,7 @@ def compare(spoiled, program, stall):
     tasks = [task % 2 for task in range(len(regions))]
     core = SimulatedCore(spoiled, NANO, DramModel(latency=9, outstanding=3, stall=stall, seed=5))
     checker = Checker(program, regions, core.state().matmuls, tasks)
-    run_jobs(core, program, regions, tasks=tasks, inspect=checker.feed)
-    checker.close()
+    result = run_jobs(core, program, regions, tasks=tasks, inspect=checker.feed)
+    checker.close(result.outputs)
     core.close()
     assert checker.compared == len(regions) * len(program.layers)

@@ -63,7 +63,7 @@ def run(core, name: str, case: Case, tasks: list[int]) -> tuple[int, int, list[b
     checker = Checker(program, regions, core.state().matmuls, tasks)
     before = core.state().read_beats
     result = run_jobs(core, program, regions, tasks=tasks, inspect=checker.feed)
-    checker.close()
+    checker.close(result.outputs)
     assert checker.compared == len(tasks) * len(program.layers), name
     weights = sum(
         weight_bytes(program, region, task) for region, task in zip(regions, tasks, strict=True)

@@ -1,4 +1,4 @@
-"""Comparison of what a core writes with what the golden machine writes, tensor by tensor."""
+"""Comparison of what a core writes with what the golden machine writes: tensors, then outputs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vitrify.arch import memmap
 from vitrify.arch.errors import BackendError
 from vitrify.arch.isa import Instruction, Output
 from vitrify.golden.machine import Machine
-from vitrify.program import Program
+from vitrify.program import Program, unpack_output
 
 UInt8 = npt.NDArray[np.uint8]
 
@@ -54,6 +54,8 @@ class Checker:
         self._image = -1
         self._expected: list[Expected] = []
         self._pending: list[npt.NDArray[Any]] = []
+        #: Golden's output regions, image by image.
+        self._outputs: list[UInt8] = []
         #: MATMULs found equal, those included that both left out.
         self.compared = 0
 
@@ -67,14 +69,40 @@ class Checker:
                 self._finish()
             self._pending.append(part)
 
-    def close(self) -> None:
-        """Compare the last MATMUL and see that none is missing."""
+    def close(self, outputs: UInt8) -> None:
+        """Compare the last MATMUL, see that none is missing, and compare the output regions.
+
+        Every tensor may be right and an output wrong: if a STORE reads too early, or writes to
+        another place.
+
+        Parameters
+        ----------
+        outputs : what the core's memory holds, ``[N, output_bytes]``
+        """
         if self._pending:
             self._finish()
         total = len(self._regions) * len(self._program.layers)
         self._skip(total)
         if self.compared != total:
             raise MismatchError(f"the core wrote {self.compared} tensors where golden has {total}")
+        for image, (found, exact) in enumerate(zip(outputs, self._outputs, strict=True)):
+            self._compare_outputs(image, found, exact)
+
+    def _compare_outputs(self, job: int, found: UInt8, exact: UInt8) -> None:
+        """Channels in use; what lies behind the last one is nobody's."""
+        program = self._program
+        pair = np.stack([found, exact]).reshape(2 * program.batch, -1)
+        for spec in program.outputs:
+            values = unpack_output(program.arch, spec, pair).reshape(2, program.batch, -1)
+            wrong = np.argwhere(values[0] != values[1])
+            if len(wrong):
+                image, at = wrong[0]
+                raise MismatchError(
+                    f"image {job * program.batch + image}: all tensors are golden's, but output "
+                    f"{spec.name!r} in memory is not: value {at} is {values[0, image, at]:g}, "
+                    f"golden has {values[1, image, at]:g}; {len(wrong)} of {values[0].size} values "
+                    f"differ, so that a STORE came too early or went astray"
+                )
 
     def _finish(self) -> None:
         records = np.concatenate(self._pending)
@@ -123,7 +151,7 @@ class Checker:
                 Expected(op, values.copy(), op.dst_addr + rows[:, None] * op.dst_stride + words)
             )
 
-        machine.run(
+        output = machine.run(
             program.image,
             program.instruction_count,
             self._regions[image],
@@ -131,6 +159,7 @@ class Checker:
             observe,
             self._tasks[image],
         )
+        self._outputs.append(output)
         return seen
 
 

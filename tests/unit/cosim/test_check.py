@@ -18,7 +18,7 @@ IMAGES = 2
 
 @pytest.fixture(scope="module")
 def case():
-    """A program, its input regions, and the records that a perfect core would give."""
+    """A program, its input regions, and the records and outputs that a perfect core would give."""
     graph = vision_transformer(seed=3, blocks=1)
     program = compile_graph(graph, ARCH)
     images = np.random.default_rng(5).normal(size=(IMAGES, *graph.input.shape))
@@ -31,7 +31,7 @@ def case():
     ]
     records = np.concatenate(parts)
     records["cycle"] = 1000 + np.arange(len(records))
-    return program, regions, records
+    return program, regions, records, np.stack(checker._outputs)
 
 
 def perfect(expected, matmul):
@@ -70,24 +70,37 @@ def perfect(expected, matmul):
     return out
 
 
-def check(case, records, step=97):
-    program, regions, _ = case
+def check(case, records, step=97, outputs=None):
+    program, regions, _, right = case
     checker = Checker(program, regions)
     for at in range(0, len(records), step):
         checker.feed(records[at : at + step])
-    checker.close()
+    checker.close(right if outputs is None else outputs)
     return checker.compared
 
 
+def test_outputs_are_compared_too(case):
+    program, _, records, right = case
+    wrong = right.copy()
+    (spec,) = program.outputs
+    wrong[1, spec.offset] ^= 1
+    with pytest.raises(MismatchError, match=r"image 1: .* output 'logits' in memory .* value 0 is"):
+        check(case, records, outputs=wrong)
+    # Ten channels are a word and a quarter: nobody reads the rest.
+    wrong = right.copy()
+    wrong[0, spec.offset + 3 * ARCH.depth - 1] ^= 1
+    assert check(case, records, outputs=wrong)
+
+
 def test_equal_tensors_pass(case):
-    program, _, records = case
+    program, _, records, _ = case
     assert check(case, records) == IMAGES * len(program.layers)
     assert check(case, records, step=10**9) == IMAGES * len(program.layers)
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_any_wrong_bit_is_found(case, seed):
-    program, _, records = case
+    program, _, records, _ = case
     rng = np.random.default_rng(seed)
     wrong = records.copy()
     n = int(rng.integers(len(wrong)))
@@ -120,7 +133,7 @@ def test_a_missing_write_is_found(case):
 
 
 def test_a_missing_tensor_is_found(case):
-    program, _, records = case
+    program, _, records, _ = case
     with pytest.raises(MismatchError, match=r"wrote nothing for MATMUL 3 "):
         check(case, records[records["matmul"] != 3])
     last = IMAGES * len(program.layers) - 1
@@ -140,7 +153,7 @@ def test_a_write_elsewhere_is_found(case):
 
 
 def test_surplus_writes_are_found(case):
-    program, _, records = case
+    program, _, records, _ = case
     surplus = records[-1:].copy()
     surplus["matmul"] += 1
     with pytest.raises(MismatchError, match="wrote more than"):

@@ -118,7 +118,7 @@ class RtlBackend(ProgramBackend):
                     inspect=checker.feed if checker else None,
                 )
                 if checker is not None:
-                    checker.close()
+                    checker.close(result.outputs)
             finally:
                 core.close()
         statistics = of_program(
