@@ -61,7 +61,7 @@ TABLE = {
     "program": may("arch", "numpy", others_lazily="PIL"),
     "driver": may("arch", "numpy", others_lazily="serial pynq"),
     # A board runs programs with NumPy alone: the rest is imported by whoever asks for it.
-    "runtime": may("arch program", "numpy", "compiler cosim golden", "PIL onnx onnxruntime"),
+    "runtime": may("arch program", "numpy", "compiler cosim golden", "PIL onnx onnxruntime google"),
     "estimate": may("arch program runtime", "numpy"),
     "cli": may(
         "arch program runtime estimate", "numpy rich yaml",

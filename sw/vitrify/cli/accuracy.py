@@ -19,7 +19,7 @@ from vitrify.runtime import InferenceSession, open_model
 from vitrify.runtime.accuracy import Labelled, agreement, check_labels, read_labels, scores
 from vitrify.runtime.images import read_floats
 
-from .models import Shape, image_input, read_calibration, stages
+from .models import Shape, image_input, known_preprocess, read_calibration, stages
 from .options import add_arch, add_float_model, add_json, add_preprocess, add_task, task_feed
 from .terminal import new_table, print_json, progress_bar, remark, say, show
 
@@ -69,6 +69,7 @@ def execute(options: argparse.Namespace) -> None:
         raise InputError(f"--limit must be at least 1, not {options.limit}")
     pictures = read_labels(options.data, options.labels, options.split)[: options.limit]
     model = open_model(options.model)
+    options.preprocess = known_preprocess(model, options.preprocess)
     data: dict[str, Any] = {"model": options.model.name, "backend": options.backend}
     if isinstance(model, Program):
         program, spec = model, model.input

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from vitrify.arch.load import load as load_arch
-from vitrify.program import preprocess
 from vitrify.program.files import check_writable
 
-from .models import compile_shown, read_calibration
+from .models import compile_shown, known_preprocess, read_calibration, remark_on_pictures
 from .options import add_arch, add_preprocess, human_bytes
 from .terminal import say
 
@@ -57,14 +56,14 @@ def execute(options: argparse.Namespace) -> None:
     target = options.output or Path(options.model.with_suffix(".vfy").name)
     check_writable(target, [options.model, options.calib])
     arch = load_arch(options.arch)
-    if options.preprocess is not None:
-        preprocess.parse(options.preprocess)
+    options.preprocess = known_preprocess(options.model, options.preprocess)
     calibration = read_calibration(options.model, options.calib, options.preprocess)
     program = compile_shown(
         options.model, arch, calibration, options.preprocess, options.keep_intermediates,
         options.batch, verify=options.verify,
     )
     program.save(target)
+    remark_on_pictures(options.model, options.preprocess)
     cycles = program.roofline_cycles / program.batch
     say(
         f"{target}: {program.model} for {arch.name}, {human_bytes(len(program.image))}, "

@@ -9,11 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from vitrify.arch.config import ArchConfig
-from vitrify.program import Program
+from vitrify.arch.errors import InputError
+from vitrify.program import Program, preprocess
 from vitrify.runtime.images import read_floats
+from vitrify.runtime.known_preprocess import find
 
-from .terminal import Bar, progress_bar
+from .terminal import Bar, progress_bar, remark
 
+#: ``--preprocess auto``.
+AUTO = "auto"
 Shape = tuple[int, int, int]
 
 #: Images of noise where nobody cares what the model says.
@@ -40,6 +44,62 @@ def read_calibration(
         noise = np.random.default_rng(0).normal(size=(_NOISE_IMAGES, *shape))
         return noise.astype(np.float32)
     return read_floats([images], name, shape, preprocess)
+
+
+def known_preprocess(model: Path | Program, given: str | None) -> str | None:
+    """The specification for ``--preprocess``; remarks on stderr what is known and what is not.
+
+    ``auto`` is what a program has stored, or what comes with a model.
+
+    Raises
+    ------
+    InputError
+        If nothing is known and ``auto`` is asked for, or the specification is wrong.
+    """
+    if isinstance(model, Program):
+        return None if given == AUTO else given
+    if given is not None and given != AUTO:
+        preprocess.parse(given)
+    try:
+        known = find(model)
+    except InputError:
+        if given == AUTO:
+            raise
+        known = None
+    if given == AUTO:
+        if known is None:
+            raise InputError(
+                f"nothing says how pictures become the input of {str(model)!r}: no metadata in it, "
+                f"no preprocessor_config.json and no config.json of timm beside it; give "
+                f"--preprocess with settings, imagenet or augreg"
+            )
+        remark(f"preprocessing of {known.source}: {known.spec}")
+        return known.spec
+    if known is not None and given is not None:
+        if preprocess.parse(given) != preprocess.parse(known.spec):
+            remark(
+                f"warning: --preprocess {given} is not what {known.source} says: {known.spec} "
+                f"(--preprocess auto takes that)"
+            )
+    elif given is not None and given.strip() == "imagenet":
+        remark(
+            "warning: nothing that comes with the model confirms --preprocess imagenet; "
+            "torchvision's models and DeiT take it, most other ViTs take augreg, and a wrong one "
+            "costs tens of points"
+        )
+    return given
+
+
+def remark_on_pictures(model: Path, stored: str | None) -> None:
+    """Say on stderr that a program without a specification takes no pictures."""
+    if stored is not None:
+        return
+    try:
+        known = find(model)
+    except InputError:
+        known = None
+    way = "" if known is None else f"; {known.source} says {known.spec} (--preprocess auto)"
+    remark(f"note: compiled without --preprocess, the program takes floats and no pictures{way}")
 
 
 def stages(bar: Bar) -> Callable[[str, float], None]:

@@ -27,7 +27,8 @@ def add_preprocess(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preprocess",
         metavar="SPEC",
-        help="how pictures become the model's input: crop_pct=0.9,mean=0.5,std=0.5 or imagenet",
+        help="how pictures become the model's input: imagenet, augreg, settings such as "
+        "crop_pct=0.9,mean=0.5,std=0.5, or auto: what comes with the model says it",
     )
 
 

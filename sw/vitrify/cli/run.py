@@ -12,10 +12,11 @@ import numpy as np
 from vitrify.arch.errors import InputError
 from vitrify.arch.load import load as load_arch
 from vitrify.program.files import check_writable, npz, write_atomic
-from vitrify.runtime import BACKENDS, InferenceSession
+from vitrify.runtime import BACKENDS, InferenceSession, open_model
 from vitrify.runtime.images import read_batch
 from vitrify.runtime.statistics import Statistics
 
+from .models import AUTO, known_preprocess
 from .options import (
     add_arch,
     add_float_model,
@@ -111,6 +112,8 @@ def execute(options: argparse.Namespace) -> None:
     for path in (options.output, options.stats, options.trace):
         check_writable(path, [options.model, *map(Path, given)])
     settings = _backend_options(options)
+    if options.preprocess == AUTO:
+        options.preprocess = known_preprocess(open_model(options.model), AUTO)
     with progress_bar(f"preparing {options.backend}") as bar:
         session = InferenceSession(
             options.model,

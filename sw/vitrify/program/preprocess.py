@@ -1,6 +1,6 @@
 """The preprocessing specification: how a picture becomes the float input of a model.
 
-``imagenet``, ``none``, or settings separated by commas; per-channel lists by colons::
+``imagenet``, ``augreg``, ``none``, or settings separated by commas; per-channel lists by colons::
 
     crop_pct=0.9,mean=0.5,std=0.5
     size=224:256,crop_pct=0.875,mean=0.485:0.456:0.406,std=0.229:0.224:0.225
@@ -8,11 +8,13 @@
 =================  ==========================================================================
 ``size``           height and width of the input, one number when equal (default: the model's)
 ``crop_pct``       shorter side to ``floor(size / crop_pct)`` before the centre crop (1)
+``crop_mode``      ``center`` (default), or ``squash``: both sides so, whatever their ratio was
 ``interpolation``  ``bicubic`` (default), ``bilinear``, ``lanczos`` or ``nearest``
 ``mean, std``      ``x = (pixel / 255 - mean) / std``, one value or one a channel (0, 1)
 =================  ==========================================================================
 
-``none`` resizes nothing and leaves the pixel values 0 … 255 as they are.
+``none`` resizes nothing and leaves the pixel values 0 … 255 as they are.  ``imagenet`` is what
+torchvision and DeiT take; ``augreg`` what timm's ``vit_*_augreg`` and most other ViTs take.
 """
 
 from __future__ import annotations
@@ -44,8 +46,11 @@ INTERPOLATIONS = ("bicubic", "bilinear", "lanczos", "nearest")
 #: Specifications with a name.
 NAMED = {
     "imagenet": "crop_pct=0.875,mean=0.485:0.456:0.406,std=0.229:0.224:0.225",
+    "augreg": "crop_pct=0.9,mean=0.5,std=0.5",
     "none": "none",
 }
+#: What becomes of a picture of another ratio of sides.
+CROP_MODES = ("center", "squash")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +65,7 @@ class Preprocess:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     interpolation: str = "bicubic"
+    crop_mode: str = "center"
     raw: bool = False
 
     def affine(self, channels: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -101,15 +107,7 @@ class Preprocess:
             )
         image = convert(image, channels)
         if not self.raw:
-            check_aspect(*image.size)
-            # floor(224 / 0.875) is 256 however the decimal fraction is stored.
-            short = math.floor(min(height, width) / self.crop_pct + 1e-9)
-            ratio = max(short / min(image.size), height / image.height, width / image.width)
-            # The longer side is truncated, as torchvision does it.
-            size = (
-                max(width, int(image.width * ratio + 1e-6)),
-                max(height, int(image.height * ratio + 1e-6)),
-            )
+            size = self._resized(image, width, height)
             check_pixels(*size)
             image = image.resize(size, getattr(pillow.Resampling, self.interpolation.upper()))
             left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
@@ -121,6 +119,19 @@ class Preprocess:
             )
         pixels = np.asarray(image, np.uint8)
         return pixels[None] if pixels.ndim == 2 else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+    def _resized(self, image: Image, width: int, height: int) -> tuple[int, int]:
+        """Width and height of a picture before ``width x height`` are cut out of its middle."""
+        # floor(224 / 0.875) is 256 however the decimal fraction is stored.
+        if self.crop_mode == "squash":
+            return (math.floor(width / self.crop_pct + 1e-9),
+                    math.floor(height / self.crop_pct + 1e-9))
+        check_aspect(*image.size)
+        short = math.floor(min(height, width) / self.crop_pct + 1e-9)
+        ratio = max(short / min(image.size), height / image.height, width / image.width)
+        # The longer side is truncated, as torchvision does it.
+        return (max(width, int(image.width * ratio + 1e-6)),
+                max(height, int(image.height * ratio + 1e-6)))
 
     def apply(
         self, images: Sequence[Image] | npt.NDArray[np.uint8], shape: tuple[int, int, int]
@@ -209,6 +220,8 @@ def format(spec: Preprocess) -> str:  # noqa: A001 - the counterpart of parse
         f"std={':'.join(map(repr, spec.std))}",
         f"interpolation={spec.interpolation}",
     ]
+    if spec.crop_mode != "center":
+        parts.append(f"crop_mode={spec.crop_mode}")
     return ",".join(parts)
 
 
@@ -260,11 +273,13 @@ def _size(key: str, text: str) -> tuple[int, int]:
     return int(numbers[0]), int(numbers[-1])
 
 
-def _interpolation(key: str, text: str) -> str:
-    if text not in INTERPOLATIONS:
-        known = ", ".join(INTERPOLATIONS)
-        raise InputError(f"preprocess {key}={short(text)} is not one of {known}")
-    return text
+def _one_of(known: Sequence[str]) -> Callable[[str, str], str]:
+    def check(key: str, text: str) -> str:
+        if text not in known:
+            raise InputError(f"preprocess {key}={short(text)} is not one of {', '.join(known)}")
+        return text
+
+    return check
 
 
 _PARSERS: dict[str, Callable[[str, str], object]] = {
@@ -272,5 +287,6 @@ _PARSERS: dict[str, Callable[[str, str], object]] = {
     "crop_pct": _crop,
     "mean": _numbers,
     "std": _positive,
-    "interpolation": _interpolation,
+    "interpolation": _one_of(INTERPOLATIONS),
+    "crop_mode": _one_of(CROP_MODES),
 }
