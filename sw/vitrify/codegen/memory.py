@@ -44,7 +44,9 @@ class TensorMemory:
         for i, op in enumerate(graph.ops):
             for name in (*op.sources(), *op.results()):
                 self._last[name] = i
-            self._groups |= op.groups()
+            for name, groups in op.groups().items():
+                known = self._groups.setdefault(name, groups)
+                assert known == groups, f"{op.name}: {name} is laid out in {known} groups"
             self._logits |= set(op.routed_by())
             if op.streamed():
                 self._beside |= dict.fromkeys(op.streamed(), op.stationary())

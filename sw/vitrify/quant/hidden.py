@@ -32,7 +32,8 @@ class Hidden:
 
 
 def hidden(
-    kind: str, weight: Float, bias: Float, rows: Rows, high: Rows, importance: Rows
+    kind: str, weight: Float, bias: Float, rows: Rows, high: Rows, importance: Rows,
+    symmetric: bool = False,
 ) -> Hidden:
     """Choose the ranges of an activation's input and output.
 
@@ -42,8 +43,9 @@ def hidden(
     rows : ``[S, units]``, sampled inputs of the activation
     high : ``[units]``, largest inputs
     importance : ``[units]``, how much the error of a unit's output counts
+    symmetric : the output has zero point 0, and no unit is split
     """
-    chosen = scheme.activation(kind, rows, high, importance)
+    chosen = scheme.activation(kind, rows, high, importance, symmetric)
     units = weight.shape[-2]
     extra = np.repeat(np.arange(units), chosen.copies - 1)
     sources = np.concatenate([np.arange(units), extra])

@@ -118,7 +118,10 @@ class Operands:
     def needs(self, tensor: str) -> ByteNeeds:
         """What any reader of an int8 tensor cannot absorb of its format."""
         needs = [reader.needs(tensor) for reader in self.plan.readers(tensor)]
-        return ByteNeeds(any(n.one_step for n in needs), any(n.zero for n in needs))
+        return ByteNeeds(
+            one_step=any(n.one_step for n in needs), zero=any(n.zero for n in needs),
+            symmetric=any(n.symmetric for n in needs),
+        )
 
     # Operands ------------------------------------------------------------------------------
     def operand(self, x: Operand) -> Source:

@@ -71,11 +71,14 @@ class ByteNeeds:
     """What a reader cannot absorb in the format of an int8 tensor.
 
     ``one_step``: all channels have the same step.  ``zero``: the byte zero stands for the real
-    zero; without it the mean of each channel may be taken off.
+    zero; without it the mean of each channel may be taken off.  ``symmetric``: there is no zero
+    point, and one channel for each of the float tensor; only what has constant weights for every
+    channel can do without.
     """
 
     one_step: bool = False
     zero: bool = False
+    symmetric: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +113,7 @@ class PlanOp(ABC):
     def needs(self, tensor: str) -> ByteNeeds:
         """What it cannot absorb of an int8 tensor that it reads."""
         del tensor
-        return ByteNeeds()
+        return ByteNeeds(symmetric=True)
 
     def overwrites(self) -> tuple[str, int] | None:
         """``(tensor, version)`` that is gone when it has run."""

@@ -92,6 +92,7 @@ class Planner:
     -------
     versions : additions to each stream so far
     made : operands by what they hold and its form: none is computed twice
+    groups : of int8 tensors whose channels are used in equal parts (heads): how many those are
     """
 
     def __init__(self, name: str, image: str) -> None:
@@ -99,6 +100,7 @@ class Planner:
         self.values: dict[str, Value] = {}
         self.versions: dict[str, int] = {}
         self.made: dict[tuple[str, str, Rows | None], Operand] = {}
+        self.groups: dict[str, int] = {}
         #: Names of tensors.
         self._names: set[str] = set()
 

@@ -204,7 +204,9 @@ class Activation:
         return (int(self.table[code & 0xFF]) - self.zero_point) * self.step_out
 
 
-def activation(kind: str, rows: Rows, peak: Rows, weight: Rows) -> Activation:
+def activation(
+    kind: str, rows: Rows, peak: Rows, weight: Rows, symmetric: bool = False
+) -> Activation:
     """Window and table of an activation, large units split where that helps.
 
     Parameters
@@ -212,17 +214,18 @@ def activation(kind: str, rows: Rows, peak: Rows, weight: Rows) -> Activation:
     rows : ``[S, D]``, float inputs
     peak : ``[D]``, largest input of each unit
     weight : ``[D]``, how much the error of a unit's output counts
+    symmetric : the output has zero point 0, and no unit is split
     """
     units = len(peak)
     rows = subsample(rows)
     order = np.argsort(-np.asarray(peak))
     usual = float(np.quantile(peak, _USUAL))
     large = int(np.sum(np.asarray(peak) > _LARGE * max(usual, 0.0)))
-    limit = min(_SPLIT_UNITS, large, units - 1) if kind in SPLITTABLE else 0
+    limit = min(_SPLIT_UNITS, large, units - 1) if kind in SPLITTABLE and not symmetric else 0
     trials = []
     for count in range(limit + 1):
         rest = np.sort(order[count:])
-        trials.append(_window(kind, rows[:, rest], weight[rest]))
+        trials.append(_window(kind, rows[:, rest], weight[rest], symmetric))
     costs = np.array([trial.cost for trial in trials])
     # The fewest units whose splitting leaves an error close to the best.
     count = int(np.argmax(costs <= _SPLIT_GAIN * costs.min()))
@@ -243,7 +246,7 @@ class _Window:
     activation: Activation
 
 
-def _window(kind: str, rows: Rows, weight: Rows) -> _Window:
+def _window(kind: str, rows: Rows, weight: Rows, symmetric: bool) -> _Window:
     """The input range with the least weighted error of the function's value."""
     low, high = float(rows.min()), float(rows.max())
     if high - low < 1e-6:
@@ -263,7 +266,7 @@ def _window(kind: str, rows: Rows, weight: Rows) -> _Window:
             for b in highs:
                 if b - a < 0.05 * (high - low):
                     continue
-                trial = _trial(kind, float(a), float(b), x, mass, exact)
+                trial = _trial(kind, (float(a), float(b)), x, mass, exact, symmetric)
                 if best is None or trial.cost < best.cost:
                     best = trial
         assert best is not None
@@ -272,13 +275,18 @@ def _window(kind: str, rows: Rows, weight: Rows) -> _Window:
     return best
 
 
-def _trial(kind: str, low: float, high: float, x: Float, mass: Float, exact: Float) -> _Window:
+def _trial(
+    kind: str, window: tuple[float, float], x: Float, mass: Float, exact: Float, symmetric: bool
+) -> _Window:
+    low, high = window
     centre, step_in = (low + high) / 2, (high - low) / (2 * INT8_MAX)
     codes = np.arange(-INT8_MAX, INT8_MAX + 1)
     values = UNARY[kind].reference(centre + step_in * codes)
     bottom, top = float(values.min()), float(values.max())
     step_out = max(top - bottom, 1e-9) / (2 * INT8_MAX)
     zero_point = int(np.clip(round(-INT8_MAX - bottom / step_out), -128, INT8_MAX))
+    if symmetric:
+        step_out, zero_point = max(abs(bottom), abs(top), 1e-9) / INT8_MAX, 0
     result = np.clip(np.rint(values / step_out) + zero_point, -INT8_MAX, INT8_MAX)
     index = np.clip(np.rint((x - centre) / step_in), -INT8_MAX, INT8_MAX).astype(int) + INT8_MAX
     error = (result[index] - zero_point) * step_out - exact

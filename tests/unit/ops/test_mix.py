@@ -67,3 +67,19 @@ def test_heads_cannot_be_normalised():
 def test_another_core():
     net = Net(5)
     check(net, mixed(net, 1, 1, 5), preset("reference"))
+
+
+def test_what_others_use_in_another_number_of_heads_is_copied():
+    net = Net(6)
+    x = net.activation(net.linear(net.tokens(0), DIM, "fc"), "act")
+    count = int(shape_of(x)[1])
+    attended = net.builder.emit("Attention", x, x, x, name="attention", heads=2, scale=0.3)
+    ys = [
+        net.builder.emit(
+            "Mix", x, net.normal(heads, count, count) / 2, net.normal(count), name=name,
+            heads=heads, groups=1,
+        )
+        for name, heads in (("mix", 4), ("other", 1))
+    ]
+    parts = [net.linear(y, 7, f"last{i}") for i, y in enumerate((attended, *ys))]
+    check(net, net.add(net.add(parts[0], parts[1], "sum0"), parts[2], "sum"), heads=4)

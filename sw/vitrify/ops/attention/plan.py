@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from vitrify.arch import formats
 from vitrify.ir import attributes_of, shape_of
-from vitrify.ops.linear.plan import Stored
+from vitrify.ops.linear.plan import Stored, int8_in_groups
 from vitrify.quant.calibrate import Request
 from vitrify.quant.plan import ByteNeeds, Operand, Plan, PlanOp, unsupported
 from vitrify.quant.planner import Planner, result_of
@@ -71,17 +71,19 @@ class AttentionOp(PlanOp):
         weights of all values add up to one: a constant passes on to the result.  Only queries must
         keep theirs.
         """
-        return ByteNeeds(one_step=tensor in (self.q, self.k), zero=tensor == self.q)
+        return ByteNeeds(
+            one_step=tensor in (self.q, self.k), zero=tensor == self.q, symmetric=True
+        )
 
 
 def plan_attention(planner: Planner, node: ir.Node) -> Stored:
     """``Attention``, ``RoutedHeads`` and ``BalancedHeads`` of int8 queries, keys and values."""
-    q, k, v = (planner.of(node, i).int8(planner, node).tensor for i in range(3))
-    attributes = attributes_of(node)
-    name = result_of(node)
+    attributes, name = attributes_of(node), result_of(node)
+    heads = planner.groups[name] = attributes["heads"]
+    q, k, v = (int8_in_groups(planner, node, i, heads) for i in range(3))
     gated, balance = _gates(node, lambda i: planner.of(node, i).logits(planner, node))
     planner.append(AttentionOp(
-        name=name, out=name, value=name, q=q, k=k, v=v, heads=attributes["heads"],
+        name=name, out=name, value=name, q=q, k=k, v=v, heads=heads,
         scale=attributes["scale"], gated=gated, balance=balance,
     ))
     return Stored(Operand(name, name))

@@ -83,6 +83,7 @@ def _activated(a: Assembler, op: LinearOp, weight: Float, bias: Float) -> _Form:
     units = hidden(
         op.kind, weight, bias, stats.rows, stats.high,
         np.ones(op.weight.shape[-2]) if importance is None else importance,
+        a.needs(op.out).symmetric,
     )
     a.codes[op.out] = units.codes
     return _Form(

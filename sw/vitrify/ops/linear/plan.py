@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vitrify.quant.calibrate import Request
-from vitrify.quant.plan import Array, Operand, Plan, PlanOp, Product, unsupported
+from vitrify.quant.plan import Array, ByteNeeds, Operand, Plan, PlanOp, Product, unsupported
 from vitrify.quant.planner import Addend, Planner, Value, parameter, result_of
 from vitrify.quant.tensors import Rows
 
@@ -46,6 +46,10 @@ class LinearOp(PlanOp):
 
     def products(self) -> list[Product]:
         return [Product(self.x, self.weight)]
+
+    def needs(self, tensor: str) -> ByteNeeds:
+        """Nothing: steps and copies go into the weights, offset and zero point into the bias."""
+        return ByteNeeds()
 
     def overwrites(self) -> tuple[str, int] | None:
         return (self.out, self.version - 1) if self.role == "add" else None
@@ -110,11 +114,13 @@ class Affine(LinearValue):
     def int8(self, planner: Planner, node: ir.Node) -> Operand:
         return self.activated(planner, self.value, None)
 
-    def activated(self, planner: Planner, value: str, kind: str | None) -> Operand:
-        """The int8 tensor ``value`` behind an activation of this ``kind``."""
-        key = ("int8", value, self.x.rows)
+    def activated(
+        self, planner: Planner, value: str, kind: str | None, form: str = "int8"
+    ) -> Operand:
+        """The int8 tensor ``value`` behind an activation of this ``kind``; one of each ``form``."""
+        key = (form, value, self.x.rows)
         if key not in planner.made:
-            out = planner.unique(value, "int8")
+            out = planner.unique(value, form)
             self._emit(planner, out=out, value=value, role="int8", kind=kind)
             planner.made[key] = Operand(out, value)
         return planner.made[key]
@@ -217,6 +223,19 @@ def affine_of(planner: Planner, node: ir.Node, index: int) -> Affine:
     if isinstance(value, LinearValue):
         return value.affine(planner, node)
     return Stored(value.stream(planner, node)).affine(planner, node)
+
+
+def int8_in_groups(planner: Planner, node: ir.Node, index: int, groups: int) -> str:
+    """An input of ``node`` as an int8 tensor whose channels are used in ``groups`` equal parts.
+
+    Its layout follows: a tensor that is used in another number of parts is copied.
+    """
+    x = planner.of(node, index).int8(planner, node)
+    if planner.groups.setdefault(x.tensor, groups) != groups:
+        copy = Stored(x).affine(planner, node)
+        x = copy.activated(planner, copy.value, None, f"groups{groups}")
+        planner.groups[x.tensor] = groups
+    return x.tensor
 
 
 # Nodes -------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from vitrify.ir import attributes_of
-from vitrify.ops.linear.plan import Stored
+from vitrify.ops.linear.plan import Stored, int8_in_groups
 from vitrify.quant.calibrate import Request
 from vitrify.quant.plan import Array, ByteNeeds, Operand, Plan, PlanOp
 from vitrify.quant.planner import Planner, parameter, result_of
@@ -36,16 +36,16 @@ class MixOp(PlanOp):
 
     def needs(self, tensor: str) -> ByteNeeds:
         """One multiplier for all channels, and no bias of a channel."""
-        return ByteNeeds(one_step=True, zero=True)
+        return ByteNeeds(one_step=True, zero=True, symmetric=True)
 
 
 def plan_mix(planner: Planner, node: ir.Node) -> Stored:
     """``Mix`` of the int8 form."""
-    x = planner.of(node, 0).int8(planner, node).tensor
-    name = result_of(node)
+    matrix, name = parameter(node, 1), result_of(node)
+    x = int8_in_groups(planner, node, 0, len(matrix))
     planner.versions[name] = 0
     planner.append(MixOp(
-        name=node.name or name, out=name, value=name, x=x, matrix=parameter(node, 1),
+        name=node.name or name, out=name, value=name, x=x, matrix=matrix,
         bias=parameter(node, 2), groups=attributes_of(node)["groups"],
     ))
     return Stored(Operand(name, name, 0))

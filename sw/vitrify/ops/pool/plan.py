@@ -32,7 +32,7 @@ class PoolOp(PlanOp):
 
     def needs(self, tensor: str) -> ByteNeeds:
         """One multiplier for all channels, and no bias: the mean becomes a stream."""
-        return ByteNeeds(one_step=True, zero=True)
+        return ByteNeeds(one_step=True, zero=True, symmetric=True)
 
 
 def plan_mean_pool(planner: Planner, node: ir.Node) -> Stored:
