@@ -108,7 +108,7 @@ def concat(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[T
     hints: tuple[str, ...] = ()
     for part in parts:
         if isinstance(part, Const):
-            index.append(np.full(part.shape, CONSTANT, np.int64))
+            index.append(np.full(part.shape, CONSTANT, np.int32))
             mul.append(np.ones(part.shape))
             add.append(part.array.astype(np.float64))
             hints = (*hints, part.name)

@@ -10,7 +10,9 @@ import onnx_ir as ir
 
 from vitrify.ir import Builder, array_of, shape_of
 
+from .arrange import arrange, as_tokens, rank3, take_rows
 from .fold import emit, fold, hints_of
+from .layout import sizes
 from .values import CONSTANT, Const, Unfit, View
 
 
@@ -69,6 +71,7 @@ class Settler:
         self.batch = batch
         #: Name of the original node that is being traced.
         self.source: str | None = None
+        self._made: dict[tuple[Any, ...], ir.Value] = {}
 
     def emit(
         self, op: str, *inputs: ir.Value | np.ndarray, hints: tuple[str, ...] = (),
@@ -77,11 +80,43 @@ class Settler:
         """Append a canonical node."""
         return emit(self.builder, op, *inputs, source=self.source, hints=hints, **attributes)
 
-    def settle(self, view: View) -> tuple[ir.Value, np.ndarray]:
-        """The tensor [N, T, D] or [N, D] behind ``view``, and the row of it that each row is."""
+    def once(self, op: str, *inputs: ir.Value | np.ndarray, **attributes: Any) -> ir.Value:
+        """Append a canonical node, or return what the same movement of the same tensor made."""
+        values = tuple(value for value in inputs if isinstance(value, ir.Value))
+        key = (op, values, tuple((name, str(value)) for name, value in attributes.items()))
+        if key not in self._made:
+            self._made[key] = self.emit(op, *inputs, **attributes)
+        return self._made[key]
+
+    def settle(self, view: View, *, strict: bool = False) -> tuple[ir.Value, np.ndarray]:
+        """The tensor [N, T, D] or [N, D] behind ``view``, and the row of it that each row is.
+
+        Parameters
+        ----------
+        strict:
+            Raise :class:`Unfit` where operations that only move elements would be needed.
+        """
         if view.settled is None:
-            view.settled = self._settle(view)
+            try:
+                view.settled = self._settle(view)
+            except Unfit:
+                if strict:
+                    raise
+                view.settled = arrange(self, view)
         return view.settled
+
+    def exact(self, view: View) -> ir.Value:
+        """The tensor [N, T, D] that a view of this shape is, its rows in order."""
+        value, rows = self.settle(view)
+        return self.in_order(value, rows.reshape(self.batch, -1))
+
+    def in_order(self, value: ir.Value, rows: np.ndarray) -> ir.Value:
+        """The tensor whose rows are the given ones of ``value``, [batch, T] of the same image."""
+        inner = rows - np.arange(self.batch)[:, None] * sizes(value)[0]
+        outside = inner.min() < 0 or inner.max() >= sizes(value)[0]
+        if outside or not (inner == inner[:1]).all():
+            raise Unfit("it mixes the images of a batch")
+        return take_rows(self, rank3(self, value), inner[0])
 
     def _settle(self, view: View) -> tuple[ir.Value, np.ndarray]:
         if view.base is self.image:
@@ -109,7 +144,7 @@ class Settler:
         axes, as long as every channel has one scale and one shift.
         """
         try:
-            tensor, rows = self.settle(view)
+            tensor, rows = self.settle(view, strict=True)
             return self.view_of_rows(tensor, rows)
         except Unfit:
             if view.base is self.image or (view.index == CONSTANT).any():
@@ -223,21 +258,30 @@ class Settler:
     def view_of_rows(self, value: ir.Value, rows: np.ndarray) -> View:
         """The view whose rows are the given rows of ``value``."""
         width = int(shape_of(value)[-1])
-        return View(value, rows[..., None] * width + np.arange(width))
+        return View(value, (rows[..., None] * width + np.arange(width)).astype(np.int32))
 
     def linear(self, view: View, weight: np.ndarray, hints: tuple[str, ...]) -> View:
         """``view @ weight.T``; the weight is [out, in]."""
         if view.base is self.image:
-            return self.view_of_rows(*self.patches(view, weight, hints))
+            try:
+                return self.view_of_rows(*self.patches(view, weight, hints))
+            except Unfit:
+                view = as_tokens(self, view)
         bias = np.zeros(len(weight))
         try:
-            value, rows = self.settle(view)
+            value, rows = self.settle(view, strict=True)
         except Unfit:
             # what the producer cannot take, this weight may: channels, scale and shift
-            found = rows_of(view)
-            if (found.rows == CONSTANT).any():
-                raise
-            mul, add = per_channel(view.mul), per_channel(view.add)
+            try:
+                found = rows_of(view)
+                mul, add = per_channel(view.mul), per_channel(view.add)
+                absorbs = (found.rows != CONSTANT).all()
+            except Unfit:
+                absorbs = False
+            if not absorbs:
+                value, rows = self.settle(view)
+                emitted = self.emit("Linear", value, weight, bias, hints=hints)
+                return self.view_of_rows(emitted, rows)
             value, rows = view.base, found.rows
             bias = bias if add is None else weight @ add
             wide = np.zeros((len(weight), int(shape_of(value)[-1])))

@@ -89,7 +89,7 @@ class View:
     base:
         A tensor of the canonical graph, or the image.
     index:
-        int64, flat positions in ``base``; :data:`CONSTANT` where ``add`` alone is the value.
+        int32, flat positions in ``base``; :data:`CONSTANT` where ``add`` alone is the value.
     mul, add:
         float64 arrays of the shape of ``index``; ``None`` stands for one and zero.
     hints:
@@ -174,4 +174,4 @@ Traced = Union[Const, View, Elementwise, Scores, "Gating", "Stack", "Mixture", "
 def whole(value: ir.Value, batch: int) -> View:
     """The view that is ``value`` itself, for ``batch`` images."""
     shape = (batch, *(int(size) for size in shape_of(value)[1:]))
-    return View(value, np.arange(np.prod(shape), dtype=np.int64).reshape(shape))
+    return View(value, np.arange(np.prod(shape), dtype=np.int32).reshape(shape))

@@ -1,0 +1,37 @@
+"""Softmax of anything that is no attention score and no router."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .layout import CHANNEL, image_axis, kinds, layout_of, sizes
+from .values import Unfit, View
+
+if TYPE_CHECKING:
+    from .trace import Tracer
+
+
+def softmax_of(tracer: Tracer, view: View, axis: int) -> View:
+    """Softmax over one axis, of channels or of rows."""
+    axis %= len(view.shape)
+    settler, batch = tracer.settler, tracer.batch
+    found, first = kinds(view), image_axis(view, batch)
+    if axis == first and batch > 1:
+        raise Unfit("it normalises over the images of a batch")
+    if found[axis] == CHANNEL:
+        base = layout_of(found, view.shape, first)
+        rest = tuple(each for each in base.channels if each != axis)
+        layout = type(base)(base.shape, base.rows, (*rest, axis))
+        value, rows = settler.settle(layout.lined(view))
+        heads = math.prod(view.shape[each] for each in rest)
+        made = settler.emit("Softmax", value, axis="channels", groups=heads)
+        return settler.view_of_rows(made, rows).moved(layout.back)
+    layout = layout_of(found, view.shape, first, (axis,))
+    value = settler.exact(layout.lined(view))
+    groups = sizes(value)[0] // view.shape[axis]
+    made = settler.emit("Softmax", value, axis="tokens", groups=groups)
+    rows = np.arange(batch * sizes(made)[0]).reshape([view.shape[each] for each in layout.rows])
+    return settler.view_of_rows(made, rows).moved(layout.back)
