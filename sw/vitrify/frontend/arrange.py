@@ -60,6 +60,8 @@ def _same(parts: np.ndarray) -> bool:
 
 def as_tokens(settler: Settler, view: View) -> View:
     """A view of the image as one of its pixels as tokens, [N, H * W, C]."""
+    if view.base.dtype == ir.DataType.INT64 or "table" in view.base.meta:
+        raise Unfit("it computes with task numbers or with constants that they choose")
     if view.base is not settler.image:
         return view
     channels, height, width = (int(size) for size in shape_of(settler.image)[1:])
@@ -163,7 +165,7 @@ def _move(settler: Settler, base: ir.Value, index: np.ndarray, width: int) -> ir
 def _parts(
     settler: Settler, base: ir.Value, column: np.ndarray, row: np.ndarray
 ) -> ir.Value:
-    """Rows that are parts of rows: every choice of channels side by side, then one below another."""
+    """Rows that are parts of rows: every choice of channels, then one below another."""
     patterns, which = np.unique(column[row != CONSTANT], axis=0, return_inverse=True)
     picked = take_channels(settler, base, patterns.ravel())
     unfolded = settler.once("Unfold", picked, parts=len(patterns))

@@ -20,9 +20,11 @@ from . import (  # noqa: F401
     on_experts,
     on_gate,
     on_linear,
+    on_map,
     on_moe,
     on_movement,
     on_picked,
+    on_reduce,
     on_stack,
 )
 from .fuse import fuse

@@ -68,8 +68,35 @@ def fold(
     parts = (columns, mul, add)
     key = tuple(None if part is None else np.ascontiguousarray(part).tobytes() for part in parts)
     if key not in done:
-        done[key] = _refold(builder, value, columns, mul, add, hints)
+        node = value.producer()
+        again = node is not None and node.op_type in _ONCE and columns is None
+        first = next(iter(done.items()), None) if again else None
+        if first is None:
+            done[key] = _refold(builder, value, columns, mul, add, hints)
+        else:
+            done[key] = _from_folded(builder, *first, width, mul, add)
     return done[key]
+
+
+#: What is worth more than an addition for every element is computed once, whatever its scales.
+_ONCE = ("Conv", "ImageConv", "GroupNorm", "HeadNorm", "RMSNorm")
+
+
+def _from_folded(
+    builder: Builder, key: tuple[bytes | None, ...], folded: ir.Value, width: int,
+    mul: np.ndarray | None, add: np.ndarray | None,
+) -> ir.Value:  # fmt: skip
+    """``value * mul + add`` from what the same value was folded to before."""
+    old_mul, old_add = (
+        np.full(width, neutral) if part is None else np.frombuffer(part)
+        for part, neutral in zip(key[1:], (1.0, 0.0), strict=True)
+    )
+    if key[0] is not None or not old_mul.all():
+        raise Unfit("it scales a tensor that has been scaled otherwise")
+    scale = (np.ones(width) if mul is None else mul) / old_mul
+    shift = (np.zeros(width) if add is None else add) - scale * old_add
+    parts = [part[:1] if np.ptp(part) <= 1e-12 else part for part in (scale, shift)]
+    return emit(builder, "Affine", folded, parts[0][None], parts[1][None], source=None)
 
 
 def _refold(
@@ -101,9 +128,26 @@ def _refold(
             weight = _pick(array_of(inputs[1]), columns) * scale[:, None]
             bias = _pick(array_of(inputs[2]), columns) * scale + shift
             return again(inputs[0], weight, bias)
-        case "LayerNorm" if columns is None:
+        case "Conv" | "ImageConv" | "RMSNorm" | "HeadNorm" | "GroupNorm" if value.uses():
+            # what reads it already would have it computed once more
+            pass
+        case "LayerNorm" | "HeadNorm" | "GroupNorm" if columns is None:
             gamma, beta = array_of(inputs[1]) * scale, array_of(inputs[2]) * scale + shift
             return again(inputs[0], gamma, beta)
+        case "Conv" | "ImageConv" if columns is None or attributes.get("groups", 1) == 1:
+            weight = _pick(array_of(inputs[1]), columns) * scale[:, None, None, None]
+            return again(inputs[0], weight, _pick(array_of(inputs[2]), columns) * scale + shift)
+        case "RMSNorm" if columns is None and add is None:
+            return again(inputs[0], array_of(inputs[1]) * scale)
+        case "ConstantRows":
+            return again(inputs[0], _pick(array_of(inputs[1]).T, columns).T * scale + shift)
+        case "Channels" if mul is None and add is None:
+            index = np.asarray(attributes["index"])[columns]
+            attributes["index"] = [int(place) for place in index]
+            return again(inputs[0])
+        case "Affine" if columns is None:
+            factor, offset = (array_of(value) * scale for value in inputs[1:])
+            return again(inputs[0], factor, offset + shift)
         case "TaskLinear":
             weight = _pick(array_of(inputs[1]).swapaxes(0, 1), columns) * scale[:, None, None]
             bias = _pick(array_of(inputs[2]).T, columns).T * scale + shift
@@ -115,6 +159,9 @@ def _refold(
             return again(*inputs[:2], w1, b1, w2.swapaxes(0, 1), b2)
         case "Activation" if mul is None and add is None:
             return again(fold(builder, inputs[0], columns))
+        case "Add" if mul is not None and value.uses():
+            # a stream that something reads already would be computed once more, all of it
+            pass
         case "Add":
             first = fold(builder, inputs[0], columns, mul, add)
             return again(first, fold(builder, inputs[1], columns, mul))

@@ -52,6 +52,36 @@ def kinds(view: View) -> list[str]:
     return found
 
 
+def _step(line: np.ndarray, width: int) -> int | None:
+    """The length after which an axis that runs over rows and channels changes the other one."""
+    if (line == CONSTANT).any() or len(line) < 4:
+        return None
+    rows, columns = line // width, line % width
+    if (rows == rows[0]).all() or (columns == columns[0]).all():
+        return None
+    changing = columns if columns[1] == columns[0] else rows
+    step = int(np.flatnonzero(changing != changing[0])[0])
+    return step if 1 < step < len(line) and len(line) % step == 0 else None
+
+
+def split_merged(view: View) -> tuple[View, list[list[int]]]:
+    """``view`` with axes that run over rows and channels split, and what became of each axis."""
+    _, width = sizes(view.base)
+    shape: list[int] = []
+    parts: list[list[int]] = []
+    if not view.index.size:
+        return view, [[axis] for axis in range(len(view.shape))]
+    for axis, size in enumerate(view.shape):
+        place: list[int | slice] = [0] * view.index.ndim
+        place[axis] = slice(None)
+        line = view.index[tuple(place)]
+        step = _step(line, width)
+        new = [size] if step is None else [size // step, step]
+        parts.append(list(range(len(shape), len(shape) + len(new))))
+        shape.extend(new)
+    return view.moved(lambda array: array.reshape(shape)), parts
+
+
 @dataclass
 class Layout:
     """An order of the axes of a shape: rows first, then channels, which become one axis."""

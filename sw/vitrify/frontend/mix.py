@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .arrange import as_tokens
 from .layout import ROW, image_axis, kinds, layout_of, sizes
 from .values import Unfit, View
 
@@ -19,9 +20,12 @@ def runs_over_rows(view: View, axis: int) -> bool:
     return kinds(view)[axis] == ROW
 
 
-def mix(settler: Settler, view: View, axis: int, matrix: np.ndarray, hints: tuple[str, ...]) -> View:
+def mix(
+    settler: Settler, view: View, axis: int, matrix: np.ndarray, hints: tuple[str, ...]
+) -> View:
     """``view`` with ``matrix``, [out, in], applied along an axis that runs over rows."""
     axis %= len(view.shape)
+    view = as_tokens(settler, view)
     first = image_axis(view, settler.batch)
     if first == axis:
         raise Unfit("it mixes the images of a batch")

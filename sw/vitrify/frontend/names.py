@@ -69,7 +69,9 @@ def _own_name(node: ir.Node) -> str:
         case "Tokens":
             words = [hint for hint in hints if _TOKEN_WORDS.search(hint)]
             return _join(_parent(_best(words)), "tokens")
-        case "Linear" | "LayerNorm" | "PatchEmbed" | "TaskLinear":
+        case (
+            "Linear" | "LayerNorm" | "PatchEmbed" | "TaskLinear" | "Conv" | "ImageConv" | "RMSNorm"
+        ):
             return _best(sorted(hints, key=lambda hint: not hint.endswith((".bias", ".weight"))))
     return ""
 
@@ -99,7 +101,7 @@ def _derived_name(node: ir.Node) -> str:
     """A name from those of the inputs, which have theirs already."""
     inputs = [value.name or "" for value in node.inputs if value is not None]
     match node.op_type:
-        case "Attention" | "RoutedHeads" | "BalancedHeads":
+        case "Attention" | "CrossAttention" | "RoutedHeads" | "BalancedHeads":
             module = _common_module(inputs[:3]) or _parent(_consumer_name(node))
             while module.rpartition(".")[2] in _FUSED:
                 module = _parent(module)

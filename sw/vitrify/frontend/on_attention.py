@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
-from vitrify.ir import shape_of
+from vitrify.ir import ShapeError, shape_of
 
 from .fold import fold
 from .on_gate import known, leave
+from .on_softmax import softmax_of
+from .product import attend as attend_blocks
 from .rows import per_channel
 from .trace import Tracer, attribute, handles
-from .values import CONSTANT, Scores, Traced, Unfit, View
+from .values import CONSTANT, Const, Scores, Traced, Unfit, View
 
 _PLAIN = "export plain scaled-dot-product attention"
 
@@ -81,10 +83,21 @@ def score(x: View, y: View) -> Scores:
     return Scores(x, keys, (*x.shape[:-1], y.shape[-1]))
 
 
-def attend(tracer: Tracer, scores: Scores, v: View) -> View:
+def attend(tracer: Tracer, scores: Scores, v: View | Const) -> View:
     """``softmax(scores) @ v``: emit the attention."""
-    if not scores.normalised:
-        raise Unfit("it multiplies attention scores by values without a softmax", _PLAIN)
+    plain = isinstance(scores.q, View) and isinstance(scores.k, View) and isinstance(v, View)
+    if plain and scores.bias is None:
+        try:
+            return _simple(tracer, scores, v)
+        except (Unfit, ShapeError):
+            pass
+    return attend_blocks(tracer, scores, v)
+
+
+def _simple(tracer: Tracer, scores: Scores, v: View) -> View:
+    """The attention of all tokens to all, from channels cut out of linear layers."""
+    assert isinstance(scores.q, View), "attend looked"
+    assert isinstance(scores.k, View), "attend looked"
     lead, (tokens, depth) = v.shape[:-2], v.shape[-2:]
     if lead != scores.shape[:-2] or tokens != scores.shape[-1]:
         raise Unfit("its values do not fit the attention scores", _PLAIN)
@@ -110,13 +123,18 @@ def attend(tracer: Tracer, scores: Scores, v: View) -> View:
 def softmax(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
     """Of attention scores, over the keys; or of the logits of a gate."""
     scores = inputs[0]
-    if not isinstance(scores, Scores):
-        return known(tracer, node, [leave(tracer, node, scores)])
-    if scores.normalised:
-        raise Unfit("it normalises attention twice", _PLAIN)
-    if attribute(node, "axis", -1) not in (-1, len(scores.shape) - 1):
-        raise Unfit("it normalises attention over something else than the keys", _PLAIN)
-    return [Scores(scores.q, scores.k, scores.shape, scores.scale, normalised=True)]
+    if scores is None:
+        raise Unfit("it has no input")
+    axis = attribute(node, "axis", -1)
+    last = axis in (-1, len(scores.shape) - 1)
+    if isinstance(scores, Scores) and not scores.normalised and last:
+        return [replace(scores, normalised=True, view=None)]
+    if not isinstance(scores, Scores) and last and not tracer.plain:
+        try:
+            return known(tracer, node, [leave(tracer, node, scores)])
+        except Unfit:
+            pass
+    return [softmax_of(tracer, tracer.view(scores), axis)]
 
 
 def split_heads(view: View, heads: int) -> View:

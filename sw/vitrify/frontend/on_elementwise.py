@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 
-from vitrify.ir import UNARY
+from vitrify.ir import UNARY, shape_of
 
 from .functions import affine_of, known, samples_of, text_of
+from .joining import joined
 from .mixed import Gating, Mixture, Picked, Stack
+from .pairs import combine, multiply
+from .product import as_view
 from .task import add_selected, is_selected, is_task
 from .trace import Tracer, attribute, handles
 from .values import Const, Elementwise, Scores, Traced, Unfit, View
@@ -60,10 +65,7 @@ def resolve(tracer: Tracer, value: Traced) -> View:
 
             return resolve_mixture(tracer, value)
         case Scores():
-            raise Unfit(
-                "it uses attention scores for something else than softmax and values",
-                "export plain scaled-dot-product attention",
-            )
+            return as_view(tracer, value)
         case Gating() if value.node.op_type == "Softmax":
             raise Unfit(
                 "it is no softmax of attention scores or of a router",
@@ -77,7 +79,7 @@ def resolve(tracer: Tracer, value: Traced) -> View:
                 value.node,
             )
         case Stack():
-            raise Unfit("it joins two different tensors", node=value.node)
+            return joined(tracer, list(value.parts), value.axis)
     raise Unfit("its input is a constant where an activation is expected")
 
 
@@ -160,21 +162,28 @@ def _with_constant(node: ir.Node, x: Traced, y: Traced) -> View:
 
 def add_views(tracer: Tracer, x: View, y: View) -> View:
     """Addition of two activations."""
-    first, rows = tracer.settler.settle(x)
-    second, others = tracer.settler.settle(y)
-    if not np.array_equal(rows, others):
-        raise Unfit("it adds tokens that stand at different places")
-    return tracer.settler.view_of_rows(tracer.settler.emit("Add", first, second), rows)
+    if x.shape == y.shape:
+        try:
+            first, rows = tracer.settler.settle(x, strict=True)
+            second, others = tracer.settler.settle(y, strict=True)
+            same = np.array_equal(rows, others) and shape_of(first) == shape_of(second)
+        except Unfit:
+            same = False
+        if same:
+            return tracer.settler.view_of_rows(tracer.settler.emit("Add", first, second), rows)
+    return combine(tracer, "Add", x, y)
 
 
 def _residual(tracer: Tracer, node: ir.Node, x: View, y: View) -> View:
     """Addition or subtraction of two activations, or of the bias of a task."""
-    if node.op_type not in ("Add", "Sub"):
-        raise Unfit(
-            "it combines two activations by something else than an addition (a gated unit?)",
-            "use a plain MLP and plain residual additions",
-        )
+    if node.op_type == "Mul":
+        return multiply(tracer, x, y)
+    if node.op_type == "Div":
+        return multiply(tracer, x, tracer.view(function(tracer, step("Reciprocal", node), [y])[0]))
     if node.op_type == "Sub":
+        if y.settled is not None:
+            # what has become a tensor is not computed again for its sign
+            y = tracer.settler.view_of_rows(*y.settled)
         y = y.affine(-1.0, 0.0)
     for activation, chosen in ((x, y), (y, x)):
         if is_selected(chosen):
@@ -182,20 +191,30 @@ def _residual(tracer: Tracer, node: ir.Node, x: View, y: View) -> View:
     return add_views(tracer, x, y)
 
 
-def _scores(node: ir.Node, scores: Scores, other: Const, reverse: bool) -> Scores:
-    """Scaling of attention scores, and masks that mask nothing."""
-    array = other.array
-    if not array.any() and (node.op_type == "Add" or (node.op_type == "Sub" and not reverse)):
-        return scores
-    if array.size == 1 and not scores.normalised:
-        number = float(array.reshape(()))
-        if node.op_type == "Mul" or (node.op_type == "Div" and not reverse and number):
-            factor = number if node.op_type == "Mul" else 1.0 / number
-            return Scores(scores.q, scores.k, scores.shape, scores.scale * factor)
-    raise Unfit(
-        "it adds a mask or a position bias to attention scores, or scales them unevenly",
-        "export a model with plain attention and absolute positions",
-    )
+def _scores(node: ir.Node, scores: Scores, other: Const, reverse: bool) -> Scores | None:
+    """Attention scores scaled, or with a mask or a position bias; ``None`` if it is neither."""
+    array = other.array.astype(np.float64)
+    if scores.normalised or np.broadcast_shapes(scores.shape, array.shape) != scores.shape:
+        return None if array.any() or node.op_type not in ("Add", "Sub") or reverse else scores
+    if node.op_type == "Add" or (node.op_type == "Sub" and not reverse):
+        if not array.any():
+            return scores
+        bias = array if node.op_type == "Add" else -array
+        if scores.bias is not None:
+            bias = bias + scores.bias
+        return replace(scores, bias=np.broadcast_to(bias, scores.shape), view=None)
+    divides = node.op_type == "Div"
+    if not (divides or node.op_type == "Mul") or (divides and (reverse or not array.all())):
+        return None
+    factor = array if node.op_type == "Mul" else 1.0 / array
+    bias = None if scores.bias is None else scores.bias * factor
+    if array.size == 1:
+        number = float(factor.reshape(()))
+        return replace(scores, scale=scores.scale * number, bias=bias, view=None)
+    if array.ndim >= 1 and array.shape[-1] == 1 and isinstance(scores.q, View):
+        # a temperature for each head or query goes into the queries
+        return replace(scores, q=scores.q.affine(factor, 0.0, other.name), bias=bias, view=None)
+    return None
 
 
 _BINARY = ("Add", "Sub", "Mul", "Div")
@@ -208,10 +227,11 @@ def binary(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[T
     if x is None or y is None:
         raise Unfit("it lacks an input")
     for scores, other in ((x, y), (y, x)):
-        if isinstance(scores, Scores):
-            if not isinstance(other, Const):
-                raise Unfit("it adds something computed from the image to attention scores")
-            return [_scores(node, scores, other, reverse=scores is y)]
+        if isinstance(scores, Scores) and isinstance(other, Const):
+            found = _scores(node, scores, other, reverse=scores is y)
+            if found is not None:
+                return [found]
+    x, y = (tracer.view(value) if isinstance(value, Scores) else value for value in (x, y))
     live = [value for value in (x, y) if isinstance(value, View | Elementwise)]
     constants = [value for value in (x, y) if isinstance(value, Const)]
     rank = len(live[0].shape) if live else 0
@@ -240,11 +260,10 @@ def function(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list
     if len(inputs) > 1 and all(value is None for value in inputs[1:]) and node.op_type == "Clip":
         return [inputs[0]]  # type: ignore[list-item]
     operands = [uniform(value) if isinstance(value, Const) else value for value in inputs]
+    operands = [tracer.view(value) if isinstance(value, Scores) else value for value in operands]
     for value in operands:
         if isinstance(value, View) and is_task(value):
             raise Unfit("it computes with task numbers", "use them to choose weights and biases")
-        if isinstance(value, Scores):
-            resolve(tracer, value)
         if isinstance(value, Const) and not value.is_scalar:
             raise Unfit("its constant is not one number")
     if None in operands:

@@ -17,7 +17,7 @@ _SCATTER = ("ScatterElements", "ScatterND")
 
 def leave(tracer: Tracer, node: ir.Node, value: Traced | None) -> Gating:
     """``value`` as the logits of a gate: from here on only its values in the draws are followed."""
-    tensor, rows = tracer.settler.settle(tracer.view(value))
+    tensor, rows = tracer.settler.settle(tracer.view(value), strict=True)
     *lead, width = shape_of(tensor)
     if tensor not in tracer.gates:
         count = tracer.batch * int(np.prod([int(size) for size in lead[1:]]))
@@ -34,7 +34,7 @@ def as_gating(tracer: Tracer, node: ir.Node, value: Traced) -> Gating | None:
         return Gating([value.array] * DRAWS, (), node)
     if isinstance(value, View | Elementwise):
         try:
-            tensor, _ = tracer.settler.settle(tracer.view(value))
+            tensor, _ = tracer.settler.settle(tracer.view(value), strict=True)
         except Unfit:
             return None
         return leave(tracer, node, value) if tensor in tracer.gates else None

@@ -7,8 +7,12 @@ import onnx_ir as ir
 
 from vitrify.ir import shape_of
 
+from .mix import mix, runs_over_rows
 from .mixed import Gating, Mixture, Stack
 from .on_experts import weigh
+from .on_map import convolve
+from .on_reduce import group_norm, mean_of
+from .product import multiply_matrices
 from .stack import expert_products, moved, weighed_sum
 from .task import add_selected, is_selected, task_linear
 from .trace import Tracer, attribute, constant, handles
@@ -26,22 +30,22 @@ def weighted(
 @handles("MatMul")
 def matmul(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
     """A linear layer (of a task, of experts), or one of the two products of attention."""
-    from .on_attention import attend, score
+    from .on_attention import attend
 
     x, y = inputs
     if x is None or y is None:
         raise Unfit("it lacks an input")
-    if isinstance(x, Scores):
-        return [attend(tracer, x, tracer.view(y))]
+    if isinstance(x, Scores) and x.normalised:
+        return [attend(tracer, x, y if isinstance(y, Const) else tracer.view(y))]
     if isinstance(y, Const):
         if y.array.ndim > 2 and not _plain(y):
             return [expert_products(tracer, node, x, y)]
         array = y.array.reshape(y.shape[-2:]) if y.array.ndim > 2 else y.array
         if array.ndim != 2:
-            raise Unfit("its constant is no single matrix")
+            return [_by_vector(tracer, node, tracer.view(x), y)]
         return [weighted(tracer, node, tracer.view(x), y, array.T, None)]
     if isinstance(x, Const):
-        raise Unfit("it mixes tokens by a constant matrix", "use attention to mix tokens")
+        return [_constant_first(tracer, node, x, tracer.view(y))]
     if isinstance(x, Gating) and isinstance(y, Stack):
         return [weighed_sum(tracer, x, y)]
     if isinstance(x, Gating) and x.shape[-1] == 1 and y.shape[-2] == 1:
@@ -49,10 +53,33 @@ def matmul(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[T
     operand = tracer.view(y)
     if is_selected(operand):
         return [task_linear(tracer, tracer.view(x), operand, node.name or "")]
-    return [score(tracer.view(x), operand)]
+    return [multiply_matrices(tracer, tracer.view(x), operand)]
 
 
 handles("MatMul", kind=Stack)(matmul)
+
+
+def _by_vector(tracer: Tracer, node: ir.Node, x: View, y: Const) -> View:
+    """A product with a constant vector: a linear layer of one channel, without its axis."""
+    if y.array.ndim != 1:
+        raise Unfit("its constant is no single matrix")
+    return weighted(tracer, node, x, y, y.array[None], None).moved(lambda array: array[..., 0])
+
+
+def _constant_first(tracer: Tracer, node: ir.Node, x: Const, y: View) -> View | Scores:
+    """Constant queries times keys, or a constant matrix over tokens."""
+    if len(x.shape) < 2 or len(y.shape) < 2:
+        raise Unfit("its constant is no single matrix")
+    if not runs_over_rows(y, -2):
+        lead = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+        wide = (*lead, *y.shape[-2:])
+        keys = y.moved(lambda array: np.broadcast_to(array, wide).swapaxes(-1, -2))
+        queries = Const(np.broadcast_to(x.array, (*lead, *x.shape[-2:])), x.name)
+        return Scores(queries, keys, (*lead, x.shape[-2], y.shape[-1]))
+    if not _plain(x):
+        raise Unfit("it mixes tokens by several constant matrices")
+    matrix = x.array.reshape(x.shape[-2:])
+    return mix(tracer.settler, y, -2, matrix, (x.name, node.name or ""))
 
 
 def _plain(value: Const) -> bool:
@@ -147,20 +174,21 @@ def _padding(node: ir.Node, image: tuple[int, ...], kernel: tuple[int, ...]) -> 
 
 @handles("Conv")
 def conv(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
-    """Non-overlapping patches and a linear layer."""
+    """Patches that do not overlap and a linear layer, or a convolution of any other kind."""
     view, weight = tracer.view(inputs[0]), constant(inputs[1], "weight")
     kernel = weight.shape[2:]
-    fix = "export a vision transformer that embeds non-overlapping patches by one convolution"
     if len(view.shape) != 2 + len(kernel):
-        raise Unfit("its input and its weight differ in rank", fix)
+        raise Unfit("its input and its weight differ in rank")
     strides = tuple(attribute(node, "strides", (1,) * len(kernel)))
     dilated = any(step != 1 for step in attribute(node, "dilations", ()))
-    if strides != kernel or dilated or attribute(node, "group", 1) != 1:
-        raise Unfit(f"its {kernel} kernel with strides {strides} overlaps, skips or groups", fix)
-    if _padding(node, view.shape[2:], kernel):
-        raise Unfit("it pads its input", fix)
-    if any(size % step for size, step in zip(view.shape[2:], kernel, strict=True)):
-        raise Unfit(f"its patches {kernel} do not tile an input of {view.shape[2:]}", fix)
+    tiled = (
+        strides == kernel
+        and not (dilated or attribute(node, "group", 1) != 1)
+        and not _padding(node, view.shape[2:], kernel)
+        and not any(size % step for size, step in zip(view.shape[2:], kernel, strict=True))
+    )
+    if not tiled or (view.base is not tracer.image and max(kernel, default=1) > 1):
+        return convolve(tracer, node, inputs)
     grid = tuple(size // step for size, step in zip(view.shape[2:], kernel, strict=True))
     axes = len(kernel)
 
@@ -181,15 +209,26 @@ def conv(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Tra
 def layer_norm(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
     """Over the last axis."""
     view, gamma = tracer.view(inputs[0]), constant(inputs[1], "scale")
-    if attribute(node, "axis", -1) not in (-1, len(view.shape) - 1):
-        raise Unfit("it normalises over more than the last axis")
+    axis, epsilon = attribute(node, "axis", -1), attribute(node, "epsilon", 1e-5)
     beta = constant(inputs[2], "bias") if len(inputs) > 2 and inputs[2] is not None else None
-    return [tracer.settler.layer_norm(view, gamma, beta, attribute(node, "epsilon", 1e-5))]
+    rank = len(view.shape)
+    if axis in (-1, rank - 1) and tracer.settler.holds_rows(view):
+        return [tracer.settler.layer_norm(view, gamma, beta, epsilon)]
+    made = group_norm(tracer, view, tuple(range(axis % rank, rank)), epsilon)
+    shift = 0.0 if beta is None else beta.array.astype(np.float64)
+    return [made.affine(gamma.array.astype(np.float64), shift, gamma.name)]
 
 
 @handles("ReduceMean", "GlobalAveragePool")
 def mean(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
-    """The mean over tokens, wherever the token axes are."""
+    """The mean over tokens, wherever the token axes are; or over anything else."""
+    try:
+        return _mean_of_tokens(tracer, node, inputs)
+    except Unfit:
+        return mean_of(tracer, node, inputs)
+
+
+def _mean_of_tokens(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
     view = tracer.view(inputs[0])
     rank = len(view.shape)
     keep = True
@@ -212,13 +251,7 @@ def mean(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Tra
         order = (*lead, *axes, *others, channel)
         return array.transpose(order).reshape(tracer.batch, -1, view.shape[channel])
 
-    try:
-        value, rows = tracer.settler.settle(view.moved(line_up))
-    except Unfit as error:
-        if axes != (rank - 1,):
-            raise
-        reason = "it is part of a normalisation that is no LayerNormalization"
-        raise Unfit(reason, fix) from error
+    value, rows = tracer.settler.settle(view.moved(line_up), strict=True)
     shape = shape_of(value)
     start, count = int(rows[0, 0]), rows.shape[1]
     total = int(shape[1]) if len(shape) == 3 else 1

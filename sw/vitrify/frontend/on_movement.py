@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from .joining import concatenated
 from .mixed import Mixture, Stack
+from .product import as_view, regrouped
 from .task import is_task, select
-from .trace import Tracer, attribute, handles
+from .trace import Tracer, attribute, constant, handles
 from .values import CONSTANT, Const, Elementwise, Scores, Traced, Unfit, View
 
 
@@ -69,8 +71,40 @@ def move(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Tra
             raise Unfit("where it moves elements to depends on the image")
         others.append(None if value is None else value.array)
     if isinstance(inputs[0], Scores):
-        return [_reshape_scores(tracer, node, inputs[0], others)]
-    view = tracer.view(inputs[0])
+        return _move_scores(tracer, node, inputs[0], others)
+    return move_view(tracer, node, tracer.view(inputs[0]), others)
+
+
+def _move_scores(
+    tracer: Tracer, node: ir.Node, scores: Scores, others: list[np.ndarray | None]
+) -> list[Traced]:
+    """Scores may be moved about among batch, windows and heads; otherwise they are a tensor."""
+    numbers = np.arange(np.prod(scores.shape), dtype=np.int32).reshape(scores.shape)
+    block = scores.shape[-2] * scores.shape[-1]
+    made: list[Traced] = []
+    for moved in tracer.execute(node, [numbers, *others]):
+        kept = moved.ndim >= 2 and moved.shape[-2:] == scores.shape[-2:]
+        lead = moved[..., 0, 0] // block if kept and moved.size else moved
+        whole = numbers.reshape(-1, *scores.shape[-2:])
+        if not kept or not np.array_equal(moved, whole[lead]):
+            break
+        made.append(regrouped(scores, lead))
+    else:
+        return made
+    turned = node.op_type == "Transpose" and _keys_first(node, len(scores.shape))
+    view = as_view(tracer, scores, turned)
+    return move_view(tracer, node, view, others)
+
+
+def _keys_first(node: ir.Node, rank: int) -> bool:
+    order = list(attribute(node, "perm", None) or range(rank)[::-1])
+    return order.index(rank - 1) < order.index(rank - 2)
+
+
+def move_view(
+    tracer: Tracer, node: ir.Node, view: View, others: list[np.ndarray | None]
+) -> list[Traced]:
+    """Run the node on the index, the scale and the shift."""
     index = tracer.execute(node, [view.index, *others])
     mul = None if view.mul is None else tracer.execute(node, [view.mul, *others])
     add = None if view.add is None else tracer.execute(node, [view.add, *others])
@@ -80,53 +114,42 @@ def move(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Tra
     ]
 
 
-def _reshape_scores(
-    tracer: Tracer, node: ir.Node, scores: Scores, others: list[np.ndarray | None]
-) -> Scores:
-    """Scores may be regrouped over batch and heads, no more."""
-    numbers = np.arange(np.prod(scores.shape)).reshape(scores.shape)
-    moved = tracer.execute(node, [numbers, *others])[0]
-    in_order = np.array_equal(moved.ravel(), numbers.ravel())
-    if not in_order or moved.shape[-2:] != scores.shape[-2:]:
-        raise Unfit("it rearranges attention scores")
-    return Scores(scores.q, scores.k, moved.shape, scores.scale, scores.normalised)
+@handles("Pad")
+def pad(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
+    """Constants around a tensor, or its own elements again."""
+    others = [None if value is None else constant(value, "pad").array for value in inputs[1:]]
+    if not np.any(others[0]):
+        return [inputs[0] if inputs[0] is not None else tracer.view(None)]
+    view = tracer.view(inputs[0])
+    numbers = np.arange(1, view.index.size + 1, dtype=np.float64).reshape(view.shape)
+    fill = others[1] if len(others) > 1 and others[1] is not None and others[1].size else None
+    number = 0.0 if fill is None else float(fill.ravel()[0])
+    quiet = [others[0], None if fill is None else np.zeros(1), *others[2:]]
+    place = tracer.execute(node, [numbers, *quiet])[0].astype(np.int64)
+    outside = place == 0
+    inner = view.moved(lambda array: array.reshape(-1)[np.maximum(place - 1, 0)])
+    if not outside.any():
+        return [inner]
+    index = np.where(outside, CONSTANT, inner.index).astype(np.int32)
+    mul = None if inner.mul is None else np.where(outside, 1.0, inner.mul)
+    add = inner.add
+    if number or add is not None:
+        add = np.where(outside, number, 0.0 if add is None else add)
+    return [View(view.base, index, mul, add, view.hints)]
 
 
 @handles("Concat")
 def concat(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
-    """Constants and parts of one tensor, side by side."""
+    """Constants and tensors, side by side."""
     parts = [
         value if isinstance(value, Const) else tracer.view(value)
         for value in inputs
         if value is not None
     ]
     views = [part for part in parts if isinstance(part, View)]
-    base = views[0].base
-    if any(view.base is not base for view in views):
-        return [_stack(node, parts)]
-    index, mul, add = [], [], []
-    hints: tuple[str, ...] = ()
-    for part in parts:
-        if isinstance(part, Const):
-            index.append(np.full(part.shape, CONSTANT, np.int32))
-            mul.append(np.ones(part.shape))
-            add.append(part.array.astype(np.float64))
-            hints = (*hints, part.name)
-        else:
-            index.append(part.index)
-            mul.append(np.ones(part.shape) if part.mul is None else part.mul)
-            add.append(np.zeros(part.shape) if part.add is None else part.add)
-            hints = (*hints, *part.hints)
-    where, mul_all, add_all = (tracer.execute(node, arrays)[0] for arrays in (index, mul, add))
-    scaled = any(view.mul is not None for view in views)
-    shifted = any(view.add is not None for view in views) or len(views) < len(parts)
-    return [View(base, where, mul_all if scaled else None, add_all if shifted else None, hints)]
-
-
-def _stack(node: ir.Node, parts: list[Const | View]) -> Stack:
-    """Different tensors, each one entry of the axis that they are joined along."""
     axis = attribute(node, "axis", 0) % len(parts[0].shape)
-    views = [part for part in parts if isinstance(part, View) and part.shape[axis] == 1]
-    if len(views) != len(parts):
-        raise Unfit("it joins two different tensors")
-    return Stack([view.moved(lambda array: array.squeeze(axis)) for view in views], axis, node)
+    if all(part.shape[axis] == 1 for part in parts) and len(views) == len(parts):
+        if any(view.base is not views[0].base for view in views):
+            return [Stack([view.moved(lambda array: array.squeeze(axis)) for view in views], axis,
+                          node)]  # fmt: skip
+    return [concatenated(tracer, parts, axis)]

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import onnx_ir as ir
 
-from .layout import CHANNEL, image_axis, kinds, layout_of, sizes
+from .arrange import as_tokens
+from .layout import CHANNEL, image_axis, kinds, layout_of, sizes, split_merged
 from .trace import Tracer, attribute, constant, handles
 from .values import Traced, Unfit, View
 
@@ -32,6 +33,13 @@ def shaped(view: View, old: tuple[int, ...], axes: tuple[int, ...], keep: bool) 
 
 def total(tracer: Tracer, view: View, axes: tuple[int, ...], *, mean: bool) -> View:
     """The sum or the mean over axes, which stay with size one."""
+    shape = tuple(1 if axis in axes else size for axis, size in enumerate(view.shape))
+    view, parts = split_merged(as_tokens(tracer.settler, view))
+    axes = tuple(new for axis in axes for new in parts[axis])
+    return _total(tracer, view, axes, mean).moved(lambda array: array.reshape(shape))
+
+
+def _total(tracer: Tracer, view: View, axes: tuple[int, ...], mean: bool) -> View:
     if image_axis(view, tracer.batch) in axes and tracer.batch > 1:
         raise Unfit("it adds up the images of a batch")
     found = kinds(view)
@@ -122,7 +130,7 @@ def mean_of(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[
 @handles("ReduceMax")
 def largest(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
     """The largest over axes that run over rows: a pool whose window is one line of a map."""
-    view = tracer.view(inputs[0])
+    view = as_tokens(tracer.settler, tracer.view(inputs[0]))
     axes = axes_of(node, inputs, len(view.shape))
     found, first = kinds(view), image_axis(view, tracer.batch)
     over_channels = [axis for axis in axes if found[axis] == CHANNEL]
@@ -147,6 +155,15 @@ def group_norm(
     tracer: Tracer, view: View, axes: tuple[int, ...], epsilon: float
 ) -> View:
     """``view`` minus mean over deviation, both over ``axes``."""
+    shape = view.shape
+    view, parts = split_merged(as_tokens(tracer.settler, view))
+    axes = tuple(new for axis in axes for new in parts[axis])
+    return _group_norm(tracer, view, axes, epsilon).moved(lambda array: array.reshape(shape))
+
+
+def _group_norm(
+    tracer: Tracer, view: View, axes: tuple[int, ...], epsilon: float
+) -> View:
     settler, batch = tracer.settler, tracer.batch
     found, first = kinds(view), image_axis(view, batch)
     channels = tuple(axis for axis in axes if found[axis] == CHANNEL)

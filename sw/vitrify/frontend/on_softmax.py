@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .arrange import as_tokens
 from .layout import CHANNEL, image_axis, kinds, layout_of, sizes
 from .values import Unfit, View
 
@@ -18,6 +19,7 @@ def softmax_of(tracer: Tracer, view: View, axis: int) -> View:
     """Softmax over one axis, of channels or of rows."""
     axis %= len(view.shape)
     settler, batch = tracer.settler, tracer.batch
+    view = as_tokens(settler, view)
     found, first = kinds(view), image_axis(view, batch)
     if axis == first and batch > 1:
         raise Unfit("it normalises over the images of a batch")

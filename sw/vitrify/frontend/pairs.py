@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from .arrange import rank3
+from .arrange import as_tokens, rank3
 from .layout import CHANNEL, ROW, Layout, common, image_axis, kinds, layout_of, sizes, spread
+from .normal import as_norm
 from .values import Unfit, View
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def align(tracer: Tracer, first: _Rows, second: _Rows) -> tuple[ir.Value, ir.Val
 def lined_up(tracer: Tracer, x: View, y: View) -> tuple[View, View, Layout]:
     """Both broadcast to one shape, rows before channels."""
     shape = np.broadcast_shapes(x.shape, y.shape)
+    x, y = as_tokens(tracer.settler, x), as_tokens(tracer.settler, y)
     x, y = spread(x, shape), spread(y, shape)
     layout = common(x, y, tracer.batch)
     return layout.lined(x), layout.lined(y), layout
@@ -94,12 +96,13 @@ def multiply(tracer: Tracer, x: View, y: View) -> View:
     else:
         first, second, rows = align(tracer, (value, rows), (factor, others))
         first, second = rank3(settler, first), rank3(settler, second)
-    result = settler.emit("Multiply", first, second)
+    result = as_norm(settler, first, second) or settler.emit("Multiply", first, second)
     return settler.view_of_rows(result, rows).moved(layout.back)
 
 
 def join(tracer: Tracer, parts: list[View], axis: int) -> tuple[ir.Value, list[np.ndarray]]:
     """Different tensors in one: the tensor, and the index of each part in it."""
+    parts = [as_tokens(tracer.settler, part) for part in parts]
     found = [kinds(part) for part in parts]
     along = {kind[axis] for kind in found}
     by_row = ROW in along or CHANNEL not in along

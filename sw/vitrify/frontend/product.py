@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,14 +17,6 @@ if TYPE_CHECKING:
 
 #: What stands for minus infinity in masks: far below every score, and no special number.
 LOWEST = -1e4
-
-
-@dataclass
-class Matrices:
-    """One operand as matrices [..., rows, channels], rows of tokens and channels of a head."""
-
-    value: View | Const
-    shape: tuple[int, ...]
 
 
 @dataclass
@@ -197,6 +189,25 @@ def as_view(tracer: Tracer, scores: Scores, turned: bool = False) -> View:
     return scores.view[1]
 
 
+def regrouped(scores: Scores, lead: np.ndarray) -> Scores:
+    """Scores whose leading axes, flat, are the given ones in the order of ``lead``."""
+
+    def moved(array: np.ndarray) -> np.ndarray:
+        return array.reshape(-1, *array.shape[-2:])[lead]
+
+    def operand(value: View | Const) -> View | Const:
+        value = _wide(value, scores.shape[:-2])
+        if isinstance(value, Const):
+            return Const(moved(value.array), value.name)
+        return value.moved(moved)
+
+    bias = None if scores.bias is None else moved(scores.bias)
+    shape = (*lead.shape, *scores.shape[-2:])
+    return replace(
+        scores, q=operand(scores.q), k=operand(scores.k), shape=shape, bias=bias, view=None
+    )
+
+
 def _compact(bias: np.ndarray | None, blocks: Blocks, shape: tuple[int, ...]) -> np.ndarray:
     """The bias as [groups, heads, queries, keys], of size one where nothing changes."""
     if bias is None:
@@ -217,9 +228,7 @@ def attend(tracer: Tracer, scores: Scores, v: View | Const) -> View:
     lead = np.broadcast_shapes(scores.shape[:-2], v.shape[:-2])
     if lead != scores.shape[:-2]:
         raise Unfit("its values do not fit the attention scores")
-    q, k, v = (
-        _wide(_regrouped(operand, lead), lead) for operand in (scores.q, scores.k, v)
-    )
+    q, k, v = (_wide(operand, lead) for operand in (scores.q, scores.k, v))
     blocks = blocks_of(tracer, lead, [each for each in (q, k, v) if isinstance(each, View)])
     operands = [settle_blocks(tracer, blocks, each) for each in (q, k, v)]
     bias = _compact(scores.bias, blocks, scores.shape)
@@ -235,12 +244,3 @@ def attend(tracer: Tracer, scores: Scores, v: View | Const) -> View:
         )  # fmt: skip
     return back(tracer, blocks, result, (*lead, scores.shape[-2], v.shape[-1]))
 
-
-def _regrouped(operand: View | Const, lead: tuple[int, ...]) -> View | Const:
-    """An operand whose leading axes were split or merged with those of the scores."""
-    if math.prod(operand.shape[:-2]) != math.prod(lead):
-        return operand
-    shape = (*lead, *operand.shape[-2:])
-    if isinstance(operand, Const):
-        return Const(operand.array.reshape(shape), operand.name)
-    return operand.moved(lambda array: array.reshape(shape))

@@ -10,9 +10,10 @@ import onnx_ir as ir
 
 from vitrify.ir import Builder, array_of, shape_of
 
-from .arrange import arrange, as_tokens, rank3, take_rows
+from .arrange import arrange, as_tokens, rank3, scaled, take_rows
 from .fold import emit, fold, hints_of
-from .layout import sizes
+from .layout import ROW, image_axis, kinds, layout_of, sizes, split_merged
+from .mix import mix
 from .values import CONSTANT, Const, Unfit, View
 
 
@@ -105,6 +106,15 @@ class Settler:
                 view.settled = arrange(self, view)
         return view.settled
 
+    def holds_rows(self, view: View) -> bool:
+        """Whether the last axis of ``view`` runs over channels, not over rows alone."""
+        if view.base is self.image:
+            return True
+        if sizes(view.base)[1] == view.shape[-1] or kinds(view)[-1] != ROW:
+            return True
+        # several rows side by side
+        return len(split_merged(view)[1][-1]) > 1
+
     def exact(self, view: View) -> ir.Value:
         """The tensor [N, T, D] that a view of this shape is, its rows in order."""
         value, rows = self.settle(view)
@@ -148,7 +158,7 @@ class Settler:
             return self.view_of_rows(tensor, rows)
         except Unfit:
             if view.base is self.image or (view.index == CONSTANT).any():
-                raise
+                return self._apart(view)
         width = int(shape_of(view.base)[-1])
         channel = view.index % width
         parts = []
@@ -159,10 +169,16 @@ class Settler:
             each = np.full(width, neutral)
             each[channel] = array
             if not np.array_equal(each[channel], array):
-                raise Unfit("it scales or shifts every token differently")
+                return self._apart(view)
             parts.append(each)
         mul, add = parts
-        return View(fold(self.builder, view.base, None, mul, add, view.hints), view.index)
+        rows = [None if part is None else part[None] for part in (mul, add)]
+        return View(scaled(self, view.base, *rows, view.hints), view.index)
+
+    def _apart(self, view: View) -> View:
+        """The same elements of a tensor of their own."""
+        layout = layout_of(kinds(view), view.shape, image_axis(view, self.batch))
+        return self.view_of_rows(*self.settle(layout.lined(view))).moved(layout.back)
 
     def _one_token(self, view: View, found: Rows) -> int | None:
         shape = shape_of(view.base)
@@ -267,6 +283,8 @@ class Settler:
                 return self.view_of_rows(*self.patches(view, weight, hints))
             except Unfit:
                 view = as_tokens(self, view)
+        if not self.holds_rows(view):
+            return mix(self, view, -1, weight, hints)
         bias = np.zeros(len(weight))
         try:
             value, rows = self.settle(view, strict=True)

@@ -18,6 +18,7 @@ from vitrify.ir import BATCH, Builder, ShapeError, shape_of, tensor
 from .load import image_input, task_inputs
 from .mixed import Gate, Gating, Mixture, Picked, Stack
 from .reference import run_node, runs
+from .outputs import formed
 from .rows import Settler
 from .values import Const, Traced, Unfit, View, whole
 
@@ -83,9 +84,12 @@ class Tracer:
         Folded and fused, see :mod:`vitrify.frontend.canonicalise`.
     batch:
         Number of images to trace with.
+    plain:
+        Whether a softmax of something else than attention scores is always just a softmax, and
+        not the decision of a router.
     """
 
-    def __init__(self, model: ir.Model, batch: int) -> None:
+    def __init__(self, model: ir.Model, batch: int, *, plain: bool = False) -> None:
         self.model = model
         self.batch = batch
         self.opsets = dict(model.opset_imports)
@@ -95,6 +99,8 @@ class Tracer:
         tasks = {task: self._task(task, shape_of(source)[0]) for task in task_inputs(model)}
         self.builder = Builder([self.image, *tasks.values()], name=model.graph.name or "canonical")
         self.settler = Settler(self.builder, self.image, batch)
+        #: No softmax belongs to a router.
+        self.plain = plain
         #: The gates of routers, by the tensor of their logits.
         self.gates: dict[ir.Value, Gate] = {}
         self.known: dict[ir.Value, Traced] = {source: whole(self.image, batch)}
@@ -179,16 +185,23 @@ class Tracer:
             fix = "the model may be damaged, export or download it again"
             raise unsupported(node, Unfit(reason, fix)) from error
 
+    def _plain_output(self, view: View) -> ir.Value | None:
+        """The tensor that ``view`` is as a whole, if it is one."""
+        try:
+            result, rows = self.settler.settle(view, strict=True)
+        except Unfit:
+            return None
+        in_order = np.array_equal(rows.ravel(), np.arange(rows.size))
+        shape = shape_of(result)
+        whole = in_order and view.shape == (self.batch, *shape[1:])
+        return result if whole else None
+
     def _output(self, value: ir.Value) -> ir.Value:
         node = value.producer()
         assert node is not None, "check_wiring came first"
         try:
             view = self.view(self.known[value])
-            result, rows = self.settler.settle(view)
-            if not np.array_equal(rows.ravel(), np.arange(rows.size)) or (
-                result.shape is None or view.index.ndim != len(result.shape)
-            ):
-                raise Unfit("its result is an output of the model, but no [N, D] or [N, T, D]")
+            result = self._plain_output(view) or formed(self, view)
         except _FINDINGS as error:
             raise unsupported(node, error) from error
         if result.is_graph_output() or result.producer() is None:
@@ -210,13 +223,15 @@ def unsupported(node: ir.Node | None, error: Exception) -> UnsupportedOpError:
 def trace(model: ir.Model) -> ir.Model:
     """The canonical model of a folded and fused one."""
     size = shape_of(image_input(model))[0]
-    if isinstance(size, int):
-        return Tracer(model, size).run()
-    first, last = TRIAL_BATCHES
-    try:
-        return Tracer(model, first).run()
-    except UnsupportedOpError as error:
+    batches = (size,) if isinstance(size, int) else TRIAL_BATCHES
+    softmax = any(node.op_type == "Softmax" for node in model.graph)
+    plainly = (False, True) if softmax else (False,)
+    trials = [(batch, plain) for batch in batches for plain in plainly]
+    first: UnsupportedOpError | None = None
+    for batch, plain in trials:
         try:
-            return Tracer(model, last).run()
-        except UnsupportedOpError:
-            raise error from None
+            return Tracer(model, batch, plain=plain).run()
+        except UnsupportedOpError as error:
+            first = first or error
+    assert first is not None, "there is a batch to try"
+    raise first

@@ -159,13 +159,23 @@ class Elementwise:
 
 @dataclass(eq=False)
 class Scores:
-    """``scale * q @ k.T``; q and k have shape [..., T, d]."""
+    """``scale * q @ k.T + bias``, of queries and keys [..., T, d]; the softmax of it, normalised.
 
-    q: View
-    k: View
+    Parameters
+    ----------
+    bias:
+        Of the shape of the scores.
+    view:
+        The tensor that they became, once something needed one, and whether keys are its rows.
+    """
+
+    q: View | Const
+    k: View | Const
     shape: tuple[int, ...]
     scale: float = 1.0
     normalised: bool = False
+    bias: np.ndarray | None = None
+    view: tuple[bool, View] | None = field(default=None, repr=False)
 
 
 Traced = Union[Const, View, Elementwise, Scores, "Gating", "Stack", "Mixture", "Picked"]
