@@ -42,7 +42,7 @@ def deviation(path: Path) -> str:
     assert image.shape is not None, "load looked"
     batch, *size = image.shape
     images = batch if isinstance(batch, int) else IMAGES
-    pictures = np.random.default_rng(SEED).standard_normal((images, *map(int, size)), np.float32)
+    pictures = np.random.default_rng(SEED).standard_normal((images, *(int(side) for side in size)), np.float32)
     feeds = {image.name or "": pictures}
     names = [value.name or "" for value in canonical.graph.outputs]
     found = Evaluator(canonical, names).run(feeds)

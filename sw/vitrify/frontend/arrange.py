@@ -123,7 +123,7 @@ def scaled(
     by_channel = [None if part is None else part[0] for part in (mul, add)]
     if all(part is None or _same(part) for part in (mul, add)):
         try:
-            return fold(settler.builder, value, None, *by_channel, hints)
+            return fold(settler.builder, value, None, by_channel[0], by_channel[1], hints)
         except Unfit:
             pass
     scale = np.ones((1, 1)) if mul is None else _smallest(mul)

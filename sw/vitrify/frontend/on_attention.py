@@ -85,8 +85,7 @@ def score(x: View, y: View) -> Scores:
 
 def attend(tracer: Tracer, scores: Scores, v: View | Const) -> View:
     """``softmax(scores) @ v``: emit the attention."""
-    plain = isinstance(scores.q, View) and isinstance(scores.k, View) and isinstance(v, View)
-    if plain and scores.bias is None:
+    if isinstance(v, View) and scores.bias is None:
         try:
             return _simple(tracer, scores, v)
         except (Unfit, ShapeError):
@@ -96,8 +95,8 @@ def attend(tracer: Tracer, scores: Scores, v: View | Const) -> View:
 
 def _simple(tracer: Tracer, scores: Scores, v: View) -> View:
     """The attention of all tokens to all, from channels cut out of linear layers."""
-    assert isinstance(scores.q, View), "attend looked"
-    assert isinstance(scores.k, View), "attend looked"
+    if isinstance(scores.q, Const) or isinstance(scores.k, Const):
+        raise Unfit("its queries or keys are constants")
     lead, (tokens, depth) = v.shape[:-2], v.shape[-2:]
     if lead != scores.shape[:-2] or tokens != scores.shape[-1]:
         raise Unfit("its values do not fit the attention scores", _PLAIN)

@@ -178,8 +178,6 @@ def _residual(tracer: Tracer, node: ir.Node, x: View, y: View) -> View:
     """Addition or subtraction of two activations, or of the bias of a task."""
     if node.op_type == "Mul":
         return multiply(tracer, x, y)
-    if node.op_type == "Div":
-        return multiply(tracer, x, tracer.view(function(tracer, step("Reciprocal", node), [y])[0]))
     if node.op_type == "Sub":
         if y.settled is not None:
             # what has become a tensor is not computed again for its sign
@@ -239,6 +237,9 @@ def binary(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[T
         found = _elementwise(tracer, node, [x, y])
         if found is not None:
             return [found]
+    if node.op_type == "Div" and len(live) == 2:
+        # one function of y less than a quotient of its value
+        node, y = step("Mul", node), function(tracer, step("Reciprocal", node), [y])[0]
     views = [value if isinstance(value, Const) else tracer.view(value) for value in (x, y)]
     if len(live) == 2:
         return [_residual(tracer, node, *views)]  # type: ignore[arg-type]
@@ -259,7 +260,9 @@ def function(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list
         return binary(tracer, step("Add", node), inputs)
     if len(inputs) > 1 and all(value is None for value in inputs[1:]) and node.op_type == "Clip":
         return [inputs[0]]  # type: ignore[list-item]
-    operands = [uniform(value) if isinstance(value, Const) else value for value in inputs]
+    operands: list[Traced | None] = [
+        uniform(value) if isinstance(value, Const) else value for value in inputs
+    ]
     operands = [tracer.view(value) if isinstance(value, Scores) else value for value in operands]
     for value in operands:
         if isinstance(value, View) and is_task(value):

@@ -148,8 +148,9 @@ def concat(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[T
     ]
     views = [part for part in parts if isinstance(part, View)]
     axis = attribute(node, "axis", 0) % len(parts[0].shape)
-    if all(part.shape[axis] == 1 for part in parts) and len(views) == len(parts):
-        if any(view.base is not views[0].base for view in views):
-            return [Stack([view.moved(lambda array: array.squeeze(axis)) for view in views], axis,
-                          node)]  # fmt: skip
+    different = len({view.base for view in views}) > 1 and len(views) == len(parts)
+    if different and all(part.shape[axis] == 1 for part in parts):
+        # they may be the results of experts
+        thin = [view.moved(lambda array: array.squeeze(axis)) for view in views]
+        return [Stack(thin, axis, node)]
     return [concatenated(tracer, parts, axis)]

@@ -42,7 +42,7 @@ class Blocks:
         return self.order.shape[2]
 
 
-def _keys(tracer: Tracer, view: View) -> tuple[np.ndarray, list[bytes], list[bytes]] | None:
+def _keys(view: View) -> tuple[np.ndarray, list[bytes], list[bytes]] | None:
     """Image, rows and channels of each matrix; ``None`` if one is no rows times channels."""
     count, width = sizes(view.base)
     index = view.index.reshape(-1, *view.shape[-2:])
@@ -76,7 +76,7 @@ def blocks_of(tracer: Tracer, lead: tuple[int, ...], views: list[View]) -> Block
     if owner is None or total % batch:
         raise Unfit("its operands mix the images of a batch")
     order = np.argsort(owner, kind="stable").reshape(batch, -1)
-    every = [_keys(tracer, view) for view in views]
+    every = [_keys(view) for view in views]
     inner = order.shape[1]
     if all(keys is not None for keys in every):
         first = order[0]
@@ -108,7 +108,7 @@ def settle_blocks(tracer: Tracer, blocks: Blocks, operand: View | Const) -> ir.V
     )
 
 
-def back(tracer: Tracer, blocks: Blocks, value: ir.Value, shape: tuple[int, ...]) -> View:
+def back(blocks: Blocks, value: ir.Value, shape: tuple[int, ...]) -> View:
     """The view [*lead, rows, channels] of a tensor of blocks."""
     batch, groups, heads = blocks.order.shape
     rows, channels = shape[-2:]
@@ -142,7 +142,7 @@ def product(
     )  # fmt: skip
     rows = x.shape[-1] if layout[0] == "t" else x.shape[-2]
     columns = y.shape[-2] if layout[1] == "t" else y.shape[-1]
-    return back(tracer, blocks, result, (*lead, rows, columns))
+    return back(blocks, result, (*lead, rows, columns))
 
 
 def _swapped(view: View) -> View:
@@ -242,5 +242,5 @@ def attend(tracer: Tracer, scores: Scores, v: View | Const) -> View:
             "CrossAttention", *operands, bias,
             heads=blocks.heads, groups=blocks.groups, scale=scores.scale, kind="softmax",
         )  # fmt: skip
-    return back(tracer, blocks, result, (*lead, scores.shape[-2], v.shape[-1]))
+    return back(blocks, result, (*lead, scores.shape[-2], v.shape[-1]))
 

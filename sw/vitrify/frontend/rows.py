@@ -172,8 +172,8 @@ class Settler:
                 return self._apart(view)
             parts.append(each)
         mul, add = parts
-        rows = [None if part is None else part[None] for part in (mul, add)]
-        return View(scaled(self, view.base, *rows, view.hints), view.index)
+        scale, shift = (None if part is None else part[None] for part in (mul, add))
+        return View(scaled(self, view.base, scale, shift, view.hints), view.index)
 
     def _apart(self, view: View) -> View:
         """The same elements of a tensor of their own."""

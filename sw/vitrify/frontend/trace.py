@@ -17,8 +17,8 @@ from vitrify.ir import BATCH, Builder, ShapeError, shape_of, tensor
 
 from .load import image_input, task_inputs
 from .mixed import Gate, Gating, Mixture, Picked, Stack
-from .reference import run_node, runs
 from .outputs import formed
+from .reference import run_node, runs
 from .rows import Settler
 from .values import Const, Traced, Unfit, View, whole
 

@@ -111,6 +111,11 @@ class View:
 
     def moved(self, move: Callable[[np.ndarray], np.ndarray]) -> View:
         """The view after a data movement that ``move`` does to any array."""
+        if self.settled is not None and (self.mul is not None or self.add is not None):
+            # scale and shift are in a tensor already
+            value, rows = self.settled
+            width = int(shape_of(value)[-1])
+            return View(value, move((rows[..., None] * width + np.arange(width)).astype(np.int32)))
         mul = None if self.mul is None else move(self.mul)
         add = None if self.add is None else move(self.add)
         return View(self.base, move(self.index), mul, add, self.hints)

@@ -175,13 +175,6 @@ UNSUPPORTED: dict[str, tuple[dict[str, str], str]] = {
         {**NO_TRANSFORMER, "out": "mix = MatMul(mixer, x)  z = Add(x, mix)"},
         "is damaged",
     ),
-    "root mean square norm": (
-        {
-            "norm": "sq = Mul(x, x)  ms = ReduceMean <keepdims = 1> (sq, last)\n"
-            "me = Add(ms, epsilon)  rt = Sqrt(me)  xn = Div(x, rt)  normal = Mul(xn, norm.weight)"
-        },
-        "is not supported",
-    ),
     "attention mask from the image": (
         {
             "scores": "raw = MatMul(q, k)  mm = ReduceMean <keepdims = 1> (raw)\n"

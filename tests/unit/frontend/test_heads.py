@@ -72,8 +72,6 @@ def test_all_heads_weighed() -> None:
 UNSUPPORTED = {
     "sigmoid": GATE.replace("Softmax <axis = -1>", "Sigmoid") + "sorted_, i = TopK(shares, two_i)\n"
     + OUT.replace("shares", "sorted_") + JOIN,
-    "squared": GATE + OUT.replace("(plain_t, weight)", "(plain_t, w2)").replace(
-        "mixed_t", "w2 = Mul(weight, weight)  mixed_t") + JOIN,
 }  # fmt: skip
 
 

@@ -1,0 +1,74 @@
+"""Operations beyond ViT blocks: the canonical graph has them, and equals the original."""
+
+from __future__ import annotations
+
+import pytest
+import tiny as t
+from agree import assert_agrees, kinds
+from tiny import picture, tiny
+
+CASES: dict[str, tuple[dict[str, str], list[str]]] = {
+    "position bias": (
+        {"scores": "raw = MatMul(q, k)  s1 = Mul(raw, scale)  scores = Add(s1, bias_table)"},
+        ["CrossAttention"],
+    ),
+    "gated unit": (
+        {"activation": "s = Sigmoid(um)  active = Mul(up, s)"},
+        ["Activation", "Multiply"],
+    ),
+    "overlapping convolution": (
+        {"embed": t.EMBED.replace("[4, 4]>", "[4, 4], pads = [1, 0, 2, 3]>")},
+        ["ImageConv", "Tokens"],
+    ),
+    "convolution of a map": (
+        {
+            "embed": """
+            deep = Relu(image)
+            grid = Conv <strides = [4, 4]> (deep, embed.weight, embed.bias)
+            columns = Reshape(grid, tokens)
+            patches = Transpose <perm = [0, 2, 1]> (columns)
+            x = Add(patches, position)
+            """
+        },
+        ["PatchEmbed", "Activation", "Conv"],
+    ),
+    "softmax over heads": (
+        {"softmax": t.SOFTMAX.replace("axis = -1", "axis = 1")},
+        ["Product", "Softmax", "Product"],
+    ),
+    "root mean square norm": (
+        {
+            "norm": "sq = Mul(x, x)  ms = ReduceMean <keepdims = 1> (sq, last)\n"
+            "me = Add(ms, epsilon)  rt = Sqrt(me)  xn = Div(x, rt)  normal = Mul(xn, norm.weight)"
+        },
+        ["RMSNorm"],
+    ),
+    "root mean square norm by a reciprocal": (
+        {
+            "norm": "sq = Pow(x, two)  ms = ReduceMean <keepdims = 1> (sq, last)\n"
+            "me = Add(ms, epsilon)  rt = Sqrt(me)  rc = Reciprocal(rt)  xn = Mul(x, rc)\n"
+            "normal = Mul(norm.weight, xn)"
+        },
+        ["RMSNorm"],
+    ),
+    "queries and keys of unit length": (
+        {
+            "scores": "qn = ReduceL2 <keepdims = 1> (q, last)  qu = Div(q, qn)\n"
+            "raw = MatMul(qu, k)  scores = Mul(raw, divisor)"
+        },
+        ["RMSNorm"],
+    ),
+}
+
+
+def _within(wanted: list[str], found: list[str]) -> bool:
+    rest = iter(found)
+    return all(name in rest for name in wanted)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_operation(name: str) -> None:
+    slots, wanted = CASES[name]
+    model = tiny(opset=18, **slots)
+    found = kinds(assert_agrees(model, picture(model)))
+    assert _within(wanted, found), found
