@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from vitrify.ir import shape_of
+
 from .arrange import as_tokens, rank3
 from .layout import CHANNEL, ROW, Layout, common, image_axis, kinds, layout_of, sizes, spread
 from .normal import as_norm
@@ -23,6 +25,8 @@ def align(tracer: Tracer, first: _Rows, second: _Rows) -> tuple[ir.Value, ir.Val
     (x, rows), (y, others) = first, second
     settler = tracer.settler
     if np.array_equal(rows, others) and sizes(x)[0] == sizes(y)[0]:
+        if len(shape_of(x)) != len(shape_of(y)):
+            x, y = rank3(settler, x), rank3(settler, y)
         return x, y, rows
     lead = rows.shape
     total = tracer.batch * sizes(x)[0]
@@ -127,8 +131,6 @@ def join(tracer: Tracer, parts: list[View], axis: int) -> tuple[ir.Value, list[n
     for other, others in settled[1:]:
         width = sizes(value)[1]
         value, other, rows = align(tracer, (value, rows), (other, others))
-        if len(value.shape or ()) != len(other.shape or ()):
-            value, other = rank3(settler, value), rank3(settler, other)
         value = settler.emit("ConcatChannels", value, other)
         columns.append(width + np.arange(sizes(other)[1]))
     total = sizes(value)[1]
