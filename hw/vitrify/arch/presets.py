@@ -41,14 +41,15 @@ _PRESETS = (
         name="kv260", depth=32, width=64, lanes=32, max_rows=512, banks=8, bank_words=8192,
         stat_rows=2048, index_entries=2048, requant_bits=24, experts=64,
         stored_weights=True, packing=True, fabric_multipliers=True,
-        **BOARDS["kv260"].settings(ports=2),
+        outstanding=16, **BOARDS["kv260"].settings(ports=2),
     ),
     # 4096 MACs: head dimension 64 in one pass, hence as many lanes as columns; four 128-bit HP
     # ports.
     ArchConfig(
         name="zcu102", depth=64, width=64, lanes=64, max_rows=512, banks=8, bank_words=4096,
         stat_rows=2048, index_entries=2048, requant_bits=24, experts=64,
-        stored_weights=True, packing=True, **BOARDS["zcu102"].settings(ports=4),
+        stored_weights=True, packing=True, outstanding=16,
+        **BOARDS["zcu102"].settings(ports=4),
     ),
 )
 

@@ -12,7 +12,7 @@ from vitrify.arch import csr
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.csr import Access
 from vitrify.rtl.bus.axi import axi4, axi4_lite, flat_ports
-from vitrify.rtl.bus.stripe import IN_FLIGHT, port_arch, port_names
+from vitrify.rtl.bus.stripe import port_arch, port_names
 
 NAMESPACE = "http://www.spiritconsortium.org/XMLSchema/SPIRIT/1685-2009"
 VENDOR, LIBRARY = "vitrify", "vitrify"
@@ -159,11 +159,10 @@ def _memory(
     _add(_add(bus, "master"), "addressSpaceRef", addressSpaceRef=name)
     _maps(bus, _axi(ports, name))
     longest = arch.burst_beats if arch.ports == 1 else arch.stripe_bytes // arch.port_bytes
-    outstanding = arch.outstanding if arch.ports == 1 else IN_FLIGHT
     _parameters(bus, name, {
         "PROTOCOL": "AXI4", "DATA_WIDTH": 8 * arch.port_bytes, "MAX_BURST_LENGTH": longest,
-        "NUM_READ_OUTSTANDING": outstanding, "NUM_WRITE_OUTSTANDING": outstanding,
-        "SUPPORTS_NARROW_BURST": 0,
+        "SUPPORTS_NARROW_BURST": 0, "NUM_READ_OUTSTANDING": arch.outstanding,
+        "NUM_WRITE_OUTSTANDING": arch.outstanding,
     })
 
 

@@ -93,7 +93,9 @@ class Bus:
         self._unit, self._beats = unit_bytes(arch), unit_bytes(arch) // arch.bus_bytes
         self._memory = Memory(arch)
         self._master = arch.outstanding
-        self._outstanding = min(arch.outstanding, arch.dram.outstanding)
+        # Several ports have their bursts each.
+        behind = arch.dram.outstanding if arch.ports == 1 else arch.outstanding
+        self._outstanding = min(arch.outstanding, behind)
         self._clients = clients
         self._turn = 0
         self._free = 0

@@ -6,6 +6,7 @@ data bus here.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -66,6 +67,9 @@ class Memory:
         self._stripe = arch.stripe_bytes if arch.ports > 1 else 1 << 62
         self._registers = _STRIPES if arch.ports > 1 else 0
         self._free = [0] * arch.ports  # cycle of a port's last beat
+        # Of the stripes that a port has in flight at most; the bus counts those of a single port.
+        count = arch.dram.outstanding if arch.ports > 1 else 1
+        self._ends = [deque([-1] * count, maxlen=count) for _ in range(arch.ports)]
         self._last = -1
 
     def read(self, address: int, beats: int, accepted: int) -> list[int]:
@@ -82,6 +86,8 @@ class Memory:
         self, found: Callable[[int], None], address: int, count: int, accepted: int
     ) -> None:
         port = address // self._stripe % self._ports
+        if self._ports > 1:
+            accepted = max(accepted, self._ends[port][0] + 1)
         start = self._bus.serve(address, count * self._bytes, accepted * UNIT)
         begin, ports = start + self._latency * UNIT, self._ports
         at, last = self._free[port], self._last
@@ -91,3 +97,4 @@ class Memory:
             last = max(last + 1, at + self._registers)
             found(last)
         self._free[port], self._last = at, last
+        self._ends[port].append(at)

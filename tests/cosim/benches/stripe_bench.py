@@ -10,7 +10,7 @@ from cocotb.triggers import FallingEdge, ReadOnly, RisingEdge
 from cocotbext.axi import AxiBus, AxiMaster, AxiSlave
 
 from vitrify.cosim import bench
-from vitrify.rtl.bus.stripe import IN_FLIGHT, port_names
+from vitrify.rtl.bus.stripe import port_names
 
 SIZE = 1 << 15
 
@@ -178,7 +178,7 @@ async def read_credits(dut):
     world = await start(dut, master=False)
     arch = world.arch
     dut.bus__rready.value = 0
-    for i in range(4 * IN_FLIGHT):
+    for i in range(4 * arch.outstanding):
         announce(dut, "ar", i * 16 * arch.bus_bytes % SIZE, 16)
         for _ in range(60):
             await RisingEdge(dut.clk)
@@ -187,7 +187,8 @@ async def read_credits(dut):
         await FallingEdge(dut.clk)
     for name in world.names:
         stripes = len(world.bursts[name]["ar"])
-        assert IN_FLIGHT - 1 <= stripes <= IN_FLIGHT + 1  # one beat and one register further
+        # One beat and one register further.
+        assert arch.outstanding - 1 <= stripes <= arch.outstanding + 1
         assert getattr(dut, f"{name}rready").value == 1
 
 

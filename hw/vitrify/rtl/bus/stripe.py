@@ -22,8 +22,6 @@ from vitrify.arch.config import ArchConfig
 
 from .axi import Resp, axi4, drive_address
 
-#: Stripes of a port in flight at once: with 16 beats each they cover a latency of 128 cycles.
-IN_FLIGHT = 8
 #: Stripes of a port whose data wait to be written.
 _WRITES = 2
 
@@ -113,7 +111,7 @@ class Striper(wiring.Component):
     Parameters
     ----------
     arch : ArchConfig
-        ``ports`` of 2 or more.
+        ``ports`` of 2 or more; each has up to ``outstanding`` stripes in flight.
 
     Members
     -------
@@ -169,7 +167,9 @@ class Striper(wiring.Component):
         stripes = self._split(m, "ar")
         order = data.StructLayout({"port": range(arch.ports), "beats": range(per + 1),
                                    "last": unsigned(1)})
-        m.submodules.read_order = orders = SyncFIFO(width=order.size, depth=IN_FLIGHT * arch.ports)
+        m.submodules.read_order = orders = SyncFIFO(
+            width=order.size, depth=arch.outstanding * arch.ports
+        )
         entry, head = Signal(order), Signal(order)
         ready, pop = Signal(arch.ports), Signal()
         issue = Signal()
@@ -185,7 +185,7 @@ class Striper(wiring.Component):
             mine, taken = Signal(name=f"read_issue{i}"), Signal(name=f"read_taken{i}")
             m.d.comb += [mine.eq(issue & (stripes.p.port == i)), taken.eq(pop & (head.port == i))]
             self._announce(m, port, "ar", mine, stripes.p)
-            depth = IN_FLIGHT * per
+            depth = max(2, arch.outstanding) * per
             free = Signal(range(depth + 1), init=depth, name=f"read_free{i}")
             room = Signal(name=f"read_room{i}")
             # A stripe every other cycle at most, hence the room may be a cycle old.
@@ -237,7 +237,7 @@ class Striper(wiring.Component):
     def _write(self, m: Module, ports: list[Any]) -> None:
         arch, bus, per = self.arch, self.bus, stripe_beats(self.arch)
         stripes = self._split(m, "aw")
-        depth = IN_FLIGHT * arch.ports
+        depth = arch.outstanding * arch.ports
         route = data.StructLayout({"port": range(arch.ports), "beats": range(per + 1)})
         answer = data.StructLayout({"port": range(arch.ports), "last": unsigned(1)})
         m.submodules.write_route = routes = SyncFIFO(width=route.size, depth=4)
