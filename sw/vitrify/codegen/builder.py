@@ -6,7 +6,6 @@ wait for (see ``docs/microarchitecture.md``); lowering only says what it reads a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,44 +16,10 @@ from vitrify.arch.isa import Opcode, Transform
 
 from .pack import Bytes, ImageBuilder, gain_words, table_words
 from .placement import Placed
+from .product import At, MatrixProduct
 
 #: Words of a row that a LOAD can bring.
 MOST_WORDS = isa.FORMATS[Opcode.LOAD].field("words").max
-
-
-@dataclass(frozen=True)
-class Queue:
-    """The rows that the router gave to an expert, from entry ``first`` on.
-
-    Rows are read and written in the order of the queue, unless it ``picks`` those that are read, or
-    ``weighs`` the results and puts them back to their rows.  ``adds`` is the tensor that a row's
-    first expert adds to.
-    """
-
-    expert: int
-    first: int
-    #: Expected multiply-accumulates, for reports: routing is known at run time only.
-    macs: int
-    picks: bool = False
-    weighs: bool = False
-    adds: Placed | None = None
-
-    def fields(self) -> dict[str, int]:
-        """Of the instruction."""
-        return {
-            "expert_rows": 1, "expert": self.expert, "expert_first": self.first,
-            **({"src_list": 1} if self.picks else {}),
-            **({"dst_list": 1, "gate": 1} if self.weighs else {}),
-            **({"add_addr": self.adds.address} if self.adds else {}),
-        }
-
-
-@dataclass(frozen=True)
-class Stored:
-    """Weights in the token memory: pair address of their tiles, and the LOAD that brings them."""
-
-    address: int
-    load: int
 
 
 @dataclass(frozen=True)
@@ -174,90 +139,63 @@ class Builder:
         self._code.append((Opcode.END, {}))
 
     # Matrix products ---------------------------------------------------------------------
-    def matmul(
-        self,
-        values: dict[str, int],
-        *,
-        name: str,
-        op: str,
-        macs: int,
-        x: Placed,
-        x_row: int,
-        out: Placed,
-        out_row: int,
-        out_channel: int,
-        columns: int,
-        x_channel: int = 0,
-        row: int | None = None,
-        stationary: Placed | None = None,
-        weights: Sequence[Bytes] = (),
-        gain: np.ndarray | None = None,
-        table: np.ndarray | None = None,
-        queue: Queue | None = None,
-        stored: Stored | None = None,
-    ) -> None:
-        """Emit one MATMUL over ``values["rows"]`` rows of ``x`` into ``out``.
-
-        ``values`` holds the arithmetic fields; addresses, tiling along the columns, slots,
-        stream and distances are filled in here.  ``row`` is for reports: the first row of the
-        whole tensor, where ``out`` holds a block of it.  Several ``weights`` are one set a task.
-        With ``queue`` the MATMUL is left out if the expert has no rows.
-        ``stored``: the tiles are in the token memory.
-        """
-        arch, index = self.arch, len(self.matmuls)
-        rows = values["rows"]
-        c_tiles = -(-columns // arch.width)
+    def matmul(self, product: MatrixProduct) -> None:
+        """Emit one MATMUL; tiling, slots, stream and distances are filled in here."""
+        arch, index, queue = self.arch, len(self.matmuls), product.queue
+        x, out, columns = product.x, product.out, product.columns
+        c_tiles, k_tiles = -(-columns // arch.width), -(-product.depth // arch.depth)
         fields = dict(
-            values,
-            src_addr=x.at(x_row, x_channel), src_stride=x.stride,
-            dst_addr=out.at(out_row, out_channel), dst_stride=out.stride,
+            product.fields, rows=product.rows,
+            src_addr=x.address, src_stride=x.tensor.stride,
+            dst_addr=out.address, dst_stride=out.tensor.stride,
+            k_tiles=k_tiles, k_last=product.depth - (k_tiles - 1) * arch.depth,
             c_tiles=c_tiles, c_last=columns - (c_tiles - 1) * arch.width,
         )
         if queue is not None:
             fields |= queue.fields()
             self._queued = index
-        size = self._stream(fields, weights, gain, table, skipped=queue is not None)
-        k_channels = (values["k_tiles"] - 1) * arch.depth + values["k_last"]
-        if queue is not None and queue.picks:
-            self._wait_picked(fields, index, x)
+        size = self._stream(fields, product)
+        if queue is not None and queue.gathers:
+            self._wait_picked(fields, index, x.tensor)
         else:
-            self._wait_fetch(fields, index, x, x_row, rows, x_channel, k_channels)
-        if stationary is not None:
-            source = self._history[stationary.name].writes
-            fields["st_distance"] = self._distance(index, source[-1].matmul)
-        if stored is not None:
-            assert "load_distance" not in fields
-            size += c_tiles * values["k_tiles"] * arch.width * arch.depth
+            self._wait_fetch(fields, index, x, product.depth)
+        if product.tiles is not None:
+            at = product.tiles.at
+            writes = self._history[at.tensor.name].writes
             fields |= {
-                "stationary": isa.Stationary.STORED, "st_addr": stored.address,
-                "load_distance": self._distance(self._loads, stored.load),
+                "stationary": product.tiles.kind, "st_addr": at.address,
+                "st_stride": at.tensor.stride,
+                "st_distance": self._distance(index, writes[-1].matmul),
             }
-        self._wait_epilogue(fields, out, out_row, out_channel)
+        if product.stored is not None:
+            assert "load_distance" not in fields
+            size += c_tiles * k_tiles * arch.width * arch.depth
+            fields |= {
+                "stationary": isa.Stationary.STORED, "st_addr": product.stored.address,
+                "load_distance": self._distance(self._loads, product.stored.load),
+            }
+        self._wait_epilogue(fields, out)
         self._code.append((Opcode.MATMUL, fields))
-        queued = queue is not None and queue.weighs
-        self._history.setdefault(out.name, _History()).writes.append(_Write(
-            index, *((0, out.rows) if queued else (out_row, rows)), out_channel, columns,
-            out_channel + (c_tiles - 1) * arch.width, queued,
+        scattered = queue is not None and queue.scatters
+        rows = (0, out.tensor.rows) if scattered else (out.row, product.rows)
+        self._history.setdefault(out.tensor.name, _History()).writes.append(_Write(
+            index, *rows, out.channel, columns, out.channel + (c_tiles - 1) * arch.width, scattered
         ))
         self.matmuls.append(Matmul(
-            name, op, macs, out.name, out_row if row is None else row, rows, out_channel, columns,
-            16 if out.wide else 8, size,
+            name=product.name, op=product.op, macs=product.macs, tensor=out.tensor.name,
+            row=out.row if product.row is None else product.row, rows=product.rows,
+            channel=out.channel, columns=columns, bits=16 if out.tensor.wide else 8,
+            stream_bytes=size,
         ))
 
-    def _stream(
-        self,
-        fields: dict[str, int],
-        weights: Sequence[Bytes],
-        gain: np.ndarray | None,
-        table: np.ndarray | None,
-        *,
-        skipped: bool,
-    ) -> int:
+    def _stream(self, fields: dict[str, int], product: MatrixProduct) -> int:
         """Slots and the weight stream, whose bytes are returned.
 
         A table or gain already in its slot is not sent again.  What a MATMUL brings that may be
-        ``skipped``, nobody may count on: it goes to the slot that the others have left.
+        skipped, nobody may count on: it goes to the slot that the others have left.
         """
+        gain, table, weights = product.gain, product.table, product.weights
+        skipped = product.queue is not None
         head = []
         if gain is not None:
             words, slot = gain_words(self.arch, gain), self._gain_slot
@@ -297,16 +235,14 @@ class Builder:
     def _distance(now: int, then: int) -> int:
         return min(now - then, isa.MAX_DISTANCE)
 
-    def _wait_fetch(
-        self, fields: dict[str, int], index: int, x: Placed, row: int, rows: int,
-        channel: int, channels: int,
-    ) -> None:
-        history = self._history[x.name]
+    def _wait_fetch(self, fields: dict[str, int], index: int, x: At, channels: int) -> None:
+        row, rows, channel = x.row, fields["rows"], x.channel
+        history = self._history[x.tensor.name]
         loads = [item for item in history.loads if item[1] < row + rows and row < sum(item[1:])]
         if loads and not history.writes:
             fields["load_distance"] = self._distance(self._loads, loads[-1][0])
             fields["load_stream"] = int(
-                loads[-1][1:] == (row, rows) and fields["k_tiles"] == x.stride
+                loads[-1][1:] == (row, rows) and fields["k_tiles"] == x.tensor.stride
             )
         needed = [
             w for w in history.writes
@@ -333,14 +269,14 @@ class Builder:
         if last > self._routed:
             fields |= {"dep_distance": self._distance(index, last), "dep_end": 1}
 
-    def _wait_epilogue(
-        self, fields: dict[str, int], out: Placed, row: int, channel: int
-    ) -> None:
-        history = self._history.get(out.name)
+    def _wait_epilogue(self, fields: dict[str, int], out: At) -> None:
+        history = self._history.get(out.tensor.name)
         if history is not None and history.loads and fields["output"] == isa.Output.ADD16:
             number, *block = history.loads[-1]
             fields["epi_load_distance"] = self._distance(self._loads, number)
-            fields["epi_load_stream"] = int(not channel and block == [row, fields["rows"]])
+            fields["epi_load_stream"] = int(
+                not out.channel and block == [out.row, fields["rows"]]
+            )
 
     # Result ------------------------------------------------------------------------------
     def build(self) -> tuple[Bytes, int]:

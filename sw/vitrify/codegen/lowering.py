@@ -9,6 +9,7 @@ from vitrify.quant.tensors import Requant, Statistics
 
 from .builder import Builder, post_code
 from .memory import TensorMemory
+from .placement import Placed
 from .preload import Preloads
 from .strategy import PlacementStrategy
 
@@ -42,11 +43,6 @@ class Lowering(TensorMemory):
         """Blocks of rows in which a tensor passes that need not be in memory as a whole."""
         return self.row_blocks(self.rows(name), self.strategy.row_blocks)
 
-    def k_tiling(self, channels: int) -> dict[str, int]:
-        """Inner tiling of a contiguous run of physical channels."""
-        tiles = -(-channels // self.arch.depth)
-        return {"k_tiles": tiles, "k_last": channels - (tiles - 1) * self.arch.depth}
-
     @staticmethod
     def requant(requant: Requant) -> dict[str, int]:
         """Shift fields of an op."""
@@ -55,11 +51,12 @@ class Lowering(TensorMemory):
         }
 
     @staticmethod
-    def gather(statistics: Statistics | None) -> dict[str, int]:
-        """Fields of an op that gathers ``statistics`` of the rows that it writes."""
+    def gather(statistics: Statistics | None, out: Placed, row: int) -> dict[str, int]:
+        """Fields of a product that gathers ``statistics`` of what it writes from ``row`` on."""
         if statistics is None:
             return {}
         return {
             "stats": Stats.NORM, "inv_dim": statistics.inv_dim,
             "inv_shift": statistics.inv_shift, "epsilon": statistics.epsilon,
+            "stat_dst": out.stat + row,
         }

@@ -14,10 +14,11 @@ import numpy as np
 from vitrify.quant.graph import Branch, Layer, QuantGraph
 from vitrify.quant.tensors import QTensor
 
-from .builder import Builder, Stored
+from .builder import Builder
 from .memory import TensorMemory
 from .pack import Bytes, tile_words
 from .placement import Placed
+from .product import Stored
 
 #: Share of the images (see :class:`~vitrify.quant.graph.Branch`) from which on a branch is loaded
 #: before anybody has asked for it.

@@ -17,10 +17,10 @@ from functools import partial
 import numpy as np
 
 from vitrify.arch.isa import Output, Stationary, Transform
-from vitrify.codegen.builder import Queue
 from vitrify.codegen.lowering import Lowering
 from vitrify.codegen.pack import weight_words
 from vitrify.codegen.placement import Placed
+from vitrify.codegen.product import At, MatrixProduct, Queue, Tiles
 from vitrify.ops.experts.lower import check_router, share
 from vitrify.quant.tensors import QTensor
 
@@ -135,16 +135,13 @@ class _Emitter:
         state, heads, v = self._state, self._heads, self._heads.v
         first, channel = image * heads.queries, heads.channel(head)
         for start, rows in state.row_blocks(heads.queries):
-            state.builder.matmul(
-                {
-                    "rows": rows, "k_tiles": 1, "k_last": 1, "transform": Transform.NONE,
-                    "output": Output.INT8, "multiplier": 0, "stationary": Stationary.COLUMNS,
-                    "st_addr": v.at(image * heads.tokens, channel), "st_stride": v.stride,
-                },
-                name=f"{self._op.name}.zeros[{head}]", op="zeros", macs=0, x=heads.q,
-                x_row=first + start, x_channel=channel, out=self._made, out_row=first + start,
-                out_channel=channel, columns=heads.spread.head_channels, stationary=v,
-            )
+            state.builder.matmul(MatrixProduct(
+                name=f"{self._op.name}.zeros[{head}]", op="zeros", macs=0, rows=rows, depth=1,
+                columns=heads.spread.head_channels, x=At(heads.q, first + start, channel),
+                tiles=Tiles(Stationary.COLUMNS, At(v, image * heads.tokens, channel)),
+                out=At(self._made, first + start, channel),
+                fields={"transform": Transform.NONE, "output": Output.INT8, "multiplier": 0},
+            ))
 
     def _weigh(
         self, gate: QHeadGate, image: int, number: int, expert: int, x: Placed, out: Placed
@@ -159,16 +156,16 @@ class _Emitter:
         )
         weights = weight_words(state.arch, np.diag(gate.weight[own]), bias, multiplier)
         for start, rows in state.row_blocks(heads.queries):
-            state.builder.matmul(
-                {
-                    "rows": rows, **state.k_tiling(size), "transform": Transform.NONE,
-                    "output": Output.INT8, **state.requant(gate.requant),
+            state.builder.matmul(MatrixProduct(
+                name=f"{self._op.name}.weights[{head}]", op="weights", macs=0, rows=rows,
+                depth=size, columns=size, x=At(x, x_row + start, x_channel),
+                out=At(out, first, channel), weights=[weights],
+                queue=Queue(expert, start, 0, scatters=True),
+                fields={
+                    "transform": Transform.NONE, "output": Output.INT8,
+                    **state.requant(gate.requant),
                 },
-                name=f"{self._op.name}.weights[{head}]", op="weights", macs=0, x=x,
-                x_row=x_row + start, x_channel=x_channel, out=out, out_row=first,
-                out_channel=channel, columns=size, weights=[weights],
-                queue=Queue(expert, start, 0, weighs=True),
-            )
+            ))
 
 
 def _heads(gate: QHeadGate) -> range:

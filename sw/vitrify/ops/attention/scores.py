@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from vitrify.arch.isa import Output, Stationary, Stats, Transform
-from vitrify.codegen.builder import Queue
 from vitrify.codegen.lowering import Lowering
 from vitrify.codegen.placement import Placed
+from vitrify.codegen.product import At, MatrixProduct, Queue, Tiles
 from vitrify.quant.tensors import QTensor
 
 from .integer import QAttention
@@ -85,35 +85,32 @@ class Heads:
     def _scores_of(self, one: Pass, buffer: Placed) -> None:
         state, op, k = self._state, self._op, self.k
         first, channel = one.image * self.tokens, self.channel(one.head)
-        state.builder.matmul(
-            {
-                "rows": one.rows, **state.k_tiling(self.spread.head_channels),
+        state.builder.matmul(MatrixProduct(
+            name=f"{op.name}.scores[{one.head}]", op="scores", macs=self._macs_of(one),
+            rows=one.rows, depth=self.spread.head_channels, columns=self.tokens,
+            x=At(self.q, one.image * self.queries + (0 if one.queue else one.start), channel),
+            tiles=Tiles(Stationary.ROWS, At(k, first, channel)), out=At(buffer),
+            queue=one.queue and replace(one.queue, gathers=True),
+            fields={
                 "transform": Transform.NONE, "output": Output.INT8,
                 **state.requant(op.logits), "multiplier": int(op.logits.multiplier),
-                "stationary": Stationary.ROWS, "st_addr": k.at(first, channel),
-                "st_stride": k.stride,
                 "stats": Stats.MAX, "stat_dst": buffer.stat,
             },
-            name=f"{op.name}.scores[{one.head}]", op="scores", macs=self._macs_of(one),
-            x=self.q, x_row=one.image * self.queries + (0 if one.queue else one.start),
-            x_channel=channel, out=buffer, out_row=0, out_channel=0, columns=self.tokens,
-            stationary=k, queue=one.queue and replace(one.queue, picks=True),
-        )
+        ))
 
     def _values_of(self, one: Pass, buffer: Placed) -> None:
         state, op, v = self._state, self._op, self.v
-        state.builder.matmul(
-            {
-                "rows": one.rows, **state.k_tiling(self.tokens),
-                "transform": Transform.EXP2, "output": Output.INT8, "row_scale": 1,
-                "stationary": Stationary.COLUMNS,
-                "st_addr": v.at(one.image * self.tokens, self.channel(one.head)),
-                "st_stride": v.stride, "stat_src": buffer.stat,
-            },
+        channel = self.channel(one.head)
+        state.builder.matmul(MatrixProduct(
             name=f"{op.name}.values[{one.head}]", op="values", macs=self._macs_of(one),
-            x=buffer, x_row=0, out=one.out, out_row=one.out_row, out_channel=one.out_channel,
-            columns=self.spread.head_channels, stationary=v, queue=one.queue,
-        )
+            rows=one.rows, depth=self.tokens, columns=self.spread.head_channels, x=At(buffer),
+            tiles=Tiles(Stationary.COLUMNS, At(v, one.image * self.tokens, channel)),
+            out=At(one.out, one.out_row, one.out_channel), queue=one.queue,
+            fields={
+                "transform": Transform.EXP2, "output": Output.INT8, "row_scale": 1,
+                "stat_src": buffer.stat,
+            },
+        ))
         if one.then is not None:
             one.then()
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vitrify.arch.errors import CapacityError
-from vitrify.codegen.builder import Queue
 from vitrify.codegen.lowering import Lowering
+from vitrify.codegen.product import Queue
 from vitrify.ops.linear.emit import prepare
 
 from .integer import QExperts
@@ -46,8 +46,8 @@ def lower(state: Lowering, op: QExperts, step: int) -> None:
                 Queue(number, start, 0 if start else share(macs[layer.name], count, number))
                 for layer in (first, second)
             )
-            into(0, 0, rows, start, queue=replace(picked, picks=True))
-            back(0, 0, rows, 0, queue=replace(added, weighs=True, adds=residual))
+            into(0, 0, rows, start, queue=replace(picked, gathers=True))
+            back(0, 0, rows, 0, queue=replace(added, scatters=True, adds=residual))
         if (op.name, number) in preloads:
             preloads.release()
             preloads.fill()

@@ -9,10 +9,10 @@ import numpy as np
 from vitrify.arch import isa
 from vitrify.arch.errors import CapacityError
 from vitrify.arch.isa import Output, Transform
-from vitrify.codegen.builder import Queue, Stored
 from vitrify.codegen.lowering import Lowering
 from vitrify.codegen.pack import Bytes, parameter_words, weight_words
 from vitrify.codegen.placement import Placed
+from vitrify.codegen.product import At, MatrixProduct, Queue, Stored
 
 from .integer import QLinear
 
@@ -50,10 +50,9 @@ def prepare(
         values |= {"norm_shift": op.norm.shift, "norm_mantissa": op.norm.mantissa}
         if op.norm.statistics:
             values["norm_shift"] = values["norm_mantissa"] = 0
-    values |= state.gather(op.statistics)
     columns = op.weight.shape[-2]
     output = Output.INT8 if not out.wide else Output.ADD16 if op.add else Output.INT16
-    values |= {"transform": transform, "output": output, **state.k_tiling(x.spread.physical)}
+    values |= {"transform": transform, "output": output}
 
     def per_column(value: np.ndarray | int, dtype: type) -> np.ndarray:
         full = np.broadcast_to(np.asarray(value), (columns,)).astype(dtype)
@@ -81,20 +80,17 @@ def prepare(
         x_row: int, out_row: int, rows: int, row: int, *, image: int = 0,
         queue: Queue | None = None,
     ) -> None:
-        block = dict(values, rows=rows)
+        block = {**values, **state.gather(op.statistics, out, out_row)}
         if transform == Transform.NORM:
             block["stat_src"] = x.stat + x_row
-        if op.statistics is not None:
-            block["stat_dst"] = out.stat + out_row
         if len(streams) > 1:
             block["task_source"] = task_source(state, op, image)
-        state.builder.matmul(
-            block, name=op.name, op="linear",
-            macs=macs * rows // total if queue is None else queue.macs,
-            x=x, x_row=x_row, out=out, out_row=out_row, out_channel=0, row=row,
-            columns=out.spread.physical, weights=streams, gain=gain, table=op.table, queue=queue,
-            stored=stored,
-        )
+        state.builder.matmul(MatrixProduct(
+            name=op.name, op="linear", macs=macs * rows // total if queue is None else queue.macs,
+            rows=rows, depth=x.spread.physical, columns=out.spread.physical, x=At(x, x_row),
+            out=At(out, out_row), row=row, weights=streams, gain=gain, table=op.table,
+            queue=queue, stored=stored, fields=block,
+        ))
 
     return emit
 

@@ -6,6 +6,7 @@ from vitrify.arch.errors import CapacityError
 from vitrify.arch.formats import MAX_DEPTH
 from vitrify.arch.isa import Output, Region, Stationary, Transform
 from vitrify.codegen.lowering import Lowering
+from vitrify.codegen.product import At, MatrixProduct, Tiles
 from vitrify.program import to_words
 from vitrify.quant.tensors import QTensor
 
@@ -27,7 +28,7 @@ def lower(state: Lowering, op: QMix, step: int) -> None:
     state.release_later(matrix.name, step)
     words = to_words(op.matrix.reshape(-1, inner), arch.depth)
     state.builder.load(matrix, Region.PROGRAM, state.builder.image.add(words))
-    out, values = state.placed[op.out], state.gather(op.statistics)
+    out = state.placed[op.out]
     if op.statistics is not None:
         out = state.with_statistics(out)
     runs = state.images * op.row_groups
@@ -37,17 +38,14 @@ def lower(state: Lowering, op: QMix, step: int) -> None:
             channel = head * out.spread.head_words * arch.depth
             for start, rows in state.row_blocks(count):
                 to = run * count + start
-                if op.statistics is not None:
-                    values["stat_dst"] = out.stat + to
-                state.builder.matmul(
-                    {
-                        "rows": rows, **state.k_tiling(inner), "transform": Transform.NONE,
-                        "output": Output.ADD16, **state.requant(requant),
-                        "multiplier": int(requant.multiplier),
-                        "stationary": Stationary.COLUMNS, "st_addr": x.at(run * inner, channel),
-                        "st_stride": x.stride, **values,
+                state.builder.matmul(MatrixProduct(
+                    name=op.name, op="mix", macs=macs * rows, rows=rows, depth=inner,
+                    columns=out.spread.head_channels, x=At(matrix, head * count + start),
+                    tiles=Tiles(Stationary.COLUMNS, At(x, run * inner, channel)),
+                    out=At(out, to, channel),
+                    fields={
+                        "transform": Transform.NONE, "output": Output.ADD16,
+                        **state.requant(requant), "multiplier": int(requant.multiplier),
+                        **state.gather(op.statistics, out, to),
                     },
-                    name=op.name, op="mix", macs=macs * rows, x=matrix,
-                    x_row=head * count + start, out=out, out_row=to, out_channel=channel,
-                    columns=out.spread.head_channels, stationary=x,
-                )
+                ))

@@ -6,6 +6,7 @@ import numpy as np
 
 from vitrify.arch.isa import Output, Region, Stationary, Transform
 from vitrify.codegen.lowering import Lowering
+from vitrify.codegen.product import At, MatrixProduct, Tiles
 from vitrify.program import to_words
 from vitrify.quant.tensors import QTensor
 
@@ -23,20 +24,18 @@ def lower(state: Lowering, op: QPool, step: int) -> None:
         to_words(weight, state.arch.depth)
     ))
     out = state.place_near(op.out, apart=[op.x])
-    values = {
-        "rows": 1, **state.k_tiling(tokens), "transform": Transform.NONE,
-        "output": Output.INT16 if out.wide else Output.INT8,
-        **state.requant(op.requant), "multiplier": int(op.requant.multiplier),
-        "stationary": Stationary.COLUMNS, "st_stride": x.stride, **state.gather(op.statistics),
-    }
     if op.statistics is not None:
         out = state.with_statistics(out)
     for image in range(state.images):
-        values["st_addr"] = x.at(image * (x.rows // state.images) + op.start)
-        if op.statistics is not None:
-            values["stat_dst"] = out.stat + image
-        state.builder.matmul(
-            values, name=op.name, op="pool", macs=state.graph.macs[op.name] // state.images,
-            x=operand, x_row=0, out=out, out_row=image, out_channel=0, columns=x.spread.physical,
-            stationary=x,
-        )
+        state.builder.matmul(MatrixProduct(
+            name=op.name, op="pool", macs=state.graph.macs[op.name] // state.images, rows=1,
+            depth=tokens, columns=x.spread.physical, x=At(operand), out=At(out, image),
+            tiles=Tiles(
+                Stationary.COLUMNS, At(x, image * (x.rows // state.images) + op.start)
+            ),
+            fields={
+                "transform": Transform.NONE, "output": Output.INT16 if out.wide else Output.INT8,
+                **state.requant(op.requant), "multiplier": int(op.requant.multiplier),
+                **state.gather(op.statistics, out, image),
+            },
+        ))

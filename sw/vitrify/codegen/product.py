@@ -1,0 +1,107 @@
+"""What a lowering says of one MATMUL; the builder makes the instruction of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vitrify.arch.isa import Stationary
+
+from .pack import Bytes
+from .placement import Placed
+
+
+@dataclass(frozen=True)
+class At:
+    """A place in a tensor: a row, and a physical channel at which a word begins."""
+
+    tensor: Placed
+    row: int = 0
+    channel: int = 0
+
+    @property
+    def address(self) -> int:
+        """Of the word there."""
+        return self.tensor.at(self.row, self.channel)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Activations that stand still, from ``at`` on: rows or columns of the stationary matrix."""
+
+    kind: Stationary
+    at: At
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Weights in the token memory: pair address of their tiles, and the LOAD that brings them."""
+
+    address: int
+    load: int
+
+
+@dataclass(frozen=True)
+class Queue:
+    """The rows that the router gave to an expert, from entry ``first`` on.
+
+    Rows are read and written in the order of the queue, unless it ``gathers`` those that are read,
+    or ``scatters`` the results to their rows, scaled by the gate weights.  ``adds`` is the tensor
+    that a row's first expert adds to.
+    """
+
+    expert: int
+    first: int
+    #: Expected multiply-accumulates, for reports: routing is known at run time only.
+    macs: int
+    gathers: bool = False
+    scatters: bool = False
+    adds: Placed | None = None
+
+    def fields(self) -> dict[str, int]:
+        """Of the instruction."""
+        return {
+            "expert_rows": 1, "expert": self.expert, "expert_first": self.first,
+            **({"src_list": 1} if self.gathers else {}),
+            **({"dst_list": 1, "gate": 1} if self.scatters else {}),
+            **({"add_addr": self.adds.address} if self.adds else {}),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixProduct:
+    """``rows`` of a tensor stream past stationary tiles and give ``columns`` of another.
+
+    Parameters
+    ----------
+    name, op, macs : for reports: layer, kind of operation, multiplications without padding
+    x : first row and channel that are streamed, ``depth`` channels from there on
+    out : first row and channel that are written
+    columns : physical channels that are written
+    fields : transform, output format, scaling and statistics, as the instruction has them
+    row : for reports: the first row of the whole tensor, where ``out`` holds a block of it
+    tiles : activations that stand still; without them tiles are weights
+    weights : parameters and tiles from DRAM; several are one set a task
+    gain, table : of the operand's normalisation, and of the activation
+    queue : the MATMUL is left out if its expert has no rows
+    stored : the weights' tiles are in the token memory, ``weights`` are parameters only
+    """
+
+    name: str
+    op: str
+    macs: int
+    rows: int
+    x: At
+    depth: int
+    out: At
+    columns: int
+    fields: Mapping[str, int] = field(default_factory=dict)
+    row: int | None = None
+    tiles: Tiles | None = None
+    weights: Sequence[Bytes] = ()
+    gain: np.ndarray | None = None
+    table: np.ndarray | None = None
+    queue: Queue | None = None
+    stored: Stored | None = None
