@@ -86,7 +86,7 @@ def of_compiled(program: Program) -> dict[str, Any]:
         "input": f"{spec.name} float32 [N, {', '.join(map(str, spec.shape))}]",
         "preprocess": spec.preprocess or "not stored",
         "outputs": ", ".join(
-            f"{o.name} float32 [N, {', '.join(map(str, o.shape))}]" for o in program.outputs
+            f"{o.name} {o.dtype} [N, {', '.join(map(str, o.shape))}]" for o in program.outputs
         ),
         **({"tasks": ", ".join(f"{t.name} 0 to {t.count - 1}" for t in program.tasks)}
            if program.tasks else {}),

@@ -27,7 +27,7 @@ from vitrify.program import (
     TensorInfo,
     output_size,
 )
-from vitrify.quant.graph import QOp, QuantGraph
+from vitrify.quant.graph import OutputForm, QOp, QuantGraph
 
 from . import hazards
 
@@ -191,9 +191,13 @@ def _store_outputs(state: Lowering) -> tuple[OutputSpec, ...]:
     for name, tensor_name in state.graph.outputs.items():
         tensor, rows = state.graph.tensors[tensor_name], state.image_rows(tensor_name)
         shape = (tensor.channels,) if rows == 1 else (rows, tensor.channels)
+        form = state.graph.forms.get(name, OutputForm())
         spec = OutputSpec(
             name=name, rows=rows, channels=tensor.channels, bits=tensor.bits,
-            scale=tensor.scale, zero_point=tensor.zero_point, offset=offset, shape=shape,
+            scale=tensor.scale, zero_point=tensor.zero_point, offset=offset,
+            factor=form.factor, shift=form.shift, dtype=form.dtype,
+            shape=shape if form.shape is None else form.shape,
+            start=form.start, steps=None if form.shape is None else form.steps,
         )
         offset += -(-spec.size(arch.depth) // memmap.ALIGNMENT) * memmap.ALIGNMENT
         specs.append(spec)

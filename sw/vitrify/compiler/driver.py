@@ -12,7 +12,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from vitrify.arch.config import ArchConfig
-from vitrify.frontend import STAGES, canonicalise, load
+from vitrify.arch.errors import InputError
+from vitrify.frontend import STAGES, canonicalise, image_input, load
 from vitrify.program import Program, preprocess
 from vitrify.quant.graph import QuantGraph
 
@@ -40,8 +41,10 @@ def compile_model(
     ----------
     path : an ONNX vision transformer
     arch : the core to run on
-    calibration : float32 ``[N, C, H, W]``, preprocessed like the model's inputs
-    preprocess : how pictures become inputs (stored in the program)
+    calibration : float32 ``[N, C, H, W]``, preprocessed like the model's inputs; or uint8 for a
+        model that takes pixels
+    preprocess : how pictures become inputs (stored in the program); ``none`` is the default for a
+        model that takes pixels
     keep : directory for every intermediate model, ``0_original.onnx`` … ; ONNX Runtime executes
         and Netron opens each
     progress : called with a phrase and the fraction of the whole that is done
@@ -57,10 +60,11 @@ def compile_model(
         A child that says what is wrong with the model, the images or the fit.
     """
     report = progress or _silent
-    _, graph = quantise_model(
+    canonical, graph = quantise_model(
         path, arch, calibration, preprocess=preprocess, keep=keep, progress=progress,
         verify=verify,
     )
+    preprocess = _of_model(canonical, preprocess)
     report("placing and emitting", 0.94)
     program = compile_graph(graph, arch, preprocess=preprocess, batch=batch)
     if verify:
@@ -99,7 +103,7 @@ def quantise_model(
     canonical = canonicalise(model, save, images=calibration)
     graph = quantise(
         canonical, calibration, arch=arch,
-        preprocess=_parse(preprocess),
+        preprocess=_parse(_of_model(canonical, preprocess)),
         progress=lambda phrase, fraction: report(phrase, 0.12 + 0.78 * fraction),
     )
     if verify:
@@ -116,6 +120,24 @@ def _silent(_phrase: str, _fraction: float) -> None:
 def _source(path: Path) -> dict[str, str]:
     """What the model is: the float backend knows the original by this, wherever it lies."""
     return {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def _of_model(model: ir.Model, text: str | None) -> str | None:
+    """The preprocessing for ``model``: one that takes pixels gets them as they are."""
+    image = image_input(model)
+    if image.dtype is None or image.dtype.is_floating_point():
+        return text
+    if text is None:
+        return "none"
+    assert image.shape is not None
+    gain, offset = preprocess.parse(text).affine(int(image.shape[1]))  # type: ignore[arg-type]
+    if not np.allclose(gain, 1, atol=1e-6) or not np.allclose(offset, 0, atol=1e-4):
+        raise InputError(
+            f"input {image.name!r} takes pixels 0 … 255 ({image.dtype.name.lower()}) and "
+            f"normalises them itself, but preprocess {text!r} changes them; use none, or settings "
+            f"with mean=0,std={1 / preprocess.PIXEL_MAX!r}"
+        )
+    return text
 
 
 def _parse(text: str | None) -> preprocess.Preprocess | None:

@@ -10,12 +10,12 @@ import onnx_ir as ir
 
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import InputError, UnsupportedOpError
-from vitrify.ir import shape_of
+from vitrify.ir import ARRANGE, DTYPE, attributes_of, shape_of, steps_of
 from vitrify.ops.registry import ASSEMBLES, PLANS
 from vitrify.quant.assemble import Assembler, assemble
 from vitrify.quant.calibrate import Progress, collect
-from vitrify.quant.graph import QInput, QuantGraph
-from vitrify.quant.planner import image_of, make_plan
+from vitrify.quant.graph import OutputForm, QInput, QuantGraph
+from vitrify.quant.planner import image_of, make_plan, parameter
 from vitrify.quant.tensors import Float
 
 #: Calibration's share of the time.
@@ -75,9 +75,24 @@ def quantise(
             patch=plan.rows.patch, prefix=plan.rows.prefix, multiplier=multiplier, offset=offset,
         ),
         outputs=dict(plan.outputs), tasks=dict(plan.tasks),
+        forms={value.name or "": _form(value) for value in canonical.graph.outputs},
     )
     assembler = Assembler(plan, stats, graph, arch, images)
     return assemble(assembler, ASSEMBLES, _part(progress, _CALIBRATION, 1.0))
+
+
+def _form(output: ir.Value) -> OutputForm:
+    """How the user gets an output of a canonical model."""
+    kind = ir.DataType[output.metadata_props.get(DTYPE, ir.DataType.FLOAT.name)]
+    node = output.producer()
+    if node is None or node.op_type != ARRANGE:
+        return OutputForm(kind.numpy().name)
+    attributes = attributes_of(node)
+    form = tuple(attributes["form"])
+    found = steps_of(np.array(attributes["index"]).reshape(form))
+    assert found is not None, "the front end looked"
+    factor, shift = parameter(node, 1), parameter(node, 2)
+    return OutputForm(kind.numpy().name, factor, shift, form, *found)
 
 
 def _part(progress: Progress | None, start: float, stop: float) -> Progress | None:
@@ -99,10 +114,18 @@ def check_images(canonical: ir.Model, images: npt.NDArray[np.floating]) -> npt.N
         )
     if not len(images):
         raise InputError("there are no calibration images; give at least one, better 32 or more")
+    pixels = image.dtype is not None and not image.dtype.is_floating_point()
+    if pixels and np.issubdtype(images.dtype, np.integer):
+        images = images.astype(np.float32)
     if not np.issubdtype(images.dtype, np.floating) or not np.isfinite(images).all():
         raise InputError(
             f"the calibration images ({images.dtype}) must be finite floats, preprocessed as the "
             f"model expects its input"
+        )
+    if pixels and (images.min() < 0 or images.max() > _PIXEL_STEPS):
+        raise InputError(
+            f"the calibration images reach from {images.min():g} to {images.max():g}, but input "
+            f"{image.name!r} takes pixels 0 … 255 and normalises them itself"
         )
     return images.astype(np.float32, copy=False)
 

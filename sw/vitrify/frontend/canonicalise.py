@@ -44,6 +44,14 @@ Keep = Callable[[str, ir.Model], None]
 STAGES = ("original", "folded", "fused", "traced", "canonical")
 
 
+#: Types of outputs other than float32 (bfloat16, which NumPy lacks, becomes that).
+_RESULTS = tuple(
+    ir.DataType[name]
+    for name in (
+        "FLOAT16", "DOUBLE", "INT8", "UINT8", "INT16", "UINT16", "INT32", "UINT32", "INT64",
+    )
+)  # fmt: skip
+
 _CLEAN = ir.passes.Sequential(
     passes.IdentityEliminationPass(),
     passes.RemoveUnusedNodesPass(),
@@ -128,11 +136,18 @@ def canonicalise(
         _keep(keep, stage, model)
     check_weights(model)
     source, model = model, trace(model)
+    for result, value in zip(model.graph.outputs, original.graph.outputs, strict=True):
+        result.name = value.name
     check_parameters(model, source)
     _keep(keep, "traced", model)
     model = _tidy(model)
     for result, value in zip(model.graph.outputs, original.graph.outputs, strict=True):
-        if value.dtype not in (None, ir.DataType.FLOAT):
+        if value.dtype not in (None, ir.DataType.FLOAT, ir.DataType.BFLOAT16):
+            if value.dtype not in _RESULTS:
+                raise ModelError(
+                    f"Output '{value.name}' is of the type {value.dtype.name}, which no result can "
+                    "have; export the model with float outputs."
+                )
             result.metadata_props[DTYPE] = value.dtype.name
     verify(model)
     _keep(keep, "canonical", model)

@@ -99,6 +99,20 @@ def _from_folded(
     return emit(builder, "Affine", folded, parts[0][None], parts[1][None], source=None)
 
 
+def is_cheap(value: ir.Value) -> bool:
+    """Whether :func:`fold` of a scale and a shift repeats one layer only."""
+    node = value.producer()
+    operands = [] if node is None else [x for x in node.inputs if x is not None]
+    match node.op_type if node is not None else "":
+        case "Linear" | "TaskLinear" | "LayerNorm":
+            return True
+        case "SelectToken" | "MeanPool":
+            return is_cheap(operands[0])
+        case "Add":
+            return all(is_cheap(operand) for operand in operands)
+    return False
+
+
 def _refold(
     builder: Builder,
     value: ir.Value,

@@ -195,6 +195,13 @@ def image_input(model: ir.Model) -> ir.Value:
             f"The model has no image input (only {listed}); "
             "export a vision transformer that takes [N, C, H, W]."
         )
+    if image.dtype is not None and not (
+        image.dtype.is_floating_point() or image.dtype == ir.DataType.UINT8
+    ):
+        raise ModelInputError(
+            f"Input '{image.name}' is of the type {image.dtype.name}, but an image of floats or of "
+            "uint8 is needed; export the model with such an input."
+        )
     dynamic = [str(size) for size in image.shape[1:] if not isinstance(size, int)]
     if dynamic:
         raise ModelInputError(

@@ -50,6 +50,12 @@ def _alone(
     return onnx.helper.make_model(graph, opset_imports=imports, ir_version=10), feeds
 
 
+def widened(array: np.ndarray) -> np.ndarray:
+    """``array`` of a type that NumPy has itself: bfloat16 and the like become float32."""
+    known = array.dtype.isbuiltin == 1
+    return array if known or array.dtype.kind not in "fV" else array.astype(np.float32)
+
+
 def run_node(
     node: ir.Node, arrays: Sequence[np.ndarray | None], opsets: Mapping[str, int]
 ) -> list[np.ndarray]:
@@ -58,7 +64,8 @@ def run_node(
     model, feeds = _alone(node, arrays, {**opsets, "": floor}, typed=False)
     check_result(model.graph.node[0], feeds, opsets.get(node.domain, 1))
     with np.errstate(all="ignore"):
-        return [np.asarray(result) for result in ReferenceEvaluator(model).run(None, feeds)]
+        results = ReferenceEvaluator(model).run(None, feeds)
+    return [widened(np.asarray(result)) for result in results]
 
 
 def runs(

@@ -159,9 +159,19 @@ class Settler:
         except Unfit:
             if view.base is self.image or (view.index == CONSTANT).any():
                 return self._apart(view)
+        try:
+            mul, add = self.channelwise(view)
+        except Unfit:
+            return self._apart(view)
+        scale, shift = (None if part is None else part[None] for part in (mul, add))
+        return View(scaled(self, view.base, scale, shift, view.hints), view.index)
+
+    @staticmethod
+    def channelwise(view: View) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Scale and shift of each channel of the tensor behind ``view``, wherever they are."""
         width = int(shape_of(view.base)[-1])
         channel = view.index % width
-        parts = []
+        parts: list[np.ndarray | None] = []
         for array, neutral in ((view.mul, 1.0), (view.add, 0.0)):
             if array is None:
                 parts.append(None)
@@ -169,11 +179,10 @@ class Settler:
             each = np.full(width, neutral)
             each[channel] = array
             if not np.array_equal(each[channel], array):
-                return self._apart(view)
+                raise Unfit("it scales or shifts every token differently")
             parts.append(each)
         mul, add = parts
-        scale, shift = (None if part is None else part[None] for part in (mul, add))
-        return View(scaled(self, view.base, scale, shift, view.hints), view.index)
+        return mul, add
 
     def _apart(self, view: View) -> View:
         """The same elements of a tensor of their own."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import ShapeInferencePass
 
 from vitrify.arch.errors import ModelError
 from vitrify.ir import Evaluator, shape_of
@@ -82,6 +83,14 @@ def _step(node: ir.Node) -> _Step | None:
         scale.astype(np.float64).reshape(form if scale.size > 1 else ()),
         shift.reshape(form if shift.size > 1 else ()), low, high,
     )  # fmt: skip
+
+
+def _lacks_rank(node: ir.Node) -> bool:
+    """Whether it quantises by channels of a tensor of unknown rank."""
+    if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or len(node.inputs) < 2:
+        return False
+    scale, source = constant_of(node.inputs[1]), node.inputs[0]
+    return scale is not None and scale.size > 1 and source is not None and source.shape is None
 
 
 def _range(kind: np.dtype) -> tuple[float, float]:
@@ -236,6 +245,8 @@ def without_quantisers(model: ir.Model, images: np.ndarray | None = None) -> Non
         at zero is taken for a ReLU, and others for never reached.
     """
     fixed = _constants(model)
+    if any(_lacks_rank(node) for node in model.graph):
+        ShapeInferencePass()(model)
     _before_moves(model, fixed)
     fixed = _constants(model)
     judge = _Judge(model, images, fixed)
@@ -280,11 +291,30 @@ def _codes(model: ir.Model, node: ir.Node, judge: _Judge) -> None:
     edit, step = Editor(model.graph, node), _needed(node)
     assert node.inputs[0] is not None
     x = node.inputs[0]
-    code.type = ir.TensorType(ir.DataType.FLOAT)
-    if not code.is_graph_output():
+    for value in (code, *_moved(code)):
+        value.type = ir.TensorType(ir.DataType.FLOAT)
+    # results saturate when they get their type
+    if not _is_result(code):
         x = judge.clipped(edit, x, code, step)
     scaled = edit.op("Div", x, edit.constant(step.scale))
     edit.replace(edit.op("Add", scaled, edit.constant(step.zero)) if step.zero.any() else scaled)
+
+
+def _moved(code: ir.Value) -> list[ir.Value]:
+    """Everything that is ``code`` moved about."""
+    found = []
+    for node, place in code.uses():
+        if node.op_type in _MOVES and place == 0:
+            found += [part for result in node.outputs for part in (result, *_moved(result))]
+    return found
+
+
+def _is_result(code: ir.Value) -> bool:
+    """Whether ``code`` is only moved about before it is an output of the model."""
+    values = (code, *_moved(code))
+    return all(
+        node.op_type in _MOVES and place == 0 for value in values for node, place in value.uses()
+    )
 
 
 def _needed(node: ir.Node) -> _Step:

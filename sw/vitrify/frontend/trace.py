@@ -13,14 +13,15 @@ import numpy as np
 import onnx_ir as ir
 
 from vitrify.arch.errors import UnsupportedOpError, VitrifyError
-from vitrify.ir import BATCH, Builder, ShapeError, shape_of, tensor
+from vitrify.ir import ARRANGE, BATCH, Builder, ShapeError, shape_of, steps_of, tensor
 
+from .fold import is_cheap
 from .load import image_input, task_inputs
 from .mixed import Gate, Gating, Mixture, Picked, Stack
 from .outputs import formed
-from .reference import run_node, runs
+from .reference import run_node, runs, widened
 from .rows import Settler
-from .values import Const, Traced, Unfit, View, whole
+from .values import CONSTANT, Const, Traced, Unfit, View, whole
 
 #: Batch sizes to trace a model of dynamic batch with: two tells the batch from other axes of one;
 #: a model whose reshapes hold a batch of one all the same is traced with one.
@@ -94,7 +95,8 @@ class Tracer:
         self.batch = batch
         self.opsets = dict(model.opset_imports)
         source = image_input(model)
-        dtype = source.dtype or ir.DataType.FLOAT
+        pixels = source.dtype is not None and not source.dtype.is_floating_point()
+        dtype = ir.DataType.UINT8 if pixels else ir.DataType.FLOAT
         self.image = tensor(source.name or "image", [BATCH, *shape_of(source)[1:]], dtype)
         tasks = {task: self._task(task, shape_of(source)[0]) for task in task_inputs(model)}
         self.builder = Builder([self.image, *tasks.values()], name=model.graph.name or "canonical")
@@ -111,7 +113,7 @@ class Tracer:
             )
         for name, value in model.graph.initializers.items():
             if value.const_value is not None:
-                self.known[value] = Const(value.const_value.numpy(), name)
+                self.known[value] = Const(widened(value.const_value.numpy()), name)
 
     @staticmethod
     def _task(task: ir.Value, batch: int | str) -> ir.Value:
@@ -168,7 +170,10 @@ class Tracer:
                 # views are as large as activations: let go of each after its last use
                 if value is not None and last[value] is node and not value.is_graph_output():
                     self.known.pop(value, None)
-        return self.builder.model([self._output(value) for value in self.model.graph.outputs])
+        outputs: list[ir.Value] = []
+        for value in self.model.graph.outputs:
+            outputs.append(self._output(value, outputs))
+        return self.builder.model(outputs)
 
     def _judge(self, node: ir.Node, error: Exception) -> None:
         """Blame the model, when ONNX Runtime cannot execute ``node`` on such inputs either."""
@@ -185,29 +190,56 @@ class Tracer:
             fix = "the model may be damaged, export or download it again"
             raise unsupported(node, Unfit(reason, fix)) from error
 
-    def _plain_output(self, view: View) -> ir.Value | None:
-        """The tensor that ``view`` is as a whole, if it is one."""
-        try:
-            result, rows = self.settler.settle(view, strict=True)
-        except Unfit:
-            return None
-        in_order = np.array_equal(rows.ravel(), np.arange(rows.size))
-        shape = shape_of(result)
-        whole = in_order and view.shape == (self.batch, *shape[1:])
-        return result if whole else None
-
-    def _output(self, value: ir.Value) -> ir.Value:
+    def _output(self, value: ir.Value, taken: list[ir.Value]) -> ir.Value:
         node = value.producer()
         assert node is not None, "check_wiring came first"
         try:
             view = self.view(self.known[value])
-            result = self._plain_output(view) or formed(self, view)
+            if view.base.producer() is None:
+                raise Unfit("its result is an output of the model, but an input as well")
+            result = self._whole(view)
+            if result is None or result in taken:
+                result = self._arranged(view) or formed(self, view)
+            if result in taken:
+                raise Unfit("two outputs of the model are the same tensor")
         except _FINDINGS as error:
             raise unsupported(node, error) from error
-        if result.is_graph_output() or result.producer() is None:
-            raise unsupported(node, Unfit("two outputs of the model are the same tensor"))
-        result.name = value.name
         return result
+
+    def _whole(self, view: View) -> ir.Value | None:
+        """The canonical tensor that ``view`` is, all of it and in order, or ``None``."""
+        if (view.mul is not None or view.add is not None) and not is_cheap(view.base):
+            return None
+        try:
+            result, rows = self.settler.settle(view, strict=True)
+        except Unfit:
+            return None
+        sizes = (self.batch, *(int(size) for size in shape_of(result)[1:]))
+        order = np.array_equal(rows.ravel(), np.arange(rows.size))
+        return result if order and view.shape == sizes else None
+
+    def _arranged(self, view: View) -> ir.Value | None:
+        """A slice, reshape or transposition of a scaled canonical tensor, or ``None``."""
+        base, index = view.base, view.index
+        size = int(np.prod([int(dim) for dim in shape_of(base)[1:]]))
+        if (index == CONSTANT).any() or index.shape[:1] != (self.batch,):
+            return None
+        number = np.arange(self.batch).reshape(-1, *(1,) * (index.ndim - 1)) * size
+        first = index[0]
+        if not np.array_equal(index, first + number) or first.size > size:
+            return None
+        if steps_of(first) is None:
+            return None
+        width = int(shape_of(base)[-1])
+        try:
+            mul, add = self.settler.channelwise(view)
+        except Unfit:
+            return None
+        return self.settler.emit(
+            ARRANGE, base, np.ones(width) if mul is None else mul,
+            np.zeros(width) if add is None else add,
+            index=first.ravel().tolist(), form=list(first.shape) or [1],
+        )  # fmt: skip
 
 
 def unsupported(node: ir.Node | None, error: Exception) -> UnsupportedOpError:

@@ -9,11 +9,13 @@ from onnx_ir import load, save
 from .build import BATCH, Builder, array_of, shape_of, tensor
 from .op import DOMAIN, DTYPE, Op, ShapeError, attributes_of
 from .ops import OPS, attach_functions
+from .outputs import ARRANGE, steps_of
 from .run import Evaluator, evaluate, operators, session_options
 from .unary import UNARY
 from .verify import VerifyError, verify
 
 __all__ = [
+    "ARRANGE",
     "BATCH",
     "DOMAIN",
     "DTYPE",
@@ -33,6 +35,7 @@ __all__ = [
     "save",
     "session_options",
     "shape_of",
+    "steps_of",
     "tensor",
     "verify",
 ]

@@ -31,6 +31,7 @@ from .op import (
     require,
     tokens,
 )
+from .outputs import OUTPUT_OPS
 from .products import PRODUCT_OPS
 from .unary import UNARY, Bodies
 
@@ -213,6 +214,7 @@ OPS: dict[str, Op] = {
     row.name: row
     for row in (
         *_ROWS, *HEAD_OPS, *EXPERT_OPS, *MOVEMENT_OPS, *MAP_OPS, *NORM_OPS, *PRODUCT_OPS,
+        *OUTPUT_OPS,
     )
 }  # fmt: skip
 

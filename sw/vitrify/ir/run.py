@@ -106,6 +106,8 @@ class Evaluator:
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, np.ndarray]:
         """Run once; ``feeds`` maps graph input names to arrays, which get the inputs' types."""
+        if not self.outputs:
+            return {}  # to ONNX Runtime an empty list means all
         arrays = self._session.run(
             self.outputs,
             {name: np.asarray(array, self._types.get(name)) for name, array in feeds.items()},

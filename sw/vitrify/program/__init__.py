@@ -1,6 +1,6 @@
 """Programs: the compiled form of a network, its file, and the packing of inputs and outputs."""
 
-from .pack import as_batch, from_words, pack_input, quantise, to_words, unpack_output
+from .pack import as_batch, formed, from_words, pack_input, quantise, to_words, unpack_output
 from .preprocess import Preprocess
 from .program import Program, roofline
 from .spec import InputSpec, LayerInfo, OutputSpec, TaskSpec, TensorInfo, output_size
@@ -16,6 +16,7 @@ __all__ = [
     "TensorInfo",
     "as_batch",
     "as_tasks",
+    "formed",
     "from_words",
     "output_size",
     "pack_input",

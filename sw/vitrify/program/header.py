@@ -158,8 +158,13 @@ _OUTPUT = made(OutputSpec, {
     "bits": _bits,
     "scale": scale,
     "zero_point": whole(-(1 << 16), 1 << 16),
+    "factor": scale,
+    "shift": scale,
     "offset": whole(0, MOST_REGION),
     "shape": several(whole(1, MOST_VALUES), 16),
+    "start": whole(0, MOST_VALUES),
+    "steps": maybe(several(whole(-MOST_VALUES, MOST_VALUES), 16)),
+    "dtype": text,
 })
 _TENSOR = made(TensorInfo, {
     "name": text,

@@ -130,8 +130,20 @@ def unpack_integers(arch: ArchConfig, spec: OutputSpec, region: UInt8) -> npt.ND
     return from_words(data, spec.rows, spec.channels, spec.bits, arch.depth)
 
 
-def unpack_output(arch: ArchConfig, spec: OutputSpec, regions: UInt8) -> Float32:
-    """Real values ``[N, *shape]`` of one output in the output regions ``[N, output_bytes]``."""
+def formed(spec: OutputSpec, value: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
+    """Results ``[N, *shape]``, of their type, from the tensor ``[N, rows, channels]`` in reals."""
+    count = len(value)
+    value = value.reshape(count, -1, spec.channels) * spec.factor + spec.shift
+    index, value = spec.index(), value.reshape(count, -1)
+    value = (value if index is None else value[:, index]).reshape(count, *spec.shape)
+    kind = np.dtype(spec.dtype)
+    if kind.kind in "iu":
+        bounds = np.iinfo(kind)
+        value = np.clip(np.rint(value), bounds.min, bounds.max)
+    return value.astype(kind)
+
+
+def unpack_output(arch: ArchConfig, spec: OutputSpec, regions: UInt8) -> npt.NDArray[Any]:
+    """Values ``[N, *shape]`` of one output, of its type, from regions ``[N, output_bytes]``."""
     q = np.stack([unpack_integers(arch, spec, region) for region in regions])
-    value = (q.astype(np.float64) - spec.zero_point) * spec.scale
-    return value.reshape(len(regions), *spec.shape).astype(np.float32)
+    return formed(spec, (q.astype(np.float64) - spec.zero_point) * spec.scale)

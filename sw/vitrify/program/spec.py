@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from vitrify.arch.errors import ProgramError
+
 Float = npt.NDArray[np.float64]
+
+#: Types that a result may have.
+DTYPES = (
+    "float32", "float16", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +57,7 @@ class InputSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputSpec:
-    """A result in the output region: ``value = scale * (q - zero_point)``.
+    """A result in the output region: ``value = scale * (q - zero_point) * factor + shift``.
 
     The integers are ``[rows, channels]`` of ``bits`` (8 or 16) bits, word-major, each row padded
     to words of K bytes; 16-bit words come as low bytes, then high bytes.
@@ -63,10 +71,44 @@ class OutputSpec:
     #: One value, or one a channel.
     scale: float | Float
     zero_point: int = 0
+    #: One value, or one a channel.
+    factor: float | Float = 1.0
+    shift: float | Float = 0.0
     #: First byte in the output region.
     offset: int = 0
     #: Shape of one image's result, without the batch dimension.
     shape: tuple[int, ...]
+    #: Element (i, j, …) of a result is the flat element ``start + i * steps[0] + j * steps[1] + …``
+    #: of ``[rows, channels]``; all of them in order when ``steps`` is ``None``.
+    start: int = 0
+    steps: tuple[int, ...] | None = None
+    #: NumPy type of the result, one of :data:`DTYPES`; integers are rounded and saturate.
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ProgramError(f"output {self.name!r} cannot be of the type {self.dtype!r}")
+        if self.steps is None:
+            fits = math.prod(self.shape) == self.rows * self.channels and not self.start
+        else:
+            ends = [(n - 1) * step for n, step in zip(self.shape, self.steps, strict=False)]
+            low = self.start + sum(min(end, 0) for end in ends)
+            high = self.start + sum(max(end, 0) for end in ends)
+            fits = 0 <= low <= high < self.rows * self.channels
+            fits = fits and len(self.shape) == len(self.steps)
+            fits = fits and math.prod(self.shape) <= self.rows * self.channels
+        if not fits:
+            raise ProgramError(
+                f"output {self.name!r} of {self.rows} x {self.channels} values of {self.bits} bits "
+                f"cannot have the shape {self.shape}"
+            )
+
+    def index(self) -> npt.NDArray[np.int64] | None:
+        """The flat element of each of ``shape``, or ``None`` for all in order."""
+        if self.steps is None:
+            return None
+        grid = np.indices(self.shape, np.int64).reshape(len(self.shape), -1)
+        return self.start + np.array(self.steps, np.int64) @ grid
 
     def words(self, depth: int) -> int:
         """Words of K = ``depth`` elements in a row."""

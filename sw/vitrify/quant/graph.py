@@ -115,6 +115,22 @@ class QConstant:
     value: Int16
 
 
+@dataclass(frozen=True)
+class OutputForm:
+    """How a user gets a result: element (i, j, …) is ``start + i * steps[0] + j * steps[1] + …``
+    of an image's ``tensor * factor + shift``, flat, as a number of type ``dtype``.
+    """
+
+    dtype: str = "float32"
+    #: One value, or one a channel.
+    factor: float | Float = 1.0
+    shift: float | Float = 0.0
+    #: Without the batch dimension; ``None`` for the tensor's own.
+    shape: tuple[int, ...] | None = None
+    start: int = 0
+    steps: tuple[int, ...] = ()
+
+
 @dataclass
 class QuantGraph:
     """The whole network, ops in execution order."""
@@ -132,3 +148,5 @@ class QuantGraph:
     values: dict[str, str] = field(default_factory=dict)
     #: Inputs that choose among tasks: name → number of tasks.
     tasks: dict[str, int] = field(default_factory=dict)
+    #: ONNX output name → its form, where that is not the tensor's.
+    forms: dict[str, OutputForm] = field(default_factory=dict)

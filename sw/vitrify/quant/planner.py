@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vitrify.arch.errors import UnsupportedOpError
-from vitrify.ir import array_of, shape_of
+from vitrify.ir import ARRANGE, array_of, shape_of
 
 from .plan import Array, Operand, Plan, PlanOp, ordered, unsupported
 from .tensors import Rows
@@ -159,14 +159,24 @@ def make_plan(model: ir.Model, operations: Mapping[str, PlanNode]) -> Plan:
         raise UnsupportedOpError(f"the model has the inputs {names}; the core takes one image")
     planner = Planner(model.graph.name or "model", image_of(model).name or "")
     for node in model.graph:
+        if node.op_type == ARRANGE:
+            continue  # of an output: the tensor behind it is stored
         if node.op_type not in operations:
             raise unsupported(node, "the compiler has no way to lay it out yet")
         planner.values[result_of(node)] = operations[node.op_type](planner, node)
     for output in model.graph.outputs:
-        name = output.name or ""
-        planner.plan.outputs[name] = planner.values[name].output(planner, name)
+        name = stored_as(output)
+        planner.plan.outputs[output.name or ""] = planner.values[name].output(planner, name)
     planner.plan.ops = ordered(planner.plan.ops)
     return planner.plan
+
+
+def stored_as(output: ir.Value) -> str:
+    """Name of the tensor that holds an output of a canonical model, in whatever form."""
+    node = output.producer()
+    source = node.inputs[0] if node is not None and node.op_type == ARRANGE else output
+    assert source is not None
+    return source.name or ""
 
 
 def image_of(model: ir.Model) -> ir.Value:

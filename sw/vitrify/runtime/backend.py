@@ -78,6 +78,10 @@ class Backend(abc.ABC):
         self.close()
 
 
+#: ONNX Runtime's names of types, where they are not NumPy's.
+_TYPES = {"float32": "float", "float64": "double"}
+
+
 class ProgramBackend(Backend):
     """A backend that executes program images: bytes in, bytes out."""
 
@@ -89,7 +93,8 @@ class ProgramBackend(Backend):
             *(NodeArg(task.name, "tensor(int64)", ["N"]) for task in program.tasks),
         )
         self.outputs = tuple(
-            NodeArg(out.name, "tensor(float)", ["N", *out.shape]) for out in program.outputs
+            NodeArg(out.name, f"tensor({_TYPES.get(out.dtype, out.dtype)})", ["N", *out.shape])
+            for out in program.outputs
         )
 
     @abc.abstractmethod

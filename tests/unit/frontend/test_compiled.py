@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 import tiny as t
 from test_activations import WRITTEN, C
+from test_errors import one_sentence
 from tiny import tiny
 
-from tests.support.compiled import Compiled, compiled
+from tests.support.compiled import Compiled, compiled, pictures
+from vitrify.arch.errors import InputError, ModelError
+from vitrify.arch.presets import preset
+from vitrify.compiler.driver import compile_model
+from vitrify.frontend import canonicalise, load
+from vitrify.ir import evaluate
+from vitrify.program import Program
+from vitrify.runtime import InferenceSession
 
 
 def of(tmp_path: Path, model: ir.Model, **options: float) -> Compiled:
@@ -35,3 +45,133 @@ def test_clamp_of_the_residual_stream(tmp_path: Path) -> None:
     clamp += "y = Clip(yy, lo, hi)"
     residual = t.RESIDUAL.replace("y = Add(x, projected)", clamp)
     assert of(tmp_path, tiny(residual=residual, opset=20), scale=2).snr() >= 28
+
+
+#: Outputs beside the logits, from the tensors of ``tiny``, and the type of each.
+OUTPUTS = {
+    "first tokens": ("e2 = Constant <value_ints = [2]> ()  more = Slice(z, first, e2, axis1)", 1),
+    "all but the first": (
+        "e9 = Constant <value_ints = [9]> ()  more = Slice(z, axis1, e9, axis1)", 1,
+    ),
+    "some channels": (
+        "e9 = Constant <value_ints = [5]> ()  more = Slice(active, first, e9, axis2)", 1,
+    ),
+    "a map": (
+        ("zt = Transpose <perm = [0, 2, 1]> (z)  f9 = Constant <value_ints = [3, 8, 2, 2]> ()\n"
+        "more = Reshape(zt, f9)"), 1,
+    ),
+    "heads": ("more = Identity(mixed)", 1),
+    "flat": ("f9 = Constant <value_ints = [3, -1]> ()  more = Reshape(z, f9)", 1),
+    "the same tensor again": ("more = Identity(logits)", 1),
+    "int8": (
+        ("s9 = Constant <value_float = 0.05> ()  z9 = Constant <value = int8 {3}> ()\n"
+        "more = QuantizeLinear(z, s9, z9)"), onnx.TensorProto.INT8,
+    ),
+    "uint8, by channel, a map": (
+        ("s9 = Constant <value = float[8] {0.05,0.1,0.05,0.1,0.05,0.1,0.05,0.1}> ()\n"
+        "z9 = Constant <value = uint8[8] {128,128,128,128,100,128,128,128}> ()\n"
+        "q9 = QuantizeLinear <axis = 2> (z, s9, z9)\n"
+        "zt = Transpose <perm = [0, 2, 1]> (q9)  f9 = Constant <value_ints = [3, 8, 2, 2]> ()\n"
+        "more = Reshape(zt, f9)"), onnx.TensorProto.UINT8,
+    ),
+    "float16": ("more = Cast <to = 10> (z)", onnx.TensorProto.FLOAT16),
+    "double": ("more = Cast <to = 11> (z)", onnx.TensorProto.DOUBLE),
+}  # fmt: skip
+
+
+def with_output(text: str, kind: int) -> ir.Model:
+    proto = ir.to_proto(tiny(opset=18, head=t.HEAD + "\n" + text))
+    proto.graph.output.append(onnx.helper.make_tensor_value_info("more", kind, None))
+    return ir.from_proto(proto)
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_outputs_of_any_form_and_type(name: str, tmp_path: Path) -> None:
+    result = of(tmp_path, with_output(*OUTPUTS[name]))
+    assert result.found["more"].dtype == result.wanted["more"].dtype
+    assert result.snr("more") >= 28
+    assert result.snr("logits") >= 30
+    result.program.save(tmp_path / "m.vfy")
+    again = Program.load(tmp_path / "m.vfy")
+    feed = pictures(with_output(*OUTPUTS[name]).graph.inputs[0], 32)[: len(result.found["more"])]
+    np.testing.assert_array_equal(
+        InferenceSession(again).run(["more"], {"image": feed})[0], result.found["more"]
+    )
+
+
+def test_saturating_output(tmp_path: Path) -> None:
+    text = "s9 = Constant <value_float = 0.01> ()  more = QuantizeLinear(z, s9)"
+    result = of(tmp_path, with_output(text, onnx.TensorProto.UINT8))
+    found, wanted = result.found["more"], result.wanted["more"]
+    assert (wanted == 0).any()
+    assert (wanted == 255).any()
+    assert np.abs(found.astype(int) - wanted).mean() <= 3
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "words"),
+    [("more = Transpose <perm = [1, 0, 2]> (z)", 1, "its first axis is not the batch"),
+     ("more = Cast <to = 9> (z)", onnx.TensorProto.BOOL, "into BOOL"),
+     ("more = Identity(image)", 1, "an input as well")],
+)  # fmt: skip
+def test_outputs_that_are_refused(text: str, kind: int, words: str) -> None:
+    with pytest.raises(ModelError, match=words) as caught:
+        canonicalise(with_output(text, kind))
+    one_sentence(caught.value)
+
+
+PIXELS = {
+    "cast": "fl = Cast <to = 1> (image)  im = Div(fl, scale255)  i2 = Sub(im, mean)\n"
+    "ic = Div(i2, std)\n",
+    "dequantised": "s9 = Constant <value_float = 0.0078125> ()\n"
+    "z9 = Constant <value = uint8 {128}> ()  ic = DequantizeLinear(image, s9, z9)\n",
+}
+
+
+@pytest.mark.parametrize("name", PIXELS)
+def test_pixels(name: str, tmp_path: Path) -> None:
+    image = f"uint8[{t.N},{t.C},{t.SIZE},{t.SIZE}]"
+    model = tiny(embed=PIXELS[name] + t.EMBED.replace("image", "ic"), image=image)
+    result = of(tmp_path, model)
+    assert result.snr() >= 30
+    assert result.program.input.preprocess == "none"
+    pixels = pictures(model.graph.inputs[0], 3)
+    exact = InferenceSession(tmp_path / "model.onnx", "float").run(None, {"image": pixels})[0]
+    floats = InferenceSession(result.program).run(None, {"image": pixels.astype(np.float32)})[0]
+    np.testing.assert_allclose(floats, exact, atol=0.1 * np.abs(exact).max())
+    for spec in ("imagenet", "mean=0.5,std=0.5"):
+        with pytest.raises(InputError, match=r"takes pixels 0 … 255 .uint8. and normalises"):
+            compile_model(tmp_path / "model.onnx", preset("nano"), pixels, preprocess=spec)
+    compile_model(tmp_path / "model.onnx", preset("nano"), pixels, preprocess=f"std={1 / 255!r}")
+    with pytest.raises(InputError, match=r"reach from .* takes pixels"):
+        compile_model(tmp_path / "model.onnx", preset("nano"), pixels - np.float32(128))
+
+
+def test_images_of_integers(tmp_path: Path) -> None:
+    cast = "fl = Cast <to = 1> (image)\n" + t.EMBED.replace("image", "fl")
+    model = tiny(embed=cast, image=f"int32[{t.N},{t.C},{t.SIZE},{t.SIZE}]")
+    ir.save(model, tmp_path / "model.onnx")
+    with pytest.raises(ModelError, match="'image' is of the type INT32"):
+        load(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("kind", ["FLOAT16", "DOUBLE", "BFLOAT16"])
+def test_models_of_other_float_types(kind: str, tmp_path: Path) -> None:
+    number = onnx.TensorProto.DataType.Value(kind)
+    proto = ir.to_proto(tiny())
+    for stored in proto.graph.initializer:
+        if stored.data_type == onnx.TensorProto.FLOAT:
+            array = onnx.numpy_helper.to_array(stored)
+            stored.CopyFrom(
+                onnx.helper.make_tensor(stored.name, number, array.shape, array.ravel().tolist())
+            )
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.elem_type = number
+    onnx.save(proto, tmp_path / "model.onnx")
+    calibration = pictures(tiny().graph.inputs[0], 32)
+    program = compile_model(tmp_path / "model.onnx", preset("nano"), calibration)
+    found = InferenceSession(program).run(None, {"image": calibration[:3]})[0]
+    wanted = evaluate(tiny(), {"image": calibration[:3]}, ["logits"])["logits"]
+    types = {"FLOAT16": np.float16, "DOUBLE": np.float64, "BFLOAT16": np.float32}
+    assert found.dtype == types[kind]
+    assert 10 * np.log10(np.mean(wanted**2) / np.mean((found - wanted) ** 2)) >= 28

@@ -128,6 +128,11 @@ CASES: dict[str, tuple[list[np.ndarray], dict[str, Any], Callable[[], np.ndarray
     "Activation": ([X], {"kind": "gelu"}, lambda: UNARY["gelu"].reference(X)),
     "Add": ([X, X[::-1]], {}, lambda: X + X[::-1]),
     "SelectToken": ([X], {"index": 3}, lambda: X[:, 3]),
+    "Arrange": (
+        [X, GAMMA, BETA],
+        {"index": np.arange(T * D).reshape(T, D)[1:3].T.ravel().tolist(), "form": [D, 1, 2]},
+        lambda: (X * GAMMA + BETA)[:, 1:3].swapaxes(1, 2)[:, :, None],
+    ),
     "MeanPool": ([X], {"start": 1, "end": 4}, lambda: X[:, 1:4].mean(1)),
     "TaskLinear": (
         [X, BANK, BANK_BIAS, TASK], {},
@@ -262,6 +267,12 @@ WRONG: list[tuple[str, list[tuple[int | str, ...]], dict[str, Any], str]] = [
     ("Activation", [("N", 5, 6)], {"kind": "snake"}, "'snake' is none of gelu"),
     ("Add", [("N", 5, 6), ("N", 6)], {}, "differ"),
     ("SelectToken", [("N", 5, 6)], {"index": 5}, "index 5 is outside the 5 tokens"),
+    (
+        "Arrange", [("N", 5, 6), (6,), (6,)], {"index": [0, 30], "form": [2]},
+        "outside the 30 elements",
+    ),
+    ("Arrange", [("N", 5, 6), (6,), (6,)], {"index": [0, 1], "form": [3]}, "2 do not make"),
+    ("Arrange", [("N", 5, 6), (5,), (6,)], {"index": [0, 1], "form": [2]}, "do not fit x"),
     ("TaskLinear", [("N", 5, 6), (3, 4, 5), (3, 4), ("N",)], {}, "5 columns, its input 6"),
     ("TaskLinear", [("N", 5, 6), (3, 4, 6), (4,), ("N",)], {}, r"bias has shape \(4,\)"),
     ("TaskLinear", [("N", 5, 6), (3, 4, 6), (3, 4), (3,)], {}, r"task has shape \(3,\)"),

@@ -37,6 +37,12 @@ _CHUNK = 16
 _MANY = 1 << 31
 
 
+#: Types of inputs other than float32, by ONNX Runtime's names.
+_KINDS: dict[str, type] = {
+    "tensor(float16)": np.float16, "tensor(double)": np.float64, "tensor(uint8)": np.uint8,
+}  # fmt: skip
+
+
 class FloatBackend(Backend):
     """ONNX Runtime's CPU provider."""
 
@@ -74,7 +80,9 @@ class FloatBackend(Backend):
             )
         self.inputs = [NodeArg(a.name, a.type, list(a.shape)) for a in inputs]
         self.outputs = [NodeArg(a.name, a.type, list(a.shape)) for a in self._session.get_outputs()]
-        self._preprocess = preprocess
+        self._kind = _KINDS.get(inputs[0].type, np.float32)
+        # a model that takes pixels gets them as they are
+        self._preprocess = preprocess or ("none" if self._kind is np.uint8 else None)
         self._tasks = tasks
 
     def spec(self, feed: npt.NDArray[Any]) -> InputSpec:
@@ -108,7 +116,6 @@ class FloatBackend(Backend):
             raise InputError(
                 f"the model takes batches of {fixed}, and {len(batch)} images were given"
             )
-        kind = np.float16 if "float16" in arg.type else np.float32
         specs = self._tasks or [TaskSpec(name=i.name, count=_MANY) for i in self.inputs[1:]]
         numbers = as_tasks(specs, tasks, len(batch))
         start, parts, order = time.perf_counter(), [], []
@@ -121,7 +128,7 @@ class FloatBackend(Backend):
             }
             try:
                 parts.append(self._session.run(
-                    list(names), {arg.name: batch[piece].astype(kind), **given}
+                    list(names), {arg.name: batch[piece].astype(self._kind), **given}
                 ))
             except Exception as error:
                 raise BackendError(f"ONNX Runtime failed: {_line(error)}") from error
