@@ -6,10 +6,13 @@ from vitrify.ops.operation import Operation
 from .assemble import assemble
 from .integer import QAttention
 from .lower import lower
-from .plan import AttentionOp, plan_attention
+from .plan import AttentionOp, plan_attention, plan_cross_attention
 
 ATTENTION = Operation(
-    plans=dict.fromkeys(("Attention", "RoutedHeads", "BalancedHeads"), plan_attention),
+    plans={
+        **dict.fromkeys(("Attention", "RoutedHeads", "BalancedHeads"), plan_attention),
+        "CrossAttention": plan_cross_attention,
+    },
     assembles={AttentionOp: assemble},
     rules={QAttention: Rule(lower)},
 )

@@ -26,8 +26,10 @@ def assemble(a: Assembler, op: AttentionOp) -> None:
     made = gate_heads(op, v, a.stats, a.arch.requant_bits)
     a.graph.ops.append(QAttention(
         name=op.name, q=op.q, k=op.k, v=op.v, out=op.out, heads=op.heads, logits=logits,
-        gated=made.gates, balance=made.balance,
+        row_groups=op.row_groups, gated=made.gates, balance=made.balance,
     ))
     tensors[op.out] = QTensor(op.out, q.rows, v.channels, 8, made.scale, offset=made.offset)
     done = op.heads - sum(len(gate.heads) - gate.k for gate in op.gated)
-    a.graph.macs[op.name] = 2 * q.rows * k.rows * dim * done
+    a.graph.macs[op.name] = (
+        q.rows * (k.rows // op.row_groups) * (dim + v.channels // op.heads) * done
+    )

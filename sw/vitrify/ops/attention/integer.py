@@ -56,10 +56,11 @@ class QHeadGate:
 class QAttention(QOp):
     """Scores (int8 logits, base 2), softmax, values: three int8 tensors to one.
 
-    Channels are ``heads * head_dim``, head by head.  ``logits`` gives the scores' requantisation
-    (single multiplier); the output has the value tensor's scale, but for heads that are
-    ``gated``, each by one gate at most.  Afterwards ``balance`` gates every head, with as many
-    choices as logits.
+    Each of ``row_groups`` runs of queries sees the keys of its own run.  Channels are
+    ``heads * head_dim``, head by head; the values' heads may have another width.  ``logits`` gives
+    the scores' requantisation (single multiplier); the output has the value tensor's scale, but for
+    heads that are ``gated``, each by one gate at most.  Afterwards ``balance`` gates every head,
+    with as many choices as logits.
     """
 
     q: str
@@ -67,6 +68,7 @@ class QAttention(QOp):
     v: str
     heads: int
     logits: Requant
+    row_groups: int = 1
     gated: tuple[QHeadGate, ...] = ()
     balance: QHeadGate | None = None
 
@@ -91,12 +93,11 @@ class QAttention(QOp):
         return tuple(gate.logits for gate in self.gates)
 
     def evaluate(self, run: Evaluation) -> None:
-        q, k, v = (run.read(name) for name in (self.q, self.k, self.v))
-        out = np.empty(q.shape, np.int8)
-        dim = q.shape[2] // self.heads
-        for image in range(q.shape[0]):
+        q, k, v = (self._matrices(run.read(name)) for name in (self.q, self.k, self.v))
+        out = np.empty((*q.shape[:3], v.shape[3]), np.int8)
+        for group in range(len(q)):
             for head in range(self.heads):
-                part = (image, slice(None), slice(head * dim, (head + 1) * dim))
+                part = group, slice(None), head
                 logits = requantise.to_int8(run.scale(matmul(q[part], k[part]), self.logits))
                 weights = softmax.exp2(logits, softmax.row_max(logits))
                 shift, factor = softmax.reciprocal(weights.sum(axis=1))
@@ -109,6 +110,12 @@ class QAttention(QOp):
                     requant_bits=run.requant_bits,
                 )
                 out[part] = requantise.to_int8(value)
+        out = out.reshape(*run.read(self.q).shape[:2], -1)
         for gate in self.gates:
             gate.apply(run, out, self.heads)
         run.write(self.out, out)
+
+    def _matrices(self, x: IntArray) -> IntArray:
+        """``[N, rows, channels]`` to ``[N * row_groups, rows of a run, heads, head_dim]``."""
+        runs = len(x) * self.row_groups
+        return x.reshape(runs, x.shape[1] // self.row_groups, self.heads, -1)

@@ -34,7 +34,8 @@ def lower(state: Lowering, op: QAttention, step: int) -> None:
     for gate in op.gates:
         count = len(gate.heads)
         check_router(state, op.name, "heads", count, gate.choices, heads.queries)
-    if state.dies_at(op.q, step) and op.q not in (op.k, op.v):
+    fits = heads.spread == heads.value_spread
+    if state.dies_at(op.q, step) and op.q not in (op.k, op.v) and fits:
         out = state.alias(op.out, op.q)
     else:
         out = state.place_near(op.out)
@@ -48,7 +49,7 @@ class _Emitter:
         self, state: Lowering, op: QAttention, step: int, heads: Heads, out: Placed
     ) -> None:
         self._state, self._op, self._step, self._heads, self._out = state, op, step, heads, out
-        self._size = heads.spread.head_channels
+        self._size = heads.value_spread.head_channels
         # Values of heads that all rows choose, and results before the balance.
         everywhere = any(_all_chosen(gate) for gate in op.gated)
         self._made = self._stage("weighed") if op.balance else out
@@ -98,11 +99,13 @@ class _Emitter:
         )
 
     def _plain(self, image: int, numbers: Iterable[int], out: Placed) -> None:
-        """Heads for every row."""
-        heads, first = self._heads, image * self._heads.queries
+        """Heads for every row, those of all runs staggered."""
+        heads, count = self._heads, self._op.row_groups
         for start, rows in heads.blocks:
             heads.emit(
-                Pass(image, head, start, rows, out, first + start, heads.channel(head))
+                Pass(run, head, start, rows, out, run * heads.queries + start,
+                     heads.value_channel(head))
+                for run in range(image * count, (image + 1) * count)
                 for head in numbers
             )
 
@@ -133,11 +136,12 @@ class _Emitter:
     def _zeros(self, image: int, head: int) -> None:
         """Something times zero: what the rows have that did not choose the head."""
         state, heads, v = self._state, self._heads, self._heads.v
-        first, channel = image * heads.queries, heads.channel(head)
+        first, channel = image * heads.queries, heads.value_channel(head)
         for start, rows in state.row_blocks(heads.queries):
             state.builder.matmul(MatrixProduct(
                 name=f"{self._op.name}.zeros[{head}]", op="zeros", macs=0, rows=rows, depth=1,
-                columns=heads.spread.head_channels, x=At(heads.q, first + start, channel),
+                columns=self._size,
+                x=At(heads.q, first + start, heads.channel(head)),
                 tiles=Tiles(Stationary.COLUMNS, At(v, image * heads.tokens, channel)),
                 out=At(self._made, first + start, channel),
                 fields={"transform": Transform.NONE, "output": Output.INT8, "multiplier": 0},
@@ -149,7 +153,7 @@ class _Emitter:
         """Weigh head ``number`` of the gate by the queue of ``expert``."""
         state, heads = self._state, self._heads
         head, first, size = gate.first + number, image * heads.queries, self._size
-        own, channel = slice(number * size, (number + 1) * size), heads.channel(head)
+        own, channel = slice(number * size, (number + 1) * size), heads.value_channel(head)
         x_row, x_channel = (0, 0) if x is self._inner else (first, channel)
         bias, multiplier = (
             np.asarray(each)[own] for each in (gate.requant.bias, gate.requant.multiplier)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
 import onnx_ir as ir
 
 from vitrify.arch import formats
@@ -12,7 +13,7 @@ from vitrify.ir import attributes_of, shape_of
 from vitrify.ops.linear.plan import Stored, int8_in_groups
 from vitrify.quant.calibrate import Request
 from vitrify.quant.plan import ByteNeeds, Operand, Plan, PlanOp, unsupported
-from vitrify.quant.planner import Planner, result_of
+from vitrify.quant.planner import Planner, parameter, result_of
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class HeadGate:
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionOp(PlanOp):
-    """Softmax attention of three int8 tensors.
+    """Softmax attention of three int8 tensors, each of ``row_groups`` runs of rows by itself.
 
     Some heads may be ``gated``, and what comes of that ``balance``d, all heads of it.
     """
@@ -43,6 +44,7 @@ class AttentionOp(PlanOp):
     v: str
     heads: int
     scale: float
+    row_groups: int = 1
     gated: tuple[HeadGate, ...] = ()
     balance: HeadGate | None = None
 
@@ -85,6 +87,24 @@ def plan_attention(planner: Planner, node: ir.Node) -> Stored:
     planner.append(AttentionOp(
         name=name, out=name, value=name, q=q, k=k, v=v, heads=heads,
         scale=attributes["scale"], gated=gated, balance=balance,
+    ))
+    return Stored(Operand(name, name))
+
+
+def plan_cross_attention(planner: Planner, node: ir.Node) -> Stored:
+    """``CrossAttention`` by softmax, of queries and keys of any number and width of values."""
+    attributes, name = attributes_of(node), result_of(node)
+    if attributes["kind"] != "softmax":
+        raise unsupported(node, f"its weights are {attributes['kind']} of the scores, not softmax")
+    bias = parameter(node, 3)
+    # Softmax does not see what all scores of a query have in common.
+    if np.any(bias != bias[..., :1]):
+        raise unsupported(node, "it adds a bias or a mask to its scores")
+    heads = planner.groups[name] = attributes["heads"]
+    q, k, v = (int8_in_groups(planner, node, i, heads) for i in range(3))
+    planner.append(AttentionOp(
+        name=name, out=name, value=name, q=q, k=k, v=v, heads=heads, scale=attributes["scale"],
+        row_groups=attributes["groups"],
     ))
     return Stored(Operand(name, name))
 

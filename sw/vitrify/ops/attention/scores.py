@@ -26,11 +26,12 @@ _BUFFERS = 2
 class Pass:
     """A head's result for a block of queries, and where it goes.
 
+    ``run`` is the number of the run of rows that attends to itself, among those of all images.
     With ``queue`` the block is one of the queue of rows that chose the head.  ``then`` is called
     when the values have been emitted.
     """
 
-    image: int
+    run: int
     head: int
     start: int
     rows: int
@@ -47,13 +48,15 @@ class Heads:
     def __init__(self, state: Lowering, op: QAttention, step: int) -> None:
         self._state, self._op = state, op
         self.q, self.k, self.v = (state.placed[name] for name in (op.q, op.k, op.v))
-        self.spread = self.q.spread
-        #: Rows of an image.
-        self.tokens, self.queries = (x.rows // state.images for x in (self.k, self.q))
+        self.spread, self.value_spread = self.q.spread, self.v.spread
+        #: Rows of a run: those of an image, or of one of its row groups.
+        self.tokens, self.queries = (
+            x.rows // (state.images * op.row_groups) for x in (self.k, self.q)
+        )
         self.blocks = state.row_blocks(self.queries, state.strategy.score_blocks)
         self._count = 0
         self._scores: list[Placed] = []
-        for i in range(min(_BUFFERS, op.heads)):
+        for i in range(min(_BUFFERS, op.heads * op.row_groups)):
             tensor = QTensor(f"{op.name}.scores{i}", self.blocks[0][1], self.tokens, 8, 1.0)
             placed = state.place(tensor, beside=[op.k, op.v])
             state.release_later(placed.name, step)
@@ -62,12 +65,16 @@ class Heads:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of the scores of a head of an image; of its values as many."""
+        """Multiply-accumulates of the scores of a head of a run."""
         return self.queries * self.tokens * self.spread.head_channels
 
     def channel(self, head: int) -> int:
-        """First physical channel of a head."""
+        """First physical channel of a head of queries and keys."""
         return head * self.spread.head_words * self._state.arch.depth
+
+    def value_channel(self, head: int) -> int:
+        """First physical channel of a head of values and results."""
+        return head * self.value_spread.head_words * self._state.arch.depth
 
     def emit(self, passes: Iterable[Pass]) -> None:
         """All passes, staggered."""
@@ -84,11 +91,11 @@ class Heads:
 
     def _scores_of(self, one: Pass, buffer: Placed) -> None:
         state, op, k = self._state, self._op, self.k
-        first, channel = one.image * self.tokens, self.channel(one.head)
+        first, channel = one.run * self.tokens, self.channel(one.head)
         state.builder.matmul(MatrixProduct(
-            name=f"{op.name}.scores[{one.head}]", op="scores", macs=self._macs_of(one),
+            name=f"{op.name}.scores[{one.head}]", op="scores", macs=self._macs_of(one, self.macs),
             rows=one.rows, depth=self.spread.head_channels, columns=self.tokens,
-            x=At(self.q, one.image * self.queries + (0 if one.queue else one.start), channel),
+            x=At(self.q, one.run * self.queries + (0 if one.queue else one.start), channel),
             tiles=Tiles(Stationary.ROWS, At(k, first, channel)), out=At(buffer),
             queue=one.queue and replace(one.queue, gathers=True),
             fields={
@@ -100,11 +107,12 @@ class Heads:
 
     def _values_of(self, one: Pass, buffer: Placed) -> None:
         state, op, v = self._state, self._op, self.v
-        channel = self.channel(one.head)
+        channel = self.value_channel(one.head)
+        macs = self.queries * self.tokens * self.value_spread.head_channels
         state.builder.matmul(MatrixProduct(
-            name=f"{op.name}.values[{one.head}]", op="values", macs=self._macs_of(one),
-            rows=one.rows, depth=self.tokens, columns=self.spread.head_channels, x=At(buffer),
-            tiles=Tiles(Stationary.COLUMNS, At(v, one.image * self.tokens, channel)),
+            name=f"{op.name}.values[{one.head}]", op="values", macs=self._macs_of(one, macs),
+            rows=one.rows, depth=self.tokens, columns=self.value_spread.head_channels, x=At(buffer),
+            tiles=Tiles(Stationary.COLUMNS, At(v, one.run * self.tokens, channel)),
             out=At(one.out, one.out_row, one.out_channel), queue=one.queue,
             fields={
                 "transform": Transform.EXP2, "output": Output.INT8, "row_scale": 1,
@@ -114,5 +122,5 @@ class Heads:
         if one.then is not None:
             one.then()
 
-    def _macs_of(self, one: Pass) -> int:
-        return self.macs * one.rows // self.queries if one.queue is None else one.queue.macs
+    def _macs_of(self, one: Pass, macs: int) -> int:
+        return macs * one.rows // self.queries if one.queue is None else one.queue.macs

@@ -1,0 +1,71 @@
+"""Attention whose queries and keys are different tensors, or see their own run of rows only."""
+
+import numpy as np
+import pytest
+
+from tests.support.execute import tensors
+from tests.unit.quant.graphs import DIM, Net
+from vitrify.arch.errors import UnsupportedOpError
+from vitrify.arch.presets import preset
+from vitrify.compiler import compile_graph
+from vitrify.compiler.quantise import quantise
+from vitrify.ir import shape_of
+from vitrify.quant.compare import compare
+from vitrify.quant.evaluate import Evaluator
+
+NANO = preset("nano")
+#: Heads, groups of rows, queries, channels of the queries, channels of the values.
+CASES = {
+    "fewer queries": (2, 1, 3, 16, 16), "more queries": (2, 1, 40, 16, 16),
+    "one query": (4, 1, 1, 16, 16), "wider values": (2, 1, 4, 16, 40),
+    "narrower values": (3, 1, 4, 24, 9), "windows": (2, 2, 4, 16, 16),
+    "windows of another size": (1, 4, 8, 16, 8), "one head in one window": (1, 1, 4, 16, 16),
+}
+
+
+def crossed(net: Net, heads: int, groups: int, queries: int, dim: int, width: int, bias=None):
+    x = net.norm(net.block(net.tokens(0), "block"), "norm")
+    count = int(shape_of(x)[1])
+    y = net.builder.emit(
+        "Mix", x, net.normal(1, queries, count) / 2, net.normal(queries), name="mix", heads=1,
+        groups=1,
+    )
+    q, k, v = (
+        net.linear(a, size, name)
+        for a, size, name in ((y, dim, "q"), (x, dim, "k"), (x, width, "v"))
+    )
+    result = net.builder.emit(
+        "CrossAttention", q, k, v,
+        np.zeros((1, 1, 1, 1), np.float32) if bias is None else bias,
+        name="attention", heads=heads, groups=groups, scale=(dim // heads) ** -0.5, kind="softmax",
+    )
+    return net.linear(result, 5, "last")
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_golden_equals_the_evaluator(case, batch):
+    net = Net(3)
+    model, images = net.model(crossed(net, *CASES[case])), net.images(16)
+    graph = quantise(model, images, arch=NANO)
+    assert min(one.sqnr for one in compare(model, graph, images[:8], NANO)) > 20
+    program = compile_graph(graph, NANO, batch=batch)
+    _, (got,) = tensors(program, images[:batch])
+    (real,) = Evaluator(graph, NANO).outputs(images[:batch]).values()
+    assert (got.reshape(real.shape) == real.astype(np.float32)).all()
+    assert program.macs == batch * sum(graph.macs.values())
+
+
+def test_a_bias_that_softmax_does_not_see():
+    net = Net(3)
+    bias = net.normal(1, 2, 4, 1)
+    model = net.model(crossed(net, 2, 1, 4, DIM, DIM, bias))
+    graph = quantise(model, net.images(16), arch=NANO)
+    assert min(one.sqnr for one in compare(model, graph, net.images(8), NANO)) > 20
+
+
+def test_a_bias_is_refused():
+    net = Net(3)
+    model = net.model(crossed(net, 2, 1, 4, DIM, DIM, net.normal(1, 2, 4, 4)))
+    with pytest.raises(UnsupportedOpError, match=r"'attention' .* adds a bias or a mask"):
+        quantise(model, net.images(4), arch=NANO)
