@@ -10,6 +10,7 @@ import onnx_ir.passes.common as passes
 from onnxscript import optimizer
 
 from vitrify.arch.errors import ModelError, VitrifyError
+from vitrify.arch.text import short
 from vitrify.ir import DTYPE, Evaluator, verify
 
 # imported for their handlers
@@ -67,11 +68,28 @@ def _fold(model: ir.Model, images: np.ndarray | None) -> ir.Model:
     without_integers(model)
     without_quantisers(model, images)
     # not optimizer.optimize: its rules take the epsilon 1e-12 of a LayerNorm for zero and drop it
-    optimizer.fold_constants(
-        model, onnx_shape_inference=True, should_fold=foldable(model.opset_imports)
-    )
-    _CLEAN(model)
+    try:
+        optimizer.fold_constants(
+            model, onnx_shape_inference=True, should_fold=foldable(model.opset_imports)
+        )
+        _CLEAN(model)
+    except Exception as error:
+        if raised_by_us(error):
+            raise
+        # ONNX's passes take a model for valid; what they raise otherwise is anything.
+        raise ModelError(
+            f"the model is not valid ONNX: folding its constants fails with "
+            f"{type(error).__name__}: {short(str(error))}; check it with onnx.checker"
+        ) from error
     return model
+
+
+def raised_by_us(error: BaseException) -> bool:
+    """Whether an exception comes from our own code, hence from a fault of ours."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals["__name__"].startswith("vitrify.")
 
 
 def _fuse(model: ir.Model, _images: np.ndarray | None) -> ir.Model:

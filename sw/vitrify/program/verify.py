@@ -16,6 +16,11 @@ from .program import Program
 
 #: A part of a memory: what it is, the first element behind it, and how many there are.
 Use = tuple[str, int, int]
+#: Waiting fields, and what their distances count.
+_WAITS = {
+    "dep_distance": Opcode.MATMUL, "st_distance": Opcode.MATMUL, "wait_distance": Opcode.MATMUL,
+    "load_distance": Opcode.LOAD, "epi_load_distance": Opcode.LOAD,
+}
 
 
 def verify(program: Program) -> None:
@@ -28,7 +33,7 @@ def verify(program: Program) -> None:
         its END, or with other layers than its instructions.
     """
     seen: list[int] = []
-    routed = False
+    routed, loads = False, 0
     last = program.instruction_count - 1
     for number, op in enumerate(program.instructions()):
         where = f"instruction {number} ({op.opcode.name})"
@@ -38,8 +43,16 @@ def verify(program: Program) -> None:
             routed = True
         if op.values.get("expert_rows") and not routed:
             raise ProgramError(f"{where} works on rows of experts, and no ROUTE comes before it")
+        for field, before in _WAITS.items():
+            earlier = len(seen) if before is Opcode.MATMUL else loads
+            if op.values.get(field, 0) > earlier:
+                raise ProgramError(
+                    f"{where}: {field} is {op.values[field]}, and only {earlier} such instructions "
+                    f"come before it"
+                )
         if op.opcode is Opcode.MATMUL:
             seen.append(number)
+        loads += op.opcode in (Opcode.LOAD, Opcode.LOAD_INDEX)
         for what, end, size in _uses(program, op, where):
             if end > size:
                 raise ProgramError(f"{where} needs {end} {what}, and there are {size}")
@@ -103,6 +116,8 @@ def _matmul(program: Program, op: Instruction, where: str) -> Iterator[Use]:
         arch, op.dst_addr, rows, op.dst_stride, memmap.words(arch, columns),
         wide=op.output != Output.INT8,
     )
+    if op.stats == Stats.NORM and op.inv_shift <= 2 * formats.MEAN_FRAC:
+        raise ProgramError(f"{where}: 1/D with a shift of {op.inv_shift} is more than 1")
     if op.stats != Stats.NONE:
         yield "row statistics", op.stat_dst + rows, arch.stat_rows
 

@@ -188,13 +188,16 @@ END = isa.make(isa.Opcode.END)
     ([isa.make(isa.Opcode.LOAD, region=1, offset=4, **MOVE), END], "no multiple of 8"),
     ([isa.make(isa.Opcode.STORE, region=0, **MOVE), END], "something else than the output"),
     ([isa.make(isa.Opcode.LOAD_INDEX, region=0, base=16000, count=9), END], "row indices"),
-    ([isa.make(isa.Opcode.ROUTE, experts=64, choices=4, wait_distance=1), END], "64 experts"),
+    ([isa.make(isa.Opcode.ROUTE, experts=64, choices=4, wait_distance=1), END], "wait_distance"),
     ([isa.make(isa.Opcode.MATMUL, rows=4096), END], "4096 rows of accumulators, and there are 32"),
     ([isa.make(isa.Opcode.MATMUL, k_tiles=1024), END], "dot product"),
     ([isa.make(isa.Opcode.MATMUL), END], "a weight stream of 0 words where"),
     ([isa.make(isa.Opcode.MATMUL, stationary=1, stats=1, stat_dst=16000), END], "row statistics"),
     ([isa.make(isa.Opcode.MATMUL, stationary=1, dst_addr=9999), END], "words of the token memory"),
     ([isa.make(isa.Opcode.MATMUL, stationary=1), END], "belong to 0 instructions, and it has 1"),
+    ([isa.make(isa.Opcode.LOAD, region=1, wait_distance=1, **MOVE), END],
+     r"instruction 0 \(LOAD\): wait_distance is 1, and only 0 such"),
+    ([isa.make(isa.Opcode.MATMUL, stationary=1, load_distance=3), END], "load_distance is 3"),
     ([isa.make(isa.Opcode.MATMUL, stationary=1, expert_rows=1), END], "no ROUTE comes before"),
 ])
 def test_instructions_stay_in_their_core(ops, message, tmp_path):
