@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from vitrify.arch.errors import VitrifyError
+from vitrify.arch.errors import ModelError, VitrifyError
 from vitrify.arch.isa import Instruction
 from vitrify.codegen.placement import Spread
 from vitrify.golden.machine import Machine
@@ -73,7 +73,7 @@ def check_canonical(
     names = _comparable(model)
     if not _executable(model):
         return  # operators of other tools, types that ONNX Runtime has no kernels for
-    exact = _run(model, given, numbers, names)
+    exact = _original(model, given, numbers, names)
     found = _run(canonical, given.astype(np.float32), numbers, names)
     tolerance = _tolerance(model)
     experts = any(node.op_type in ("Experts", "RoutedHeads", "BalancedHeads")
@@ -130,6 +130,23 @@ def _tolerance(model: ir.Model) -> float:
     narrow = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
     values = [v for node in model.graph for v in node.inputs if v is not None]
     return HALF_TOLERANCE if any(v.dtype in narrow for v in values) else TOLERANCE
+
+
+def _original(
+    model: ir.Model, images: Array, numbers: Mapping[str, Array], names: list[str],
+) -> dict[str, Array]:
+    """:func:`_run` for the model as it was given, which may contradict itself."""
+    try:
+        return _run(model, images, numbers, names)
+    except Exception as error:
+        # ONNX Runtime's exceptions share no base of their own; others are faults of ours.
+        if not type(error).__module__.startswith("onnxruntime"):
+            raise
+        reason = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))[:500].strip()
+        raise ModelError(
+            f"ONNX Runtime cannot run the model on {len(images)} images, with which the program is "
+            f"compared ({reason}); export it again, or compile with --no-verify"
+        ) from error
 
 
 def _run(

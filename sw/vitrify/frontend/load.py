@@ -52,7 +52,20 @@ def _read(path: Path) -> ir.Model:
         raise ModelFileError(broken) from error
     if len(model.graph) == 0 or not model.graph.outputs or not model.opset_imports:
         raise ModelFileError(broken)
+    # protobuf gives text that is no UTF-8 as bytes
+    if any(isinstance(name, bytes) for name in _texts(model)):
+        raise ModelFileError(broken)
     return model
+
+
+def _texts(model: ir.Model) -> Iterator[object]:
+    """Every name in a model."""
+    for graph in (model.graph, *model.functions.values()):
+        for value in graph.inputs:
+            yield value.name
+        for node in ir.traversal.RecursiveGraphIterator(graph):
+            yield from (node.name, node.domain, node.op_type, *node.attributes)
+            yield from (value.name for value in (*node.inputs, *node.outputs) if value is not None)
 
 
 def _tensors(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.synthetic import Mixture, vision_transformer
 from tests.unit.quant import graphs
+from vitrify.arch.errors import ModelError
 from vitrify.arch.presets import preset
 from vitrify.cli.main import main
 from vitrify.compiler import compile_graph, driver
@@ -103,3 +104,16 @@ def test_every_compilation_is_verified_unless_told_otherwise(
             assert main([*command, "--no-verify"]) == 0
         (tmp_path / "out.vfy").unlink()
     assert main(command) == 0
+
+
+def test_a_model_that_fails_in_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnxruntime.capi.onnxruntime_pybind11_state import Fail
+
+    def fail(*_: object) -> None:
+        raise Fail("[ONNXRuntimeError] : 1 : FAIL : axis 0 has dimensions of 4 and 1")
+
+    model = load(MODEL)
+    canonical = canonicalise(model)
+    monkeypatch.setattr("vitrify.compiler.validate.FloatEvaluator.run", fail)
+    with pytest.raises(ModelError, match=r"cannot run the model on 4 images.*\(axis 0 has .*1\)"):
+        check_canonical(model, canonical, images(), {})

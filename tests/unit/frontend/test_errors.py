@@ -68,6 +68,18 @@ def test_truncated_file(tmp_path: Path, part: float) -> None:
     one_sentence(caught.value)
 
 
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    """Protobuf gives them as bytes; a name of a node, a tensor, an attribute."""
+    whole = FIXTURE.read_bytes()
+    file = tmp_path / "model.onnx"
+    for name in (b"/blocks/blocks.0/attn/qkv/MatMul", b"axis", b"LayerNormalization"):
+        assert name in whole
+        file.write_bytes(whole.replace(name, b"\xff" + name[1:]))
+        with pytest.raises(ModelError) as caught:
+            canonicalise(load(file))
+        one_sentence(caught.value)
+
+
 def test_flipped_bytes_never_give_a_traceback(tmp_path: Path) -> None:
     whole = np.frombuffer(FIXTURE.read_bytes(), np.uint8)
     file = tmp_path / "model.onnx"
