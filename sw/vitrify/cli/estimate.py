@@ -19,7 +19,7 @@ from vitrify.runtime.images import read_batch
 from vitrify.runtime.routing import Routing, read, replay, routes, typical
 
 from .emit import summary
-from .models import compile_shown, read_calibration
+from .models import AUTO, compile_shown, known_preprocess, read_calibration
 from .options import add_arch, add_json, add_preprocess, add_task, human_bytes, task_feed
 from .terminal import new_table, print_json, progress_bar, say, show
 
@@ -94,6 +94,8 @@ def _program(options: argparse.Namespace) -> Program:
     if options.arch is None and options.board is None:
         raise InputError(f"{str(model)!r} is a model: say with --arch or --board for which core")
     arch = load_arch(options.arch or options.board)
+    if options.preprocess == AUTO:
+        options.preprocess = known_preprocess(model, AUTO)
     calibration = read_calibration(model, options.calib, options.preprocess)
     return compile_shown(model, arch, calibration, options.preprocess, verify=False)
 
@@ -123,7 +125,8 @@ def _routing(options: argparse.Namespace, program: Program) -> Routing | None:
     if options.input is None:
         return None
     spec = program.input
-    images = read_batch(options.input, spec.name, spec.shape, options.preprocess or spec.preprocess)
+    preprocess = known_preprocess(program, options.preprocess) or spec.preprocess
+    images = read_batch(options.input, spec.name, spec.shape, preprocess)
     tasks = task_feed(options.task, [task.name for task in program.tasks])
     regions, words, _ = as_jobs(program, images, tasks)
     return typical(replay(program, regions, words), routes(program))

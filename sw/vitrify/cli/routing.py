@@ -19,6 +19,7 @@ from vitrify.runtime.backend import as_jobs
 from vitrify.runtime.images import read_batch
 from vitrify.runtime.routing import Route, Routing, expert_bytes, replay, routes, typical
 
+from .models import known_preprocess
 from .options import add_json, add_preprocess, add_task, human_bytes, task_feed
 from .terminal import new_table, print_json, progress_bar, say, show
 
@@ -62,7 +63,7 @@ def execute(options: argparse.Namespace) -> None:
     if not layers:
         raise InputError(f"program {program.model!r} has no experts")
     spec = program.input
-    preprocess = options.preprocess or spec.preprocess
+    preprocess = known_preprocess(program, options.preprocess) or spec.preprocess
     images = read_batch(options.data, spec.name, spec.shape, preprocess)[: options.limit]
     found = _count(options, program, images)
     data = analyse(program, layers, found, len(images))

@@ -26,6 +26,8 @@ PROGRAM, FEED, GOLDEN = small_program(ARCH)
 NAME = PROGRAM.input.name
 THREADS = 8
 RUNS = int(os.environ.get("VITRIFY_RUNS", "3"))
+#: Of the simulated core, which is slower.
+SLOW_RUNS = int(os.environ.get("VITRIFY_RUNS", "1"))
 RNG = np.random.default_rng(7)
 IMAGES = [
     RNG.normal(size=(1 + i % 2, *PROGRAM.input.shape)).astype(np.float32)
@@ -57,13 +59,13 @@ def test_threads_on_golden():
 
 @pytest.mark.slow
 def test_threads_on_rtl():
-    agrees(InferenceSession(PROGRAM, "rtl"), runs=max(1, RUNS // 3))
+    agrees(InferenceSession(PROGRAM, "rtl"), runs=SLOW_RUNS)
 
 
 @pytest.mark.slow
 def test_threads_on_a_board():
     with InferenceSession(PROGRAM, "board:simulation") as session:
-        agrees(session, runs=max(1, RUNS // 3))
+        agrees(session, runs=SLOW_RUNS)
 
 
 @pytest.mark.slow
