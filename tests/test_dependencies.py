@@ -72,6 +72,8 @@ TABLE = {
 #: Files that differ from their sub-package: each backend stands for one world, and
 #: `runtime` imports the file only when that backend is chosen.
 FILES = {
+    # Addresses as arrays: for those who have NumPy in any case.
+    "arch/access.py": may("arch", "numpy"),
     "runtime/backends/golden.py": may("arch program golden runtime", "numpy"),
     "runtime/backends/rtl.py": may("arch program cosim runtime", "numpy"),
     "runtime/backends/float.py": may("arch program runtime", "numpy onnxruntime onnx", "ir"),

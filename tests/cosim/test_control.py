@@ -15,14 +15,14 @@ from vitrify.cosim.runner import simulate
 from vitrify.rtl.bus.axi import axi4, axi4_lite, connect_flat, flat_ports
 from vitrify.rtl.bus.master import AxiMaster
 from vitrify.rtl.control.controller import BUS_ERRORS, ENGINE_EVENTS, Controller
-from vitrify.rtl.control.decode import PAYLOADS
+from vitrify.rtl.control.decode import payloads
 from vitrify.rtl.control.dispatcher import ENGINES, FINISHED
 from vitrify.rtl.control.instruction_fetch import InstructionFetch
 from vitrify.rtl.interfaces import EXPERT_BITS, QUEUE, memory_read, memory_write
 
 BENCHES = Path(__file__).parent / "benches"
 NANO = preset("nano")
-_COMMANDS = {name: layout for name, layout in PAYLOADS.items() if name != "weights"}
+_COMMANDS = {name: layout for name, layout in payloads(NANO).items() if name != "weights"}
 
 
 class EnginelessCore(wiring.Component):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.mixtures import CASES, mixture
+from tests.support.patterns import access_patterns
 from tests.support.programs import every_mechanism, full_rate
 from tests.support.routed_heads import routed_heads
 from vitrify.arch.isa import Stationary
@@ -34,7 +35,9 @@ def test_core(arch, tmp_path):
         name: mixture(arch, 1, CASES[name]).job
         for name in ("two_images_of_two_tasks", "four_choices", "gaps", "in_chunks")
     } | {"routed_heads": routed_heads(arch, 1)} if arch.experts else {}
-    jobs = {"every_mechanism": every_mechanism(arch, 1)} | rates | mixtures
+    patterns = {f"patterns {seed}": access_patterns(arch, seed) for seed in (1, 2, 3)}
+    programs = mixtures | patterns
+    jobs = {"every_mechanism": every_mechanism(arch, 1)} | rates | programs
     files = {name: job.save(tmp_path / f"{i}.npz") for i, (name, job) in enumerate(jobs.items())}
     simulate(Wrapper(arch, trace=True), f"core-{arch.name}", BENCHES / "core_bench.py", arch=arch,
-             options={"jobs": files, "rates": list(rates), "mixtures": list(mixtures)})
+             options={"jobs": files, "rates": list(rates), "programs": list(programs)})

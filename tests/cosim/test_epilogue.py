@@ -2,6 +2,7 @@
 """The whole epilogue against the golden kernels."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from vitrify.rtl.units.epilogue import Epilogue
 BENCHES = Path(__file__).parent / "benches"
 
 
-def _arch(name: str, depth: int, width: int, lanes: int, **choices: int) -> ArchConfig:
+def _arch(name: str, depth: int, width: int, lanes: int, **choices: Any) -> ArchConfig:
     return ArchConfig(
         name=name, depth=depth, width=width, lanes=lanes, max_rows=32, banks=6, bank_words=256,
         stat_rows=128, index_entries=64, bus_bytes=4, **choices,
@@ -22,8 +23,9 @@ def _arch(name: str, depth: int, width: int, lanes: int, **choices: int) -> Arch
 
 ARCHES = [
     preset("nano"),
-    _arch("more_columns_than_depth", 4, 8, 4, requant_bits=24),
-    _arch("one_group", 16, 4, 4, requant_bits=27, experts=2),
+    _arch("more_columns_than_depth", 4, 8, 4, requant_bits=24, addends=True),
+    _arch("one_group", 16, 4, 4, requant_bits=27, experts=2, patterns=True, addends=True,
+          row_sums=True),
     _arch("one_lane", 4, 16, 1, requant_bits=16),
 ]
 

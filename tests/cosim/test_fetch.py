@@ -14,8 +14,10 @@ from vitrify.rtl.units.fetch import Fetch
 BENCHES = Path(__file__).parent / "benches"
 NANO = preset("nano")
 TALL = dataclasses.replace(NANO, name="tall", depth=4, width=8, lanes=4, bus_bytes=4)
+PLAIN = dataclasses.replace(
+    NANO, name="plain", patterns=False, addends=False, products=False, row_sums=False)
 
 
-@pytest.mark.parametrize("arch", [NANO, TALL], ids=lambda arch: arch.name)
+@pytest.mark.parametrize("arch", [NANO, TALL, PLAIN], ids=lambda arch: arch.name)
 def test_fetch(arch):
     simulate(Fetch(arch), f"fetch-{arch.name}", BENCHES / "fetch_bench.py", arch=arch)

@@ -15,7 +15,7 @@ from .errors import ConfigError
 from .text import check_name, short
 
 #: Changes whenever programs of older compilers stop running on newer cores.
-CONTRACT_VERSION = 5
+CONTRACT_VERSION = 6
 #: Fastest clock that reports believe in.
 MAX_CLOCK_MHZ = 10_000
 #: Beats of a burst on one of several AXI ports: what AXI3 takes.
@@ -44,6 +44,10 @@ class Part:
         check_name(self.family, "the family of a part")
         for name in ("luts", "ffs", "dsps", "brams", "urams"):
             _integer(f"part {self.name!r}", name, getattr(self, name), 0, 1 << 30)
+
+
+#: Attributes of an architecture that can do without; programs that use them are refused then.
+MECHANISMS = ("stored_weights", "patterns", "addends", "products", "row_sums")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +84,14 @@ class ArchConfig:
     experts: int = 0
     #: Tiles may come from weights that a LOAD has put into the token memory, two columns a cycle.
     stored_weights: bool = False
+    #: PATTERN: taps of a map, words by c tile, maxima, old values from anywhere.
+    patterns: bool = False
+    #: ADD8: int8 values are added before the only rounding.
+    addends: bool = False
+    #: PRODUCT: the operand is the product of two tensors.
+    products: bool = False
+    #: Statistics RMS and SUM, and rows divided by any sum.
+    row_sums: bool = False
     #: Words of K bytes in the weight prefetch FIFO.  Power of two.
     weight_fifo_words: int = 512
     #: Longest DRAM burst in beats.  Power of two, 1 … 256; AXI3 ports (Zynq-7000) take 16.
@@ -130,7 +142,7 @@ class ArchConfig:
         _integer(what, "requant_bits", self.requant_bits, 16, 27)
         _integer(what, "experts", self.experts, 0, formats.MAX_EXPERTS)
         _integer(what, "outstanding", self.outstanding, 1, 64)
-        for name in ("stored_weights", "packing", "fabric_multipliers"):
+        for name in (*MECHANISMS, "packing", "fabric_multipliers"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(
                     f"{what}: {name} must be true or false, not {short(getattr(self, name))}"

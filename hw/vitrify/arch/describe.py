@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from . import csr, formats, isa, memmap
-from .config import CONTRACT_VERSION
+from .config import CONTRACT_VERSION, MECHANISMS
 from .presets import PRESETS
 
 _HEAD = """\
@@ -64,7 +64,8 @@ def instructions() -> str:
             rows.append((_bits(*layout[field.name]), f"`{field.name}`", values, field.doc))
         rows.append((_bits(*layout["check"]), "check", "", "checksum"))
         parts.append(_table(("bits", "field", "values", "meaning"), rows))
-    for kind in (isa.Transform, isa.Stationary, isa.Output, isa.Stats, isa.Region):
+    for kind in (isa.Transform, isa.Stationary, isa.Output, isa.Stats, isa.RowScale,
+                 isa.Combine, isa.Region):
         parts.append(f"### {kind.__name__}\n\n{_summary(kind.__doc__)}\n")
         parts.append(_table(("value", "name"), ((int(v), v.name) for v in kind)))
     return "\n".join(parts)
@@ -132,6 +133,7 @@ def presets() -> str:
             f"{a.token_bytes // 1024} KiB ({a.banks} x {a.bank_words})",
             a.bus_bytes,
             a.experts or "-",
+            " ".join(name for name in MECHANISMS if getattr(a, name)) or "-",
             f"{a.clock_mhz:g}",
             a.part.name,
             f"{a.hash:08x}",
@@ -147,6 +149,7 @@ def presets() -> str:
         "token memory",
         "bus bytes",
         "experts",
+        "mechanisms",
         "MHz",
         "part",
         "hash",

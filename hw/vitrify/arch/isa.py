@@ -24,91 +24,16 @@ from dataclasses import dataclass
 
 from . import formats
 from .errors import ProgramError
+from .modes import WITH_PARAMETERS as WITH_PARAMETERS
+from .modes import Combine, Opcode, Output, Region, RowScale, Stationary, Stats, Transform
 
 INSTRUCTION_BYTES = 64
 MAX_DISTANCE = 15
 
 
-class Opcode(enum.IntEnum):
-    """First field of every instruction.  Zero is illegal, so that blank memory stops the core."""
-
-    #: All tiles of one matrix product, with its operand transform and epilogue.
-    MATMUL = 1
-    #: DRAM to token memory.
-    LOAD = 2
-    #: Token memory to DRAM.
-    STORE = 3
-    #: DRAM to row-index memory.
-    LOAD_INDEX = 4
-    #: End of the program: wait for everything, count the job as done.
-    END = 5
-    #: Gate logits to expert queues: softmax, top-k, lists of rows.
-    ROUTE = 6
-
-
-class Transform(enum.IntEnum):
-    """What happens to a row between the token memory and the matrix unit."""
-
-    #: int8, as stored.
-    NONE = 0
-    #: int16 residual: (x - mean) * rstd from the row statistics, times the channel gain, to int8.
-    NORM = 1
-    #: int8 logits: 2**(s - max), unsigned 8 bits; the row sum is gathered in the first tile.
-    EXP2 = 2
-    #: As NORM with mean 0 and the instruction's own shift and mantissa.
-    SCALE = 3
-
-
-class Stationary(enum.IntEnum):
-    """Where the stationary tile comes from."""
-
-    #: The weight stream in DRAM: tiles with their bias and multipliers.
-    WEIGHTS = 0
-    #: Token memory; output column = token row, depth = channel (K of attention).
-    ROWS = 1
-    #: Token memory; output column = channel, depth = token row (V of attention).
-    COLUMNS = 2
-    #: Token memory, where a LOAD has put them in the order of the weight stream, even columns in
-    #: the low plane and odd ones in the high plane; the stream has bias and multipliers only.
-    STORED = 3
-
-
-#: Sources whose columns have bias and multipliers of their own, in the stream.
-WITH_PARAMETERS = (Stationary.WEIGHTS, Stationary.STORED)
-
-
-class Output(enum.IntEnum):
-    """What the epilogue writes."""
-
-    #: Saturated to -127 … 127, then through the activation table if asked.
-    INT8 = 0
-    #: Saturated int16.
-    INT16 = 1
-    #: Saturated int16, added with saturation to what is stored.
-    ADD16 = 2
-
-
-class Stats(enum.IntEnum):
-    """Row statistic that the epilogue gathers."""
-
-    NONE = 0
-    #: Σx and Σx² of the written int16 row, finished to mean and reciprocal deviation.
-    NORM = 1
-    #: Maximum of the integer part of the written logits.
-    MAX = 2
-
-
-class Region(enum.IntEnum):
-    """Base register that a DRAM offset is added to."""
-
-    PROGRAM = 0
-    INPUT = 1
-    OUTPUT = 2
-
-
 @dataclass(frozen=True)
 class Field:
-    """One unsigned field.
+    """One field, unsigned unless ``low`` is negative (two's complement).
 
     ``low`` and ``high`` are the legal values (``high`` defaults to what the bits hold).
     """
@@ -123,7 +48,20 @@ class Field:
     @property
     def max(self) -> int:
         """Largest legal value."""
-        return (1 << self.bits) - 1 if self.high is None else self.high
+        return (1 << self.bits - (self.low < 0)) - 1 if self.high is None else self.high
+
+    @property
+    def default(self) -> int:
+        """The value of a field that is not named."""
+        return max(self.low, 0)
+
+    def encode(self, value: int) -> int:
+        """The bits of a legal value."""
+        return value & ((1 << self.bits) - 1)
+
+    def decode(self, bits: int) -> int:
+        """The value of bits."""
+        return bits - (1 << self.bits) if self.low < 0 and bits >> (self.bits - 1) else bits
 
 
 @dataclass(frozen=True)
@@ -181,12 +119,12 @@ _MATMUL = (
     Field("k_last", 8, "valid elements of the last k tile; the others read as zero", 1, 128),
     Field("c_tiles", 12, "tiles along the output columns", 1, 2048),
     Field("c_last", 9, "valid columns of the last c tile", 1, 256),
-    Field("transform", 2, "operand transform", kind=Transform),
+    Field("transform", 3, "operand transform", 0, 4, Transform),
     Field("src_list", 1, "rows are picked by the row-index list at src_list_base"),
     Field("src_list_base", _LIST, "first entry of the list"),
-    Field("stat_src", _LIST, "row statistics of row id 0 (NORM, EXP2)"),
-    Field("norm_shift", 5, "SCALE: h of the fixed normalisation", 0, 18),
-    Field("norm_mantissa", 9, "SCALE: mantissa of the fixed normalisation"),
+    Field("stat_src", _LIST, "row statistics of row id 0 (NORM, EXP2, row_scale STATISTIC)"),
+    Field("norm_shift", 5, "SCALE, PRODUCT: h of the fixed normalisation", 0, 18),
+    Field("norm_mantissa", 9, "SCALE, PRODUCT: its mantissa"),
     Field("gain_slot", 1, "half of the gain memory (NORM, SCALE)"),
     # stationary tile
     Field("stationary", 2, "source of the stationary tile", 0, 3, Stationary),
@@ -197,7 +135,7 @@ _MATMUL = (
     Field("stream_offset", 32, "byte offset of the weight stream in the program image"),
     Field("stream_words", 24, "length of the weight stream in words of K bytes"),
     # epilogue
-    Field("output", 2, "format of the result", 0, 2, Output),
+    Field("output", 2, "format of the result", kind=Output),
     Field("dst_addr", _ADDR, "word address of the result (pair word when int16)"),
     Field("dst_stride", _STRIDE, "words from a row to the next"),
     Field("dst_list", 1, "rows are placed by the row-index list at dst_list_base"),
@@ -205,14 +143,14 @@ _MATMUL = (
     Field("pre_shift", 4, "right shift before the multiplier"),
     Field("post_shift", 2, "right shift behind it: index into POST_SHIFTS"),
     Field("multiplier", 16, "ROWS, COLUMNS: multiplier of every column"),
-    Field("row_scale", 1, "multiply by 1/(row sum of the EXP2 operand) instead"),
-    Field("activation", 1, "INT8: through the activation table"),
+    Field("row_scale", 2, "multiply by 1/(sum of the row) instead", 0, 2, RowScale),
+    Field("activation", 1, "INT8, ADD8: through the activation table"),
     Field("table_slot", 1, "half of the table memory"),
-    Field("stats", 2, "row statistic to gather", 0, 2, Stats),
+    Field("stats", 3, "row statistic to gather", 0, 4, Stats),
     Field("stat_dst", _LIST, "row statistics entry of row id 0"),
-    Field("inv_dim", 16, "Stats.NORM: mantissa of 1/D"),
-    Field("inv_shift", 5, "Stats.NORM: its shift"),
-    Field("epsilon", 16, "Stats.NORM: added to the variance, units of step² / 2**(2*MEAN_FRAC)"),
+    Field("inv_dim", 16, "NORM, RMS: mantissa of 1/D"),
+    Field("inv_shift", 5, "NORM, RMS: its shift"),
+    Field("epsilon", 16, "NORM, RMS: added to the variance, units of step² / 2**(2*MEAN_FRAC)"),
     # waiting
     Field("dep_distance", _DIST, "MATMUL whose result the streamed rows need"),
     Field("dep_k", 11, "first k tile that needs the rows of its last c tile"),
@@ -230,6 +168,31 @@ _MATMUL = (
     Field("gate", 1, "scale by the weights of dst_list's entries; ADD16 adds to add_addr first"),
     Field("add_addr", _ADDR, "gate, ADD16: pair word address of what a row's first expert adds to"),
     *_TASK,
+)
+
+_PIXEL = 14
+_STEP = 11
+
+_PATTERN = (
+    # streamed rows
+    Field("tapped", 1, "rows are output pixels of a map; k tiles are taps, then words of a pixel"),
+    Field("taps_y", 4, "tapped: rows of taps", 1, 8),
+    Field("taps_x", 4, "tapped: taps in a row", 1, 8),
+    Field("tap_k", _STEP, "tapped: k tiles of a tap; k_tiles is taps_y * taps_x * tap_k", 1, 1024),
+    Field("tap_stride", 4, "tapped: pixels from an output pixel's taps to the next one's", 1, 8),
+    Field("map_height", 13, "tapped: rows of the map; its pixels are the tensor's rows", 1, 4096),
+    Field("map_width", 13, "tapped: pixels of its rows", 1, 4096),
+    Field("out_width", 13, "tapped: output pixels of a row", 1, 4096),
+    Field("origin_y", _PIXEL, "tapped: map row of output pixel (0, 0)'s first tap", -4096, 4095),
+    Field("origin_x", _PIXEL, "tapped: its map column; taps outside the map read zeros",
+          -4096, 4095),
+    Field("k_step", _STEP, "words from what a group of c tiles streams to what the next one does"),
+    Field("c_group", 12, "k_step: c tiles of a group", 1, 2048),
+    Field("gain_words", _STEP, "load_gain: words of gains in the stream (0: k_tiles)"),
+    # results
+    Field("combine", 1, "ADD16, ADD8: what becomes of result and old value", kind=Combine),
+    Field("add_source", 1, "ADD16, ADD8: old values are rows from add_addr on, not the result's"),
+    Field("add_stride", _STRIDE, "add_source: words from a row to the next"),
 )
 
 _MOVE = (
@@ -269,13 +232,19 @@ FORMATS: dict[Opcode, Format] = {
             Field("base", _LIST, "first entry of the queues; they take rows * choices"),
             Field("wait_distance", _DIST, "MATMUL that must have finished", 1),
         )),
+        Format(Opcode.PATTERN, "access patterns of the next MATMUL", _PATTERN),
     )
 }
+#: What a MATMUL without a PATTERN has.
+NO_PATTERN = {field.name: field.default for field in _PATTERN}
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """An opcode with a value for every field (unnamed fields are zero, or their least value)."""
+    """An opcode with a value for every field (unnamed fields are zero, or their least value).
+
+    A MATMUL of a program (:func:`attach`) has the fields of its PATTERN as well.
+    """
 
     opcode: Opcode
     values: Mapping[str, int]
@@ -288,9 +257,9 @@ class Instruction:
 
     def __str__(self) -> str:
         shown = []
-        for field in FORMATS[self.opcode].fields:
-            value = self.values[field.name]
-            if value != field.low:
+        for field in (*FORMATS[self.opcode].fields, *_PATTERN):
+            value = self.values.get(field.name, field.default)
+            if value != field.default:
                 shown.append(f"{field.name}={field.kind(value).name if field.kind else value}")
         return " ".join([self.opcode.name, *shown])
 
@@ -304,7 +273,7 @@ def make(opcode: Opcode, **values: int) -> Instruction:
         For an unknown field or a value out of range; the message names both.
     """
     fmt = FORMATS[opcode]
-    complete = {f.name: int(values.pop(f.name, f.low)) for f in fmt.fields}
+    complete = {f.name: int(values.pop(f.name, f.default)) for f in fmt.fields}
     if values:
         raise ProgramError(f"{opcode.name} has no field {next(iter(values))!r}")
     for f in fmt.fields:
@@ -313,6 +282,21 @@ def make(opcode: Opcode, **values: int) -> Instruction:
                 f"{opcode.name}.{f.name} must be {f.low} to {f.max}, not {complete[f.name]}"
             )
     return Instruction(opcode, complete)
+
+
+def attach(
+    instruction: Instruction, pattern: Instruction | None
+) -> tuple[Instruction, Instruction | None]:
+    """The instruction as its engines get it, and the PATTERN that waits for a MATMUL behind it.
+
+    ``pattern`` is the one that waits before it.
+    """
+    if instruction.opcode is Opcode.PATTERN:
+        return instruction, instruction
+    if instruction.opcode is not Opcode.MATMUL:
+        return instruction, pattern
+    more = NO_PATTERN if pattern is None else pattern.values
+    return Instruction(Opcode.MATMUL, {**instruction.values, **more}), None
 
 
 def checksum(data: bytes) -> int:
@@ -331,10 +315,10 @@ def checksum(data: bytes) -> int:
 
 def pack(instruction: Instruction) -> bytes:
     """The 64 bytes of an instruction."""
-    word = int(instruction.opcode)
-    for name, (at, _bits) in FORMATS[instruction.opcode].layout.items():
-        if name in instruction.values:
-            word |= instruction.values[name] << at
+    word, fmt = int(instruction.opcode), FORMATS[instruction.opcode]
+    layout = fmt.layout
+    for field in fmt.fields:
+        word |= field.encode(instruction.values[field.name]) << layout[field.name][0]
     body = word.to_bytes(CHECK_AT // 8, "little")
     return body + checksum(body).to_bytes(CHECK_BITS // 8, "little")
 
@@ -357,7 +341,7 @@ def unpack(data: bytes) -> Instruction:
         raise ProgramError(f"an instruction {opcode.name} is damaged: its checksum is wrong")
     layout = FORMATS[opcode].layout
     instruction = make(opcode, **{
-        field.name: word >> layout[field.name][0] & ((1 << field.bits) - 1)
+        field.name: field.decode(word >> layout[field.name][0] & ((1 << field.bits) - 1))
         for field in FORMATS[opcode].fields
     })
     if pack(instruction) != data:

@@ -8,7 +8,8 @@ Token memory
     its high bytes at the same place in the next bank (:func:`pair_banks`).
 
 Weight stream of a MATMUL (in words of K bytes, in the order in which it is used)
-    1. ``load_gain``: the gains of the input channels, one byte each, padded to ``k_tiles`` words.
+    1. ``load_gain``: the gains of the input channels, one byte each, padded to ``k_tiles`` words
+       (a PATTERN's ``gain_words``: all words of a row, whose taps and c tiles share them).
     2. ``load_table``: 256 bytes, entry ``i`` is the image of the signed byte ``i - 256*(i>=128)``
        (that is, indexed by the byte's bit pattern).
     3. ``stationary`` WEIGHTS or STORED, for every c tile: for every lane group the **parameters**
@@ -30,7 +31,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .config import ArchConfig
-from .isa import WITH_PARAMETERS, Instruction, Stationary
+from .isa import Instruction
+from .modes import WITH_PARAMETERS, Stationary
 
 #: Bits of a byte address on the DRAM bus.
 ADDRESS_BITS = 40
@@ -67,7 +69,8 @@ def stream_layout(arch: ArchConfig, instruction: Instruction) -> StreamLayout:
     weights = instruction.stationary == Stationary.WEIGHTS
     params = instruction.stationary in WITH_PARAMETERS
     return StreamLayout(
-        gain=instruction.k_tiles if instruction.load_gain else 0,
+        gain=(instruction.values.get("gain_words", 0) or instruction.k_tiles)
+        if instruction.load_gain else 0,
         table=arch.table_words if instruction.load_table else 0,
         params=arch.groups * arch.param_words if params else 0,
         tile=arch.width if weights else 0,

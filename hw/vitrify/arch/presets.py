@@ -16,6 +16,7 @@ _PRESETS = (
     ArchConfig(
         name="nano", depth=8, width=4, lanes=2, max_rows=32, banks=6, bank_words=256,
         stat_rows=128, index_entries=128, bus_bytes=4, experts=8, stored_weights=True,
+        patterns=True, addends=True, products=True, row_sums=True,
         weight_fifo_words=64, clock_mhz=80.0, part=ECP5_85, dram=Dram(latency=20, outstanding=4),
     ),
     # 1024 MACs behind one port of the ZCU102: the point of comparison.

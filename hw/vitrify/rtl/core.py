@@ -165,6 +165,11 @@ class Core(wiring.Component):
         connect(m, epilogue.index, self._indices.epilogue)
         connect(m, epilogue.stat, self._stats.write)
         m.d.comb += [self._stats.addr.eq(fetch.stat_addr), fetch.stat.eq(self._stats.stat)]
+        if self.arch.row_sums:
+            m.d.comb += [
+                self._stats.scale_addr.eq(epilogue.scale_addr),
+                epilogue.scale_stat.eq(self._stats.scale_stat),
+            ]
 
     def _routing(self, m: Module) -> None:
         """The router, which reads the token memory while the mover does not."""

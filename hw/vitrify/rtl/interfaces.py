@@ -61,22 +61,57 @@ _EPILOGUE_FIELDS = ("rows", "c_tiles", "c_last", "stationary", "output", "dst_ad
                     "add_addr")
 
 
-def _command(fields: tuple[str, ...]) -> data.StructLayout:
+#: Fields of its PATTERN that an engine needs as well.
+_FETCH_PATTERN = ("tapped", "taps_y", "taps_x", "tap_k", "tap_stride", "map_height", "map_width",
+                  "out_width", "origin_y", "origin_x", "k_step", "c_group")
+#: Pixel of the map where the origin is, and pixels from a row of output pixels to the next.
+_FETCH_MAP = {"origin": 8 * formats.INDEX_BYTES, "line": 8 * formats.INDEX_BYTES}
+_EPILOGUE_PATTERN = ("combine", "add_source", "add_stride")
+
+
+def _command(*names: str) -> data.StructLayout:
     """Fields of a MATMUL that one engine needs, with the sequence numbers at dispatch.
 
     ``seq`` is the MATMUL's own number; ``load_seq`` the number that the *next* load will get
     (so load distance d names load ``load_seq - d``).
     """
-    members = {name: unsigned(_MATMUL.field(name).bits) for name in fields}
-    return data.StructLayout({**members, "seq": SEQ_BITS, "load_seq": SEQ_BITS})
+    fields = {f.name: f for op in (isa.Opcode.MATMUL, isa.Opcode.PATTERN)
+              for f in isa.FORMATS[op].fields}
+    shapes = {
+        name: (signed if fields[name].low < 0 else unsigned)(fields[name].bits) for name in names
+    }
+    return data.StructLayout({**shapes, "seq": SEQ_BITS, "load_seq": SEQ_BITS})
 
 
-LOADER_COMMAND = _command(_LOADER_FIELDS)
-FETCH_COMMAND = _command(_FETCH_FIELDS)
-#: ``skipped``: MATMULs without rows just before, which only observers count.
-EPILOGUE_COMMAND = data.StructLayout(
-    {**_command(_EPILOGUE_FIELDS).members, "skipped": SEQ_BITS}
-)
+def matmul_bits(name: str) -> int:
+    """Bits of a field of MATMUL."""
+    return _MATMUL.field(name).bits
+
+
+def loader_command(arch: ArchConfig) -> data.StructLayout:
+    """What the loader gets of a MATMUL; ``gain_words`` is that of its PATTERN, or ``k_tiles``."""
+    return _command(*_LOADER_FIELDS, *(["gain_words"] if arch.patterns else []))
+
+
+def fetch_command(arch: ArchConfig) -> data.StructLayout:
+    """What the fetch gets of a MATMUL; for a map, the dispatcher multiplies."""
+    members = _command(
+        *_FETCH_FIELDS, *(["row_scale"] if arch.row_sums else []),
+        *(_FETCH_PATTERN if arch.patterns else []),
+    ).members
+    return data.StructLayout({**members, **(_FETCH_MAP if arch.patterns else {})})
+
+
+def epilogue_command(arch: ArchConfig) -> data.StructLayout:
+    """What the epilogue gets of a MATMUL.
+
+    ``skipped``: MATMULs without rows just before, which only observers count.
+    """
+    members = _command(
+        *_EPILOGUE_FIELDS, *(["stat_src"] if arch.row_sums else []),
+        *(_EPILOGUE_PATTERN if arch.patterns else []),
+    ).members
+    return data.StructLayout({**members, "skipped": SEQ_BITS})
 
 
 def instruction_layout(opcode: isa.Opcode) -> data.Layout:
@@ -171,13 +206,18 @@ def tag_layout(arch: ArchConfig) -> data.StructLayout:
     })
 
 
+def mode_bits(arch: ArchConfig) -> int:
+    """Bits of a transform that the core has."""
+    return 3 if arch.products else 2
+
+
 def transform_input(arch: ArchConfig) -> data.StructLayout:
     """A fetched word with everything its transform needs."""
     return data.StructLayout({
         "lo": 8 * arch.depth,
         "hi": 8 * arch.depth,
-        "mode": 2,                                   # isa.Transform
-        "stat": STAT,                                # SCALE: mean 0, the instruction's own factor
+        "mode": mode_bits(arch),                     # modes.Transform
+        "stat": STAT,                                # SCALE, PRODUCT: the instruction's factor
         "gain": 8 * arch.depth,
         "lanes": index_bits(arch.depth + 1),         # valid elements; the others become zero
         "tag": tag_layout(arch),

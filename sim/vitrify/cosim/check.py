@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from vitrify.arch import memmap
 from vitrify.arch.errors import BackendError
-from vitrify.arch.isa import Instruction, Output
+from vitrify.arch.isa import Instruction
+from vitrify.arch.modes import NARROW_OUTPUTS
 from vitrify.golden.machine import Machine
 from vitrify.program import Program, unpack_output
 
@@ -168,7 +169,7 @@ def compare(program: Program, expected: Expected, records: npt.NDArray[Any]) -> 
     arch, op = program.arch, expected.instruction
     rows, columns = expected.values.shape
     words = expected.addresses.shape[1]
-    wide = op.output != Output.INT8
+    wide = op.output not in NARROW_OUTPUTS
     # Where a record goes: token-memory address -> place in the tensor.
     place = np.full(arch.token_words, -1, np.int64)
     place[expected.addresses.reshape(-1)] = np.arange(rows * words)

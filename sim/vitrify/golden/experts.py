@@ -58,10 +58,6 @@ class Experts:
             number = task >> (op.task_source * isa.TASK_BITS) & ((1 << isa.TASK_BITS) - 1)
             name = "stream_offset" if op.opcode is Opcode.MATMUL else "offset"
             values[name] += number * op.task_stride * self._arch.depth
-        if (values.get("gate") or values.get("expert_rows")) and not self._arch.experts:
-            raise ProgramError(f"arch {self._arch.name!r} has no experts")
-        if values.get("gate") and op.row_scale:
-            raise ProgramError("a MATMUL has either gate or row_scale")
         if values.get("expert_rows"):
             if op.expert >= self._arch.experts:
                 raise ProgramError(f"expert {op.expert} of {self._arch.experts} does not exist")

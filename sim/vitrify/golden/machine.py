@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vitrify.arch import formats, isa, memmap
+from vitrify.arch import access, formats, isa, memmap, support
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import ProgramError
-from vitrify.arch.isa import Instruction, Opcode, Output, Region, Stationary, Stats, Transform
+from vitrify.arch.isa import Instruction, Opcode, Region, RowScale, Stationary, Stats, Transform
+from vitrify.arch.modes import ADDING_OUTPUTS, NARROW_OUTPUTS, WIDE_TRANSFORMS, Combine
 
 from .experts import Experts
 from .memory import Index, TokenMemory, UInt8
@@ -96,7 +97,7 @@ class Machine:
                 self._load_index(op, regions[Region(op.region)])
             elif op.opcode is Opcode.ROUTE:
                 self.experts.route(op, self.tokens)
-            else:
+            elif op.opcode is not Opcode.PATTERN:
                 self._move(op, regions[Region(op.region)])
         raise ProgramError(f"the program ends after {instruction_count} instructions without END")
 
@@ -114,10 +115,20 @@ class Machine:
     def _instruction(self, number: int) -> Instruction:
         if number not in self._code:
             at = number * isa.INSTRUCTION_BYTES
-            self._code[number] = isa.unpack(
-                self._image[at : at + isa.INSTRUCTION_BYTES].tobytes()
-            )
+            op = isa.unpack(self._image[at : at + isa.INSTRUCTION_BYTES].tobytes())
+            op, _ = isa.attach(op, self._pattern(number))
+            support.check(self.arch, op)
+            self._code[number] = op
         return self._code[number]
+
+    def _pattern(self, number: int) -> Instruction | None:
+        """The PATTERN that an instruction finds; those before it are decoded."""
+        for before in range(number - 1, -1, -1):
+            if self._code[before].opcode is Opcode.PATTERN:
+                return self._code[before]
+            if self._code[before].opcode is Opcode.MATMUL:
+                break
+        return None
 
     # Moves -------------------------------------------------------------------------------
     def _move(self, op: Instruction, region: UInt8) -> None:
@@ -148,8 +159,7 @@ class Machine:
     # Matrix product ----------------------------------------------------------------------
     def _matmul(self, op: Instruction) -> npt.NDArray[Any]:
         arch = self.arch
-        depth = (op.k_tiles - 1) * arch.depth + op.k_last
-        columns = (op.c_tiles - 1) * arch.width + op.c_last
+        depth, columns = access.shape(arch, op)
         if op.rows == 0:
             return np.zeros((0, columns), np.int8)
         stream = self._stream(op, depth, columns)
@@ -157,57 +167,114 @@ class Machine:
             self.gains[op.gain_slot, : len(stream.gain)] = stream.gain
         if stream.table is not None:
             self.tables[op.table_slot] = stream.table
-        operand = self._operand(op, depth)
-        acc = matmul(operand, self._stationary(op, stream, depth, columns))
+        acc, total = self._product(op, self._stationary(op, stream, depth, columns))
 
+        result_rows = access.result(arch, op)
+        address = result_rows.words(index=self.index)
+        ids = result_rows.row_ids(self.index)[:, 0]
         pre: IntArray | int = op.pre_shift
         multiplier: Any = self.experts.scale(op, stream.multiplier)
         post = formats.POST_SHIFTS[op.post_shift]
         if op.row_scale:
-            shift, factor = softmax.reciprocal(operand.sum(axis=1))
+            if op.row_scale == RowScale.STATISTIC:
+                total = self._stat(op.stat_src + ids)[0]
+            shift, factor = softmax.reciprocal(total)
             pre, multiplier, post = shift[:, None], factor[:, None], formats.RECIPROCAL_SHIFT
         value = requantise.scale(
             acc, bias=stream.bias, pre_shift=pre, multiplier=multiplier, post_shift=post,
             requant_bits=arch.requant_bits,
         )
-        ids = self._rows(op.rows, op.dst_list, op.dst_list_base)
-        address = self._address(op.dst_addr, ids, op.dst_stride, memmap.words(arch, columns))
-        if op.output == Output.INT8:
-            result = requantise.to_int8(
-                value, self.tables[op.table_slot] if op.activation else None
-            )
+        old = self._old_values(op, address, columns) if op.output in ADDING_OUTPUTS else None
+        largest = op.combine == Combine.MAX
+        if op.output in NARROW_OUTPUTS:
+            table = self.tables[op.table_slot] if op.activation else None
+            result = requantise.to_int8(value, table, old, largest=largest)
             self.tokens.write8(address, result)
         else:
-            old = None
-            if op.output == Output.ADD16:
-                old = self.tokens.read16(self.experts.add_addresses(op, address), columns)
-            result = requantise.to_int16(value, old)
+            result = requantise.to_int16(value, old, largest=largest)
             self.tokens.write16(address, result)
         self._gather(op, ids, result)
         return result
 
-    def _rows(self, rows: int, listed: int, base: int) -> Index:
-        return self.index[base : base + rows] if listed else np.arange(rows, dtype=np.int64)
-
-    @staticmethod
-    def _address(base: int, ids: Index, stride: int, words: int) -> Index:
-        return base + ids[:, None] * stride + np.arange(words, dtype=np.int64)
-
-    def _operand(self, op: Instruction, depth: int) -> AnyInt:
-        ids = self._rows(op.rows, op.src_list, op.src_list_base)
-        address = self._address(op.src_addr, ids, op.src_stride, op.k_tiles)
-        if op.transform == Transform.NONE:
-            return self.tokens.read8(address, depth)
-        if op.transform == Transform.EXP2:
-            return softmax.exp2(self.tokens.read8(address, depth), self._stat(op.stat_src + ids)[0])
-        if op.transform == Transform.NORM:
-            mean, shift, mantissa = self._stat(op.stat_src + ids)
+    def _old_values(self, op: Instruction, address: Index, columns: int) -> IntArray:
+        """What the result, which goes to ``address``, is combined with."""
+        if op.add_source:
+            old = access.old_values(self.arch, op)
+            assert old is not None
+            address = old.words()
         else:
-            mean, shift, mantissa = (
-                np.full(op.rows, v, np.int64) for v in (0, op.norm_shift, op.norm_mantissa)
-            )
-        x = self.tokens.read16(address, depth)
-        return layernorm.apply(x, mean, shift, mantissa, self.gains[op.gain_slot, :depth])
+            address = self.experts.add_addresses(op, address)
+        read = self.tokens.read8 if op.output in NARROW_OUTPUTS else self.tokens.read16
+        return read(address, columns)
+
+    def _product(
+        self, op: Instruction, tiles: npt.NDArray[np.int8]
+    ) -> tuple[IntArray, IntArray]:
+        """Sums ``[rows, columns]``; for row_scale, the sum of each row's bytes in c tile 0."""
+        rows = access.streamed(op)
+        first = self._operand(op, rows, 0)
+        total = np.zeros(0, np.int64)
+        if op.row_scale == RowScale.OPERAND:
+            total = first.astype(np.uint8).sum(axis=1, dtype=np.int64)
+        if not op.k_step:
+            return matmul(first, tiles), total
+        parts, size = [], op.c_group * self.arch.width
+        for at in range(0, len(tiles), size):
+            operand = self._operand(op, rows, at // self.arch.width) if at else first
+            parts.append(matmul(operand, tiles[at : at + size]))
+        return np.concatenate(parts, axis=1), total
+
+    def _operand(self, op: Instruction, rows: access.Access, c: int) -> AnyInt:
+        """What streams past the tiles of c tile ``c``: ``[rows, depth]``."""
+        address, depth = rows.words(c, self.index), access.shape(self.arch, op)[0]
+        if not op.tapped:
+            return self._transformed(op, rows, address, c)[:, :depth]
+        read = address != access.ZEROS
+        value = self._transformed(op, rows, np.where(read, address, rows.base), c)
+        keep = np.repeat(read, self.arch.depth, axis=1) & access.valid_bytes(self.arch, op)
+        return np.where(keep, value, 0)[:, :depth]
+
+    def _transformed(
+        self, op: Instruction, rows: access.Access, address: Index, c: int
+    ) -> AnyInt:
+        size = address.shape[1] * self.arch.depth
+        if op.transform == Transform.NONE:
+            return self.tokens.read8(address, size)
+        if op.transform in (Transform.NORM, Transform.EXP2):
+            # A tap has the statistics of its own pixel.
+            return self._by_statistics(op, rows, address, c)
+        mean, shift, mantissa = (
+            np.full(op.rows, v, np.int64) for v in (0, op.norm_shift, op.norm_mantissa)
+        )
+        if op.transform == Transform.PRODUCT:
+            low, high = self.tokens.read_pair(address, size)
+            return layernorm.product(low, high, op.norm_shift, op.norm_mantissa)
+        x = self.tokens.read16(address, size)
+        return layernorm.apply(x, mean, shift, mantissa, self._gain(op, rows, c))
+
+    def _by_statistics(
+        self, op: Instruction, rows: access.Access, address: Index, c: int
+    ) -> AnyInt:
+        parts, gain = [], self._gain(op, rows, c)
+        for tap, ids in enumerate(np.maximum(rows.row_ids(self.index), 0).T):
+            mean, shift, mantissa = self._stat(op.stat_src + ids)
+            words = address[:, tap * rows.width : (tap + 1) * rows.width]
+            size = rows.width * self.arch.depth
+            if op.transform == Transform.EXP2:
+                parts.append(softmax.exp2(self.tokens.read8(words, size), mean))
+            else:
+                own = gain[tap * size : (tap + 1) * size]
+                x = self.tokens.read16(words, size)
+                parts.append(layernorm.apply(x, mean, shift, mantissa, own))
+        return np.concatenate(parts, axis=1)
+
+    def _gain(self, op: Instruction, rows: access.Access, c: int) -> UInt8:
+        """Gains of what streams past c tile ``c``: those of the same words of every tap."""
+        words = self.gains[op.gain_slot].reshape(-1, self.arch.depth)
+        wanted = rows.row_words(c)
+        if op.transform in WIDE_TRANSFORMS and wanted[-1] >= len(words):
+            raise ProgramError(f"there are no gains for word {wanted[-1]} of a row")
+        return np.tile(words[wanted % len(words)].reshape(-1), op.k_tiles // rows.width)
 
     def _stat(self, entries: Index) -> tuple[IntArray, IntArray, IntArray]:
         if entries.max() >= len(self.stats):
@@ -220,25 +287,15 @@ class Machine:
     ) -> npt.NDArray[np.int8]:
         if stream.weight is not None:
             return stream.weight
+        rows = access.stationary(self.arch, op)
+        assert rows is not None
         if op.stationary == Stationary.STORED:
-            return self._stored(op)[:columns, :depth]
-        rows, channels = (columns, depth) if op.stationary == Stationary.ROWS else (depth, columns)
-        address = self._address(
-            op.st_addr, np.arange(rows, dtype=np.int64), op.st_stride,
-            memmap.words(self.arch, channels),
-        )
-        block = self.tokens.read8(address, channels)
-        return block if op.stationary == Stationary.ROWS else block.T
-
-    def _stored(self, op: Instruction) -> npt.NDArray[np.int8]:
-        """All columns of the tiles that a LOAD has put into the token memory."""
-        arch = self.arch
-        if not arch.stored_weights:
-            raise ProgramError(f"arch {arch.name!r} keeps no weights in its token memory")
-        words = op.c_tiles * op.k_tiles * arch.tile_pairs
-        planes = self.tokens.pair(op.st_addr + np.arange(words, dtype=np.int64))
-        tiles = np.stack([self.tokens.bytes[plane] for plane in planes], axis=1)
-        return in_columns(arch, op, tiles)
+            planes = self.tokens.pair(rows.words()[0])
+            tiles = np.stack([self.tokens.bytes[plane] for plane in planes], axis=1)
+            return in_columns(self.arch, op, tiles)[:columns, :depth]
+        if op.stationary == Stationary.ROWS:
+            return self.tokens.read8(rows.words(), depth)
+        return self.tokens.read8(rows.words(), columns).T
 
     def _gather(self, op: Instruction, ids: Index, result: npt.NDArray[Any]) -> None:
         if op.stats == Stats.NONE:
@@ -246,14 +303,7 @@ class Machine:
         entries = op.stat_dst + ids
         if entries.max() >= len(self.stats):
             raise ProgramError(f"statistics entry {int(entries.max())} does not exist")
-        if op.stats == Stats.MAX:
-            self.stats[entries] = np.stack([softmax.row_max(result), 0 * ids, 0 * ids], axis=1)
-        else:
-            wide = result.astype(np.int64)
-            self.stats[entries] = np.stack(layernorm.finish(
-                wide.sum(axis=1), (wide * wide).sum(axis=1),
-                inv_dim=op.inv_dim, inv_shift=op.inv_shift, epsilon=op.epsilon,
-            ), axis=1)
+        self.stats[entries] = statistics(op, result)
 
     # Weight stream -----------------------------------------------------------------------
     def _stream(self, op: Instruction, depth: int, columns: int) -> _Stream:
@@ -277,7 +327,7 @@ class Machine:
         self, op: Instruction, layout: memmap.StreamLayout, data: UInt8, depth: int, columns: int
     ) -> _Stream:
         arch = self.arch
-        gain = data[: layout.gain].reshape(-1)[:depth] if layout.gain else None
+        gain = data[: layout.gain].reshape(-1) if layout.gain else None
         at = layout.gain
         table = data[at : at + layout.table].reshape(-1).view(np.int8) if layout.table else None
         if not layout.params:
@@ -293,6 +343,21 @@ class Machine:
                 in_columns(arch, op, tiles[:, layout.params :])[:columns, :depth]
             )
         return _Stream(gain, table, weight, bias, multiplier)
+
+
+def statistics(op: Instruction, result: npt.NDArray[Any]) -> IntArray:
+    """Entries ``[rows, 3]`` of the statistics memory that the written rows ``result`` make."""
+    none = np.zeros(len(result), np.int64)
+    wide = result.astype(np.int64)
+    total = wide.sum(axis=1)
+    if op.stats == Stats.MAX:
+        return np.stack([softmax.row_max(result), none, none], axis=1)
+    if op.stats == Stats.SUM:
+        return np.stack([softmax.row_sum(total), none, none], axis=1)
+    return np.stack(layernorm.finish(
+        total, (wide * wide).sum(axis=1), inv_dim=op.inv_dim, inv_shift=op.inv_shift,
+        epsilon=op.epsilon, centred=op.stats == Stats.NORM,
+    ), axis=1)
 
 
 def in_columns(arch: ArchConfig, op: Instruction, tiles: UInt8) -> npt.NDArray[np.int8]:

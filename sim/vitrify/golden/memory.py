@@ -39,12 +39,20 @@ class TokenMemory:
         rows = self.bytes[address].reshape(address.shape[0], -1)
         return rows[:, :channels].view(np.int8)
 
+    def read_pair(
+        self, address: Index, channels: int
+    ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
+        """The low and the high int8 plane ``[rows, channels]`` of pair words ``[rows, words]``."""
+        low, high = (
+            self.bytes[plane].reshape(address.shape[0], -1)[:, :channels].view(np.int8)
+            for plane in self.pair(address)
+        )
+        return low, high
+
     def read16(self, address: Index, channels: int) -> npt.NDArray[np.int16]:
         """int16 ``[rows, channels]`` from pair addresses ``[rows, words]``."""
-        low, high = self.pair(address)
-        lo = self.bytes[low].reshape(address.shape[0], -1)[:, :channels]
-        hi = self.bytes[high].reshape(address.shape[0], -1)[:, :channels]
-        return (lo.astype(np.uint16) | hi.astype(np.uint16) << 8).view(np.int16)
+        low, high = (plane.view(np.uint8) for plane in self.read_pair(address, channels))
+        return (low.astype(np.uint16) | high.astype(np.uint16) << 8).view(np.int16)
 
     def write8(self, address: Index, values: npt.NDArray[np.int8]) -> None:
         """Write int8 ``[rows, channels]``; bytes of the last word beyond it keep their value."""

@@ -10,7 +10,9 @@ from itertools import product
 
 import numpy as np
 
-from vitrify.arch.isa import Instruction, Opcode, Output, Stationary
+from vitrify.arch import access
+from vitrify.arch.isa import Instruction, Opcode
+from vitrify.arch.modes import ADDING_OUTPUTS, Stationary
 from vitrify.program import Program
 from vitrify.runtime.routing import Routing, uniform
 
@@ -19,7 +21,7 @@ from .epilogue import COMMAND, Epilogue, Results
 from .loader import Loader, LoaderCommand, Tile
 from .moves import QUEUE, Dispatcher, Loads, job_end, store_end
 from .router import Queues, route_cycles
-from .rows import Rows, RowTimes
+from .rows import Rows, RowTimes, tensor_rows
 from .timing import COMMAND_DEPTH, SLOTS, Timing
 from .tokens import Cycles, rivals
 
@@ -152,7 +154,7 @@ class _Core:
         elif op.opcode is Opcode.ROUTE:
             logits = self._finished(self._count - op.wait_distance)
             self._routed = max(cycle, logits) + route_cycles(self.arch, op)
-        else:
+        elif op.opcode is not Opcode.PATTERN:
             while self._queue:
                 self._execute()
             if op.opcode is Opcode.STORE:
@@ -220,8 +222,8 @@ class _Core:
             if last:
                 drain.catch_up()
             tile = loader.tile(command, c, k, epilogue.done, rows.taken)
-            own = partial(drain.rivals, c) if last and op.output == Output.ADD16 else None
-            cycles = self._pass(issued, tile, k, fetched + _COMMAND, own, times)
+            own = partial(drain.rivals, c) if last and op.output in ADDING_OUTPUTS else None
+            cycles = self._pass(issued, tile, c, k, fetched + _COMMAND, own, times)
             if last:
                 drain.push(c, cycles + self.timing.drain)
         drain.catch_up()
@@ -229,13 +231,13 @@ class _Core:
         self.matmuls.append(times)
 
     def _pass(
-        self, issued: _Issued, tile: Tile, k: int, available: int,
+        self, issued: _Issued, tile: Tile, c: int, k: int, available: int,
         own: Callable[[Cycles, Cycles], dict[int, int]] | None, times: MatmulTimes,
     ) -> Cycles:
         """Issue the rows of a pass."""
         op, rows, epilogue = issued.op, self.rows, self.epilogue
-        needed = self._needed(issued, k)
-        banks = rows.banks(op, k)
+        needed = self._needed(issued, c, k)
+        banks = rows.banks(op, c, k)
         others = epilogue.reads.against(rows.time, _WINDOW, banks)
         last = k == op.k_tiles - 1
         drained = self._drained(op.rows) if last else None
@@ -253,29 +255,30 @@ class _Core:
             return replaced[:count]
         return np.pad(replaced, (0, count - len(replaced)), mode="edge")
 
-    def _needed(self, issued: _Issued, k: int) -> Cycles | None:
+    def _needed(self, issued: _Issued, c: int, k: int) -> Cycles | None:
         """When the data of each row are in the token memory."""
         op, ready = issued.op, None
         if 0 < op.dep_distance <= issued.number:
-            ready = self._produced(op, k, self.matmuls[issued.number - op.dep_distance].results)
+            ready = self._produced(op, c, k, self.matmuls[issued.number - op.dep_distance].results)
         if op.load_distance:
             loaded = self._loaded(op, k, issued.loads - op.load_distance)
             ready = loaded if ready is None or loaded is None else np.maximum(ready, loaded)
         return ready
 
-    def _produced(self, op: Instruction, k: int, results: Results) -> Cycles | None:
+    def _produced(self, op: Instruction, c: int, k: int, results: Results) -> Cycles | None:
         finished = results.finished + _WHOLE
         if finished <= self.rows.time:
             return None
         if op.src_list or op.dep_end:
             return np.full(op.rows, finished)
         early = results.last_tile + _WHOLE
-        if k < op.dep_k:
+        stream = access.streamed(op)
+        if stream.row_words(c)[k % stream.width] < op.dep_k:
             return np.full(op.rows, early)
-        count = min(op.rows, len(results.rows))
-        ready = np.full(op.rows, finished)
-        ready[:count] = np.minimum(finished, np.maximum(early, results.rows[:count] + _ROW))
-        return ready
+        wanted = tensor_rows(op, k)
+        written = results.rows[np.minimum(wanted, len(results.rows) - 1)] + _ROW
+        ready = np.minimum(finished, np.maximum(early, written))
+        return np.where(wanted < len(results.rows), ready, finished)
 
     def _loaded(self, op: Instruction, k: int, load: int) -> Cycles:
         if not op.load_stream:
@@ -321,7 +324,7 @@ class _Drain:
         return loads.element(self._load, elements - 1)
 
     def rivals(self, c: int, banks: Cycles, cycles: Cycles) -> dict[int, int]:
-        """Reads of an ADD16's old values that rows at ``cycles`` would cause in ``banks``."""
+        """Reads of old values that rows at ``cycles`` would cause in ``banks``."""
         core = self._core
         start = self._start(c, 0)
         chosen = core.epilogue.choose(self._op, c, start, cycles + core.timing.drain)

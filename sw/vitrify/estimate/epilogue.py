@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from vitrify.arch import access
 from vitrify.arch.config import ArchConfig
-from vitrify.arch.isa import Instruction, Output, Stats
+from vitrify.arch.isa import Instruction
+from vitrify.arch.modes import ADDING_OUTPUTS, NORM_STATS, Stats
 
 from .timing import Timing
 from .tokens import Cycles, Reads, spread
@@ -57,9 +59,9 @@ class Epilogue:
         cycle = max(accepted, load) + COMMAND
         if op.activation:
             cycle = max(cycle, table)
-        if op.output == Output.ADD16:
+        if op.output in ADDING_OUTPUTS:
             cycle = max(cycle, self._written + 2)
-        if op.stats == Stats.MAX:
+        if op.stats in (Stats.MAX, Stats.SUM):
             cycle = max(cycle, self._normed + 2)
         return cycle
 
@@ -73,10 +75,11 @@ class Epilogue:
         return spread(ready, self.groups(op, c))
 
     def old_values(self, op: Instruction, c: int, chosen: Cycles) -> tuple[Cycles, Cycles]:
-        """Cycles and banks of the reads of what an ADD16 adds to."""
-        count = self.groups(op, c)
-        first = op.dst_addr + c * self._arch.width // self._arch.depth
-        banks = self.reads.banks(first, op.dst_stride, len(chosen), wide=True)
+        """Cycles and banks of the reads of what results are combined with."""
+        count, rows = self.groups(op, c), access.old_values(self._arch, op)
+        assert rows is not None
+        first = rows.base + c * self._arch.width // self._arch.depth
+        banks = self.reads.pair_codes(first + rows.stride * np.arange(len(chosen)), rows.wide)
         cycles = chosen[:, None] + 1 + np.arange(count)
         return cycles.reshape(-1), np.repeat(banks, count)
 
@@ -84,7 +87,7 @@ class Epilogue:
         """Take the rows of c tile ``c`` at the cycles ``chosen``."""
         timing, count = self._timing, self.groups(op, c)
         last = chosen + count - 1
-        if op.output == Output.ADD16:
+        if op.output in ADDING_OUTPUTS:
             self.reads.add(*self.old_values(op, c, chosen))
         self.time = int(last[-1])
         self.replaced = last + _REPLACED
@@ -92,10 +95,10 @@ class Epilogue:
         self._written = int(written[-1])
         visible = written + 1
         final = c == op.c_tiles - 1
-        if final and op.stats == Stats.NORM:
+        if final and op.stats in NORM_STATS:
             visible += timing.row_norm + 1
             self._normed = int(visible[-1])
-        elif final and op.stats == Stats.MAX:
+        elif final and op.stats != Stats.NONE:
             visible += timing.row_max
         visible = np.maximum.accumulate(np.maximum(visible, self._visible))
         self._visible = int(visible[-1])

@@ -82,7 +82,7 @@ class Loader:
         self.time = command.accepted
         if op.load_gain:
             self._phase("dependency", command.gains)
-            self._stream(op.k_tiles)
+            self._stream(op.gain_words or op.k_tiles)
         if op.load_table:
             self._phase("dependency", command.table)
             done = 0

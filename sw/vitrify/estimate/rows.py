@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 
+from vitrify.arch.access import Taps, streamed
 from vitrify.arch.config import ArchConfig
-from vitrify.arch.isa import Instruction, Transform
+from vitrify.arch.isa import Instruction
 
 from .loader import NEVER, Tile
 from .timing import MIN_PASS
@@ -47,10 +49,13 @@ class Rows:
         self.time = -1
         self.taken = NEVER
 
-    def banks(self, op: Instruction, k: int) -> Cycles:
-        """Bank of every row's word in k tile ``k``."""
-        wide = op.transform in (Transform.NORM, Transform.SCALE)
-        return self.reads.banks(op.src_addr + k, op.src_stride, op.rows, wide)
+    def banks(self, op: Instruction, c: int, k: int) -> Cycles:
+        """Bank of every row's word in k tile ``k`` of c tile ``c``."""
+        rows = streamed(op)
+        base = rows.base + int(rows.row_words(c)[k % rows.width])
+        if rows.taps is None:
+            return self.reads.banks(base, rows.stride, op.rows, rows.wide)
+        return self.reads.codes(base + tensor_rows(op, k) * rows.stride, rows.wide)
 
     def issue(
         self, op: Instruction, tile: Tile, available: int, needed: Cycles | None,
@@ -100,6 +105,19 @@ class Rows:
             times.start = self.taken
         times.end = self.time
         return cycles
+
+
+def tensor_rows(op: Instruction, k: int) -> Cycles:
+    """Rows of the tensor that a pass reads, or asks for where zeros are read."""
+    rows = streamed(op)
+    if rows.taps is None:
+        return np.arange(op.rows)
+    return np.maximum(_pixels(rows.taps, op.rows)[:, k // rows.width], 0)
+
+
+@lru_cache(maxsize=16)
+def _pixels(taps: Taps, rows: int) -> Cycles:
+    return taps.pixels(rows)
 
 
 def _pass_by(cycles: Cycles, banks: Cycles, rivals: dict[int, int]) -> Cycles:

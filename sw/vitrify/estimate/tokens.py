@@ -27,8 +27,16 @@ class Reads:
 
     def banks(self, first: int, stride: int, rows: int, wide: bool) -> Cycles:
         """Bank code of every row."""
-        bank = (first + stride * np.arange(rows)) // self._words
+        return self.codes(first + stride * np.arange(rows), wide)
+
+    def codes(self, words: Cycles, wide: bool) -> Cycles:
+        """Bank codes of word addresses."""
+        bank = words // self._words
         return -1 - bank if wide else bank
+
+    def pair_codes(self, words: Cycles, wide: bool) -> Cycles:
+        """Bank codes of reads of both words of the pairs that words belong to."""
+        return -1 - (words // self._words if wide else words // self._words >> 1)
 
     def add(self, cycles: Cycles, banks: Cycles) -> None:
         """Remember reads (``cycles`` ascending)."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vitrify.arch import isa, memmap
+from vitrify.arch import isa, memmap, support
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import ProgramError
 from vitrify.arch.isa import Instruction, Opcode
@@ -149,15 +149,18 @@ class Program:
         return roofline(self.arch, self.macs, self.dram_bytes - idle)
 
     def instructions(self) -> Iterator[Instruction]:
-        """The decoded instructions, in order."""
+        """The decoded instructions, in order; a MATMUL has the fields of its PATTERN."""
         return iter(self._decoded)
 
     @functools.cached_property
     def _decoded(self) -> tuple[Instruction, ...]:
-        size, result = isa.INSTRUCTION_BYTES, []
+        size, result, pattern = isa.INSTRUCTION_BYTES, [], None
         for i in range(self.instruction_count):
             try:
-                result.append(isa.unpack(self.image[i * size : (i + 1) * size].tobytes()))
+                op = isa.unpack(self.image[i * size : (i + 1) * size].tobytes())
+                op, pattern = isa.attach(op, pattern)
+                support.check(self.arch, op)
+                result.append(op)
             except ProgramError as error:
                 raise ProgramError(f"instruction {i} of program {self.model!r}: {error}") from error
         return tuple(result)

@@ -6,11 +6,13 @@ What only a run knows (rows in lists, queues of experts) is checked by whoever r
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from vitrify.arch import formats, memmap
+from vitrify.arch import access, formats, memmap
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import ProgramError
-from vitrify.arch.isa import Instruction, Opcode, Output, Region, Stationary, Stats, Transform
+from vitrify.arch.isa import Instruction, Opcode, Region
+from vitrify.arch.modes import NORM_STATS, RowScale, Stats, Transform
 
 from .program import Program
 
@@ -89,42 +91,55 @@ def _uses(program: Program, op: Instruction, where: str) -> Iterator[Use]:
 
 def _matmul(program: Program, op: Instruction, where: str) -> Iterator[Use]:
     arch = program.arch
-    depth = (op.k_tiles - 1) * arch.depth + op.k_last
-    columns = (op.c_tiles - 1) * arch.width + op.c_last
+    depth, _ = access.shape(arch, op)
     yield "rows of accumulators", op.rows, arch.max_rows
     yield "elements of a word", op.k_last, arch.depth
     yield "columns of a tile", op.c_last, arch.width
     yield "elements of a dot product", depth, formats.MAX_DEPTH
     if op.expert_rows or op.gate:
         yield "experts", max(1, (op.expert + 1) * op.expert_rows), arch.experts
-    if op.gate and op.row_scale:
-        raise ProgramError(f"{where} has both gate and row_scale")
     listed = op.expert_rows
-    wide = op.transform in (Transform.NORM, Transform.SCALE)
+    streamed = access.streamed(op)
     if op.src_list and not listed:
-        yield "row indices", op.src_list_base + op.rows, arch.index_entries
+        yield "row indices", _index_end(streamed), arch.index_entries
     # Rows in lists are known when it runs; one row of them must fit in any case.
-    rows = 1 if op.src_list or listed else op.rows
-    yield _tokens(arch, op.src_addr, rows, op.src_stride, op.k_tiles, wide=wide)
+    rows = 1 if op.src_list or listed else None
+    yield _words(arch, streamed, op.c_tiles, rows)
     if op.transform in (Transform.NORM, Transform.EXP2):
-        yield "row statistics", op.stat_src + rows, arch.stat_rows
-    yield from _stationary(program, op, depth, columns, where)
+        yield "row statistics", op.stat_src + (rows or _last_row(streamed) + 1), arch.stat_rows
+    yield from _stationary(program, op, where)
     if (op.dst_list or op.gate) and not listed:
         yield "row indices", op.dst_list_base + op.rows, arch.index_entries
     rows = 1 if op.dst_list or listed else op.rows
-    yield _tokens(
-        arch, op.dst_addr, rows, op.dst_stride, memmap.words(arch, columns),
-        wide=op.output != Output.INT8,
-    )
-    if op.stats == Stats.NORM and op.inv_shift <= 2 * formats.MEAN_FRAC:
+    yield _words(arch, access.result(arch, op), 1, rows)
+    old = access.old_values(arch, op)
+    if old is not None:
+        yield _words(arch, old, 1, None if op.add_source else rows)
+    if op.row_scale == RowScale.STATISTIC:
+        yield "row statistics", op.stat_src + rows, arch.stat_rows
+    if op.stats in NORM_STATS and op.inv_shift <= 2 * formats.MEAN_FRAC:
         raise ProgramError(f"{where}: 1/D with a shift of {op.inv_shift} is more than 1")
     if op.stats != Stats.NONE:
         yield "row statistics", op.stat_dst + rows, arch.stat_rows
 
 
-def _stationary(
-    program: Program, op: Instruction, depth: int, columns: int, where: str
-) -> Iterator[Use]:
+def _index_end(rows: access.Access) -> int:
+    """Behind the last entry of the list that picks rows."""
+    assert rows.list_base is not None
+    return rows.list_base + _last_row(rows) + 1
+
+
+def _last_row(rows: access.Access) -> int:
+    """The last row that is streamed, before any list."""
+    return max(0, int(replace(rows, list_base=None).row_ids().max()))
+
+
+def _words(arch: ArchConfig, rows: access.Access, c_tiles: int, count: int | None) -> Use:
+    """Words of the token memory up to the last one of (the first ``count``) rows."""
+    return _memory(arch, rows.end(c_tiles, count), wide=rows.wide)
+
+
+def _stationary(program: Program, op: Instruction, where: str) -> Iterator[Use]:
     arch = program.arch
     layout = memmap.stream_layout(arch, op)
     if layout.total != op.stream_words:
@@ -136,24 +151,19 @@ def _stationary(
         offset = op.stream_offset + _task_offset(program, op)
         _aligned(arch, offset, where)
         yield "bytes of the image", offset + layout.total * arch.depth, len(program.image)
-    if op.stationary == Stationary.STORED:
-        if not arch.stored_weights:
-            raise ProgramError(f"{where}: arch {arch.name!r} keeps no weights in its token memory")
-        words = op.c_tiles * op.k_tiles * arch.tile_pairs
-        yield _tokens(arch, op.st_addr, 1, 0, words, wide=True)
-    elif op.stationary != Stationary.WEIGHTS:
-        rows, channels = (
-            (columns, depth) if op.stationary == Stationary.ROWS else (depth, columns)
-        )
-        words = memmap.words(arch, channels)
-        yield _tokens(arch, op.st_addr, rows, op.st_stride, words, wide=False)
+    rows = access.stationary(arch, op)
+    if rows is not None:
+        yield _words(arch, rows, 1, None)
 
 
 def _tokens(
     arch: ArchConfig, address: int, rows: int, stride: int, words: int, *, wide: bool
 ) -> Use:
     """Words of the token memory; of pairs there are half as many."""
-    end = address + (rows - 1) * stride + words
+    return _memory(arch, address + (rows - 1) * stride + words, wide=wide)
+
+
+def _memory(arch: ArchConfig, end: int, *, wide: bool) -> Use:
     name = "pair words of the token memory" if wide else "words of the token memory"
     return name, end, arch.token_words // 2 if wide else arch.token_words
 

@@ -12,7 +12,7 @@ from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiSlave
 from vitrify.arch import csr, isa, memmap
 from vitrify.arch.isa import Opcode, Region
 from vitrify.cosim import bench
-from vitrify.rtl.control.decode import PAYLOADS
+from vitrify.rtl.control.decode import payloads
 from vitrify.rtl.control.dispatcher import ENGINES, FINISHED
 from vitrify.rtl.interfaces import QUEUE, ROUTE_COMMAND
 
@@ -20,7 +20,7 @@ SIZE = 1 << 16
 PROGRAM = 0x3000
 BASE_HIGH = 0x45  # the memory model repeats: upper address bits are looked at on the bus
 #: Queues of the engines.
-COMMANDS = {name: layout for name, layout in PAYLOADS.items() if name != "weights"}
+COMMANDS = {name: layout for name, layout in payloads(bench.arch()).items() if name != "weights"}
 #: Which sequence number an engine's work advances.
 ADVANCES = {"epilogue": "matmuls", "loads": "loads", "stores": "stores", "routes": "routes"}
 
@@ -205,7 +205,7 @@ def random_instruction(arch, opcode):
         values["stream_offset"] = k * random.randrange((SIZE - PROGRAM) // k - 40)
         values["task_stride"] = 0 if random.random() < 0.7 else random.getrandbits(24)
         values["expert_rows"] = int(random.random() < 0.5)
-    elif opcode is not Opcode.ROUTE:
+    elif opcode not in (Opcode.ROUTE, Opcode.PATTERN):
         values["task_stride"] = random.choice((0, 1, random.getrandbits(24)))
         values["offset"] = k * (values["offset"] // k)
     return isa.make(opcode, **values)
@@ -213,7 +213,7 @@ def random_instruction(arch, opcode):
 
 def random_program(arch, length):
     kinds = (Opcode.MATMUL, Opcode.MATMUL, Opcode.LOAD, Opcode.STORE, Opcode.LOAD_INDEX,
-             Opcode.ROUTE)
+             Opcode.ROUTE, *([Opcode.PATTERN] * arch.patterns))
     return [random_instruction(arch, random.choice(kinds)) for _ in range(length)]
 
 
@@ -230,8 +230,11 @@ class Expectation:
     def run(self, ops, source, target, tasks=0):
         base = {Region.INPUT: source, Region.OUTPUT: target,
                 Region.PROGRAM: BASE_HIGH << 32 | PROGRAM}
-        k = self.world.arch.depth
+        k, pattern = self.world.arch.depth, None
         for op in ops:
+            op, pattern = isa.attach(op, pattern)
+            if op.opcode is Opcode.PATTERN:
+                continue
             extra = 0
             if op.opcode is not Opcode.ROUTE:
                 extra = (tasks >> 8 * op.task_source & 255) * op.task_stride * k
@@ -269,6 +272,12 @@ class Expectation:
             "seq": self.matmuls % 256, "load_seq": self.loads % 256, "skipped": self.skipped % 256,
             "dep_distance": self._real(op.dep_distance), "st_distance": self._real(op.st_distance),
         }
+        if self.world.arch.patterns:
+            values |= {
+                "gain_words": op.gain_words or op.k_tiles,
+                "origin": (op.origin_y * op.map_width + op.origin_x) % (1 << 16),
+                "line": op.map_width * op.tap_stride % (1 << 16),
+            }
         for name in ("loader", "fetch", "epilogue"):
             self.commands[name].append({f: values[f] for f in COMMANDS[name].members})
         at, k = PROGRAM + op.stream_offset + extra, self.world.arch.depth

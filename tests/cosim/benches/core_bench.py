@@ -156,13 +156,13 @@ async def full_rate(dut):
 
 @cocotb.test()
 @cocotb.parametrize(stall=[0.0, 0.2])
-async def mixtures(dut, stall):
-    """Mixtures of experts, and of heads: outputs and token memory."""
+async def programs(dut, stall):
+    """Mixtures of experts and of heads, access patterns: outputs and token memory."""
     arch, host = bench.arch(), Host(dut, stall=stall)
     await bench.start(dut)
     tokens = np.zeros((arch.token_words, arch.depth), np.uint8)
     cocotb.start_soon(watch_tokens(dut, tokens))
-    for done, name in enumerate(bench.option("mixtures"), 1):
+    for done, name in enumerate(bench.option("programs"), 1):
         job = _job(name)
         await host.push(job)
         await host.finish(done)

@@ -14,9 +14,10 @@ from epilogue_model import (
     make,
     param_words,
     random_program,
+    sum_stat,
 )
 
-from vitrify.arch.isa import WITH_PARAMETERS, Output, Stats
+from vitrify.arch.modes import ADDING_OUTPUTS, WITH_PARAMETERS, Output, RowScale, Stats
 from vitrify.cosim import bench
 from vitrify.golden.memory import TokenMemory
 from vitrify.rtl import interfaces
@@ -76,7 +77,7 @@ class Surroundings:
         self.released = deque([(0, 0)] * self.pace.refill)
         self.sums = [[0] * self.arch.max_rows for _ in range(2)]
         self.sum_read = 0
-        banks = np.cumsum([0] + [w.op.row_scale for w in self.works]) % 2
+        banks = np.cumsum([0] + [w.op.row_scale == RowScale.OPERAND for w in self.works]) % 2
         self.rows = [
             [drain_row(w.acc[r, c * width : (c + 1) * width]) for r in range(w.op.rows)]
             for w in self.works for c in range(w.op.c_tiles)
@@ -94,7 +95,7 @@ class Surroundings:
             return
         work = self.works[index]
         self.drain[row] = self.rows[tile][row]
-        if work.op.row_scale and c == 0:
+        if work.op.row_scale == RowScale.OPERAND and c == 0:
             self.sums[self.banks[index]][row] = int(work.sums[row])
         row += 1
         self.drain_at = [tile + 1, 0] if row == work.op.rows else [tile, row]
@@ -174,7 +175,7 @@ class Surroundings:
         self.needs = deque(
             (self.load_seqs[index] - 1, column // self.arch.depth * work.op.rows + row)
             if work.op.epi_load_stream else (-1, 0)
-            for index, work in enumerate(self.works) if work.op.output == Output.ADD16
+            for index, work in enumerate(self.works) if work.op.output in ADDING_OUTPUTS
             for c in range(work.op.c_tiles) for row in range(work.op.rows)
             for column in range(
                 c * self.arch.width, min(work.columns, (c + 1) * self.arch.width), self.arch.lanes)
@@ -201,11 +202,11 @@ class Surroundings:
 
     # Cycles ---------------------------------------------------------------------------------
     async def run(self) -> None:
-        dut = self.dut
+        dut, layout = self.dut, interfaces.epilogue_command(self.arch)
         words = [
-            bench.pack(interfaces.EPILOGUE_COMMAND, {
+            bench.pack(layout, {
                 name: value for name, value in command(work, i, load, base).items()
-                if name in dict(interfaces.EPILOGUE_COMMAND)
+                if name in layout.members
             })
             for i, (work, load, base) in enumerate(
                 zip(self.works, self.load_seqs, self.list_bases, strict=True))
@@ -229,7 +230,10 @@ class Surroundings:
             if dut.idle.value == 1 and self.done == len(self.order) and self.finished(
                     progress) == len(self.works):
                 break
+            scale = sum_stat(int(dut.scale_addr.value)) if self.arch.row_sums else None
             await FallingEdge(dut.clk)
+            if self.arch.row_sums:
+                dut.scale_stat.value = scale
             dut.drain_data.value, dut.sum_data.value = drained, summed
             dut.residual__lo.value, dut.residual__hi.value = old
             dut.index__data.value = listed
@@ -385,7 +389,8 @@ async def no_bubbles(dut):
         output = (Output.INT8, Output.INT16)[i % 2]
         works.append(make(
             arch, random, rows=rows, c_tiles=1 + i % 2, c_last=arch.width, output=output,
-            stats=Stats.NORM if output == Output.INT16 else Stats.NONE, row_scale=i % 3 == 0,
+            stats=Stats.NORM if output == Output.INT16 else Stats.NONE,
+            row_scale=RowScale(i % 3 == 0),
         ))
     run = Surroundings(dut, works, Pace(refill=1))
     await run.run()

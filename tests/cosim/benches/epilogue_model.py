@@ -9,10 +9,21 @@ import numpy as np
 
 from vitrify.arch import formats, isa
 from vitrify.arch.config import ArchConfig
-from vitrify.arch.isa import WITH_PARAMETERS, Output, Stationary, Stats
+from vitrify.arch.modes import (
+    ADDING_OUTPUTS,
+    NARROW_OUTPUTS,
+    WITH_PARAMETERS,
+    Combine,
+    Output,
+    RowScale,
+    Stationary,
+    Stats,
+)
 from vitrify.cosim import bench
+from vitrify.golden.machine import statistics
 from vitrify.golden.memory import TokenMemory
-from vitrify.golden.ops import layernorm, requantise, routing, softmax
+from vitrify.golden.ops import requantise, routing, softmax
+from vitrify.rtl import interfaces
 
 STRIDE_WORDS = 5    # of a destination row: room for 20 columns and more at every depth
 ROW_IDS = 24        # rows of a destination tensor
@@ -77,18 +88,23 @@ class Expectation:
         groups = -(-columns // arch.lanes)
         words = -(-groups * arch.lanes // arch.depth)
         address = op.dst_addr + work.ids[:, None] * op.dst_stride + np.arange(words)
-        if op.output == Output.INT8:
+        first = work.gates[:, 1:] if op.gate else 0
+        source = address + first * (op.add_addr - op.dst_addr)
+        if op.add_source:
+            source = op.add_addr + np.arange(op.rows)[:, None] * op.add_stride + np.arange(words)
+        narrow, largest = op.output in NARROW_OUTPUTS, op.combine == Combine.MAX
+        old = None
+        if op.output in ADDING_OUTPUTS:
+            old = (self.tokens.read8 if narrow else self.tokens.read16)(source, columns)
+        if narrow:
             table = self.tables[op.table_slot] if op.activation else None
-            result = requantise.to_int8(value, table)
+            result = requantise.to_int8(value, table, old, largest=largest)
         else:
-            first = work.gates[:, 1:] if op.gate else 0
-            source = address + first * (op.add_addr - op.dst_addr)
-            old = self.tokens.read16(source, columns) if op.output == Output.ADD16 else None
-            result = requantise.to_int16(value, old)
+            result = requantise.to_int16(value, old, largest=largest)
         # A lane group is written as a whole.
         stored = np.zeros((op.rows, groups * arch.lanes), result.dtype)
         stored[:, :columns] = result
-        if op.output == Output.INT8:
+        if narrow:
             self.tokens.write8(address, stored)
         else:
             self.tokens.write16(address, stored)
@@ -97,17 +113,13 @@ class Expectation:
     def _statistics(self, op: isa.Instruction, result: np.ndarray) -> np.ndarray | None:
         if op.stats == Stats.NONE:
             return None
-        if op.stats == Stats.MAX:
-            top = softmax.row_max(result)
-            return np.stack([top, 0 * top, 0 * top], axis=1)
-        wide = result.astype(np.int64)
-        return np.stack(layernorm.finish(
-            wide.sum(axis=1), (wide * wide).sum(axis=1),
-            inv_dim=op.inv_dim, inv_shift=op.inv_shift, epsilon=op.epsilon,
-        ), axis=1)
+        entries = statistics(op, result)
+        if op.stats == Stats.SUM:
+            entries = np.array([sum_entry(total) for total in entries[:, 0]])
+        return entries
 
     def _log(self, op, work, stored, statistics, address) -> None:
-        arch, wide = self.arch, op.output != Output.INT8
+        arch, wide = self.arch, op.output not in NARROW_OUTPUTS
         tiles = []
         for tile in range(op.c_tiles):
             rows = []
@@ -133,6 +145,24 @@ class Expectation:
         self.rows.append(tiles)
 
 
+def sum_entry(total: int) -> tuple[int, int, int]:
+    """Mean, shift and mantissa of the entry whose bits are the sum."""
+    low = int(total) & (1 << 18) - 1
+    return low - (low >> 17 << 18), int(total) >> 18, 0
+
+
+def sum_of(entry: int) -> int:
+    """The sum that row scales find in an entry of the statistics memory."""
+    source = np.random.default_rng(entry)
+    return int(source.integers(1 << int(source.integers(8, 21))))
+
+
+def sum_stat(entry: int) -> int:
+    """The bits of that entry."""
+    values = zip(interfaces.STAT.members, sum_entry(sum_of(entry)), strict=True)
+    return bench.pack(interfaces.STAT, dict(values))
+
+
 def param_words(arch: ArchConfig, work: Work, tile: int) -> list[dict[str, int]]:
     """Payloads (slot apart) that bring a c tile's parameters, as the weight stream holds them."""
     words = []
@@ -151,9 +181,10 @@ def param_words(arch: ArchConfig, work: Work, tile: int) -> list[dict[str, int]]
 def make(
     arch: ArchConfig, random: np.random.Generator, *, rows: int, c_tiles: int, c_last: int,
     output: Output, stationary: Stationary = Stationary.WEIGHTS, stats: Stats = Stats.NONE,
-    row_scale: bool = False, activation: bool = False, load_table: bool = False,
+    row_scale: RowScale = RowScale.NONE, activation: bool = False, load_table: bool = False,
     table_slot: int = 0, listed: bool = False, extreme: bool = False, load_distance: int = 0,
     load_stream: bool = False, region: int = 0, gate: bool = False,
+    combine: Combine = Combine.ADD, add_source: bool = False,
 ) -> Work:
     """An instruction with random data that mostly stays inside the output format."""
     shape = (rows, c_tiles * arch.width)
@@ -163,9 +194,14 @@ def make(
     weights = stationary in WITH_PARAMETERS
     uniform = int(random.integers(1, 1 << 16))
     multiplier = random.integers(0, 1 << 16, shape[1]) if weights else np.full(shape[1], uniform)
-    bits = 7.5 if output == Output.INT8 else 15.3
+    narrow = output in NARROW_OUTPUTS
+    bits = 7.5 if narrow else 15.3
     scale = 2.0 ** (pre + formats.POST_SHIFTS[post] + bits) / max(1.0, float(np.mean(multiplier)))
+    ids = random.permutation(ROW_IDS)[:rows] if listed else np.arange(rows)
+    stat_src = int(random.integers(0, arch.stat_rows - 40))
     sums = random.integers(0, 1 << int(random.integers(8, 21)), rows)
+    if row_scale == RowScale.STATISTIC:
+        sums = np.array([sum_of(stat_src + int(i)) for i in ids])
     if row_scale:
         scale = 2.0**bits * float(np.mean(sums)) / 128
     scale = min(scale, limit / 3)
@@ -178,19 +214,26 @@ def make(
     if extreme and weights:
         bias = random.choice([-limit - 1, limit, 0], shape[1])
         multiplier = random.choice([0, 1, 0xFFFF, 0x8000], shape[1])
-    ids = random.permutation(ROW_IDS)[:rows] if listed else np.arange(rows)
     inv_dim, inv_shift = formats.inv_dim(columns)
     op = isa.make(
         isa.Opcode.MATMUL, rows=rows, c_tiles=c_tiles, c_last=c_last, stationary=stationary,
-        output=output, dst_addr=region, dst_stride=STRIDE_WORDS + region % 3, dst_list=listed,
+        output=output, dst_addr=region + (output == Output.ADD8 and region % 2) * arch.bank_words,
+        dst_stride=STRIDE_WORDS + region % 3, dst_list=listed,
         pre_shift=pre, post_shift=post, multiplier=uniform, row_scale=row_scale,
         transform=isa.Transform.EXP2 if row_scale else isa.Transform.NONE,
         activation=activation, load_table=load_table, table_slot=table_slot, stats=stats,
         stat_dst=int(random.integers(0, arch.stat_rows - 40)), inv_dim=inv_dim,
         inv_shift=inv_shift, epsilon=int(random.choice([0, 1, 65535, 40])),
         epi_load_distance=load_distance, epi_load_stream=load_stream, gate=gate,
-        add_addr=2 * arch.bank_words + region,
+        # Bytes may lie in either bank of a pair.
+        add_addr=(2 + narrow * int(random.integers(2))) * arch.bank_words + region,
+        stat_src=stat_src,
     )
+    pattern = isa.make(
+        isa.Opcode.PATTERN, combine=combine, add_source=add_source,
+        add_stride=STRIDE_WORDS - 1 + int(random.integers(3)),
+    )
+    op, _ = isa.attach(op, pattern)
     one = 1 << formats.GATE_FRAC
     gates = np.stack([
         random.choice([0, 1, one, one // 2, int(random.integers(one))], rows),
@@ -207,8 +250,8 @@ def random_program(
     works: list[Work] = []
     slot, loaded = 0, set()
     for _ in range(count):
-        output = Output(int(random.choice([0, 0, 1, 2])))
-        narrow = output == Output.INT8
+        output = Output(int(random.choice([0, 0, 1, 2, *([3, 3] if arch.addends else [])])))
+        narrow, adds = output in NARROW_OUTPUTS, output in ADDING_OUTPUTS
         load = bool(narrow and random.random() < 0.3)
         if load:
             # The instruction before may still be using its slot.
@@ -216,17 +259,27 @@ def random_program(
             loaded.add(slot)
         listed, gathers = bool(random.random() < 0.4), random.random() < 0.6
         stats = (Stats.MAX if narrow else Stats.NORM) if gathers else Stats.NONE
+        if gathers and arch.row_sums and random.random() < 0.6:
+            stats = Stats.SUM if narrow or random.random() < 0.5 else Stats.RMS
+        scale = RowScale.NONE
+        if random.random() < 0.25:
+            scale = RowScale(int(random.integers(1, 2 + arch.row_sums)))
         gate = bool(arch.experts and listed and random.random() < 0.6)
-        streamed = bool(output == Output.ADD16 and not listed and random.random() < 0.6)
+        streamed = bool(adds and not listed and random.random() < 0.6)
+        # Without old values, it means nothing.
+        combine = Combine(int(arch.patterns and random.random() < 0.4))
         room = max(1, min(3, 4 * arch.depth // arch.width))
         works.append(make(
             arch, random, rows=int(random.choice([1, 1, 2, 3, 5, 8, 20])),
             c_tiles=int(random.integers(1, room + 1)),
             c_last=int(random.integers(1, arch.width + 1)), output=output,
             stationary=Stationary(int(random.integers(4))), stats=stats, listed=listed,
-            row_scale=bool(random.random() < 0.25) and not gate, gate=gate, load_table=load,
+            row_scale=RowScale.NONE if gate else scale, gate=gate, load_table=load,
+            combine=combine,
+            add_source=bool(arch.patterns and adds and not gate and random.random() < 0.5),
             table_slot=slot,
-            activation=narrow and slot in loaded and bool(random.random() < 0.7),
+            activation=bool(
+                narrow and slot in loaded and not (adds and combine) and random.random() < 0.7),
             extreme=bool(random.random() < 0.15), load_distance=int(listed or streamed),
             load_stream=streamed, region=int(random.choice([0, 0, 7])),
         ))

@@ -9,7 +9,7 @@ import random
 import cocotb
 from cocotb.triggers import FallingEdge, ReadOnly
 
-from vitrify.arch.isa import Transform
+from vitrify.arch.modes import WIDE_TRANSFORMS, RowScale, Transform
 from vitrify.cosim import bench
 from vitrify.rtl import interfaces
 from vitrify.rtl.interfaces import MIN_PASS, READ_LATENCY
@@ -41,6 +41,19 @@ def _gain(arch, slot, word):
     return random.Random(1000 * slot + word).getrandbits(8 * arch.depth)
 
 
+def _map(arch):
+    """Fields of a random map with its taps."""
+    taps_y, taps_x, tap_k = random.randrange(1, 4), random.randrange(1, 4), random.randrange(1, 3)
+    stride, height, width = random.randrange(1, 4), random.randrange(1, 7), random.randrange(1, 7)
+    origin_y, origin_x = random.randrange(-3, 4), random.randrange(-3, 3)
+    return {
+        "tapped": 1, "taps_y": taps_y, "taps_x": taps_x, "tap_k": tap_k, "tap_stride": stride,
+        "map_height": height, "map_width": width, "out_width": random.randrange(1, 7),
+        "origin_y": origin_y, "origin_x": origin_x, "k_tiles": taps_y * taps_x * tap_k,
+        "origin": (origin_y * width + origin_x) % (1 << 16), "line": stride * width,
+    }
+
+
 def _command(arch, seq, *, easy):
     """A random MATMUL's fetch fields.  ``easy``: nothing to wait for, passes of full length."""
     one = random.random() < 0.2
@@ -52,12 +65,19 @@ def _command(arch, seq, *, easy):
         "k_tiles": 1 if one else random.randrange(1, 5),
         "k_last": random.randrange(1, arch.depth + 1),
         "c_tiles": random.randrange(1, 4),
-        "transform": random.randrange(4),
+        "transform": random.randrange(4 + arch.products),
         "src_list": random.randrange(2), "src_list_base": random.randrange(arch.index_entries // 2),
         "stat_src": random.randrange(arch.stat_rows // 2),
         "norm_shift": random.randrange(19), "norm_mantissa": random.randrange(512),
         "gain_slot": random.randrange(2), "load_seq": _LOADS * seq % _SEQ,
     }
+    if arch.row_sums:
+        command["row_scale"] = random.randrange(3)
+    if arch.patterns:
+        if random.random() < 0.6:
+            command |= _map(arch)
+        if random.random() < 0.4:
+            command |= {"k_step": random.randrange(4), "c_group": random.randrange(1, 4)}
     if not easy:
         command |= {
             "dep_distance": random.choice([0, 1, 1, 2]) if seq >= 2 else 0,
@@ -65,44 +85,66 @@ def _command(arch, seq, *, easy):
         }
         if random.random() < 0.4:
             command |= {"load_distance": random.randrange(1, 4),
-                        "load_stream": int(command["rows"] * command["k_tiles"] <= _LOAD_WORDS)}
+                        "load_stream": int(command["rows"] * command["k_tiles"] <= _LOAD_WORDS
+                                           and not command.get("tapped"))}
     return command
+
+
+def _source(command, c, k, r):
+    """Word of the row that is streamed, row of the tensor (None: outside), whether it is short."""
+    group = c // command.get("c_group", 1) * command.get("k_step", 0)
+    if not command.get("tapped"):
+        return group + k, r, k == command["k_tiles"] - 1
+    tap, word = divmod(k, command["tap_k"])
+    tap_y, tap_x = divmod(tap, command["taps_x"])
+    out_y, out_x = divmod(r, command["out_width"])
+    y = out_y * command["tap_stride"] + tap_y + command["origin_y"]
+    x = out_x * command["tap_stride"] + tap_x + command["origin_x"]
+    inside = 0 <= y < command["map_height"] and 0 <= x < command["map_width"]
+    pixel = y * command["map_width"] + x if inside else None
+    return group + word, pixel, word == command["tap_k"] - 1
 
 
 def _rows(arch, commands):
     """Every row in order: what it waits for (``need``) and what comes out (``out``)."""
-    tile = exp2s = 0
+    tile = sums = 0
     for command in commands:
         get = lambda name, command=command: command.get(name, 0)  # noqa: E731
         mode = get("transform")
-        wide = mode in (Transform.NORM, Transform.SCALE)
+        wide = mode in WIDE_TRANSFORMS
+        gathers = mode == Transform.EXP2
+        if arch.row_sums:
+            gathers = get("row_scale") == RowScale.OPERAND
         for c in range(get("c_tiles")):
             for k in range(get("k_tiles")):
                 last = k == get("k_tiles") - 1
                 for r in range(get("rows")):
-                    index = _index(arch, get("src_list_base") + r) if get("src_list") else r
-                    addr = (get("src_addr") + index * get("src_stride") + k) % (1 << 20)
+                    word, pixel, short = _source(command, c, k, r)
+                    index = pixel or 0
+                    if get("src_list") and pixel is not None:
+                        index = _index(arch, get("src_list_base") + pixel)
+                    addr = (get("src_addr") + index * get("src_stride") + word) % (1 << 20)
                     lo, hi = _data(arch, addr, wide)
                     stat = _stat(get("stat_src") + index)
-                    if mode == Transform.SCALE:
+                    if mode in (Transform.SCALE, Transform.PRODUCT):
                         stat = {"mean": 0, "shift": get("norm_shift"),
                                 "mantissa": get("norm_mantissa")}
                     out = {
                         "lo": lo, "hi": hi, "mode": mode, "stat": stat,
-                        "gain": _gain(arch, get("gain_slot"), k),
-                        "lanes": get("k_last") if last else arch.depth,
+                        "gain": _gain(arch, get("gain_slot"), word),
+                        "lanes": 0 if pixel is None else get("k_last") if short else arch.depth,
                         "tag": {
                             "row": r, "first": int(k == 0), "last": int(last),
                             "final": int(r == get("rows") - 1), "swap": int(r == 0),
-                            "sum": int(mode == Transform.EXP2 and c == 0),
-                            "sum_bank": exp2s & 1,
+                            "sum": int(gathers and c == 0), "sum_bank": sums & 1,
                         },
                     }
                     yield {"addr": addr, "wide": int(wide), "command": command, "tile": tile,
-                           "k": k, "r": r, "last": last, "out": out,
+                           "k": k, "r": r, "word": word, "pixel": pixel or 0, "last": last,
+                           "out": out,
                            "final": last and r == get("rows") - 1 and c == get("c_tiles") - 1}
             tile += 1
-        exp2s += mode == Transform.EXP2
+        sums += gathers
 
 
 class Around:
@@ -162,9 +204,9 @@ class Around:
                 assert done == producer, "producer has not begun"
                 assert self.epilogue()["last_tile"], "producer is not in its last tile"
                 assert not command["dep_end"], "producer has not finished"
-                if row["k"] >= command["dep_k"]:
+                if row["word"] >= command["dep_k"]:
                     assert not command["src_list"], "a list waits for the whole producer"
-                    assert self.row > row["r"], "row is not written"
+                    assert self.row > row["pixel"], "row is not written"
         if command.get("load_distance"):
             load = _LOADS * seq - command["load_distance"]
             if self.load <= load:
@@ -184,11 +226,11 @@ async def _run(dut, count, *, easy, speed, bank):
         layout = interfaces.gain_write(arch)
         await bench.pipe_put(dut, "gain_write", [
             bench.pack(layout, {"slot": slot, "word": w, "data": _gain(arch, slot, w)})
-            for w in range(8)
+            for w in range(16)
         ])
     commands = [_command(arch, seq, easy=easy) for seq in range(count)]
     around = Around(dut, arch, commands, easy=easy)
-    words = [bench.pack(interfaces.FETCH_COMMAND, c) for c in commands]
+    words = [bench.pack(interfaces.fetch_command(arch), c) for c in commands]
     cocotb.start_soon(bench.stream_put(dut, "command", words, gap=0 if easy else 0.3))
 
     rows = list(_rows(arch, commands))

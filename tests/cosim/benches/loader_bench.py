@@ -41,7 +41,10 @@ def _command(arch, seq, **fixed):
         # Three loads came before the first MATMUL, two more before every other one.
         "load_seq": (3 + 2 * seq) % _SEQ, "load_distance": random.randrange(1, 4),
     }
-    return command | fixed
+    command |= fixed
+    if arch.patterns:
+        command["gain_words"] = random.choice([command["k_tiles"], random.randrange(1, 9)])
+    return command
 
 
 def _expect(arch, commands):
@@ -63,7 +66,7 @@ def _expect(arch, commands):
         weights = op["stationary"] == Stationary.WEIGHTS
         stored, pairs = op["stationary"] == Stationary.STORED, 0
         if op["load_gain"]:
-            for w in range(op["k_tiles"]):
+            for w in range(op.get("gain_words", op["k_tiles"])):
                 written["gain_write"].append(
                     (seq, {"slot": op["gain_slot"], "word": w, "data": word()}))
         if op["load_table"]:
@@ -115,7 +118,7 @@ async def _run(dut, commands, *, gap, bank, idle, lag, load=1.0):
     await bench.start(dut)
     stream, reads, written, tiles = _expect(arch, commands)
     layouts = {name: getattr(interfaces, name)(arch) for name in _PIPES}
-    words = [bench.pack(interfaces.LOADER_COMMAND, c) for c in commands]
+    words = [bench.pack(interfaces.loader_command(arch), c) for c in commands]
     cocotb.start_soon(bench.stream_put(dut, "command", words))
     cocotb.start_soon(bench.stream_put(dut, "weights", stream, gap=gap))
     issues, due, done = [], {}, []           # done: (cycle, tile) of tiles past the epilogue

@@ -27,6 +27,9 @@ def expected(fields, depth):
     match fields["mode"]:
         case Transform.NONE:
             result = low
+        case Transform.PRODUCT:
+            one = low[None].astype(np.int8), high[None].astype(np.int8)
+            result = layernorm.product(*one, int(shift[0]), int(mantissa[0]))[0]
         case Transform.EXP2:
             result = softmax.exp2(low[None].astype(np.int8), mean)[0]
         case _:
@@ -45,6 +48,8 @@ def word(arch, mode, *, row=0, first=1, bank=0):
     else:
         mean = pick([0, random.randint(-(1 << 17), (1 << 17) - 1), random.randint(-200, 200),
                      -(1 << 17), (1 << 17) - 1])
+    if mode == Transform.PRODUCT:
+        mean = 0
     x = [pick(_EDGES) if random.random() < 0.4 else
          (mean >> 2) + random.randint(-500, 500) if random.random() < 0.5 else
          random.randint(-32768, 32767) for _ in range(k)]
@@ -96,7 +101,8 @@ async def modes(dut):
     arch = bench.arch()
     await bench.start(dut)
     for gap in (0.0, 0.4):
-        words = [word(arch, random.choice(list(Transform)), row=random.randrange(arch.max_rows))
+        modes = [mode for mode in Transform if mode != Transform.PRODUCT or arch.products]
+        words = [word(arch, random.choice(modes), row=random.randrange(arch.max_rows))
                  for _ in range(600)]
         await run(dut, arch, words, gap)
 
@@ -142,6 +148,22 @@ async def every_shift_and_byte(dut):
 
 
 @cocotb.test()
+async def every_sign_of_a_product(dut):
+    arch = bench.arch()
+    await bench.start(dut)
+    words = []
+    for low in (-128, -127, -1, 0, 1, 126, 127) if arch.products else ():
+        for high in (-128, -127, -64, -1, 0, 1, 127):
+            for shift in (4, 7, 8):
+                fields = word(arch, Transform.PRODUCT)
+                fields["stat"] |= {"shift": shift, "mantissa": random.choice([256, 301, 511])}
+                fields["lo"] = bench.vector([low & 0xFF] * arch.depth)
+                fields["hi"] = bench.vector([high & 0xFF] * arch.depth)
+                words.append(fields | {"lanes": arch.depth})
+    await run(dut, arch, words, 0.0)
+
+
+@cocotb.test()
 async def row_sums(dut):
     arch = bench.arch()
     await bench.start(dut)
@@ -153,9 +175,12 @@ async def row_sums(dut):
         for tile in range(tiles):
             for row in order:
                 # words of other modes in between must not count
-                words.append(word(arch, Transform.EXP2, row=row, first=int(tile == 0), bank=bank))
+                mode = random.choice([Transform.NONE, Transform.EXP2, Transform.EXP2])
+                fields = word(arch, mode, row=row, first=int(tile == 0), bank=bank)
+                fields["tag"]["sum"] = 1
+                words.append(fields)
                 total = 0 if tile == 0 else sums[bank, row]
-                sums[bank, row] = total + sum(expected(words[-1], arch.depth))
+                sums[bank, row] = total + sum(v & 0xFF for v in expected(fields, arch.depth))
             words.append(word(arch, Transform.NONE, row=order[0], first=0, bank=bank))
         await run(dut, arch, words, gap)
         for (at, row), total in sums.items():

@@ -97,12 +97,12 @@ def test_what_cannot_be(op: tuple[Opcode, dict[str, int]], message: str) -> None
 
 def test_a_core_without_experts_refuses() -> None:
     image = np.frombuffer(isa.pack(isa.make(Opcode.MATMUL, expert_rows=1)), np.uint8)
-    with pytest.raises(ProgramError, match="arch 'ulx3s' has no experts"):
+    with pytest.raises(ProgramError, match="arch 'ulx3s' is without 'experts'"):
         Machine(preset("ulx3s")).run(image, 1, np.zeros(0, np.uint8), 0)
 
 
 def test_a_core_that_keeps_no_weights_refuses() -> None:
     stored = isa.make(Opcode.MATMUL, stationary=isa.Stationary.STORED, stream_words=16)
     image = np.frombuffer(isa.pack(stored) + bytes(4096), np.uint8)
-    with pytest.raises(ProgramError, match="arch 'ulx3s' keeps no weights in its token memory"):
+    with pytest.raises(ProgramError, match="arch 'ulx3s' is without 'stored_weights'"):
         Machine(preset("ulx3s")).run(image, 1, np.zeros(0, np.uint8), 0)

@@ -20,7 +20,7 @@ from vitrify.rtl.interfaces import EXPERT_BITS, QUEUE, memory_read, pipe
 from vitrify.rtl.lib.reset import ResetChain
 
 from .counters import EVENTS, Counters
-from .decode import PAYLOADS
+from .decode import payloads
 from .dispatcher import ENGINES, FINISHED, Dispatcher
 from .instruction_fetch import InstructionFetch
 from .jobs import JobQueue
@@ -101,7 +101,7 @@ class Controller(wiring.Component):
 
     def __init__(self, arch: ArchConfig) -> None:
         self.arch = arch
-        self._queues = {n: q for n, q in PAYLOADS.items() if n != "routes" or arch.experts}
+        self._queues = {n: q for n, q in payloads(arch).items() if n != "routes" or arch.experts}
         routing = {"expert": Out(EXPERT_BITS), "queue": In(QUEUE)} if arch.experts else {}
         super().__init__({
             "s_axi": In(axi4_lite()), "irq": Out(1),

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Module, Mux, Signal
+from amaranth import Module, Mux, Signal, signed, unsigned
 from amaranth.hdl import Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from vitrify.arch import memmap
 from vitrify.arch.config import ArchConfig
-from vitrify.arch.isa import FORMATS, Opcode, Region
+from vitrify.arch.isa import FORMATS, NO_PATTERN, Opcode, Region
 from vitrify.rtl.interfaces import (
-    EPILOGUE_COMMAND,
-    FETCH_COMMAND,
-    LOADER_COMMAND,
     MEMORY_REQUEST,
     MOVE_COMMAND,
     QUEUE,
     ROUTE_COMMAND,
     SEQ_BITS,
+    epilogue_command,
+    fetch_command,
     instruction_layout,
+    loader_command,
 )
 
 from .distances import DISTANCES, Distances
@@ -30,15 +30,21 @@ from .instruction_fetch import INSTRUCTION_BITS
 from .jobs import JOB
 from .task_offset import TaskOffset
 
-#: The three commands of a MATMUL.
-COMMANDS = {"loader": LOADER_COMMAND, "fetch": FETCH_COMMAND, "epilogue": EPILOGUE_COMMAND}
-#: What the dispatcher hands out.
-PAYLOADS = {**COMMANDS, "weights": MEMORY_REQUEST, "loads": MOVE_COMMAND, "stores": MOVE_COMMAND,
-            "routes": ROUTE_COMMAND}
+#: Engines that get a MATMUL.
+COMMANDS = ("loader", "fetch", "epilogue")
 #: Numbers that the next MATMUL and the next load get; MATMULs skipped since the last one.
 NUMBERS = data.StructLayout(dict.fromkeys(("matmuls", "loads", "skipped"), SEQ_BITS))
 #: Cycles from an expert's queue to the payloads and to ``empty``.
 QUEUE_LATENCY = ExpertRows.LATENCY
+
+
+def payloads(arch: ArchConfig) -> dict[str, data.StructLayout]:
+    """What the dispatcher hands out, by the queue's name."""
+    return {
+        "loader": loader_command(arch), "fetch": fetch_command(arch),
+        "epilogue": epilogue_command(arch), "weights": MEMORY_REQUEST, "loads": MOVE_COMMAND,
+        "stores": MOVE_COMMAND, "routes": ROUTE_COMMAND,
+    }
 
 
 class Decode(wiring.Component):
@@ -61,9 +67,11 @@ class Decode(wiring.Component):
     numbers : :py:`In(NUMBERS)`
     advance, skip : :py:`In(1)`
         The word is a MATMUL, and is dispatched or skipped in this cycle.
+    prefix, forget : :py:`In(1)`
+        The word is a PATTERN, which is kept for the next MATMUL; what was kept is none any more.
     queue : :py:`In(QUEUE)`
         The queue of the word's expert.
-    <queue> : :py:`Out(PAYLOADS[queue])`
+    <queue> : :py:`Out(payloads(arch)[queue])`
     busy : :py:`Out(1)`
         The address is not complete.
     empty : :py:`Out(1)`
@@ -77,17 +85,20 @@ class Decode(wiring.Component):
     numbers: Any
     advance: Signal
     skip: Signal
+    prefix: Signal
+    forget: Signal
     queue: Any
     busy: Signal
     empty: Signal
 
     def __init__(self, arch: ArchConfig) -> None:
         self.arch = arch
+        self._payloads = payloads(arch)
         super().__init__({
             "word": In(INSTRUCTION_BITS), "load": In(1), "job": In(JOB),
             "program_base": In(memmap.ADDRESS_BITS), "numbers": In(NUMBERS),
-            "advance": In(1), "skip": In(1), "queue": In(QUEUE),
-            **{name: Out(layout) for name, layout in PAYLOADS.items()},
+            "advance": In(1), "skip": In(1), "prefix": In(1), "forget": In(1), "queue": In(QUEUE),
+            **{name: Out(layout) for name, layout in self._payloads.items()},
             "busy": Out(1), "empty": Out(1),
         })
 
@@ -97,6 +108,9 @@ class Decode(wiring.Component):
         self._opcode = view[Opcode.END].opcode
         address = self._address(m, view)
         distances = self._distances(m, view)
+        self._special: dict[str, Value] = {}
+        if self.arch.patterns:
+            self._pattern(m, view[Opcode.PATTERN], view[Opcode.MATMUL])
         self._matmul(m, view[Opcode.MATMUL], distances)
         m.d.comb += [
             self.weights.address.eq(address),
@@ -151,6 +165,28 @@ class Decode(wiring.Component):
         ]
         return unit.real
 
+    def _pattern(self, m: Module, pattern: Any, matmul: Any) -> None:
+        """Keep a PATTERN for the next MATMUL, and what of it has to be multiplied."""
+        fields = FORMATS[Opcode.PATTERN].fields
+        shapes = {f.name: signed(f.bits) if f.low < 0 else unsigned(f.bits) for f in fields}
+        layout = data.StructLayout(shapes)
+        kept = Signal(layout, name="pattern", init=NO_PATTERN)
+        with m.If(self.prefix):
+            m.d.sync += [kept[f.name].eq(pattern[f.name]) for f in fields]
+        with m.Elif(self.forget | self.advance | self.skip):
+            m.d.sync += kept.eq(layout.const(NO_PATTERN))
+        # It stands still for some cycles before a MATMUL is dispatched.
+        above, origin, line = Signal(32), Signal(16), Signal(16)
+        width = kept.map_width
+        m.d.sync += [
+            above.eq(kept.origin_y * width), origin.eq(above + kept.origin_x),
+            line.eq(sum(Mux(bit, width << at, 0) for at, bit in enumerate(kept.tap_stride))),
+        ]
+        self._special = {
+            **{f.name: kept[f.name] for f in fields}, "origin": origin, "line": line,
+            "gain_words": Mux(kept.gain_words == 0, matmul.k_tiles, kept.gain_words),
+        }
+
     def _matmul(self, m: Module, matmul: Any, distances: Any) -> None:
         rows: Any = matmul
         if self.arch.experts:
@@ -165,11 +201,11 @@ class Decode(wiring.Component):
             "seq": self.numbers.matmuls, "load_seq": self.numbers.loads,
             "skipped": self.numbers.skipped,
             "dep_distance": distances.dep, "st_distance": distances.st,
-            **{name: rows[name] for name in ROWS.members},
+            **{name: rows[name] for name in ROWS.members}, **self._special,
         }
-        for name, layout in COMMANDS.items():
+        for name in COMMANDS:
             command = getattr(self, name)
-            for field in layout.members:
+            for field in self._payloads[name].members:
                 value = special[field] if field in special else matmul[field]
                 m.d.comb += command[field].eq(value)
 

@@ -24,7 +24,7 @@ from vitrify.rtl.interfaces import (
 )
 
 from .checksum import Checksum
-from .decode import COMMANDS, PAYLOADS, QUEUE_LATENCY, Decode
+from .decode import COMMANDS, QUEUE_LATENCY, Decode, payloads
 from .instruction_fetch import INSTRUCTION_BITS
 from .jobs import JOB
 from .run_ahead import RunAhead
@@ -117,7 +117,7 @@ class Dispatcher(wiring.Component):
 
     def __init__(self, arch: ArchConfig) -> None:
         self.arch = arch
-        self._queues = {n: q for n, q in PAYLOADS.items() if n != "routes" or arch.experts}
+        self._queues = {n: q for n, q in payloads(arch).items() if n != "routes" or arch.experts}
         routing = {"expert": Out(EXPERT_BITS), "queue": In(QUEUE)} if arch.experts else {}
         super().__init__({
             "job": In(stream.Signature(JOB)),
@@ -150,7 +150,8 @@ class Dispatcher(wiring.Component):
             decode.word.eq(word), decode.job.eq(job), decode.program_base.eq(self.program_base),
             *(queue.w_data.eq(getattr(decode, name)) for name, queue in queues.items()),
         ]
-        known = [op for op in FORMATS if op is not Opcode.ROUTE or self.arch.experts]
+        lacking = {Opcode.ROUTE: not self.arch.experts, Opcode.PATTERN: not self.arch.patterns}
+        known = [op for op in FORMATS if not lacking.get(op)]
         push, skip = Signal(), Signal()
         room = self._rules(m, queues, matmul, push, skip)
 
@@ -161,7 +162,7 @@ class Dispatcher(wiring.Component):
                     m.d.comb += self.job.ready.eq(1)
                     m.next = "START"
             with m.State("START"):
-                m.d.comb += self.start.eq(1)
+                m.d.comb += [self.start.eq(1), decode.forget.eq(1)]
                 m.d.sync += index.eq(0)
                 m.next = "TAKE"
             with m.State("TAKE"):
@@ -270,13 +271,15 @@ class Dispatcher(wiring.Component):
             "loads": (opcode == Opcode.LOAD) | (opcode == Opcode.LOAD_INDEX),
             "stores": opcode == Opcode.STORE,
             "routes": opcode == Opcode.ROUTE,
+            "patterns": opcode == Opcode.PATTERN,
         }
         pushes: dict[str, Value] = {}
         for name, kind in kinds.items():
             one = Signal(name=f"is_{name}")
             m.d.sync += one.eq(kind)
             pushes[name] = push & one
-            m.d.sync += issued[name].eq(issued[name] + pushes[name])
+            if name in issued:
+                m.d.sync += issued[name].eq(issued[name] + pushes[name])
         weights = Signal(name="is_weights")
         m.d.sync += weights.eq(kinds["matmuls"] & (word.stream_words != 0))
         with m.Switch(opcode):
@@ -289,6 +292,8 @@ class Dispatcher(wiring.Component):
                 m.d.sync += room.eq(queues["stores"].w_rdy)
             with m.Case(Opcode.ROUTE):
                 m.d.sync += room.eq(self._routed)
+            with m.Case(Opcode.PATTERN):
+                m.d.sync += room.eq(1)
             with m.Default():
                 m.d.sync += room.eq(queues["loads"].w_rdy & passing["matmuls"].ready)
         m.d.comb += [
@@ -300,6 +305,7 @@ class Dispatcher(wiring.Component):
             passing["stores"].advance.eq(pushes["matmuls"]),
             passing["matmuls"].advance.eq(pushes["loads"]),
             decode.advance.eq(pushes["matmuls"]), decode.skip.eq(skip),
+            decode.prefix.eq(pushes["patterns"]),
             numbers.matmuls.eq(issued["matmuls"]), numbers.loads.eq(issued["loads"]),
             numbers.skipped.eq(skipped),
         ]

@@ -8,9 +8,9 @@ from amaranth import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from vitrify.rtl.interfaces import FETCH_COMMAND, QUEUE
+from vitrify.rtl.interfaces import QUEUE, ROW_BITS, matmul_bits
 
-_ROWS, _LIST = FETCH_COMMAND["rows"].shape, FETCH_COMMAND["src_list_base"].shape
+_ROWS, _LIST = ROW_BITS, matmul_bits("src_list_base")
 #: What an expert's queue replaces.
 ROWS = data.StructLayout({"rows": _ROWS, "src_list_base": _LIST, "dst_list_base": _LIST})
 

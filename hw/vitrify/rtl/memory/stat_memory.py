@@ -1,4 +1,4 @@
-"""The row statistics memory: LayerNorm mean and reciprocal deviation, or a softmax maximum."""
+"""The row statistics memory: mean and reciprocal deviation, a softmax maximum, or a sum."""
 
 from __future__ import annotations
 
@@ -22,11 +22,15 @@ class StatMemory(wiring.Component):
     addr : :py:`In(unsigned)`
     stat : :py:`Out(STAT)`
         Entry ``addr`` of one cycle before; undefined if it was being written.
+    scale_addr, scale_stat : :py:`In(unsigned)`, :py:`Out(STAT)`
+        The same for the epilogue, if the core has row sums.
     """
 
     write: wiring.PureInterface
     addr: Signal
     stat: data.View
+    scale_addr: Signal
+    scale_stat: data.View
 
     def __init__(self, arch: ArchConfig) -> None:
         self.arch = arch
@@ -34,6 +38,8 @@ class StatMemory(wiring.Component):
             "write": In(interfaces.pipe(interfaces.stat_write(arch))),
             "addr": In(interfaces.index_bits(arch.stat_rows)),
             "stat": Out(interfaces.STAT),
+            **({"scale_addr": In(interfaces.index_bits(arch.stat_rows)),
+                "scale_stat": Out(interfaces.STAT)} if arch.row_sums else {}),
         })
 
     def elaborate(self, _platform: Any) -> Module:
@@ -47,4 +53,7 @@ class StatMemory(wiring.Component):
             write.data.eq(self.write.p.stat),
             read.addr.eq(self.addr), self.stat.eq(read.data),
         ]
+        if self.arch.row_sums:
+            scale = memory.read_port()
+            m.d.comb += [scale.addr.eq(self.scale_addr), self.scale_stat.eq(scale.data)]
         return m

@@ -9,12 +9,11 @@ from amaranth.hdl import Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from vitrify.arch.isa import Stats
 from vitrify.rtl import interfaces
 
 #: A row of a c tile whose results are being written.
 ROW_DONE = data.StructLayout({
-    "stats": 2,             # isa.Stats: the statistic that the row completes
+    "wait": 2,              # the row completes a maximum or sum (0), a mean and deviation (1)
     "last_tile": 1,         # the c tile in progress from here on is the instruction's last
     "tile_ends": 1,
     "ends": 1,              # last row of the instruction
@@ -63,8 +62,8 @@ class Commit(wiring.Component):
             valid.append(Signal(name=f"valid_{cycle}"))
         # Cycle in which a kind may leave, if nothing older is on the way.
         leaves = {
-            0: rows[0].stats == Stats.NONE,
-            self.max_delay: rows[self.max_delay].stats != Stats.NORM,
+            0: ~rows[0].wait.any(),
+            self.max_delay: ~rows[self.max_delay].wait[1],
             self.norm_delay: Const(1, 1),
         }
         taken: dict[int, Value] = {}

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Module, Mux, Signal, signed
+from amaranth import Cat, Const, Module, Mux, Signal, signed
 from amaranth.hdl import Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from vitrify.arch import formats
 from vitrify.arch.config import ArchConfig
-from vitrify.arch.isa import Output, Stats
+from vitrify.arch.modes import NARROW_OUTPUTS, NORM_STATS, Combine, Output, RowScale, Stats
 from vitrify.rtl import interfaces
 from vitrify.rtl.memory.index_memory import gated_read
 
 from .commit import Commit
 from .delay import Delays, select, select_latency
 from .epilogue_lane import EpilogueLane
-from .epilogue_walk import EpilogueWalk, group_layout
+from .epilogue_walk import EpilogueWalk, group_layout, has_old_address
 from .gate_scale import GateScale
 from .params import ParamMemory
 from .reciprocal import Reciprocal
@@ -50,13 +50,15 @@ class Epilogue(wiring.Component):
 
     Members
     -------
-    command : :py:`In(stream.Signature(EPILOGUE_COMMAND))`
+    command : :py:`In(stream.Signature(epilogue_command(arch)))`
     drain_written : :py:`In(DRAIN_PROGRESS)`
     drain_addr, drain_data : :py:`Out(unsigned)`, :py:`In(ArrayLayout(signed(ACC_BITS), C))`
     drain_read : :py:`Out(DRAIN_PROGRESS)`
         Rows that may be overwritten.
     sum_addr, sum_data : :py:`Out(unsigned)`, :py:`In(SOFTMAX_SUM_BITS)`
         Row with its bank above; the sum answers one cycle later.
+    scale_addr, scale_stat : :py:`Out(unsigned)`, :py:`In(STAT)`
+        The same for a sum from the statistics memory, if the core has them.
     param, table : :py:`In(pipe(param_write(arch)))`, :py:`In(pipe(table_write(arch)))`
     residual : :py:`Out(piece_client(arch))`
     result : :py:`Out(write_client(arch))`
@@ -83,6 +85,8 @@ class Epilogue(wiring.Component):
     drain_read: data.View
     sum_addr: Signal
     sum_data: Signal
+    scale_addr: Signal
+    scale_stat: data.View
     param: wiring.PureInterface
     table: wiring.PureInterface
     residual: wiring.PureInterface
@@ -104,13 +108,15 @@ class Epilogue(wiring.Component):
         self.drain_latency = drain_latency
         row_bits = interfaces.index_bits(arch.max_rows)
         super().__init__({
-            "command": In(stream.Signature(interfaces.EPILOGUE_COMMAND)),
+            "command": In(stream.Signature(interfaces.epilogue_command(arch))),
             "drain_written": In(interfaces.DRAIN_PROGRESS),
             "drain_addr": Out(row_bits),
             "drain_data": In(data.ArrayLayout(signed(formats.ACC_BITS), arch.width)),
             "drain_read": Out(interfaces.DRAIN_PROGRESS),
             "sum_addr": Out(row_bits + 1),
             "sum_data": In(formats.SOFTMAX_SUM_BITS),
+            **({"scale_addr": Out(interfaces.index_bits(arch.stat_rows)),
+                "scale_stat": In(interfaces.STAT)} if arch.row_sums else {}),
             "param": In(interfaces.pipe(interfaces.param_write(arch))),
             "table": In(interfaces.pipe(interfaces.table_write(arch))),
             "residual": Out(interfaces.piece_client(arch)),
@@ -171,10 +177,10 @@ class Epilogue(wiring.Component):
         """The request register, cycle 1; returns whether an instruction is not yet visible."""
         d, group, written = self._delays, walk.o.payload, self.drain_written
         request, waiting = Signal(group_layout(self.arch), reset_less=True), Signal()
-        adds, gathers = group.output == Output.ADD16, group.stats == Stats.MAX
+        adds, gathers = self._adds(group.output), self._quick(group.stats)
         taken, granted, fire, leaves, stored = (Signal() for _ in range(5))
         # The request counts as under way, so that no counter hangs on the choice of a group.
-        gathers_norm = request.stats == Stats.NORM
+        gathers_norm = self._normal(request.stats)
         finishes_norm = request.ends & request.last_tile & gathers_norm
         unwritten = self._counter(m, "unwritten", waiting, fire, stored)
         unfinished = self._counter(
@@ -195,12 +201,15 @@ class Epilogue(wiring.Component):
             fire.eq(waiting & granted),
             taken.eq(leaves & (~waiting | granted)),
             walk.o.ready.eq(taken),
-            self.residual.valid.eq(waiting & (request.output == Output.ADD16)),
+            self.residual.valid.eq(waiting & self._adds(request.output)),
             self.residual.piece.eq(request.piece),
-            self.residual.addr.eq(request.old_addr if self.arch.experts else request.addr),
+            self.residual.addr.eq(
+                request.old_addr if has_old_address(self.arch) else request.addr),
             self.drain_addr.eq(request.row),
             self.sum_addr.eq(Cat(request.row, request.sum_bank)),
         ]
+        if self.arch.row_sums:
+            m.d.comb += self.scale_addr.eq(request.scale_addr)
         with m.If(taken):
             m.d.sync += request.eq(group)
         with m.If(~waiting | granted):
@@ -227,24 +236,43 @@ class Epilogue(wiring.Component):
         m.d.sync += [count.eq(count + up - down), under_way.eq(count.any() | comes)]
         return comes | under_way
 
+    # Choices of an instruction, of those that the core has ----------------------------------------
+    def _adds(self, output: Any) -> Value:
+        return output.matches(Output.ADD16, *([Output.ADD8] if self.arch.addends else []))
+
+    def _normal(self, stats: Any) -> Value:
+        """Mean and deviation are gathered."""
+        return stats.matches(*NORM_STATS) if self.arch.row_sums else stats == Stats.NORM
+
+    def _quick(self, stats: Any) -> Value:
+        """What is gathered needs no more than a maximum does."""
+        quick = (Stats.MAX, Stats.SUM) if self.arch.row_sums else (Stats.MAX,)
+        return stats.matches(*quick)
+
     # Lanes --------------------------------------------------------------------------------------
     def _row_scale(self, m: Module, reciprocal: Reciprocal) -> None:
         d, at = self._delays, _REQUEST + 1
+        scaled = d.at("row_scale", 1).any()
+        total = self.sum_data
+        if self.arch.row_sums:
+            stored = Cat(self.scale_stat.mean, self.scale_stat.shift)
+            total = Mux(d.at("row_scale", at) == RowScale.STATISTIC, stored, total)
+        d.put("scaled", scaled, 1)
         m.d.comb += [
-            reciprocal.total.eq(self.sum_data),
-            reciprocal.fixed.eq(~d.at("row_scale", at + 1)),
+            reciprocal.total.eq(total),
+            reciprocal.fixed.eq(~d.at("scaled", at + 1)),
             reciprocal.fixed_shift.eq(d.at("pre_shift", at + 1)),
         ]
         d.put("shift", reciprocal.pre_shift, at + reciprocal.SHIFT_LATENCY)
         d.put("scale", reciprocal.multiplier, at + reciprocal.LATENCY)
-        d.put("post", Mux(d.at("row_scale", 1), _RECIPROCAL_POST, d.at("post_shift", 1)), 1)
+        d.put("post", Mux(scaled, _RECIPROCAL_POST, d.at("post_shift", 1)), 1)
 
     def _lanes(self, m: Module, params: ParamMemory, tables: TableMemory) -> list[Value]:
         """The values of a lane group, in ``result_cycle``."""
         d, arch, at, lanes = self._delays, self.arch, self.lane_cycle, []
+        d.put("narrow", d.at("output", 1).matches(*NARROW_OUTPUTS), 1)
         acc = self._columns(m)
         residual = self._old_values(m, at + 10)
-        d.put("narrow", d.at("output", 1) == Output.INT8, 1)
         d.put("looks_up", d.at("activation", 1) & d.at("narrow", 1), 1)
         d.put("keep", Cat(*(
             d.at("lane_last", at + 10) >= lane for lane in range(arch.lanes)
@@ -257,7 +285,8 @@ class Epilogue(wiring.Component):
             ]
         bits = formats.ACC_BITS
         for i in range(arch.lanes):
-            m.submodules[f"lane{i}"] = lane = EpilogueLane(requant_bits=arch.requant_bits)
+            m.submodules[f"lane{i}"] = lane = EpilogueLane(
+                requant_bits=arch.requant_bits, adds=arch.addends, compares=arch.patterns)
             own = Mux(d.at("weights", own_at), params.multiplier[i], d.at("multiplier", own_at))
             if arch.experts:
                 m.submodules[f"gate{i}"] = gate = GateScale(fabric=arch.fabric_multipliers)
@@ -267,7 +296,7 @@ class Epilogue(wiring.Component):
                 lane.acc.eq(acc[bits * i : bits * (i + 1)].as_signed()),
                 lane.bias.eq(Mux(d.at("weights", at), params.bias[i], 0)),
                 lane.pre_shift.eq(d.at("shift", at + 1)),
-                lane.multiplier.eq(Mux(d.at("row_scale", at + 4), d.at("scale", at + 4), own)),
+                lane.multiplier.eq(Mux(d.at("scaled", at + 4), d.at("scale", at + 4), own)),
                 lane.post_shift.eq(d.at("post", at + 5)),
                 lane.narrow.eq(d.at("narrow", at + 8)),
                 tables.at[i].eq(Cat(lane.index, d.at("table_slot", at + lane.INDEX))),
@@ -276,6 +305,11 @@ class Epilogue(wiring.Component):
                 lane.table.eq(tables.value[i]),
                 lane.keep.eq(d.at("keep", at + 11)[i]),
             ]
+            if arch.addends:
+                old = d.at("old", at + 5).word_select(2 * i, 8).as_signed()
+                m.d.comb += lane.addend.eq(Mux(d.at("adds_early", at + 5), old, 0))
+            if arch.patterns:
+                m.d.comb += lane.largest.eq(d.at("largest", at + 10))
             lanes.append(lane.value)
         return lanes
 
@@ -287,13 +321,24 @@ class Epilogue(wiring.Component):
         return select(m, groups, lambda step: d.at("group", first + step), "columns")
 
     def _old_values(self, m: Module, cycle: int) -> Value:
-        """What an ADD16 adds to, zero for the others, in ``cycle``."""
-        d, old = self._delays, self.residual
-        d.put("old", Cat(*(
-            half.word_select(lane, 8) for lane in range(self.arch.lanes)
-            for half in (old.lo, old.hi)
-        )), _REQUEST + interfaces.PIECE_LATENCY)
-        d.put("adds", d.at("output", 1) == Output.ADD16, 1)
+        """What an ADD16 adds to, or a maximum is taken with; zero for the others, in ``cycle``."""
+        d, old, arrives = self._delays, self.residual, _REQUEST + interfaces.PIECE_LATENCY
+        values = []
+        for lane in range(self.arch.lanes):
+            low, high = (half.word_select(lane, 8) for half in (old.lo, old.hi))
+            if self.arch.addends:
+                # Of ADD8 one byte, extended.
+                narrow = d.at("narrow", arrives)
+                low = Mux(narrow & d.at("old_high", arrives), high, low)
+                high = Mux(narrow, low[-1].replicate(8), high)
+            values += [low, high]
+        d.put("old", Cat(*values), arrives)
+        largest: Value = Const(0, 1)
+        if self.arch.patterns:
+            largest = (d.at("combine", 1) == Combine.MAX) & self._adds(d.at("output", 1))
+        d.put("largest", largest, 1)
+        d.put("adds_early", (d.at("output", 1) == Output.ADD8) & ~largest, 1)
+        d.put("adds", self._adds(d.at("output", 1)) & ~d.at("adds_early", 1), 1)
         values = Signal(formats.RESIDUAL_BITS * self.arch.lanes, name="old_values", reset_less=True)
         m.d.sync += values.eq(Mux(d.at("adds", cycle - 1), d.at("old", cycle - 1), 0))
         return values
@@ -328,7 +373,8 @@ class Epilogue(wiring.Component):
                 "row", "stats", "begins", "ends", "first_tile", "last_tile", "inv_dim",
                 "inv_shift", "epsilon")),
             commit.i.valid.eq(d.at("valid", at) & d.at("ends", at)),
-            row.stats.eq(Mux(d.at("last_tile", at), d.at("stats", at), Stats.NONE)),
+            row.wait.eq(Mux(d.at("last_tile", at), Cat(
+                self._quick(d.at("stats", at)), self._normal(d.at("stats", at))), 0)),
             row.last_tile.eq(d.at("last_next", at)),
             row.tile_ends.eq(d.at("tile_ends", at)),
             row.ends.eq(d.at("finishes", at)),

@@ -21,6 +21,7 @@ class EpilogueLane(wiring.Component):
     Parameters
     ----------
     requant_bits : signed width of the multiplier's data port
+    adds, compares : there are the ports ``addend``, ``largest``
 
     Members
     -------
@@ -32,12 +33,16 @@ class EpilogueLane(wiring.Component):
         Cycle 4.
     post_shift : :py:`In(2)`
         Cycle 5: index into :data:`vitrify.arch.formats.POST_SHIFTS`.
+    addend : :py:`In(signed(8))`
+        Cycle 5: added before the only rounding and the saturation; zero where there is nothing.
     narrow : :py:`In(1)`
         Cycle 8: saturate to -127 … 127, else to int16.
     index : :py:`Out(8)`
         Cycle :attr:`INDEX`: the saturated byte, for the activation table.
     residual : :py:`In(signed(16))`
         Cycle 10: added with saturation; zero where there is nothing to add.
+    largest : :py:`In(1)`
+        Cycle 10: the larger of value and ``residual``, instead of their sum.
     use_table, table : :py:`In(1)`, :py:`In(8)`
         Cycle 11: store ``table`` (the image of ``index``) instead.
     keep : :py:`In(1)`
@@ -56,25 +61,29 @@ class EpilogueLane(wiring.Component):
     pre_shift: Signal
     multiplier: Signal
     post_shift: Signal
+    addend: Signal
     narrow: Signal
     index: Signal
     residual: Signal
+    largest: Signal
     use_table: Signal
     table: Signal
     keep: Signal
     value: Signal
 
-    def __init__(self, *, requant_bits: int) -> None:
-        self.requant_bits = requant_bits
+    def __init__(self, *, requant_bits: int, adds: bool = False, compares: bool = False) -> None:
+        self.requant_bits, self._adds, self._compares = requant_bits, adds, compares
         super().__init__({
             "acc": In(signed(formats.ACC_BITS)),
             "bias": In(signed(formats.BIAS_BITS)),
             "pre_shift": In(4),
             "multiplier": In(formats.MULTIPLIER_BITS),
             "post_shift": In(2),
+            **({"addend": In(signed(8))} if adds else {}),
             "narrow": In(1),
             "index": Out(8),
             "residual": In(signed(formats.RESIDUAL_BITS)),
+            **({"largest": In(1)} if compares else {}),
             "use_table": In(1),
             "table": In(8),
             "keep": In(1),
@@ -108,6 +117,10 @@ class EpilogueLane(wiring.Component):
         # All of this is one DSP block: operand registers, product, addition of a constant.
         factor = self._register(m, self.multiplier, "factor")
         product = self._register(m, port * factor, "product")
+        if self._adds:
+            # The old value, where the shift will find it, above the bit that rounds.
+            constant = self._register(m, self._constant(), "constant")
+            return self._register(m, product + constant, "exact")
         choice = self._register(m, self.post_shift, "post_shift_6")
         half = Cat(*(
             (choice == formats.POST_SHIFTS.index(bit + 1)) if bit + 1 in formats.POST_SHIFTS
@@ -115,6 +128,15 @@ class EpilogueLane(wiring.Component):
             for bit in range(max(formats.POST_SHIFTS))
         ))
         return self._register(m, product + half, "exact")
+
+    def _constant(self) -> Value:
+        """``addend << shift`` with the rounding bit; cycle 5."""
+        values = [
+            Cat(Const(0, shift - 1), Const(1, 1), self.addend).as_signed()
+            for shift in formats.POST_SHIFTS
+        ]
+        return Mux(self.post_shift[1], Mux(self.post_shift[0], values[3], values[2]),
+                   Mux(self.post_shift[0], values[1], values[0]))
 
     def _saturate(self, m: Module, exact: Signal) -> Signal:
         """Shifted and saturated; cycle 10."""
@@ -144,9 +166,21 @@ class EpilogueLane(wiring.Component):
     def _finish(self, m: Module, clipped: Signal) -> None:
         """Residual or table, and the columns that do not exist."""
         m.d.comb += self.index.eq(clipped[:8])
-        total = self._register(m, clipped + self.residual, "sum")
+        if self._compares:
+            largest = self._register(m, self.largest, "largest_11")
+            bits = formats.RESIDUAL_BITS
+            other = self.residual.as_unsigned() ^ self.largest.replicate(bits)
+            total = self._register(
+                m, clipped + other.as_signed() + self.largest, "sum", signed(bits + 1))
+        else:
+            total = self._register(m, clipped + self.residual, "sum")
         limit = Cat((~total[-1]).replicate(formats.RESIDUAL_BITS - 1), total[-1])
         fixed = Mux(self._outside(total, formats.RESIDUAL_BITS), limit, total[:-1])
+        if self._compares:
+            old = self._register(m, self.residual, "residual_11")
+            new = self._register(m, clipped, "clipped_11")
+            # The sum is their difference then.
+            fixed = Mux(largest, Mux(total[-1], old, new), fixed.as_signed())
         stored = Mux(self.use_table, self.table.as_signed(), fixed.as_signed())
         m.d.sync += self.value.eq(Mux(self.keep, stored, 0))
 

@@ -13,13 +13,12 @@ from amaranth.utils import exact_log2
 
 from vitrify.arch import formats
 from vitrify.arch.config import ArchConfig
-from vitrify.arch.isa import WITH_PARAMETERS
+from vitrify.arch.modes import WITH_PARAMETERS, Output, RowScale
 from vitrify.rtl import interfaces
 from vitrify.rtl.lib.skid import Skid
 from vitrify.rtl.memory.index_memory import ENTRY_BITS, gated_read
 
-_FIELDS = dict(interfaces.EPILOGUE_COMMAND)
-_C_BITS = _FIELDS["c_tiles"].shape.width
+_C_BITS = interfaces.matmul_bits("c_tiles")
 _SEQ = interfaces.SEQ_BITS
 #: Instructions in flight: one whose groups are generated, one whose groups are taken.
 _SLOTS = 2
@@ -29,11 +28,24 @@ _SETTLE = 2
 _CARRIED = ("output", "pre_shift", "post_shift", "multiplier", "row_scale", "activation",
             "table_slot", "stats", "inv_dim", "inv_shift", "epsilon")
 
-_SLOT = data.StructLayout({
-    **{name: field.shape for name, field in _FIELDS.items()},
+#: What is known of an instruction, beside its command.
+_KNOWN = {
     "row_last": interfaces.ROW_BITS, "tile_last": _C_BITS, "column_last": 9,
     "load": _SEQ, "sum_bank": 1,
-})
+}
+
+
+def has_old_address(arch: ArchConfig) -> bool:
+    """Whether old values may lie elsewhere than results."""
+    return bool(arch.experts or arch.patterns or arch.addends)
+
+
+def _carried(arch: ArchConfig) -> dict[str, int]:
+    """Bits of what every group carries of its instruction; of choices, as many as there are."""
+    bits = {name: interfaces.matmul_bits(name) for name in _CARRIED}
+    if not arch.row_sums:
+        bits |= {"row_scale": 1, "stats": 2}
+    return bits | ({"combine": 1} if arch.patterns else {})
 
 
 def group_layout(arch: ArchConfig) -> data.StructLayout:
@@ -56,21 +68,25 @@ def group_layout(arch: ArchConfig) -> data.StructLayout:
         "last_next": 1,         # behind this row, the c tile in progress is the last one
         "weights": 1,           # bias and multipliers come from the parameter memory
         "sum_bank": 1,
-        **{name: _FIELDS[name].shape for name in _CARRIED},
-        # What an ADD16 adds to, the gate weight (1 without `gate`), MATMULs skipped just before.
-        **({
-            "old_addr": interfaces.ADDR_BITS, "gate": formats.GATE_BITS, "skipped": _SEQ,
-        } if arch.experts else {}),
+        **_carried(arch),
+        # Pair word of the old values, and that those of ADD8 are its high bytes.
+        **({"old_addr": interfaces.ADDR_BITS} if has_old_address(arch) else {}),
+        **({"old_high": 1} if arch.addends else {}),
+        # Entry that divides the row.
+        **({"scale_addr": interfaces.index_bits(arch.stat_rows)} if arch.row_sums else {}),
+        # Gate weight (1 without `gate`), MATMULs skipped just before.
+        **({"gate": formats.GATE_BITS, "skipped": _SEQ} if arch.experts else {}),
     })
 
 
 @dataclass
-class _Gates:
-    """Registers behind the row-index memory."""
+class _Old:
+    """Registers behind the row-index memory: where old values are, if elsewhere; the gate."""
 
     word: Signal
-    first: Signal
-    weight: Signal
+    elsewhere: Signal
+    weight: Any
+    own: Any
 
 
 class EpilogueWalk(wiring.Component):
@@ -81,7 +97,7 @@ class EpilogueWalk(wiring.Component):
 
     Members
     -------
-    command : :py:`In(stream.Signature(EPILOGUE_COMMAND))`
+    command : :py:`In(stream.Signature(epilogue_command(arch)))`
     mover : :py:`In(MOVER_PROGRESS)`
         The first group of an instruction waits for its load; with ``epi_load_stream`` the first
         group of a c tile waits for the load's elements of that tile.
@@ -100,21 +116,25 @@ class EpilogueWalk(wiring.Component):
     def __init__(self, arch: ArchConfig) -> None:
         self.arch = arch
         self._group = group_layout(arch)
+        self._command = interfaces.epilogue_command(arch)
         #: What the loops know about a group.
         self._step = data.StructLayout({
             "slot": 1, "row_id": ENTRY_BITS, "word": interfaces.ADDR_BITS,
             **{name: self._group[name].shape for name in (
                 "row", "group", "tile", "lane_last", "piece", "starts", "begins", "ends",
                 "first_tile", "last_tile", "tile_ends", "finishes", "last_next")},
+            # Words from a PATTERN's first row of old values to this one.
+            **({"old_word": interfaces.ADDR_BITS} if arch.patterns else {}),
         })
         super().__init__({
-            "command": In(stream.Signature(interfaces.EPILOGUE_COMMAND)),
+            "command": In(stream.Signature(self._command)),
             "mover": In(interfaces.MOVER_PROGRESS),
             "index": Out(gated_read(arch)),
             "o": Out(stream.Signature(self._group)),
             "empty": Out(1),
         })
-        self._slots = Signal(data.ArrayLayout(_SLOT, _SLOTS), reset_less=True)
+        slot = data.StructLayout({**self._command.members, **_KNOWN})
+        self._slots = Signal(data.ArrayLayout(slot, _SLOTS), reset_less=True)
         #: Slots with an instruction, and those whose groups are still to be generated.
         self._full = Signal(_SLOTS)
         self._fresh = Signal(_SLOTS)
@@ -156,13 +176,13 @@ class EpilogueWalk(wiring.Component):
         with m.If(accept):
             slot = self._slots[put]
             m.d.sync += [
-                *(slot[name].eq(command[name]) for name in _FIELDS),
+                *(slot[name].eq(command[name]) for name in self._command.members),
                 slot.row_last.eq(command.rows - 1),
                 slot.tile_last.eq(command.c_tiles - 1),
                 slot.column_last.eq(command.c_last - 1),
                 slot.load.eq(command.load_seq - command.epi_load_distance),
                 slot.sum_bank.eq(sum_bank),
-                sum_bank.eq(sum_bank ^ command.row_scale),
+                sum_bank.eq(sum_bank ^ (command.row_scale == RowScale.OPERAND)),
                 self._fresh.bit_select(put, 1).eq(1),
                 self._full.bit_select(put, 1).eq(1),
                 put.eq(~put),
@@ -206,6 +226,8 @@ class EpilogueWalk(wiring.Component):
             steps.i.valid.eq(valid),
             tile_ends.eq(advance & valid & group_end & row_end),
         ]
+        if self.arch.patterns:
+            self._old_rows(m, step, command, advance & valid & group_end, row_end)
         with m.If(advance & valid):
             m.d.sync += group.eq(group + 1)
             with m.If(group_end):
@@ -216,6 +238,15 @@ class EpilogueWalk(wiring.Component):
                         m.d.sync += [
                             tile.eq(0), slot.eq(~slot), self._fresh.bit_select(slot, 1).eq(0)
                         ]
+
+    def _old_rows(
+        self, m: Module, step: data.View, command: Any, row_ends: Value, tile_ends: Value
+    ) -> None:
+        """Old values of their own lie row behind row, whatever the rows of the result."""
+        word = Signal(interfaces.ADDR_BITS)
+        m.d.comb += step.old_word.eq(word)
+        with m.If(row_ends):
+            m.d.sync += word.eq(Mux(tile_ends, 0, word + command.add_stride))
 
     def _follow(self, m: Module, slot: Value, tile: Signal, tile_ends: Value) -> Value:
         """Whether the load in progress has all old values of the c tile, two cycles late.
@@ -253,42 +284,58 @@ class EpilogueWalk(wiring.Component):
         made = skid.i.payload
         step, valid = self._stage(m, step, valid, "index")
         command = self._slots[step.slot]
-        gates = self._gates(m, step, command) if self.arch.experts else None
+        arch = self.arch
+        old: Any = None
+        if arch.experts or arch.patterns:
+            old = self._old(m, step, command)
         row_id = self._register(
             m, Mux(command.dst_list, self.index.data, step.row_id), ENTRY_BITS, "row_id"
         )
         word = self._register(m, command.dst_addr + step.word, interfaces.ADDR_BITS, "word")
         stride = self._register(m, command.dst_stride, len(command.dst_stride), "stride")
         stat = self._register(m, command.stat_dst, len(command.stat_dst), "stat_base")
+        if arch.row_sums:
+            scale = self._register(m, command.stat_src, len(command.stat_src), "scale_base")
         step, valid = self._stage(m, step, valid, "factors")
-        if gates:
+        if arch.row_sums:
+            scale = self._register(m, scale + row_id, len(made.scale_addr), "scale")
+        if old:
             old_word = self._register(
-                m, Mux(gates.first, gates.word, word), interfaces.ADDR_BITS, "old_word")
-            weight = self._register(m, gates.weight, formats.GATE_BITS, "gate_later")
+                m, Mux(old.elsewhere, old.word, word), interfaces.ADDR_BITS, "old_word")
+        if arch.patterns:
+            own = self._register(m, old.own, 1, "own_later")
+            old_row = self._register(m, step.old_word, interfaces.ADDR_BITS, "old_row")
+        if arch.experts:
+            weight = self._register(m, old.weight, formats.GATE_BITS, "gate_later")
         product = self._register(m, row_id * stride, interfaces.ADDR_BITS, "row_words")
         word = self._register(m, word, interfaces.ADDR_BITS, "word_later")
         stat = self._register(m, stat + row_id, len(stat), "stat")
         step, valid = self._stage(m, step, valid, "product")
-        if gates:
-            m.d.comb += [
-                made.old_addr.eq(self._register(
-                    m, product + old_word, interfaces.ADDR_BITS, "old_addr")),
-                made.gate.eq(self._register(m, weight, formats.GATE_BITS, "gate_latest")),
-            ]
+        if arch.experts:
+            m.d.comb += made.gate.eq(
+                self._register(m, weight, formats.GATE_BITS, "gate_latest"))
+        if arch.row_sums:
+            m.d.comb += made.scale_addr.eq(self._register(m, scale, len(scale), "scale_later"))
+        old_addr = None
+        if old:
+            rows = Mux(own, old_row, product) if arch.patterns else product
+            old_addr = self._register(m, rows + old_word, interfaces.ADDR_BITS, "old_addr")
         addr = self._register(m, product + word, interfaces.ADDR_BITS, "addr")
         stat = self._register(m, stat, len(stat), "stat_later")
         step, valid = self._stage(m, step, valid, "address")
 
         command = self._slots[step.slot]
-        if gates:
+        if arch.experts:
             m.d.comb += made.skipped.eq(command.skipped)
+        if has_old_address(arch):
+            self._place_old(m, made, command, addr if old_addr is None else old_addr)
         named = {name for name, _ in self._step} & {name for name, _ in self._group}
         m.d.comb += [
             skid.i.valid.eq(valid),
             self._advance.eq(~valid | skid.i.ready),
             self.empty.eq((self._full == 0) & skid.empty),
             *(made[name].eq(step[name]) for name in sorted(named)),
-            *(made[name].eq(command[name]) for name in _CARRIED),
+            *(made[name].eq(command[name]) for name in _carried(arch)),
             made.addr.eq(addr), made.stat_addr.eq(stat),
             made.weights.eq(command.stationary.matches(*WITH_PARAMETERS)),
             made.sum_bank.eq(command.sum_bank),
@@ -296,16 +343,31 @@ class EpilogueWalk(wiring.Component):
         with m.If(valid & skid.i.ready & made.finishes):
             m.d.sync += self._full.bit_select(step.slot, 1).eq(0)
 
-    def _gates(self, m: Module, step: data.View, command: Any) -> _Gates:
-        """Where an ADD16's old value would be for a row's first expert; the entry's gate."""
-        entry = self.index.gate
-        return _Gates(
-            word=self._register(m, command.add_addr + step.word, interfaces.ADDR_BITS, "add_word"),
-            first=self._register(m, command.gate & entry.first, 1, "first"),
-            weight=self._register(
+    def _old(self, m: Module, step: data.View, command: Any) -> _Old:
+        """Where old values are for a row's first expert, or with `add_source`; the gate."""
+        elsewhere: Value = command.add_source if self.arch.patterns else Const(0, 1)
+        weight = own = None
+        if self.arch.patterns:
+            own = self._register(m, command.add_source, 1, "own")
+        if self.arch.experts:
+            entry = self.index.gate
+            elsewhere |= command.gate & entry.first
+            weight = self._register(
                 m, Mux(command.gate, entry.weight, 1 << formats.GATE_FRAC), formats.GATE_BITS,
-                "gate_weight"),
+                "gate_weight")
+        return _Old(
+            word=self._register(m, command.add_addr + step.word, interfaces.ADDR_BITS, "add_word"),
+            elsewhere=self._register(m, elsewhere, 1, "elsewhere"), weight=weight, own=own,
         )
+
+    def _place_old(self, m: Module, made: data.View, command: Any, address: Value) -> None:
+        """Old bytes lie in one word of a pair."""
+        m.d.comb += made.old_addr.eq(address)
+        if self.arch.addends:
+            at = exact_log2(self.arch.bank_words)
+            m.d.comb += made.old_high.eq(address[at])
+            with m.If(command.output == Output.ADD8):
+                m.d.comb += made.old_addr.eq(Cat(address[:at], address[at + 1 :]))
 
     def _stage(
         self, m: Module, step: data.View, valid: Value, name: str

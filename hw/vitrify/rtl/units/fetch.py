@@ -11,41 +11,23 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from vitrify.arch.config import ArchConfig
-from vitrify.arch.isa import Transform
+from vitrify.arch.modes import WIDE_TRANSFORMS, RowScale, Transform
 from vitrify.rtl import interfaces
 from vitrify.rtl.lib.skid import Skid
 from vitrify.rtl.memory.index_memory import ENTRY_BITS, index_read
+
+from .row_loops import RowLoops, enter, instruction_layout, row_layout
 
 #: Events of a cycle without a row, in the order in which the blame is given.
 STALLS = ("tile", "dependency", "drain", "bank", "empty")
 
 _SEQ = interfaces.SEQ_BITS
-_FIELDS = dict(interfaces.FETCH_COMMAND)
-_K_BITS = _FIELDS["k_tiles"].shape.width
-_C_BITS = _FIELDS["c_tiles"].shape.width
-_POSITION_BITS = interfaces.ROW_BITS + _K_BITS
+_LIST_BITS = interfaces.matmul_bits("src_list_base")
 #: Instructions in flight: one whose rows are generated, one whose rows are issued.
 _SLOTS = 2
 #: Cycles from an issued row to the end of its gain read, and one to spare.
 _PROGRESS_DELAY = 1 + interfaces.READ_LATENCY
 
-#: A row on its way from the loops to its request.
-_ROW = data.StructLayout({
-    "slot": 1,
-    "row": interfaces.ROW_BITS,
-    "k": _K_BITS,
-    "first": 1, "last": 1, "final": 1, "swap": 1, "sum": 1,
-    "needs_row": 1,                 # k >= dep_k
-    "position": _POSITION_BITS,     # k * rows + row
-    "tile": _SEQ,                   # global c tile
-    "end": 1,                       # last row of the instruction
-})
-
-_SLOT = data.StructLayout({
-    **{name: field.shape for name, field in _FIELDS.items()},
-    "row_end": interfaces.ROW_BITS, "k_end": _K_BITS, "c_end": _C_BITS,     # last of each loop
-    "dep_seq": _SEQ, "load": _SEQ, "sum_bank": 1, "wide": 1,
-})
 
 
 class Fetch(wiring.Component):
@@ -61,7 +43,7 @@ class Fetch(wiring.Component):
 
     Members
     -------
-    command : :py:`In(stream.Signature(FETCH_COMMAND))`
+    command : :py:`In(stream.Signature(fetch_command(arch)))`
     read : :py:`Out(fetch_client(arch))`
     index : :py:`Out(index_read(arch))`
     stat_addr : :py:`Out(unsigned)`
@@ -106,8 +88,9 @@ class Fetch(wiring.Component):
 
     def __init__(self, arch: ArchConfig) -> None:
         self.arch = arch
+        self._command = interfaces.fetch_command(arch)
         super().__init__({
-            "command": In(stream.Signature(interfaces.FETCH_COMMAND)),
+            "command": In(stream.Signature(self._command)),
             "read": Out(interfaces.fetch_client(arch)),
             "index": Out(index_read(arch)),
             "stat_addr": Out(interfaces.index_bits(arch.stat_rows)),
@@ -124,7 +107,12 @@ class Fetch(wiring.Component):
             "stall": Out(data.StructLayout(dict.fromkeys(STALLS, 1))),
             "idle": Out(1),
         })
-        self._slots = Signal(data.ArrayLayout(_SLOT, _SLOTS), reset_less=True)
+        self._row = row_layout(arch)
+        slot = data.StructLayout({
+            **self._command.members, "loops": instruction_layout(arch),
+            "list_base": _LIST_BITS, "dep_seq": _SEQ, "load": _SEQ, "sum_bank": 1, "wide": 1,
+        })
+        self._slots = Signal(data.ArrayLayout(slot, _SLOTS), reset_less=True)
         #: Slots whose rows are still to be generated, and to be issued.
         self._fresh = Signal(_SLOTS)
         self._full = Signal(_SLOTS)
@@ -136,14 +124,14 @@ class Fetch(wiring.Component):
         self._accept(m)
         self._flags(m)
         row, valid = self._generate(m)
-        m.d.comb += [
-            self.index.en.eq(self._advance),
-            self.index.addr.eq(self._slots[row.slot].src_list_base + row.row),
-        ]
         row, valid = self._stage(m, row, valid, "index")
         command = self._slots[row.slot]
-        row_id = self._register(m, Mux(command.src_list, self.index.data, row.row), ENTRY_BITS)
-        word = self._register(m, command.src_addr + row.k, interfaces.ADDR_BITS)
+        number: Value = Mux(command.src_list, self.index.data, self._place(row))
+        if self.arch.patterns:
+            # Something is read in any case, from where there is something.
+            number = Mux(row.outside, 0, number)
+        row_id = self._register(m, number, ENTRY_BITS)
+        word = self._register(m, command.src_addr + row.word, interfaces.ADDR_BITS)
         stride = self._register(m, command.src_stride, len(command.src_stride))
         row, valid = self._stage(m, row, valid, "factors")
         product = self._register(m, row_id * stride, interfaces.ADDR_BITS)
@@ -152,7 +140,7 @@ class Fetch(wiring.Component):
         row, valid = self._stage(m, row, valid, "product")
         # The arbiter's answer reaches no further than the request.
         m.submodules.found = found = Skid(data.StructLayout({
-            "row": _ROW, "addr": interfaces.ADDR_BITS, "wide": 1, "pair": len(self.read.pair),
+            "row": self._row, "addr": interfaces.ADDR_BITS, "wide": 1, "pair": len(self.read.pair),
             "stat": len(stat),
         }))
         addr, wide = (product + word)[: interfaces.ADDR_BITS], self._slots[row.slot].wide
@@ -167,6 +155,10 @@ class Fetch(wiring.Component):
         m.d.comb += self.idle.eq(~self._full.any())
         return m
 
+    def _place(self, row: data.View) -> Value:
+        """Row of the tensor, if no list picks it."""
+        return row.pixel if self.arch.patterns else row.row
+
     # Commands -----------------------------------------------------------------------------------
     def _accept(self, m: Module) -> None:
         put, sum_bank = Signal(), Signal()
@@ -174,19 +166,21 @@ class Fetch(wiring.Component):
         m.d.comb += self.command.ready.eq(~self._full.bit_select(put, 1))
         with m.If(self.command.valid & self.command.ready):
             slot = self._slots[put]
-            is_norm, is_scale, is_exp2 = (
-                command.transform == t for t in (Transform.NORM, Transform.SCALE, Transform.EXP2)
-            )
+            sums: Value = command.transform == Transform.EXP2
+            if self.arch.row_sums:
+                sums = command.row_scale == RowScale.OPERAND
+            list_base: Value = command.src_list_base
+            if self.arch.patterns:
+                list_base = list_base + command.origin
             m.d.sync += [
-                *(slot[name].eq(command[name]) for name in _FIELDS),
+                *(slot[name].eq(command[name]) for name in self._command.members),
                 slot.dep_seq.eq(command.seq - command.dep_distance),
                 slot.load.eq(command.load_seq - command.load_distance),
                 slot.sum_bank.eq(sum_bank),
-                slot.wide.eq(is_norm | is_scale),
-                slot.row_end.eq(command.rows - 1),
-                slot.k_end.eq(command.k_tiles - 1),
-                slot.c_end.eq(command.c_tiles - 1),
-                sum_bank.eq(sum_bank ^ is_exp2),
+                slot.wide.eq(command.transform.matches(*WIDE_TRANSFORMS)),
+                *enter(self.arch, slot.loops, command, sums),
+                slot.list_base.eq(list_base),
+                sum_bank.eq(sum_bank ^ sums),
                 self._fresh.bit_select(put, 1).eq(1),
                 self._full.bit_select(put, 1).eq(1),
                 put.eq(~put),
@@ -194,42 +188,25 @@ class Fetch(wiring.Component):
 
     # Loops ----------------------------------------------------------------------------------------
     def _generate(self, m: Module) -> tuple[data.View, Value]:
-        """The next row, and whether there is one."""
+        """The next row, and whether there is one; its list entry is asked for."""
         slot = Signal()
-        command = self._slots[slot]
-        row, k, c = Signal(interfaces.ROW_BITS), Signal(_K_BITS), Signal(_C_BITS)
-        position, tile = Signal(_POSITION_BITS), Signal(_SEQ)
-        row_end, k_end, c_end = Signal(), Signal(), Signal()
+        m.submodules.loops = loops = RowLoops(self.arch)
         valid = (self._fresh & self._listed).bit_select(slot, 1)
-        made = Signal(_ROW, name="made")
+        made = Signal(self._row, name="made")
         m.d.comb += [
-            row_end.eq(row == command.row_end),
-            k_end.eq(k == command.k_end),
-            c_end.eq(c == command.c_end),
-            made.slot.eq(slot), made.row.eq(row), made.k.eq(k),
-            made.first.eq(k == 0), made.last.eq(k_end), made.final.eq(row_end),
-            made.swap.eq(row == 0),
-            made.sum.eq((command.transform == Transform.EXP2) & (c == 0)),
-            made.needs_row.eq(k >= command.dep_k),
-            made.position.eq(position), made.tile.eq(tile),
-            made.end.eq(row_end & k_end & c_end),
+            loops.i.eq(self._slots[slot].loops), loops.advance.eq(self._advance & valid),
+            made.eq(loops.o), made.slot.eq(slot),
+            self.index.en.eq(self._advance),
+            self.index.addr.eq(self._slots[slot].list_base + loops.place),
         ]
-        with m.If(self._advance & valid):
-            m.d.sync += [row.eq(row + 1), position.eq(position + 1)]
-            with m.If(row_end):
-                m.d.sync += [row.eq(0), k.eq(k + 1)]
-                with m.If(k_end):
-                    m.d.sync += [k.eq(0), position.eq(0), c.eq(c + 1), tile.eq(tile + 1)]
-                    with m.If(c_end):
-                        m.d.sync += [
-                            c.eq(0), slot.eq(~slot), self._fresh.bit_select(slot, 1).eq(0)
-                        ]
+        with m.If(self._advance & valid & loops.o.end):
+            m.d.sync += [slot.eq(~slot), self._fresh.bit_select(slot, 1).eq(0)]
         return made, valid
 
     def _stage(
         self, m: Module, row: data.View, valid: Value, name: str
     ) -> tuple[data.View, Value]:
-        later = Signal(_ROW, name=f"{name}_row", reset_less=True)
+        later = Signal(self._row, name=f"{name}_row", reset_less=True)
         later_valid = Signal(name=f"{name}_valid")
         with m.If(self._advance):
             m.d.sync += [later.eq(row), later_valid.eq(valid)]
@@ -271,7 +248,7 @@ class Fetch(wiring.Component):
         """Reasons to wait, in the order of :data:`STALLS`."""
         flag, slot = self._flag[row.slot], self._slots[row.slot]
         # A list may ask for any row, so it waits for all of them.
-        row_written = ~slot.src_list & (self.epilogue.row > row.row)
+        row_written = ~slot.src_list & (self.epilogue.row > self._place(row))
         produced = flag.dep_done | (flag.dep_now & (~row.needs_row | row_written))
         loaded = flag.load_done | (flag.load_now & (self.mover.words > row.position))
         behind = (row.tile - self.drain_read.tile)[:_SEQ]
@@ -349,7 +326,7 @@ class Fetch(wiring.Component):
         command = self._slots[row.slot]
         word_bits = len(self.gain_write.p.word)
         # Gains and statistics take two cycles, the token memory perhaps more.
-        gain_addr: Value = Cat(row.k[:word_bits], command.gain_slot)
+        gain_addr: Value = Cat(row.word[:word_bits], command.gain_slot)
         for stage in range(interfaces.READ_LATENCY - 1):
             later = Signal.like(read.addr, name=f"gain_addr_{stage}", reset_less=True)
             stat_later = Signal.like(stat, name=f"stat_addr_{stage}", reset_less=True)
@@ -363,13 +340,16 @@ class Fetch(wiring.Component):
         ]
 
         layout = data.StructLayout({
-            "mode": 2, "lanes": self.o.p.lanes.shape().width, "shift": 5,
+            "mode": interfaces.mode_bits(arch), "lanes": self.o.p.lanes.shape().width, "shift": 5,
             "mantissa": interfaces.STAT["mantissa"].width, "tag": interfaces.tag_layout(arch),
         })
         requested = Signal(layout, reset_less=True)
+        lanes: Value = Mux(row.short, command.k_last, arch.depth)
+        if arch.patterns:
+            lanes = Mux(row.outside, 0, lanes)
         m.d.sync += [
             requested.mode.eq(command.transform),
-            requested.lanes.eq(Mux(row.last, command.k_last, arch.depth)),
+            requested.lanes.eq(lanes),
             requested.shift.eq(command.norm_shift),
             requested.mantissa.eq(command.norm_mantissa),
             requested.tag.row.eq(row.row),
@@ -391,7 +371,7 @@ class Fetch(wiring.Component):
             out.mode.eq(arrived.mode), out.lanes.eq(arrived.lanes), out.tag.eq(arrived.tag),
             out.stat.eq(self.stat),
         ]
-        with m.If(arrived.mode == Transform.SCALE):
+        with m.If(arrived.mode.matches(Transform.SCALE, *([Transform.PRODUCT] * arch.products))):
             m.d.comb += [
                 out.stat.mean.eq(0), out.stat.shift.eq(arrived.shift),
                 out.stat.mantissa.eq(arrived.mantissa),

@@ -16,7 +16,6 @@ from vitrify.rtl.lib.skid import Skid
 from .tile_writer import TileWriter, buffer_words, tile_words
 
 _SEQ = interfaces.SEQ_BITS
-_FIELDS = dict(interfaces.LOADER_COMMAND)
 #: Cycles between the last word of a phase and the first one of the next.
 _SETTLE = 2
 _REQUEST = data.StructLayout({"addr": interfaces.ADDR_BITS, "wide": 1})
@@ -45,7 +44,7 @@ class Loader(wiring.Component):
 
     Members
     -------
-    command : :py:`In(stream.Signature(LOADER_COMMAND))`
+    command : :py:`In(stream.Signature(loader_command(arch)))`
     weights : :py:`In(stream.Signature(8*K))`
         The weight streams of all MATMULs.
     read : :py:`Out(read_client(arch))`
@@ -79,9 +78,10 @@ class Loader(wiring.Component):
 
     def __init__(self, arch: ArchConfig, *, swap_latency: int) -> None:
         self.arch = arch
+        self._command = interfaces.loader_command(arch)
         self.swap_latency = swap_latency
         super().__init__({
-            "command": In(stream.Signature(interfaces.LOADER_COMMAND)),
+            "command": In(stream.Signature(self._command)),
             "weights": In(stream.Signature(unsigned(8 * arch.depth))),
             "read": Out(interfaces.read_client(arch)),
             "tile_write": Out(interfaces.pipe(interfaces.tile_write(arch))),
@@ -123,13 +123,13 @@ class Loader(wiring.Component):
         #: The MATMUL being loaded, with the number before its own and those of producer and load.
         self._active = Signal()
         self._op = Signal(data.StructLayout({
-            **{name: field.shape for name, field in _FIELDS.items()},
+            **self._command.members,
             "previous": _SEQ, "producer": _SEQ, "load": _SEQ,
         }), reset_less=True)
         self._phase = Signal(_Phase)
         self._tile = Signal(_SEQ)                                # global c tile
-        self._k = Signal(_FIELDS["k_tiles"].shape)
-        self._c = Signal(_FIELDS["c_tiles"].shape)
+        self._k = Signal(interfaces.matmul_bits("k_tiles"))
+        self._c = Signal(interfaces.matmul_bits("c_tiles"))
         # Cycles since a phase began: in two of them its flags become those of the phase.
         self._settled = Signal(_SETTLE)
         self._weights, self._columns, self._stored = Signal(), Signal(), Signal()
@@ -159,7 +159,7 @@ class Loader(wiring.Component):
         groups = max(1, arch.width // arch.depth)
         with m.Switch(self._phase):
             with m.Case(_Phase.GAIN):
-                m.d.comb += count.eq(op.k_tiles)
+                m.d.comb += count.eq(op.gain_words if arch.patterns else op.k_tiles)
             with m.Case(_Phase.TABLE):
                 m.d.comb += count.eq(arch.table_words)
             with m.Case(_Phase.PARAMS):
@@ -292,7 +292,7 @@ class Loader(wiring.Component):
         with m.If(self.command.ready):
             m.d.sync += [
                 self._active.eq(self.command.valid), self._settled.eq(0),
-                *(op[name].eq(command[name]) for name in _FIELDS),
+                *(op[name].eq(command[name]) for name in self._command.members),
                 op.previous.eq(command.seq - 1),
                 op.producer.eq(command.seq - command.st_distance),
                 op.load.eq(command.load_seq - command.load_distance),

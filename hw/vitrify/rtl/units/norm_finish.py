@@ -22,6 +22,7 @@ ROW_SUMS = data.StructLayout({
     "inv_dim": formats.INV_DIM_BITS,
     "inv_shift": 5,
     "epsilon": 16,
+    "plain": 1,             # the mean counts as zero (RMS)
 })
 
 #: Bits of a factor's piece: one 18 x 18 multiplier each.
@@ -63,6 +64,7 @@ class NormFinish(wiring.Component):
         # 0 … 12: the shift beyond the least one.
         d.put("shift", (i.inv_shift + (16 - _LEAST_SHIFT))[:4], 0)
         d.put("epsilon", i.epsilon, 0)
+        d.put("plain", i.plain, 0)
         d.put("valid", self.i.valid, 0, reset=True)
         mean = self._mean(m)
         power = self._power(m)
@@ -108,6 +110,7 @@ class NormFinish(wiring.Component):
         low, high = -(1 << (_MEAN_BITS - 1)), (1 << (_MEAN_BITS - 1)) - 1
         outside = fine[_MEAN_BITS - 1 :] != fine[-1].replicate(len(fine) - _MEAN_BITS + 1)
         clipped = Mux(outside, Mux(fine[-1], low, high), fine)
+        clipped = Mux(d.at("plain", 6), 0, clipped)
         return self._register(m, clipped, "mean", signed(_MEAN_BITS))
 
     def _power(self, m: Module) -> Value:

@@ -14,11 +14,11 @@ from amaranth.utils import exact_log2
 
 from vitrify.arch import formats
 from vitrify.arch.config import ArchConfig
-from vitrify.arch.isa import Stats
+from vitrify.arch.modes import Stats
 from vitrify.rtl import interfaces
 
 from .delay import Delays
-from .norm_finish import ROW_SUMS, NormFinish
+from .norm_finish import NormFinish
 
 #: Bits of a logit's integer part.
 _MAX_BITS = 8 - formats.LOGIT_FRAC
@@ -33,7 +33,7 @@ def row_group(arch: ArchConfig) -> data.StructLayout:
         "values": data.ArrayLayout(signed(formats.RESIDUAL_BITS), arch.lanes),
         "keep": arch.lanes,                             # lanes whose column exists
         "row": interfaces.index_bits(arch.max_rows),
-        "stats": 2,                                     # isa.Stats
+        "stats": 3 if arch.row_sums else 2,             # modes.Stats
         "begins": 1,                                    # first group of the row in this c tile
         "ends": 1,                                      # last one
         "first_tile": 1,
@@ -57,7 +57,8 @@ class RowStats(wiring.Component):
     i : :py:`In(pipe(row_group(arch)))`
         ``values`` of lanes without ``keep`` are zero.
     o : :py:`Out(pipe(stat_write(arch)))`
-        :attr:`max_latency` or :attr:`norm_latency` cycles after the row's last group.
+        :attr:`max_latency` (maxima, plain sums) or :attr:`norm_latency` cycles after the row's
+        last group.
     norm_leaves : :py:`Out(1)`
         ``o`` carries a mean and deviation.
     """
@@ -95,9 +96,14 @@ class RowStats(wiring.Component):
         for name in ("row", "begins", "ends", "first_tile", "last_tile", "addr", "inv_dim",
                      "inv_shift", "epsilon"):
             d.put(name, group[name], 0)
-        for name, kind in (("norm", Stats.NORM), ("max", Stats.MAX)):
-            d.put(name, self.i.valid & (group.stats == kind), 0, reset=True)
-        norm = self._norm(m)
+        kinds = {"norm": (Stats.NORM,), "max": (Stats.MAX,)}
+        if self.arch.row_sums:
+            # All sums take the same way, as far as it is the same.
+            kinds = {"norm": (Stats.NORM, Stats.RMS, Stats.SUM), "max": (Stats.MAX,),
+                     "rms": (Stats.RMS,), "sum_only": (Stats.SUM,)}
+        for name, stats in kinds.items():
+            d.put(name, self.i.valid & group.stats.matches(*stats), 0, reset=True)
+        norm, total = self._norm(m)
         maximum, maximum_done = self._maximum(m)
         norm_stat = Signal(interfaces.STAT)
         m.d.comb += norm_stat.eq(norm.p)
@@ -113,10 +119,26 @@ class RowStats(wiring.Component):
                 self.o.p.stat.mean.eq(maximum),
                 self.o.p.addr.eq(d.at("addr", self.max_latency - 1)),
             ]
+        if self.arch.row_sums:
+            self._sum(m, total)
         return m
 
-    def _norm(self, m: Module) -> wiring.PureInterface:
-        """The finished statistic, one cycle before it leaves."""
+    def _sum(self, m: Module, total: Any) -> None:
+        """A row's plain sum leaves as early as a maximum does."""
+        d, at, bits = self._delays, self.max_latency - 1, formats.SOFTMAX_SUM_BITS
+        over = total[bits:-1].any()
+        stat = self.o.p.stat
+        mean = len(Value.cast(stat.mean))
+        value = Mux(total[-1], 0, Mux(over, (1 << bits) - 1, total[:bits]))
+        with m.If(d.at("sum_only", at) & self._complete(at)):
+            m.d.sync += [
+                self.o.valid.eq(1), stat.eq(0), stat.mean.eq(value[:mean].as_signed()),
+                stat.shift.eq(value[mean:]),
+                self.o.p.addr.eq(d.at("addr", at)),
+            ]
+
+    def _norm(self, m: Module) -> tuple[wiring.PureInterface, Any]:
+        """The finished statistic, one cycle before it leaves, and the sum that it comes from."""
         d, values = self._delays, [self.i.p.values[lane] for lane in range(self.arch.lanes)]
         squares = []
         for lane, value in enumerate(values):
@@ -138,11 +160,17 @@ class RowStats(wiring.Component):
                 partial.squares.eq(old.squares + square_sum),
             ]
         m.submodules.finish = finish = NormFinish()
-        m.d.comb += finish.i.valid.eq(d.at("norm", at + 1) & self._complete(at + 1))
-        for name in ROW_SUMS.members:
-            source = partial[name] if name in _PARTIAL.members else d.at(name, at + 1)
-            m.d.comb += finish.i.p[name].eq(source)
-        return finish.o
+        ends: Value = d.at("norm", at + 1) & self._complete(at + 1)
+        if self.arch.row_sums:
+            ends &= ~d.at("sum_only", at + 1)
+            m.d.comb += finish.i.p.plain.eq(d.at("rms", at + 1))
+        m.d.comb += [
+            finish.i.valid.eq(ends),
+            *(finish.i.p[name].eq(partial[name]) for name in _PARTIAL.members),
+            *(finish.i.p[name].eq(d.at(name, at + 1))
+              for name in ("inv_dim", "inv_shift", "epsilon")),
+        ]
+        return finish.o, partial.total
 
     def _maximum(self, m: Module) -> tuple[Value, Value]:
         """The row's maximum so far, and whether it is complete; one cycle before it leaves."""

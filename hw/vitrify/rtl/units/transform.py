@@ -11,7 +11,8 @@ from amaranth.lib.wiring import In, Out
 
 from vitrify.arch import formats
 from vitrify.arch.config import ArchConfig
-from vitrify.arch.isa import Transform as Mode
+from vitrify.arch.modes import WIDE_TRANSFORMS
+from vitrify.arch.modes import Transform as Mode
 from vitrify.rtl.interfaces import MIN_PASS, index_bits, operand_layout, pipe, transform_input
 from vitrify.rtl.lib.arith import saturate
 from vitrify.rtl.lib.shared import place
@@ -25,6 +26,7 @@ from vitrify.rtl.units.norm_lane import (
     NormLane,
 )
 
+NORMS = (Mode.NORM, Mode.SCALE)
 #: Terms that one registered level of the row sum's adder tree takes.
 _RADIX = 4
 
@@ -32,7 +34,8 @@ _RADIX = 4
 class Transform(wiring.Component):
     """K lanes that normalise, exponentiate or pass a word; one word a cycle, fixed latency.
 
-    NONE, NORM, SCALE and EXP2 are :func:`vitrify.golden.ops.layernorm.apply` and
+    NONE, NORM, SCALE, PRODUCT and EXP2 are :func:`vitrify.golden.ops.layernorm.apply`,
+    :func:`~vitrify.golden.ops.layernorm.product` and
     :func:`vitrify.golden.ops.softmax.exp2`; lanes from ``lanes`` on give zero.  With ``tag.sum``
     the weights of the word are added to the row sum ``{sum_bank, row}`` (``tag.first``: replace).
 
@@ -123,7 +126,7 @@ class Transform(wiring.Component):
 
     def _normalises(self) -> Any:
         mode = self._word.mode
-        return (mode == Mode.NORM) | (mode == Mode.SCALE)
+        return mode.matches(*(WIDE_TRANSFORMS if self._arch.products else NORMS))
 
     def _feed(self, m: Module, unit: Any, lane: int) -> None:
         """Cycle 2: what the mode makes of a lane's bytes."""
@@ -133,10 +136,18 @@ class Transform(wiring.Component):
         x, logit = Signal.like(unit.x, reset_less=True), Signal.like(unit.logit, reset_less=True)
         gain = Signal.like(unit.gain, reset_less=True)
         zeros = Const(0, formats.MEAN_FRAC)
-        own = word.gain.word_select(lane, 8)
+        own: Any = word.gain.word_select(lane, 8)
+        wide: Any = Cat(zeros, low, high).as_signed()
+        if self._arch.products:
+            product = word.mode == Mode.PRODUCT
+            negative = high[-1]
+            signed_low = (low ^ negative.replicate(8)).as_signed() + negative
+            magnitude = (high ^ negative.replicate(8)) + negative
+            wide = Mux(product, Cat(zeros, signed_low).as_signed(), wide)
+            own = Mux(product, magnitude[:8], own)
         m.d.sync += [
             x.eq(Mux(
-                self._normalises(), Cat(zeros, low, high).as_signed(),
+                self._normalises(), wide,
                 Mux(word.mode == Mode.EXP2, Cat(frac, 1), Cat(zeros, low).as_signed()),
             )),
             logit.eq(low[formats.LOGIT_FRAC:].as_signed()),

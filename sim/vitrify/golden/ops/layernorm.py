@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from vitrify.arch import formats
 from vitrify.golden.numerics import AnyInt, IntArray, bit_length, rescale, round_shift, saturate
@@ -11,7 +12,8 @@ _RSQRT = np.array(formats.rsqrt_table(), np.int64)
 
 
 def finish(
-    total: IntArray, squares: IntArray, *, inv_dim: int, inv_shift: int, epsilon: int
+    total: IntArray, squares: IntArray, *, inv_dim: int, inv_shift: int, epsilon: int,
+    centred: bool = True,
 ) -> tuple[IntArray, IntArray, IntArray]:
     """Mean and reciprocal deviation of each row from Σx and Σx².
 
@@ -20,6 +22,7 @@ def finish(
     total, squares : int64 ``[rows]``
     inv_dim, inv_shift : ``1/D`` as in :func:`vitrify.arch.formats.inv_dim`
     epsilon : added to the variance, ``2*MEAN_FRAC`` fraction bits
+    centred : without, the mean counts as 0 (RMSNorm)
 
     Returns
     -------
@@ -30,6 +33,8 @@ def finish(
         round_shift(total * inv_dim, inv_shift - formats.MEAN_FRAC),
         formats.RESIDUAL_BITS + formats.MEAN_FRAC,  # 1/D may be a trifle too large
     )
+    if not centred:
+        mean = 0 * mean
     # squares * inv_dim can exceed 63 bits in the worst case: multiply in two halves.
     # 4 * MEAN_FRAC spare low bits keep the rounding of the two halves exact.
     power = _mul_round(squares, inv_dim, inv_shift - 2 * formats.MEAN_FRAC)
@@ -70,3 +75,22 @@ def apply(
     y *= gain.astype(np.float32)
     rescale(y, formats.XHAT_FRAC + formats.GAIN_FRAC)
     return np.clip(y, formats.INT8.min, formats.INT8.max, out=y).astype(np.int8)
+
+
+def product(low: IntArray, high: IntArray, shift: int, mantissa: int) -> npt.NDArray[np.int8]:
+    """``low * high`` scaled, rounded and saturated to int8: int8 ``[rows, D]``.
+
+    As :func:`apply` without a mean, of ``low`` with the sign of the product, and the gain
+    ``|high|``: about ``low * high * mantissa / 2**(shift + RSQRT_FRAC)``.
+
+    Parameters
+    ----------
+    low, high : int8 ``[rows, D]``
+    shift, mantissa : as in :func:`finish`
+    """
+    x = np.where(high < 0, -low.astype(np.int64), low)
+    rows = len(x)
+    return apply(
+        x, np.zeros(rows, np.int64), np.full(rows, shift), np.full(rows, mantissa),
+        np.abs(high.astype(np.int64)),
+    )

@@ -43,15 +43,28 @@ def scale(
     return value.astype(np.int32)
 
 
-def to_int8(value: IntArray, table: IntArray | None = None) -> IntArray:
-    """Saturate to -127 … 127; through ``table`` (int8, indexed by the byte's bits) if given."""
+def to_int8(
+    value: IntArray, table: IntArray | None = None, old: IntArray | None = None, *,
+    largest: bool = False,
+) -> IntArray:
+    """Saturate to -127 … 127; through ``table`` (int8, indexed by the byte's bits) if given.
+
+    ``old`` (int8) is added before the saturation, or is the least that comes out if ``largest``.
+    """
+    if old is not None and not largest:
+        value = value + old.astype(np.int64)
     byte = saturate_sym8(value)
+    if old is not None and largest:
+        byte = np.maximum(byte, old)
     return (byte if table is None else table[byte & 0xFF]).astype(np.int8)
 
 
-def to_int16(value: IntArray, residual: IntArray | None = None) -> IntArray:
-    """Saturate to int16; add to ``residual`` with saturation if given."""
+def to_int16(
+    value: IntArray, old: IntArray | None = None, *, largest: bool = False
+) -> IntArray:
+    """Saturate to int16; add to ``old`` with saturation, or take the ``largest`` of both."""
     result = saturate(value, formats.RESIDUAL_BITS)
-    if residual is not None:
-        result = saturate(result + residual, formats.RESIDUAL_BITS)
+    if old is not None:
+        result = np.maximum(result, old) if largest else saturate(
+            result + old, formats.RESIDUAL_BITS)
     return result.astype(np.int16)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vitrify.arch import formats
-from vitrify.golden.numerics import IntArray, bit_length, round_shift
+from vitrify.golden.numerics import IntArray, bit_length, round_shift, saturate
 
 #: Largest fraction of a logit.
 _FRACTIONS = (1 << formats.LOGIT_FRAC) - 1
@@ -40,11 +40,18 @@ def row_max(logits: IntArray) -> IntArray:
     return (logits.max(axis=1) >> formats.LOGIT_FRAC).astype(np.int64)
 
 
+def row_sum(total: IntArray) -> IntArray:
+    """A row's sum as the statistics memory keeps it: 0 … ``2**SOFTMAX_SUM_BITS - 1``."""
+    return np.clip(total, 0, (1 << formats.SOFTMAX_SUM_BITS) - 1)
+
+
 def exp2(logits: IntArray, maximum: IntArray) -> npt.NDArray[np.uint8]:
     """Softmax weights: uint8 ``[rows, n]``, 0 … 224, for int8 logits and ``row_max``.
 
     A logit above the row's maximum (possible only for stale memory) counts as exponent 0.
     """
+    # Beyond all logits it makes no difference, whatever statistic it is.
+    maximum = saturate(maximum, 8 - formats.LOGIT_FRAC + 1)
     below = (maximum[:, None] << formats.LOGIT_FRAC).astype(np.int16) - logits
     # Above the maximum there are one fraction's worth of weights, over and over.
     np.maximum(below, -(-below & _FRACTIONS), out=below)
