@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from vitrify.arch.errors import InputError
+from vitrify.arch.text import short
 
 Logits = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.int64]
 
 #: A label among so many best classes counts for "top-5".
 _TOP = 5
+#: Largest label.
+_MOST_CLASSES = (1 << 31) - 1
 
 
 @dataclass(frozen=True)
@@ -50,16 +54,22 @@ def read_labels(folder: Path, table: Path, split: str | None = None) -> list[Lab
             label = int(row["label"])
         except (TypeError, ValueError):
             label = -1
-        if label < 0:
+        if not 0 <= label <= _MOST_CLASSES:
             raise InputError(
-                f"line {number} of {str(table)!r}: {row['label']!r} is not the number of a class"
+                f"line {number} of {str(table)!r}: {short(row['label'])} is not the number of a "
+                f"class"
             )
         name = row["file"] or ""
+        if Path(name).is_absolute() or ".." in Path(name, row.get("split") or "").parts:
+            raise InputError(
+                f"line {number} of {str(table)!r} names {short(name)}, outside of {str(folder)!r}"
+            )
         places = [folder / name, folder / (row.get("split") or "") / name]
-        file = next((place for place in places if place.is_file()), None)
+        file = next((place for place in places if os.path.isfile(place)), None)  # noqa: PTH113
         if file is None:
             raise InputError(
-                f"line {number} of {str(table)!r} names {name!r}, which is not in {str(folder)!r}"
+                f"line {number} of {str(table)!r} names {short(name)}, which is not in "
+                f"{str(folder)!r}"
             )
         found.append(Labelled(file, label))
     if not found:

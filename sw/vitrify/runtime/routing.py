@@ -13,10 +13,13 @@ import numpy.typing as npt
 
 from vitrify.arch.errors import InputError
 from vitrify.arch.isa import Instruction, Opcode
+from vitrify.arch.text import short
 from vitrify.program import Program
 
 Counts = npt.NDArray[np.int64]
 UInt8 = npt.NDArray[np.uint8]
+#: More than a job has.
+_MOST_ROWS = 1 << 20
 #: Called with jobs done and in all.
 Progress = Callable[[int, int], None]
 
@@ -147,11 +150,11 @@ def read(path: Path, program: Program) -> Routing:
     """
     try:
         data = json.loads(path.read_text())
-        counts = tuple(tuple(int(n) for n in part) for part in data["replay"]["counts"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        counts = tuple(tuple(map(_rows, part)) for part in data["replay"]["counts"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{str(path)!r} is no routing: `vitrify routing OUT.vfy --data … -o {path.name}` "
-            f"makes one ({error})"
+            f"makes one ({short(str(error))})"
         ) from error
     wanted = [(r.experts, r.rows * r.choices) for r in routes(program)]
     if [(len(part), sum(part)) for part in counts] != wanted:
@@ -160,3 +163,10 @@ def read(path: Path, program: Program) -> Routing:
             f"{program.batch} images a job; make it again for this program"
         )
     return Routing(counts, "replayed")
+
+
+def _rows(number: object) -> int:
+    """A count of rows in a file."""
+    if not isinstance(number, int) or not 0 <= number <= _MOST_ROWS:
+        raise ValueError(f"{short(number)} is no number of rows")
+    return number

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.unit.program.cases import copy_program
 from vitrify.arch.errors import InputError
+from vitrify.runtime import routing
 from vitrify.runtime.accuracy import agreement, check_labels, read_labels, scores, top
 
 
@@ -47,6 +49,11 @@ def test_labels_of_a_split(tmp_path):
     ("split,file,label\neval,a.png,-4\n", "'-4' is not the number of a class"),
     ("split,file,label\neval,a.png\n", "line 2 of .*: None is not the number of a class"),
     ("split,file,label\neval,b.png,1\n", "line 2 of .* names 'b.png', which is not in"),
+    ("split,file,label\neval,a.png," + "9" * 5000, "'9+\\.\\.\\.9+' is not the number of a class"),
+    ("split,file,label\neval,a.png,99999999999", "is not the number of a class"),
+    ("split,file,label\neval,/etc/passwd,1\n", "names '/etc/passwd', outside of"),
+    ("split,file,label\neval,../a.png,1\n", "names '../a.png', outside of"),
+    (f"split,file,label\neval,{'x' * 5000},1\n", "names 'xxx.*, which is not in"),
     ("split,file,label\n", "has no pictures of the split 'eval'"),
     ("", "no column 'file'"),
 ])
@@ -65,3 +72,14 @@ def test_what_is_not_there(tmp_path):
         read_labels(tmp_path / "gone", tmp_path / "gone.csv")
     with pytest.raises(InputError, match="a label 10, and the model knows the classes 0 to 9"):
         check_labels(np.array([1, 10]), 10)
+
+
+@pytest.mark.parametrize("text", [
+    "{", "[" * 100_000, "[]", '{"replay": {"counts": [[Infinity]]}}',
+    '{"replay": {"counts": [["1"]]}}', '{"replay": {"counts": [[-1, 2]]}}',
+    '{"replay": {"counts": [[' + "9" * 5000 + "]]}}", '{"replay": {"counts": 3}}',
+])
+def test_routings_that_are_none(tmp_path, text):
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(InputError, match=r"'.*r\.json' is no routing"):
+        routing.read(tmp_path / "r.json", copy_program())
