@@ -116,7 +116,7 @@ def join(tracer: Tracer, parts: list[View], axis: int) -> tuple[ir.Value, list[n
         for place in range(len(found[0]))
     ]
     first = image_axis(parts[0], tracer.batch)
-    if axis == first and tracer.batch > 1:
+    if axis == first:
         raise Unfit("it joins the images of a batch")
     merged[axis] = ROW if by_row else CHANNEL
     layouts = [
