@@ -97,7 +97,7 @@ def _program(options: argparse.Namespace) -> Program:
     if options.preprocess == AUTO:
         options.preprocess = known_preprocess(model, AUTO)
     calibration = read_calibration(model, options.calib, options.preprocess)
-    return compile_shown(model, arch, calibration, options.preprocess, verify=False)
+    return compile_shown(model, arch, calibration, options.preprocess, verify=False, warn=False)
 
 
 def _conditions(arch: ArchConfig, options: argparse.Namespace) -> ArchConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,13 +116,17 @@ def stages(bar: Bar) -> Callable[[str, float], None]:
 def compile_shown(
     model: Path, arch: ArchConfig, calibration: npt.NDArray[np.float32],
     preprocess: str | None = None, keep: Path | None = None, batch: int = 1, *,
-    verify: bool = True,
+    verify: bool = True, warn: bool = True,
 ) -> Program:
-    """Compile behind a progress bar."""
+    """Compile behind a progress bar; then say what looks wrong with the images, if they matter."""
     from vitrify.compiler import compile_model
 
+    doubts: list[str] = []
     with progress_bar(f"compiling {model.name}") as bar:
-        return compile_model(
+        program = compile_model(
             model, arch, calibration, preprocess=preprocess, keep=keep, progress=stages(bar),
-            batch=batch, verify=verify,
+            batch=batch, verify=verify, warn=doubts.append,
         )
+    for doubt in doubts if warn else ():
+        print(f"vitrify: warning: {doubt}", file=sys.stderr)
+    return program

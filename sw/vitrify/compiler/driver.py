@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import InputError
 from vitrify.frontend import STAGES, canonicalise, image_input, load
 from vitrify.program import Program, preprocess
+from vitrify.quant.doubts import CalibrationWarning, doubts
 from vitrify.quant.graph import QuantGraph
 
 from .compile import compile_graph
@@ -34,6 +36,7 @@ def compile_model(
     progress: Progress | None = None,
     batch: int = 1,
     verify: bool = True,
+    warn: Callable[[str], None] | None = None,
 ) -> Program:
     """Read, canonicalise, quantise, lower and emit.
 
@@ -51,6 +54,7 @@ def compile_model(
     batch : images of one job, 1 to 4
     verify : compare the canonical graph with the model, and the program with the integer graph, on
         a few of the images (seconds)
+    warn : told what looks wrong with the images; by default a ``CalibrationWarning`` each
 
     Raises
     ------
@@ -72,6 +76,12 @@ def compile_model(
         check_program(program, graph, calibration)
     program = replace(program, metadata={**program.metadata, "source": _source(Path(path))})
     report("done", 1.0)
+    images = np.asarray(calibration, np.float32)
+    for doubt in doubts(images, _parse(preprocess), preprocess):
+        if warn is None:
+            warnings.warn(doubt, CalibrationWarning, stacklevel=2)
+        else:
+            warn(doubt)
     return program
 
 

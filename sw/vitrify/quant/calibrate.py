@@ -27,6 +27,11 @@ Progress = Callable[[str, float], None]
 BATCH = 8
 #: Rows kept of each tensor, spread evenly over the images.
 SAMPLE_ROWS = 2048
+#: A sample with fewer rows is filled up with rows as they may be expected from more images.
+ENOUGH_ROWS = 512
+#: Images differ more than so few of them show: the expected spread is wider by this over their
+#: number.
+_UNSEEN = 3.0
 #: At least this many rows of each image, however many images there are.
 MIN_ROWS = 2
 SEED = 20240229
@@ -124,6 +129,9 @@ def collect(
             _update(result, request, x.astype(np.float32, copy=False), per_image, rng)
         if progress is not None:
             progress("calibrating", step / (runs * len(starts)))
+    for stats in result.values():
+        if stats.count < ENOUGH_ROWS:
+            _foresee(stats, len(images), rng)
     return result
 
 
@@ -168,3 +176,20 @@ def _update(
     chosen = min(per_image * len(x), len(flat))
     keep = np.sort(rng.choice(len(flat), chosen, replace=False))
     stats.parts.append(flat[keep])
+
+
+def _foresee(stats: Stats, images: int, rng: np.random.Generator) -> None:
+    """Add rows that more images may bring, from a normal distribution like those that are there.
+
+    What eight rows reach, every third row exceeds in some channel: ranges that fit them clip.  New
+    rows are random combinations of the known ones, so that channels go together as they do there.
+    """
+    rows = stats.rows
+    seen = rows.astype(np.float64)
+    mean, count = seen.mean(axis=0), len(seen)
+    weights = rng.normal(size=(ENOUGH_ROWS - count, count)) / np.sqrt(max(1, count - 1))
+    spread = np.sqrt(1 + 1 / count) * (1 + _UNSEEN / images)
+    drawn = (mean + spread * weights @ (seen - mean)).astype(np.float32)
+    stats.parts = [rows, drawn]
+    stats.low = np.minimum(stats.low, drawn.min(axis=0))
+    stats.high = np.maximum(stats.high, drawn.max(axis=0))
