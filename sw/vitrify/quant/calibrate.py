@@ -129,8 +129,9 @@ def collect(
             _update(result, request, x.astype(np.float32, copy=False), per_image, rng)
         if progress is not None:
             progress("calibrating", step / (runs * len(starts)))
-    for stats in result.values():
-        if stats.count < ENOUGH_ROWS:
+    for request, stats in result.items():
+        # Two tensors side by side depend on each other in ways that drawn rows would not.
+        if stats.count < ENOUGH_ROWS and request.beside is None:
             _foresee(stats, len(images), rng)
     return result
 
