@@ -1,15 +1,17 @@
-"""Multipliers and block memories of a core, counted from its architecture.
+"""What a core takes of its part: multipliers and memories counted, LUTs and flip-flops modelled.
 
 An estimate before any tool has run: every multiplication and every deep memory of the RTL, mapped
-to the primitives of the part's family.  LUTs and flip-flops come from synthesis only.
+to the primitives of the part's family.  LUTs and flip-flops: :mod:`~vitrify.arch.area`.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from . import formats
+from .area import ERROR, area
 from .config import ArchConfig
 
 #: Block RAM shapes (width, depth) of a family; each AMD entry is half a 36-kbit block.
@@ -21,6 +23,8 @@ _SHAPES = {
 _HALVES = {"ecp5": 1, "xc7": 2, "xcup": 2}
 #: UltraRAM: width and depth.
 _ULTRA = (72, 4096)
+#: Resources that a core needs all of.
+KINDS = ("lut", "ff", "dsp", "bram", "uram")
 #: Shallower memories become LUT RAM.
 _SHALLOW = 64
 #: Multiplications of the LayerNorm finisher (five of Σ and Σ² by 1/D, the mean's square) and of
@@ -73,7 +77,26 @@ def memories(arch: ArchConfig) -> tuple[MemoryUse, ...]:
             MemoryUse("gate table", _ROUTE_LANES, formats.ROUTE_BITS, 1 << formats.GATE_LOGIT_FRAC),
             MemoryUse("gate reciprocal", 1, 13, 1 << formats.RECIPROCAL_INDEX_BITS),
         )  # fmt: skip
+    if arch.ports > 1:
+        depth = arch.outstanding * max(1, arch.stripe_bytes // arch.bus_bytes)
+        found += (MemoryUse("memory ports", arch.ports, 8 * arch.bus_bytes + 1, depth),)
     return tuple(use for use in found if use.depth > _SHALLOW)
+
+
+def fits(arch: ArchConfig, *, surely: bool = False) -> bool | None:
+    """Whether the part has enough of everything; ``None`` without a part.
+
+    Parameters
+    ----------
+    surely : also if every modelled number is too low by its whole error
+    """
+    if arch.part.family == "none":
+        return None
+    found = estimate(arch)
+    return all(
+        use["used"] * (1 + surely * use.get("error", 0)) <= use["available"]
+        for use in (found[kind] for kind in KINDS)
+    )
 
 
 def multipliers(arch: ArchConfig) -> dict[str, int]:
@@ -89,8 +112,11 @@ def multipliers(arch: ArchConfig) -> dict[str, int]:
     }
 
 
-def estimate(arch: ArchConfig) -> dict[str, object]:
-    """Multipliers, block RAMs and UltraRAMs, each with what the part has, as plain data."""
+def estimate(arch: ArchConfig) -> dict[str, Any]:
+    """LUTs, flip-flops, multipliers, block RAMs and UltraRAMs, each with what the part has.
+
+    Plain data; ``error`` is the share by which a modelled number may be off.
+    """
     part = arch.part
     family = part.family if part.family in _SHAPES else "xcup"
     halves, brams, urams = 0, {}, {}
@@ -105,9 +131,11 @@ def estimate(arch: ArchConfig) -> dict[str, object]:
         )
         halves += blocks
         brams[use.name] = blocks / _HALVES[family]
-    dsps = multipliers(arch)
+    dsps, logic = multipliers(arch), area(arch)
     return {
         "part": part.name,
+        "lut": {"used": logic["luts"], "available": part.luts, "error": ERROR["luts"]},
+        "ff": {"used": logic["ffs"], "available": part.ffs, "error": ERROR["ffs"]},
         "dsp": {"used": sum(dsps.values()), "available": part.dsps, "by purpose": dsps},
         "bram": {
             "used": math.ceil(halves / _HALVES[family]),

@@ -29,6 +29,22 @@ def load(text: str) -> ArchConfig:
     path = Path(text)
     if path.suffix.lower() not in YAML_SUFFIXES:
         return preset(text)
+    values, _ = read_values(text)
+    try:
+        return ArchConfig.from_dict(values)
+    except ConfigError as error:
+        raise ConfigError(f"arch file {text!r}: {error}") from error
+
+
+def read_values(text: str) -> tuple[dict[str, Any], ArchConfig | None]:
+    """Settings in the file ``text``, those of its ``base`` included, and that preset.
+
+    Raises
+    ------
+    ConfigError
+        For a file that cannot be read, or a base that there is not; the settings are unchecked.
+    """
+    path = Path(text)
     data = _parse(_read(path), text)
     if not isinstance(data, dict):
         raise ConfigError(f"arch file {text!r} must hold settings such as `depth: 32`")
@@ -45,10 +61,7 @@ def load(text: str) -> ArchConfig:
             both = isinstance(value, dict) and isinstance(original.get(key), dict)
             original[key] = {**original[key], **value} if both else value
         values = original
-    try:
-        return ArchConfig.from_dict(values)
-    except ConfigError as error:
-        raise ConfigError(f"arch file {text!r}: {error}") from error
+    return values, PRESETS[base] if base is not None else None
 
 
 def _read(path: Path) -> str:

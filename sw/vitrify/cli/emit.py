@@ -53,9 +53,11 @@ def execute(options: argparse.Namespace) -> None:
 
 def summary(resources: dict[str, Any]) -> str:
     """Used and available, on one line."""
-    names = {"dsp": "multipliers", "bram": "block RAMs", "uram": "UltraRAMs"}
+    names = {"lut": "LUTs", "ff": "FFs", "dsp": "multipliers", "bram": "block RAMs",
+             "uram": "UltraRAMs"}
     return ", ".join(
-        f"{resources[key]['used']} of {resources[key]['available']} {name}"
+        f"{resources[key]['used']:,} of {resources[key]['available']:,} {name}"
+        + (f" (± {error:.0%})" if (error := resources[key].get("error")) else "")
         for key, name in names.items()
-        if resources[key]["available"]
+        if resources[key]["available"] or resources[key]["used"]
     )

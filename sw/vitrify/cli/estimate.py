@@ -10,6 +10,7 @@ from typing import Any
 from vitrify.arch.boards import BOARDS, board
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import InputError
+from vitrify.arch.estimate import fits
 from vitrify.arch.load import load as load_arch
 from vitrify.estimate import LIMITS, Estimate, estimate
 from vitrify.program import Program
@@ -138,6 +139,8 @@ def _show(result: Estimate) -> None:
     lost = {name: count / cycles for name, count in result.lost.items()}
     memory = data["token_memory_bytes"]
     fit = {True: "fits", False: "does not fit", None: "no part"}[result.fits]
+    if result.fits and not fits(arch, surely=True):
+        fit = "may fit"
     values = {
         "model": f"{data['model']} on {arch.name}, {arch.macs} MACs a cycle",
         "cycles": f"{cycles:,}",

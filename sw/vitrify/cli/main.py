@@ -27,6 +27,7 @@ _MOST_TEXT = 4000
 #: Commands, in modules of their names, with their line of help.  A module is imported when its
 #: command runs, so that the others need not be installed.
 COMMANDS = {
+    "arch": "list, show, make and check architectures",
     "emit": "write the Verilog of a core",
     "compile": "compile an ONNX model to a program",
     "run": "run a program or a model",

@@ -10,6 +10,7 @@ from typing import Any
 from vitrify.arch.boards import built_for
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.estimate import estimate as resources_of
+from vitrify.arch.estimate import fits
 from vitrify.arch.isa import Instruction
 from vitrify.program import Program
 from vitrify.runtime.routing import Routing, uniform
@@ -114,13 +115,8 @@ class Estimate:
 
     @property
     def fits(self) -> bool | None:
-        """Whether the part has enough multipliers and memories; ``None`` without a part."""
-        if self.arch.part.family == "none":
-            return None
-        return all(
-            self.resources[kind]["used"] <= self.resources[kind]["available"]
-            for kind in ("dsp", "bram", "uram")
-        )
+        """Whether the part has enough of everything; ``None`` without a part."""
+        return fits(self.arch)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form; keys as in the statistics of a run where they mean the same."""

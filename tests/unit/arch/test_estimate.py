@@ -6,15 +6,48 @@ import dataclasses
 
 import pytest
 
-from vitrify.arch.estimate import estimate, memories, multipliers
+from bench import area as bench_area
+from vitrify.arch.area import COEFFICIENTS, ERROR, area
+from vitrify.arch.config import ArchConfig, Part
+from vitrify.arch.estimate import KINDS, estimate, fits, memories, multipliers
 from vitrify.arch.presets import PRESETS, preset
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_fit_their_parts(name):
-    for resource in ("dsp", "bram", "uram"):
+    for resource in KINDS:
         use = estimate(PRESETS[name])[resource]
         assert use["used"] <= use["available"], (resource, use)
+    assert fits(PRESETS[name], surely=True)
+
+
+@pytest.mark.parametrize("kind", ["luts", "ffs", "dsps", "brams"])
+def test_a_part_with_too_little_of_anything_is_too_small(kind):
+    arch = preset("kv260")
+    small = dataclasses.replace(arch, part=dataclasses.replace(arch.part, **{kind: 10}))
+    assert fits(small) is False
+    assert fits(dataclasses.replace(arch, part=Part())) is None
+
+
+def test_how_sure():
+    """Between the modelled number and its error, a core fits but not surely."""
+    arch = preset("reference")
+    used = estimate(arch)["lut"]
+    part = dataclasses.replace(arch.part, luts=round(used["used"] * (1 + used["error"] / 2)))
+    tight = dataclasses.replace(arch, part=part)
+    assert fits(tight)
+    assert not fits(tight, surely=True)
+
+
+@pytest.mark.parametrize("kind", COEFFICIENTS)
+def test_the_logic_model_is_fitted_to_what_is_on_file(kind):
+    data = bench_area.known()
+    assert bench_area.fit(data, kind) == pytest.approx(COEFFICIENTS[kind], rel=1e-3)
+    errors = bench_area.errors(data, kind)
+    assert max(map(abs, errors.values())) <= ERROR[kind]
+    for name, row in data.items():
+        arch = ArchConfig.from_dict(row["arch"])
+        assert area(arch)[kind] == pytest.approx(row[kind], rel=ERROR[kind]), name
 
 
 def test_hand_counts():

@@ -11,6 +11,7 @@ import pytest
 
 from tests.unit.program.cases import ARCH, copy_program
 from vitrify.arch import csr, isa
+from vitrify.arch.dram import Dram
 from vitrify.arch.errors import BackendError, InputError
 from vitrify.cosim import library
 from vitrify.cosim.core import DramModel, SimulatedCore
@@ -108,6 +109,37 @@ def test_latency_and_bandwidth_cost_what_they_say(built):
     slow = cycles(bytes_per_cycle=0.5)
     assert slow - base == pytest.approx(2 * 8 * 3 * 7, rel=0.1)
     assert cycles(bytes_per_cycle=64.0) == base
+
+
+def test_a_shared_data_bus_costs_what_its_memory_says(built):
+    """Bandwidth of both directions together, turn-arounds, row misses and refreshes."""
+
+    def cycles(**dram):
+        # 1 GHz: nanoseconds are cycles.
+        times = Dram(**{"bandwidth": 4e9, "row_bytes": 1 << 20, **dram}).cycles(1000)
+        model = dataclasses.replace(FAST, shared=times)
+        core = SimulatedCore(built, ARCH, model)
+        try:
+            # 8 bursts of 4 beats of 4 bytes: read, then written.
+            before, memory, stopped, count = simulate(core, source=4096, target=8192, beats=32)
+            assert stopped
+            assert (memory[8192:8320] == before[4096:4224]).all()
+            return count
+        finally:
+            core.close()
+
+    base = cycles()
+    # A burst is one read and one write: a beat takes 8 cycles instead of one, either way.
+    assert cycles(bandwidth=0.5e9) - base == pytest.approx(8 * (3 * 7 + 4 * 7), rel=0.1)
+    # The first read changes no direction; latency hides some of the others.
+    assert 15 * (50 - 10) <= cycles(turnaround_ns=50) - base <= 15 * 50
+    assert cycles(row_miss_ns=50) - base == pytest.approx(50, abs=2)
+    # Source and target in two rows of one bank, and in rows of two banks.
+    assert cycles(row_miss_ns=50, row_bytes=4096, banks=1) - base == pytest.approx(16 * 50, rel=0.1)
+    assert cycles(row_miss_ns=50, row_bytes=4096, banks=2) - base == pytest.approx(2 * 50, rel=0.1)
+    refreshed = cycles(refresh_interval_ns=40, refresh_ns=20)
+    assert refreshed > base + 20
+    assert refreshed < 2.2 * base
 
 
 def test_trace_outputs(core):
