@@ -11,6 +11,7 @@ import onnx_ir as ir
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import InputError, UnsupportedOpError
 from vitrify.ir import ARRANGE, DTYPE, attributes_of, shape_of, steps_of
+from vitrify.ops.linear.plan import copy_stream
 from vitrify.ops.registry import ASSEMBLES, PLANS
 from vitrify.quant.assemble import Assembler, assemble
 from vitrify.quant.calibrate import Progress, collect
@@ -59,7 +60,7 @@ def quantise(
         If the calibration images do not fit the model.
     """
     images = check_images(canonical, calibration)
-    plan = make_plan(canonical, PLANS)
+    plan = make_plan(canonical, PLANS, copy_stream)
     if plan.rows is None:
         raise UnsupportedOpError(f"nothing embeds the image {plan.image!r} in patches")
     requests = [request for op in plan.ops for request in op.requests(plan)]

@@ -6,7 +6,8 @@ What the ops are stands in :mod:`vitrify.ops`; here is what each has to answer.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -123,6 +124,12 @@ class PlanOp(ABC):
         """The float tensor with the contents of the result."""
         return Request(self.value)
 
+    def reading(self, old: tuple[str, int], x: Operand) -> PlanOp:
+        """The same op with ``x`` in the place of the ``old`` version of a stream."""
+        raise unsupported(
+            self.value, f"it reads {old[0]!r} after something was added to it, and not {x.value!r}"
+        )
+
 
 @dataclass(frozen=True)
 class ImageRows:
@@ -169,36 +176,56 @@ def unsupported(node: ir.Node | str, why: str) -> UnsupportedOpError:
 
 
 # Order -------------------------------------------------------------------------------------
-def ordered(ops: list[PlanOp]) -> list[PlanOp]:
-    """An order in which no addition overwrites a version that someone still has to read."""
-    readers: dict[tuple[str, int], set[int]] = {}
-    writer: dict[tuple[str, int], int] = {}
-    for i, op in enumerate(ops):
-        for key in op.reads():
-            readers.setdefault(key, set()).add(i)
-        writer[op.out, op.version] = i
-    before: list[set[int]] = []
-    for i, op in enumerate(ops):
-        if any(key not in writer for key in op.reads()):
+def ordered(ops: list[PlanOp], copy: Callable[[Operand], Operand]) -> list[PlanOp]:
+    """An order in which no addition overwrites a version that someone still has to read.
+
+    Where there is none, those that read late read a copy.
+
+    Parameters
+    ----------
+    ops : gets the ops that ``copy`` appends
+    """
+    done: list[PlanOp] = []
+    waiting = list(ops)
+    known = len(ops)
+    written = {(op.out, op.version) for op in ops}
+    for op in ops:
+        if not written.issuperset(op.reads()):
             raise unsupported(
                 op.value, "it reads a sum that the core cannot keep beside that with the experts"
             )
-        needs = {writer[key] for key in op.reads()}
+    there: set[tuple[str, int]] = set()
+
+    def ready(op: PlanOp) -> bool:
         old = op.overwrites()
-        if old is not None:
-            needs |= {writer[old]} | (readers.get(old, set()) - {i})
-        before.append(needs)
-    order: list[int] = []
-    waiting = list(range(len(ops)))
+        needs = {*op.reads(), *([old] if old else [])}
+        return needs <= there
+
+    def free(op: PlanOp) -> bool:
+        old = op.overwrites()
+        return not any(old in other.reads() for other in waiting if other is not op)
+
     while waiting:
-        ready = next((i for i in waiting if before[i] <= set(order)), None)
-        if ready is None:
-            blocked = next(op for op in (ops[i] for i in waiting) if op.version)
-            raise unsupported(
-                blocked.value,
-                f"the residual stream {blocked.out!r} is still needed as it was before this "
-                f"addition, and the core keeps one version of it",
-            )
-        order.append(ready)
-        waiting.remove(ready)
-    return [ops[i] for i in order]
+        op = next((op for op in waiting if ready(op) and free(op)), None)
+        if op is not None:
+            done.append(op)
+            waiting.remove(op)
+            there.add((op.out, op.version))
+            continue
+        blocked = next(op for op in waiting if ready(op))
+        old = blocked.overwrites()
+        late = [other for other in waiting if other is not blocked and old in other.reads()]
+        copies = {}
+        for other in late:
+            assert old is not None
+            x = next((p.x for p in other.products() if p.x.read == old), None)
+            if x is None:
+                raise unsupported(
+                    other.value, f"it adds to the residual stream {old[0]!r} as it was before"
+                )
+            if not copies:
+                copies[old] = copy(replace(x, rows=None, norm=None))
+            waiting[waiting.index(other)] = other.reading(old, copies[old])
+        waiting[:0] = ops[known:]
+        known = len(ops)
+    return done

@@ -124,7 +124,12 @@ class Planner:
 
     def unique(self, name: str, suffix: str = "") -> str:
         """``name`` if no tensor has it, else with ``suffix`` (default: a number) behind."""
-        return name if name not in self._names else f"{name}.{suffix or len(self._names)}"
+        if name not in self._names:
+            return name
+        result = f"{name}.{suffix}" if suffix else name
+        while result in self._names:
+            result = f"{name}.{suffix}{len(self._names)}"
+        return result
 
     def op_name(self, name: str, suffix: str = "") -> str:
         """``name`` if no op has it, else with ``suffix`` or a number behind."""
@@ -142,12 +147,15 @@ class Planner:
 PlanNode = Callable[[Planner, ir.Node], Value]
 
 
-def make_plan(model: ir.Model, operations: Mapping[str, PlanNode]) -> Plan:
+def make_plan(
+    model: ir.Model, operations: Mapping[str, PlanNode], copy: Callable[[Planner, Operand], Operand]
+) -> Plan:
     """The plan of a canonical model.
 
     Parameters
     ----------
     operations : how each canonical operation is planned
+    copy : appends an op that copies a version of a stream to a stream of its own
 
     Raises
     ------
@@ -167,7 +175,7 @@ def make_plan(model: ir.Model, operations: Mapping[str, PlanNode]) -> Plan:
     for output in model.graph.outputs:
         name = stored_as(output)
         planner.plan.outputs[output.name or ""] = planner.values[name].output(planner, name)
-    planner.plan.ops = ordered(planner.plan.ops)
+    planner.plan.ops = ordered(planner.plan.ops, lambda x: copy(planner, x))
     return planner.plan
 
 

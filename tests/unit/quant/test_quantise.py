@@ -12,6 +12,7 @@ from vitrify.frontend import canonicalise, load
 from vitrify.ir import array_of, evaluate, shape_of
 from vitrify.ops.attention.integer import QAttention
 from vitrify.ops.linear.integer import QLinear
+from vitrify.ops.linear.plan import copy_stream
 from vitrify.ops.pool.integer import QPool
 from vitrify.ops.registry import PLANS
 from vitrify.program.preprocess import parse
@@ -170,7 +171,7 @@ def test_quantising_twice_gives_the_same_graph():
 
 def test_additions_wait_for_the_readers_of_the_old_stream():
     net = graphs.Net(0)
-    plan = make_plan(net.model(graphs.parallel(net)), PLANS)
+    plan = make_plan(net.model(graphs.parallel(net)), PLANS, copy_stream)
     order = [op.name for op in plan.ops]
     assert order.index("fc1") < order.index("proj") < order.index("fc2")
 
@@ -196,29 +197,6 @@ def refused(build, message):
     net = graphs.Net(0)
     with pytest.raises(UnsupportedOpError, match=message):
         quantise(net.model(build(net)), net.images(4), arch=NANO)
-
-
-def test_a_residual_skip_over_a_block_is_refused():
-    def build(net):
-        x = net.tokens()
-        y = net.block(x, "block")
-        return net.add(x, net.linear(y, graphs.DIM, "top"), "late")
-
-    refused(
-        build,
-        r"'late' \(Add\) cannot run on the core: the residual stream 'tokens' is "
-        r"added to in two different ways",
-    )
-
-
-def test_two_streams_are_refused():
-    def build(net):
-        x = net.tokens()
-        y = net.pool(net.norm(x, "a"), "p")
-        z = net.pool(net.norm(x, "b"), "q")
-        return net.head(net.add(y, z, "both"))
-
-    refused(build, r"'both' \(Add\) cannot run on the core: it adds two residual streams")
 
 
 def test_two_epsilons_are_refused():

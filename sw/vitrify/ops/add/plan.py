@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import onnx_ir as ir
 
-from vitrify.ops.linear.plan import Stored
+from vitrify.ops.linear.plan import Stored, copy_stream
 from vitrify.quant.plan import Operand, unsupported
 from vitrify.quant.planner import Addend, Planner, Value, result_of
 from vitrify.quant.tensors import Rows
@@ -53,22 +53,29 @@ class Sum(OnlyAdded):
 
 
 def plan_add(planner: Planner, node: ir.Node) -> Value:
-    """``Add``: one side is a stream; what makes the other is added to it."""
+    """``Add``: one side is a stream, to which what makes the other is added.
+
+    A stream that is no longer as it was, or of which some rows only are meant, is copied first.
+    """
     x, y = planner.of(node, 0), planner.of(node, 1)
+    if _latest(planner, node, y) and not _latest(planner, node, x):
+        x, y = y, x
     if y.is_stream and not x.is_stream:
         x, y = y, x
-    if x.is_stream and y.is_stream:
-        raise unsupported(node, "it adds two residual streams; one side must be a linear layer")
     if not x.is_stream and (x.only_added or y.only_added):
         return Sum((*x.addends(planner, node), *y.addends(planner, node)))
     stream = x.stream(planner, node)
-    if stream.rows is not None:
-        raise unsupported(node, "it adds to some rows of the residual stream only")
-    if stream.version != planner.versions[stream.tensor]:
-        raise unsupported(
-            node, f"the residual stream {stream.tensor!r} is added to in two different ways"
-        )
+    if stream.rows is not None or stream.version != planner.versions[stream.tensor]:
+        stream = copy_stream(planner, stream)
     parts = sorted(y.addends(planner, node), key=lambda part: not part.reads_old_sum)
     for part in parts:
         stream = part.add_to(planner, node, stream, result_of(node) if part is parts[-1] else "")
     return Stored(stream)
+
+
+def _latest(planner: Planner, node: ir.Node, x: Value) -> bool:
+    """Whether ``x`` is all of a stream as it is now."""
+    if not x.is_stream:
+        return False
+    stream = x.stream(planner, node)
+    return stream.rows is None and stream.version == planner.versions[stream.tensor]

@@ -55,6 +55,10 @@ class ExpertsOp(PlanOp):
         used = self.out in plan.outputs.values() and self.value
         return [*own, self.result()] if used else own
 
+    def reading(self, old: tuple[str, int], x: Operand) -> ExpertsOp:
+        own = replace(self.mixture.x, tensor=x.tensor, version=x.version)
+        return replace(self, mixture=replace(self.mixture, x=own))
+
     def rows_and_scores(self) -> Request:
         """What the experts read, with the logits of the same rows."""
         return replace(self.mixture.x.requests()[-1], beside=self.mixture.scores)

@@ -51,6 +51,9 @@ class LinearOp(PlanOp):
         """Nothing: steps and copies go into the weights, offset and zero point into the bias."""
         return ByteNeeds()
 
+    def reading(self, old: tuple[str, int], x: Operand) -> LinearOp:
+        return replace(self, x=replace(self.x, tensor=x.tensor, version=x.version))
+
     def overwrites(self) -> tuple[str, int] | None:
         return (self.out, self.version - 1) if self.role == "add" else None
 
@@ -128,11 +131,15 @@ class Affine(LinearValue):
     def stream(self, planner: Planner, node: ir.Node) -> Operand:
         key = ("stream", self.value, self.x.rows)
         if key not in planner.made:
-            name = planner.unique(self.value, "stream")
-            planner.versions[name] = 0
-            self._emit(planner, out=name, value=self.value, role="stream")
-            planner.made[key] = Operand(name, self.value, 0)
+            planner.made[key] = self.new_stream(planner)
         return planner.made[key]
+
+    def new_stream(self, planner: Planner) -> Operand:
+        """An int16 tensor that nobody else reads or adds to."""
+        name = planner.unique(self.value, "stream")
+        planner.versions[name] = 0
+        self._emit(planner, out=name, value=self.value, role="stream")
+        return Operand(name, self.value, 0)
 
     def logits(self, planner: Planner, node: ir.Node) -> tuple[str, str]:
         out = planner.unique(self.value, "logits")
@@ -204,10 +211,9 @@ class Stored(LinearValue):
         return Stored(picked(self.x, rows))
 
     def output(self, planner: Planner, name: str) -> str:
-        if not self.is_stream or self.x.rows is not None:
+        latest = self.is_stream and self.x.version == planner.versions[self.x.tensor]
+        if not latest or self.x.rows is not None:
             return super().output(planner, name)
-        if self.x.version != planner.versions[self.x.tensor]:
-            raise unsupported(name, "an output is a residual stream that is added to later")
         return self.x.tensor
 
 
@@ -215,6 +221,11 @@ def picked(x: Operand, rows: Rows) -> Operand:
     """Some rows of an operand."""
     start = x.rows[0] if x.rows else 0
     return replace(x, rows=(start + rows[0], rows[1]))
+
+
+def copy_stream(planner: Planner, x: Operand) -> Operand:
+    """A copy of an int16 tensor, as an int16 tensor of its own (the operand has 8 bits)."""
+    return Stored(x).affine(planner, ir.node("", [], name=x.value)).new_stream(planner)
 
 
 def affine_of(planner: Planner, node: ir.Node, index: int) -> Affine:
