@@ -20,7 +20,7 @@ from .plan import LinearOp
 LOGIT_STEP = float(np.log(2.0)) * 2.0**-formats.GATE_LOGIT_FRAC
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Form:
     """Real weights and bias behind the operand's transform, and the format of what they give.
 
@@ -73,7 +73,7 @@ def _form(a: Assembler, op: LinearOp, x: Source) -> _Form:
         step = _output_step(a, op)
     else:
         step = a.steps[op.out]
-    return _Form(weight, bias, step, step)
+    return _Form(weight=weight, bias=bias, step=step, scale=step)
 
 
 def _activated(a: Assembler, op: LinearOp, weight: Float, bias: Float) -> _Form:
@@ -87,8 +87,9 @@ def _activated(a: Assembler, op: LinearOp, weight: Float, bias: Float) -> _Form:
     )
     a.codes[op.out] = units.codes
     return _Form(
-        units.weight, units.bias, units.step_in, units.scale, formats.INT8.bits, units.table,
-        units.zero_point, units.offset, units.copies,
+        weight=units.weight, bias=units.bias, step=units.step_in, scale=units.scale,
+        bits=formats.INT8.bits, table=units.table, zero_point=units.zero_point,
+        offset=units.offset, copies=units.copies,
     )
 
 
@@ -105,7 +106,10 @@ def _bytes(a: Assembler, op: LinearOp, weight: Float, bias: Float) -> _Form:
         step: float | Float = scheme.tensor_step(rows, float(peak.max()))
     else:
         step = scheme.channel_steps(rows, peak)
-    return _Form(weight, bias - offset, step, step, formats.INT8.bits, offset=offset)
+    return _Form(
+        weight=weight, bias=bias - offset, step=step, scale=step, bits=formats.INT8.bits,
+        offset=offset,
+    )
 
 
 def _output_step(a: Assembler, op: LinearOp) -> float:
