@@ -13,7 +13,7 @@ from vitrify.ops.experts.integer import QExperts
 from vitrify.ops.linear.integer import QLinear
 from vitrify.ops.pool.integer import QPool
 from vitrify.quant.graph import QConstant, QInput, QuantGraph
-from vitrify.quant.tensors import Norm, QTensor, Requant, Statistics
+from vitrify.quant.tensors import Norm, QTensor, Requant, Rows, Statistics
 
 
 def requant(rng: np.random.Generator, columns: int, depth: int, target: float) -> Requant:
@@ -103,7 +103,7 @@ def vision_transformer(
             name=name, x=x, out=out, weight=weight(columns, depth),
             requant=requant(rng, columns, depth, 40 if bits == 8 else 80), **options,
         ))
-        rows = options.get("rows", (0, tokens))[1]
+        rows = options.get("rows", Rows.span(0, tokens)).count
         graph.macs[name] = rows * depth * columns
 
     def norm() -> Norm:
@@ -243,9 +243,9 @@ def vision_transformer(
             requant=Requant(0, 20, int(2**20 / (64 * tokens))),
         ))
         graph.macs["pool"] = tokens * dim
-        linear("head", "pooled", "logits", dim, classes, rows=(0, 1))
+        linear("head", "pooled", "logits", dim, classes, rows=Rows.span(0, 1))
     else:
-        linear("head", residual, "logits", dim, classes, norm=norm(), rows=(0, 1))
+        linear("head", residual, "logits", dim, classes, norm=norm(), rows=Rows.span(0, 1))
     if mixture is not None and mixture.tasks:
         head = graph.ops.pop()
         assert isinstance(head, QLinear)

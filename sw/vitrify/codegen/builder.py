@@ -14,6 +14,7 @@ from vitrify.arch import formats, isa
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.isa import Opcode, Transform
 
+from .lists import RowLists
 from .pack import Bytes, ImageBuilder, gain_words, table_words
 from .placement import Placed
 from .product import At, MatrixProduct
@@ -72,6 +73,7 @@ class Builder:
         #: The latest MATMULs that a ROUTE has waited for, and that use its queues.
         self._routed = self._queued = -1
         self._history: dict[str, _History] = {}
+        self._lists = RowLists(arch)
         self._gains: list[bytes] = [b"", b""]
         self._tables: list[bytes] = [b"", b""]
         self._gain_slot = 1
@@ -124,11 +126,14 @@ class Builder:
         after: Placed | None = None, row: int = 0, rows: int | None = None,
     ) -> None:
         """ROUTE rows of ``logits``; ``after`` is there before anything is routed, too."""
+        rows = logits.rows if rows is None else rows
         names = [logits.name] if after is None else [logits.name, after.name]
         last = max(self._queued, *(self._history[name].writes[-1].matmul for name in names))
+        listed = self._lists.route(rows * choices)
+        last = last if listed is None else max(last, listed)
         self._code.append((Opcode.ROUTE, {
             "src_addr": logits.at(row), "src_stride": logits.stride,
-            "rows": logits.rows if rows is None else rows,
+            "rows": rows,
             "experts": experts, "choices": choices, "normalise": int(normalise),
             "wait_distance": self._distance(len(self.matmuls), last),
         }))
@@ -157,6 +162,8 @@ class Builder:
         size = self._stream(fields, product)
         if queue is not None and queue.gathers:
             self._wait_picked(fields, index, x.tensor)
+        elif product.picks is not None:
+            self._pick(fields, index, product)
         else:
             self._wait_fetch(fields, index, x, product.depth)
         if product.tiles is not None:
@@ -263,6 +270,32 @@ class Builder:
                 max(0, last.last_tile - channel) // self.arch.depth, fields["k_tiles"]
             )
 
+    def _pick(self, fields: dict[str, int], index: int, product: MatrixProduct) -> None:
+        """Read rows by a list, which is loaded unless it is there, once all of them are written."""
+        picks = product.picks
+        assert picks is not None
+        found = self._lists.find(picks)
+        if found is None:
+            found, before = self._lists.place(picks, self._loads, index)
+            self._code.append((Opcode.LOAD_INDEX, {
+                "region": isa.Region.PROGRAM, "base": found.base, "count": found.size,
+                "offset": self.image.add(np.asarray(picks, "<u2").view(np.uint8)),
+                "wait_distance": 0 if before is None else self._distance(index, before),
+            }))
+            self._loads += 1
+        found.user = index
+        fields |= {"src_list": 1, "src_list_base": found.base}
+        history, first = self._history[product.x.tensor.name], product.x.row + int(picks.min())
+        end = product.x.row + int(picks.max()) + 1
+        needed = [w.matmul for w in history.writes if w.row < end and first < w.row + w.rows]
+        if needed:
+            fields |= {"dep_distance": self._distance(index, needed[-1]), "dep_end": 1}
+        last = found.load
+        for number, row, rows in history.loads:
+            if not history.writes and row < end and first < row + rows:
+                last = max(last, number)
+        fields["load_distance"] = self._distance(self._loads, last)
+
     def _wait_picked(self, fields: dict[str, int], index: int, x: Placed) -> None:
         """Any row may be read: wait for the last write, unless the ROUTE has waited for it."""
         last = self._history[x.name].writes[-1].matmul
@@ -288,7 +321,8 @@ class Builder:
             values = dict(fields)
             if opcode is Opcode.MATMUL and values.get("stream_words"):
                 values["stream_offset"] += moved
-            if opcode is Opcode.LOAD and values["region"] == isa.Region.PROGRAM:
+            moves = opcode in (Opcode.LOAD, Opcode.LOAD_INDEX)
+            if moves and values["region"] == isa.Region.PROGRAM:
                 values["offset"] += moved
             code += isa.pack(isa.make(opcode, **values))
         image, offset = self.image.build(bytes(code))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from vitrify.arch.isa import Stationary
 
@@ -41,6 +42,10 @@ class Stored:
 
     address: int
     load: int
+
+
+#: Numbers of rows that are read one after another.
+Picks = npt.NDArray[np.integer]
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,7 @@ class MatrixProduct:
     tiles : activations that stand still; without them tiles are weights
     weights : parameters and tiles from DRAM; several are one set a task
     gain, table : of the operand's normalisation, and of the activation
+    picks : rows of ``x`` that are read, counted from its row; all from there on without
     queue : the MATMUL is left out if its expert has no rows
     stored : the weights' tiles are in the token memory, ``weights`` are parameters only
     """
@@ -103,5 +109,6 @@ class MatrixProduct:
     weights: Sequence[Bytes] = ()
     gain: np.ndarray | None = None
     table: np.ndarray | None = None
+    picks: Picks | None = None
     queue: Queue | None = None
     stored: Stored | None = None

@@ -11,9 +11,9 @@ from .linear import LINEAR
 from .mix import MIX
 from .norm import NORM
 from .pool import POOL
-from .select import SELECT
+from .rows import ROWS
 
-OPERATIONS = (EMBED, LINEAR, NORM, ACTIVATION, ADD, SELECT, ATTENTION, EXPERTS, POOL, MIX)
+OPERATIONS = (EMBED, LINEAR, NORM, ACTIVATION, ADD, ROWS, ATTENTION, EXPERTS, POOL, MIX)
 
 #: How each canonical operation is planned, by its name.
 PLANS = {name: plan for operation in OPERATIONS for name, plan in operation.plans.items()}

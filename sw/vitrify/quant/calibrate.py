@@ -44,7 +44,7 @@ class Request:
     Parameters
     ----------
     value : name in the canonical graph, ``[N, T, D]`` or ``[N, D]``
-    rows : only these rows (tensors of one row an image are taken as they are)
+    rows : only these rows
     norm : normalise the rows first
     beside : another tensor with as many rows; its channels follow
     """
@@ -87,9 +87,7 @@ def rows_of(x: npt.NDArray[np.floating], rows: Rows | None) -> npt.NDArray[np.fl
     """``[N, T, D]`` restricted to ``rows``; ``[N, D]`` counts as one row."""
     if x.ndim == 2:
         x = x[:, None]
-    if rows is not None and x.shape[1] > rows[1]:
-        x = x[:, rows[0] : rows[0] + rows[1]]
-    return x
+    return x if rows is None else rows.of(x)
 
 
 def collect(

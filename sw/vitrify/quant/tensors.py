@@ -7,6 +7,7 @@ tensors only to interpret results.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +18,38 @@ Int32 = npt.NDArray[np.int32]
 UInt8 = npt.NDArray[np.uint8]
 UInt16 = npt.NDArray[np.uint16]
 Float = npt.NDArray[np.float64]
-#: First row and number of rows.
-Rows = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a tensor, in the order in which they are read; some may come several times."""
+
+    index: tuple[int, ...]
+
+    @classmethod
+    def span(cls, start: int, count: int) -> Rows:
+        """Consecutive rows."""
+        return cls(tuple(range(start, start + count)))
+
+    @property
+    def count(self) -> int:
+        """How many are read."""
+        return len(self.index)
+
+    @property
+    def start(self) -> int | None:
+        """The first of consecutive rows; ``None`` if they are in another order."""
+        first = self.index[0]
+        return first if self.index == tuple(range(first, first + self.count)) else None
+
+    def of(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """These rows of ``[N, rows, ...]``."""
+        start = self.start
+        return array[:, list(self.index)] if start is None else array[:, start : start + self.count]
+
+    def then(self, later: Rows) -> Rows:
+        """The rows ``later`` of these."""
+        return Rows(tuple(self.index[i] for i in later.index))
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def test_stream_round_trip(name: str, columns: int, depth: int) -> None:
     assert (decoded.bias == bias).all()
     assert (decoded.multiplier == multiplier).all()
     assert decoded.gain is not None
-    assert (decoded.gain == gain).all()
+    assert (decoded.gain[:depth] == gain).all()  # whole words
     assert (decoded.table == table).all()
 
 

@@ -56,7 +56,7 @@ def check_legal(graph: QuantGraph, arch):
             assert op.weight.shape == (out.channels, x.channels)
             assert np.abs(op.weight.astype(int)).max() <= 127
             assert (op.norm is None) == (x.bits == 8)
-            assert (op.rows[1] if op.rows else x.rows) == out.rows
+            assert (op.rows.count if op.rows else x.rows) == out.rows
             assert op.table is None or (out.bits == 8 and len(op.table) == formats.TABLE_ENTRIES)
             assert not op.add or out.bits == 16
         elif isinstance(op, QPool):

@@ -29,7 +29,10 @@ class Unary(LinearValue):
         return self.x.activated(planner, self.value, self.kind)
 
     def pick(self, planner: Planner, node: ir.Node, rows: Rows) -> Unary:
-        return Unary(replace(self.x, x=picked(self.x.x, rows)), self.kind, result_of(node))
+        before = self.x
+        chosen = before.rows.then(rows) if before.rows else rows
+        before = replace(before, x=picked(before.x, rows), rows=chosen)
+        return Unary(before, self.kind, result_of(node))
 
 
 def plan_activation(planner: Planner, node: ir.Node) -> Unary:

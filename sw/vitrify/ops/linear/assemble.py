@@ -43,7 +43,7 @@ def assemble(a: Assembler, op: LinearOp) -> None:
     """One layer, and its result unless it adds to one that is there."""
     x = a.operand(op.x)
     form = _form(a, op, x)
-    count = op.x.rows[1] if op.x.rows else a.graph.tensors[op.x.tensor].rows
+    count = op.x.rows.count if op.x.rows else a.graph.tensors[op.x.tensor].rows
     dim = form.weight.shape[-2]
     reach = scheme.INT8_MAX if form.bits == formats.INT8.bits else INT16_MAX
     part = a.columns(op.name, x, form.weight, form.bias, form.step, reach)
@@ -52,7 +52,7 @@ def assemble(a: Assembler, op: LinearOp) -> None:
         name=op.name, x=op.x.tensor, out=op.out, weight=part.weight, requant=part.requant,
         norm=x.norm, table=form.table, add=op.role == "add",
         statistics=a.statistics(op.out, op.version, dim) if gathers else None,
-        rows=op.x.rows, task=op.task,
+        rows=op.x.rows, task=op.task, covers=op.covered,
     ))
     if op.role != "add":
         a.graph.tensors[op.out] = QTensor(

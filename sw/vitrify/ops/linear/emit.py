@@ -12,7 +12,7 @@ from vitrify.arch.isa import Output, Transform
 from vitrify.codegen.lowering import Lowering
 from vitrify.codegen.pack import Bytes, parameter_words, weight_words
 from vitrify.codegen.placement import Placed
-from vitrify.codegen.product import At, MatrixProduct, Queue, Stored
+from vitrify.codegen.product import At, MatrixProduct, Picks, Queue, Stored
 
 from .integer import QLinear
 
@@ -22,11 +22,12 @@ class Emit(Protocol):
 
     def __call__(
         self, x_row: int, out_row: int, rows: int, row: int, *, image: int = 0,
-        queue: Queue | None = None,
+        queue: Queue | None = None, picks: Picks | None = None,
     ) -> None:
         """``x_row`` and ``out_row`` are the first rows read and written, ``row`` that of the whole.
 
         The last two differ where a buffer holds one block at a time.  ``image`` chooses the task.
+        With ``picks`` those are the rows that are read, counted from ``x_row``.
         """
         ...
 
@@ -74,11 +75,11 @@ def prepare(
         streams = [stream(*own) for own in zip(*sets, strict=True)]
     gain = None if op.norm is None else x.spread.scatter(op.norm.gain)
     macs = state.graph.macs[op.name]
-    total = op.rows[1] * state.images if op.rows else state.rows(op.x)
+    total = op.rows.count * state.images if op.rows else state.rows(op.x)
 
     def emit(
         x_row: int, out_row: int, rows: int, row: int, *, image: int = 0,
-        queue: Queue | None = None,
+        queue: Queue | None = None, picks: Picks | None = None,
     ) -> None:
         block = {**values, **state.gather(op.statistics, out, out_row)}
         if transform == Transform.NORM:
@@ -89,7 +90,7 @@ def prepare(
             name=op.name, op="linear", macs=macs * rows // total if queue is None else queue.macs,
             rows=rows, depth=x.spread.physical, columns=out.spread.physical, x=At(x, x_row),
             out=At(out, out_row), row=row, weights=streams, gain=gain, table=op.table,
-            queue=queue, stored=stored, fields=block,
+            queue=queue, picks=picks, stored=stored, fields=block,
         ))
 
     return emit

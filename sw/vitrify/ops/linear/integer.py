@@ -30,9 +30,11 @@ class QLinear(QOp):
     #: Accumulate into the int16 tensor ``out``.
     add: bool = False
     statistics: Statistics | None = None
-    #: First row and number of rows of ``x`` (default: all).
+    #: Rows of ``x`` (default: all).
     rows: Rows | None = None
     task: str | None = None
+    #: For reports: the rows of the float tensor that these are.
+    covers: Rows | None = None
 
     def sources(self) -> tuple[str, ...]:
         return (self.x, self.out) if self.add else (self.x,)
@@ -41,16 +43,16 @@ class QLinear(QOp):
         yield Layer(self.name, self.x, self.out, self.weight)
 
     def covered(self) -> Rows | None:
-        return self.rows
+        return self.covers
 
     def evaluate(self, run: Evaluation) -> None:
         x, statistics = run.read(self.x), run.row_statistics(self.x)
-        start, count = self.rows or (0, x.shape[1])
-        flat = x[:, start : start + count].reshape(-1, x.shape[2])
-        if statistics is not None:
-            chosen = np.arange(x.shape[0] * x.shape[1]).reshape(x.shape[:2])
-            statistics = statistics.select(chosen[:, start : start + count].reshape(-1))
-        flat = operand(flat, self.norm, statistics)
+        if self.rows is not None:
+            every = np.arange(x.shape[0] * x.shape[1]).reshape(x.shape[:2])
+            statistics = statistics and statistics.select(self.rows.of(every).reshape(-1))
+            x = self.rows.of(x)
+        count = x.shape[1]
+        flat = operand(x.reshape(-1, x.shape[2]), self.norm, statistics)
         if self.task is None:
             value = run.scale(matmul(flat, self.weight), self.requant)
         else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from vitrify.codegen.lowering import Lowering
 
 from . import embed, mlp
@@ -31,8 +33,14 @@ def _whole(state: Lowering, op: QLinear) -> None:
     out = place_result(state, op)
     emit = prepare(state, op, x, out)
     images = state.images if op.rows or op.task else 1
-    first, count = op.rows or (0, x.rows // images)
+    each = x.rows // images
+    count, first = (op.rows.count, op.rows.start) if op.rows else (each, 0)
     for image in range(images):
-        begin, to = image * (x.rows // images) + first, image * count
+        begin, to = image * each, image * count
         for start, rows in state.row_blocks(count):
-            emit(begin + start, to + start, rows, to + start, image=image)
+            if first is None:
+                assert op.rows is not None
+                picks = begin + np.array(op.rows.index[start : start + rows])
+                emit(0, to + start, rows, to + start, image=image, picks=picks)
+            else:
+                emit(begin + first + start, to + start, rows, to + start, image=image)

@@ -18,7 +18,7 @@ def second(state: Lowering, first: QLinear, step: int) -> QLinear | None:
         return None
     if first.out != behind.x or behind.rows or first.add or first.statistics:
         return None
-    if first.task or behind.task or (first.rows and state.images > 1):
+    if first.task or behind.task or (first.rows and (state.images > 1 or first.rows.start is None)):
         return None
     readers = sum(first.out in op.sources() for op in state.graph.ops)
     private = readers == 1 and first.out not in state.graph.outputs.values()
@@ -29,7 +29,7 @@ def lower(state: Lowering, first: QLinear, behind: QLinear, step: int) -> None:
     """Both layers; ``step`` is that of ``behind``.  Weights cross DRAM once a block."""
     blocks = state.passing_blocks(first.out)
     hidden = state.buffer(f"{first.out}.block", first.out, blocks[0][1], step)
-    begin = (first.rows or (0, 0))[0]
+    begin = (first.rows.start if first.rows else 0) or 0
     into = prepare(state, first, state.placed[first.x], hidden)
     out_of = prepare(state, behind, hidden, place_result(state, behind))
     for start, rows in blocks:

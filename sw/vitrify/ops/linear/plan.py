@@ -37,6 +37,8 @@ class LinearOp(PlanOp):
     #: Not in the model: a copy into another format, which counts no multiplications.
     identity: bool = False
     task: str | None = None
+    #: Rows of the tensor ``before`` (``value`` without an activation) that this makes.
+    rows: Rows | None = None
 
     def reads(self) -> list[tuple[str, int]]:
         return [self.x.read]
@@ -58,11 +60,16 @@ class LinearOp(PlanOp):
         return (self.out, self.version - 1) if self.role == "add" else None
 
     def result(self) -> Request:
-        return Request(self.value, self.x.rows)
+        return Request(self.value, self.covered)
 
     def hidden(self) -> Request:
         """What the linear map gives, before its activation if there is one."""
-        return Request(self.before if self.kind else self.value, self.x.rows)
+        return Request(self.before if self.kind else self.value, self.rows)
+
+    @property
+    def covered(self) -> Rows | None:
+        """Rows of the tensor ``value`` that this makes."""
+        return None if self.kind else self.rows
 
     def requests(self, plan: Plan) -> list[Request]:
         used = self.role not in ("add", "gate") or self.out in plan.outputs.values()
@@ -108,6 +115,8 @@ class Affine(LinearValue):
     identity: bool = False
     #: The input that chooses among weights ``[S, out, in]``.
     task: str | None = None
+    #: Rows of the tensor ``value`` that this is.
+    rows: Rows | None = None
     #: Additions may come in any order.
     reads_old_sum: bool = False
 
@@ -157,7 +166,7 @@ class Affine(LinearValue):
         return Operand(x.tensor, value, version)
 
     def pick(self, planner: Planner, node: ir.Node, rows: Rows) -> Affine:
-        return replace(self, x=picked(self.x, rows), value=result_of(node))
+        return replace(self, x=picked(self.x, rows), value=result_of(node), rows=None)
 
     def output(self, planner: Planner, name: str) -> str:
         out = planner.unique(name, "output")
@@ -171,7 +180,7 @@ class Affine(LinearValue):
         planner.append(LinearOp(
             name=planner.op_name(self.name, role), out=out, value=value, version=version,
             x=self.x, weight=self.weight, bias=self.bias, role=role, kind=kind,
-            before=self.value, identity=self.identity, task=self.task,
+            before=self.value, identity=self.identity, task=self.task, rows=self.rows,
         ))
 
 
@@ -191,7 +200,7 @@ class Stored(LinearValue):
         dim = planner.plan.channels(x.tensor) if x.norm is None else len(x.norm.gamma)
         value = x.value if x.norm is None else x.norm.value
         name = planner.unique(f"{value}.copy")
-        return Affine(x, np.eye(dim), np.zeros(dim), name, value, identity=True)
+        return Affine(x, np.eye(dim), np.zeros(dim), name, value, identity=True, rows=x.rows)
 
     def int8(self, planner: Planner, node: ir.Node) -> Operand:
         whole = self.x.version is None and self.x.rows is None
@@ -219,8 +228,7 @@ class Stored(LinearValue):
 
 def picked(x: Operand, rows: Rows) -> Operand:
     """Some rows of an operand."""
-    start = x.rows[0] if x.rows else 0
-    return replace(x, rows=(start + rows[0], rows[1]))
+    return replace(x, rows=x.rows.then(rows) if x.rows else rows)
 
 
 def copy_stream(planner: Planner, x: Operand) -> Operand:

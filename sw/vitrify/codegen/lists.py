@@ -1,0 +1,76 @@
+"""Row lists in the row-index memory: where they lie, and what has to be over before they come."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vitrify.arch.config import ArchConfig
+from vitrify.arch.errors import CapacityError
+
+from .product import Picks
+
+
+@dataclass
+class RowList:
+    """A list that is, or was, in the row-index memory.
+
+    ``load`` is the number of its LOAD_INDEX, ``user`` the latest MATMUL that reads it.
+    """
+
+    base: int
+    size: int
+    load: int
+    user: int
+
+    def overlaps(self, base: int, end: int) -> bool:
+        """Whether it has an entry from ``base`` to ``end`` (exclusive)."""
+        return self.base < end and base < self.base + self.size
+
+
+class RowLists:
+    """Lists one behind another, from the last entry of the memory down to the router's queues.
+
+    What has been loaded stays until its entries are needed, and is not loaded again.
+    """
+
+    def __init__(self, arch: ArchConfig) -> None:
+        self._arch = arch
+        self._known: dict[bytes, RowList] = {}
+        self._next = arch.index_entries
+        #: Entries that the queues of the latest ROUTE take.
+        self._queues = 0
+
+    def find(self, entries: Picks) -> RowList | None:
+        """The list with these entries, if it is there."""
+        return self._known.get(_key(entries))
+
+    def place(self, entries: Picks, load: int, user: int) -> tuple[RowList, int | None]:
+        """Room for a list; also the latest MATMUL that reads what lay there (``None``: nothing)."""
+        size = len(entries)
+        if size > self._arch.index_entries - self._queues:
+            raise CapacityError(
+                f"a list of {size} rows does not fit the row-index memory of arch "
+                f"{self._arch.name!r}, which has {self._arch.index_entries} entries, of which "
+                f"queues of experts take {self._queues}: raise index_entries"
+            )
+        if self._next - size < self._queues:
+            self._next = self._arch.index_entries
+        self._next -= size
+        before = self._evict(self._next, self._next + size)
+        found = self._known[_key(entries)] = RowList(self._next, size, load, user)
+        return found, before
+
+    def route(self, entries: int) -> int | None:
+        """Give the first ``entries`` to queues; the latest MATMUL that reads lists there."""
+        self._queues = entries
+        return self._evict(0, entries)
+
+    def _evict(self, base: int, end: int) -> int | None:
+        gone = [key for key, each in self._known.items() if each.overlaps(base, end)]
+        return max((self._known.pop(key).user for key in gone), default=None)
+
+
+def _key(entries: Picks) -> bytes:
+    return np.asarray(entries, "<u2").tobytes()

@@ -1,0 +1,114 @@
+"""Rows in any order, from the canonical graph to the golden machine."""
+
+import numpy as np
+import pytest
+
+from tests.support.execute import tensors
+from tests.unit.quant.graphs import DIM, TOKENS, Net
+from vitrify.arch.errors import UnsupportedOpError
+from vitrify.arch.isa import Opcode
+from vitrify.arch.presets import preset
+from vitrify.compiler import compile_graph
+from vitrify.compiler.quantise import quantise
+from vitrify.ir import shape_of
+from vitrify.quant.compare import compare
+from vitrify.quant.evaluate import Evaluator
+from vitrify.quant.tensors import Rows
+
+NANO = preset("nano")
+COUNT = TOKENS + 1
+ORDERS = {
+    "permuted": [3, 0, 4, 2, 1], "some": [4, 2], "repeated": [1, 1, 3, 0, 3, 3, 2],
+    "consecutive": [1, 2, 3], "one": [3], "many": [*range(COUNT)] * 9,
+}
+
+
+def rows(net, x, index, name="rows"):
+    return net.builder.emit("Rows", x, name=name, index=index)
+
+
+def of_normalised(net, index):
+    return net.linear(rows(net, net.norm(net.tokens(), "norm"), index), 7, "last")
+
+
+def of_linear(net, index):
+    made = net.linear(net.norm(net.tokens(), "norm"), DIM, "made")
+    return net.linear(net.activation(rows(net, made, index), "act"), 7, "last")
+
+
+def of_attention(net, index):
+    x = net.tokens()
+    return net.linear(rows(net, net.attention(net.norm(x, "norm"), "a"), index), 7, "last")
+
+
+def in_windows(net, index):
+    """Attention within permuted rows, put back and added to the stream."""
+    x = net.tokens()
+    a = net.attention(rows(net, net.norm(x, "norm"), index), "a")
+    back = rows(net, net.linear(a, DIM, "proj"), np.argsort(index).tolist(), "back")
+    return net.linear(net.norm(net.add(x, back, "sum"), "after"), 7, "last")
+
+
+def twice(net, index):
+    x = rows(net, rows(net, net.norm(net.tokens(), "norm"), index), [1, 0], "again")
+    return net.linear(x, 7, "last")
+
+
+def check(net, result, batch=1, arch=NANO):
+    model, images = net.model(result), net.images(24)
+    graph = quantise(model, images, arch=arch)
+    assert min(one.sqnr for one in compare(model, graph, images[:8], arch)) > 25
+    program = compile_graph(graph, arch, batch=batch)
+    _, (got,) = tensors(program, images[:batch])
+    (real,) = Evaluator(graph, arch).outputs(images[:batch]).values()
+    assert (got.reshape(real.shape) == real.astype(np.float32)).all()
+    return program
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("what", [of_normalised, of_linear, of_attention, twice])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_golden_equals_the_evaluator(what, order, batch):
+    if what is twice and len(ORDERS[order]) < 2:
+        pytest.skip("there is but one row")
+    net = Net(3)
+    check(net, what(net, ORDERS[order]), batch)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_windows(batch):
+    net = Net(5)
+    check(net, in_windows(net, ORDERS["permuted"]), batch)
+
+
+def test_a_list_is_loaded_once():
+    net = Net(6)
+    program = check(net, in_windows(net, ORDERS["permuted"]))
+    loaded = [op for op in program.instructions() if op.opcode is Opcode.LOAD_INDEX]
+    assert len(loaded) == 2  # that of queries, keys and values, and the way back
+
+
+def test_lists_take_turns_where_memory_is_short():
+    net = Net(7)
+    x, rng = net.tokens(), np.random.default_rng(0)
+    for i in range(4):  # 45 entries each, 128 in all
+        index = rng.permutation(np.repeat(np.arange(COUNT), 9)).tolist()
+        y = net.linear(rows(net, net.norm(x, f"norm{i}"), index, f"far{i}"), DIM, f"linear{i}")
+        x = net.add(x, rows(net, y, list(range(0, 45, 9)), f"near{i}"), f"sum{i}")
+    assert shape_of(x)[1] == COUNT
+    check(net, net.linear(net.norm(x, "end"), 7, "last"))
+
+
+def test_rows_of_zeros_are_refused():
+    net = Net(8)
+    with pytest.raises(UnsupportedOpError, match=r"'rows' \(Rows\) .* rows of zeros"):
+        check(net, of_normalised(net, [0, -1, 1]))
+
+
+def test_rows():
+    some = Rows((4, 2, 3))
+    assert (some.count, some.start) == (3, None)
+    assert some.then(Rows((1, 2))) == Rows((2, 3)) == Rows.span(2, 2)
+    assert Rows.span(2, 2).start == 2
+    array = np.arange(10).reshape(1, 5, 2)
+    assert some.of(array)[0, :, 0].tolist() == [8, 4, 6]
