@@ -34,7 +34,9 @@ def route_heads(tracer: Tracer, mixture: Mixture, term: Term) -> View:
     """The view that weighed heads are, emitting ``RoutedHeads`` or ``BalancedHeads``."""
     tensor, rows = tracer.settler.settle(term.view)
     node = tensor.producer()
-    assert node is not None, "weighs_heads looked"
+    if node is None or node.op_type != "Attention":
+        # other rows or channels than those of the heads: settling has made another tensor
+        raise Unfit("it weighs something else than the heads of an attention", _FIX, mixture.node)
     q, k, v = (value for value in node.inputs if value is not None)
     attributes = attributes_of(node)
     heads = attributes["heads"]
