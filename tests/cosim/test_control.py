@@ -22,6 +22,7 @@ from vitrify.rtl.interfaces import EXPERT_BITS, QUEUE, memory_read, memory_write
 
 BENCHES = Path(__file__).parent / "benches"
 NANO = preset("nano")
+LIMIT_CYCLES = 64
 _COMMANDS = {name: layout for name, layout in payloads(NANO).items() if name != "weights"}
 
 
@@ -43,7 +44,9 @@ class EnginelessCore(wiring.Component):
 
     def elaborate(self, _platform):
         m = Module()
-        m.submodules.controller = controller = Controller(self.arch)
+        m.submodules.controller = controller = Controller(
+            self.arch, units=1, limit_cycles=LIMIT_CYCLES, drain_cycles=300
+        )
         master = AxiMaster(self.arch)
         m.submodules.master = ResetInserter(controller.core_reset)(master)
         connect_flat(m, self, "m_axi", master.m_axi)
@@ -72,7 +75,8 @@ class EnginelessCore(wiring.Component):
 
 
 def test_control():
-    simulate(EnginelessCore(NANO), "control", BENCHES / "control_bench.py", arch=NANO)
+    simulate(EnginelessCore(NANO), "control", BENCHES / "control_bench.py", arch=NANO,
+             options={"limit_cycles": LIMIT_CYCLES})
 
 
 @pytest.mark.parametrize("depth", [8, 64, 128])

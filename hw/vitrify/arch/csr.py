@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from . import isa
+from . import isa, memmap
 
 
 class Access(enum.Enum):
@@ -46,7 +46,8 @@ class ErrorCode(enum.IntEnum):
     """Why the core stopped (ERROR_CODE).  It stays stopped until CONTROL.reset."""
 
     NONE = 0
-    #: Unknown opcode, wrong check field, or a program that ran past PROGRAM_COUNT.
+    #: Unknown opcode, wrong check field, a field out of range, or a program that ran past
+    #: PROGRAM_COUNT.
     ILLEGAL_INSTRUCTION = 1
     #: SLVERR or DECERR on a read.
     BUS_READ = 2
@@ -58,12 +59,22 @@ class ErrorCode(enum.IntEnum):
     WINDOW_READ = 5
     #: A write outside the write window; it did not reach the bus.
     WINDOW_WRITE = 6
+    #: JOB_PUSH while an address was no multiple of 4096; the job was not queued.
+    MISALIGNED = 7
+    #: A job took longer than CYCLE_LIMIT.
+    TIMEOUT = 8
+    #: A reset waited in vain for the bus; the next one waits again.
+    BUS_LOST = 9
 
 
 #: "VTFY", little endian.
 MAGIC = int.from_bytes(b"VTFY", "little")
 #: Jobs that the queue holds.
 QUEUE_DEPTH = 8
+#: Cycles of one unit of CYCLE_LIMIT.
+LIMIT_CYCLES = 1 << 16
+#: Cycles for which a reset waits for the bus.
+DRAIN_CYCLES = 1 << 16
 
 #: Performance counters: 64 bits each, cleared by CONTROL.clear_counters.
 COUNTERS: tuple[tuple[str, str], ...] = (
@@ -83,6 +94,11 @@ COUNTERS: tuple[tuple[str, str], ...] = (
 )
 
 
+#: The upper half of an address, and of a limit, which may lie just behind the last one.
+_UPPER = (Bit("value", 0, memmap.ADDRESS_BITS - 32, "address bits from 32 on"),)
+_UPPER_LIMIT = (Bit("value", 0, memmap.ADDRESS_BITS - 31, "address bits from 32 on"),)
+
+
 def _build() -> tuple[Register, ...]:
     table = [
         ("MAGIC", Access.RO, "reads 'VTFY'", ()),
@@ -95,6 +111,7 @@ def _build() -> tuple[Register, ...]:
         ("STATUS", Access.RO, "state", (
             Bit("busy", 0, 1, "a job is running or waiting"),
             Bit("error", 1, 1, "stopped by an error, see ERROR_CODE"),
+            Bit("bus_lost", 2, 1, "the memory did not answer the bursts that a reset found"),
             Bit("space", 8, 8, "jobs that still fit into the queue"),
         )),
         ("IRQ_ENABLE", Access.RW, "interrupt line = IRQ_STATUS & IRQ_ENABLE", (
@@ -107,22 +124,25 @@ def _build() -> tuple[Register, ...]:
         )),
         ("JOBS_DONE", Access.RO, "jobs finished since reset", ()),
         ("ERROR_CODE", Access.RO, "see ErrorCode", ()),
-        ("ERROR_INFO_LO", Access.RO, "address of the burst, or the instruction's index", ()),
+        ("ERROR_INFO_LO", Access.RO,
+         "address of the burst, offset of the misaligned register, or the instruction's index", ()),
         ("ERROR_INFO_HI", Access.RO, "its upper bits", ()),
-        ("PROGRAM_BASE_LO", Access.RW, "DRAM address of the program image", ()),
-        ("PROGRAM_BASE_HI", Access.RW, "its upper bits", ()),
+        ("PROGRAM_BASE_LO", Access.RW, "DRAM address of the next job's program image", ()),
+        ("PROGRAM_BASE_HI", Access.RW, "its upper bits", _UPPER),
         ("PROGRAM_COUNT", Access.RW, "instructions in the program", ()),
         ("INPUT_BASE_LO", Access.RW, "DRAM address of the next job's input", ()),
-        ("INPUT_BASE_HI", Access.RW, "its upper bits", ()),
+        ("INPUT_BASE_HI", Access.RW, "its upper bits", _UPPER),
         ("OUTPUT_BASE_LO", Access.RW, "DRAM address of the next job's output", ()),
-        ("OUTPUT_BASE_HI", Access.RW, "its upper bits", ()),
-        ("JOB_PUSH", Access.WO, "queue a job with the input and output bases, and TASK", ()),
+        ("OUTPUT_BASE_HI", Access.RW, "its upper bits", _UPPER),
+        ("JOB_PUSH", Access.WO,
+         "queue a job with program base and count, input and output base, and TASK", ()),
         ("TASK", Access.RW, "the next job's tasks, chosen by the field task_source", tuple(
             Bit(f"task{i}", isa.TASK_BITS * i, isa.TASK_BITS, f"task_source {i}")
             for i in range(isa.TASKS)
         )),
         *(
-            (f"{window}_{end}_{half}", Access.RW, doc if half == "LO" else "its upper bits", ())
+            (f"{window}_{end}_{half}", Access.RW, doc if half == "LO" else "its upper bits",
+             () if half == "LO" else _UPPER if end == "BASE" else _UPPER_LIMIT)
             for window, verb in (("READ", "read"), ("WRITE", "write"))
             for end, doc in (
                 ("BASE", f"first DRAM address that the core may {verb}"),
@@ -130,12 +150,24 @@ def _build() -> tuple[Register, ...]:
             )
             for half in ("LO", "HI")
         ),
+        ("CYCLE_LIMIT", Access.RW, "a job that takes longer is an error; 0: no limit", (
+            Bit("limit", 0, 16, f"in units of {LIMIT_CYCLES} cycles"),
+        )),
+        ("DISPATCHED", Access.RO, "instructions of the present or last job that were handed out",
+         ()),
+        ("PROGRESS", Access.RO, "instructions that finished since reset, modulo 256", (
+            Bit("matmuls", 0, 8, "MATMULs, without those that were skipped"),
+            Bit("loads", 8, 8, "LOADs and LOAD_INDEXes"),
+            Bit("stores", 16, 8, "STOREs"),
+            Bit("routes", 24, 8, "ROUTEs"),
+        )),
     ]
     registers = [
         Register(name, 4 * i, access, doc, fields)
         for i, (name, access, doc, fields) in enumerate(table)
     ]
     base = 0x80
+    assert 4 * len(table) <= base
     for i, (name, doc) in enumerate(COUNTERS):
         registers.append(Register(f"{name}_LO", base + 8 * i, Access.RO, doc))
         registers.append(Register(f"{name}_HI", base + 8 * i + 4, Access.RO, "its upper 32 bits"))

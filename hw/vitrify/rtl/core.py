@@ -15,7 +15,6 @@ from vitrify.rtl.array.matrix import MatrixUnit
 from vitrify.rtl.bus.axi import axi4, axi4_lite
 from vitrify.rtl.bus.master import AxiMaster
 from vitrify.rtl.control.controller import BUS_ERRORS, Controller
-from vitrify.rtl.control.supervisor import RESET_CYCLES
 from vitrify.rtl.lib.reset import ResetChain
 from vitrify.rtl.memory import IndexMemory, StatMemory, TokenMemory
 from vitrify.rtl.units.epilogue import Epilogue
@@ -82,7 +81,6 @@ class Core(wiring.Component):
 
     def elaborate(self, _platform: Any) -> Module:
         arch, m = self.arch, Module()
-        m.submodules.controller = self._control = control = Controller(arch)
         transform, matrix, accumulator = Transform(arch), MatrixUnit(arch), Accumulator(arch)
         units = {
             "bus": AxiMaster(arch),
@@ -95,6 +93,7 @@ class Core(wiring.Component):
         }
         if arch.experts:
             units["router"] = Router(arch)
+        m.submodules.controller = self._control = control = Controller(arch, units=len(units))
         # Everything outside the controller starts anew when the host resets the core.  After the
         # reset of the chip the last unit follows a few cycles later, long before a host has
         # written what a job needs.
@@ -102,7 +101,6 @@ class Core(wiring.Component):
         for name, unit in units.items():
             chain.add(name, unit)
             setattr(self, f"_{name}", unit)
-        assert control.RESET_DELAY + chain.length < RESET_CYCLES
         connect(m, control.s_axi, flipped(self.s_axi))
         connect(m, self._bus.m_axi, flipped(self.m_axi))
         m.d.comb += self.irq.eq(control.irq)

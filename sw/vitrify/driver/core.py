@@ -288,6 +288,10 @@ class CoreDriver:
                     "reset the board"
                 )
             self._transport.wait(_LOOK)
+        if self._status()["bus_lost"]:
+            raise BackendError(
+                "the memory does not answer what the core asked it before; reset the board"
+            )
 
     def _prepare(self, place: Loaded) -> None:
         base = self._transport.memory_base
@@ -301,6 +305,7 @@ class CoreDriver:
         ):
             self.write_wide(name, base + value)
         self.write("PROGRAM_COUNT", place.instructions)
+        self.write("CYCLE_LIMIT", 0)
         self._do("IRQ_STATUS", "done", "error")
         self._do("IRQ_ENABLE", "done", "error")
 
@@ -336,9 +341,11 @@ class CoreDriver:
     def _error(self) -> CoreError:
         code, info = self.read("ERROR_CODE"), self.read_wide("ERROR_INFO")
         name = ErrorCode(code).name if code in list(ErrorCode) else f"error {code}"
-        if code == ErrorCode.ILLEGAL_INSTRUCTION:
+        if code in (ErrorCode.ILLEGAL_INSTRUCTION, ErrorCode.TIMEOUT):
             at = self._transport.memory_base + info * isa.INSTRUCTION_BYTES
             where = f"instruction {info} at address 0x{at:x}"
+        elif code == ErrorCode.MISALIGNED:
+            where = f"register 0x{info:x}"
         else:
             where = f"address 0x{info:x}"
         return CoreError(code, info, f"the core stopped: {name}, {where}")

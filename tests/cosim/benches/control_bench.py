@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import cocotb
-from bus_support import memory_read, memory_write
+from bus_support import memory_read, memory_write, pauses
 from control_model import (
     BASE_HIGH,
     COMMANDS,
@@ -20,6 +20,7 @@ from control_model import (
 from vitrify.arch import csr, isa
 from vitrify.arch.csr import ErrorCode
 from vitrify.arch.isa import Opcode, Region
+from vitrify.arch.limits import limits
 from vitrify.cosim import bench
 from vitrify.rtl.control.controller import ENGINE_EVENTS
 from vitrify.rtl.control.run_ahead import WINDOW
@@ -148,6 +149,166 @@ async def illegal_programs(dut):
         assert await world.read("JOBS_DONE") == 0
         await world.reset()
         assert dut.irq.value == 0
+        await works(world)
+        await world.reset()
+
+
+@cocotb.test()
+async def illegal_fields(dut):
+    """Every field with a limit, just beyond it, with a right checksum; golden refuses the same."""
+    world = await start(dut)
+    cases = []
+    for opcode, form in isa.FORMATS.items():
+        for name, (low, high) in limits(world.arch, opcode).items():
+            bits = form.layout[name][1]
+            cases += [(opcode, name, value) for value in (low - 1, high + 1, (1 << bits) - 1)
+                      if 0 <= value < 1 << bits and not low <= value <= high]
+    assert len({name for _, name, _ in cases}) > 15
+    for opcode, name, value in cases:
+        good = random_program(world.arch, random.randint(0, 2))
+        plain = random_instruction(world.arch, opcode)
+        if opcode is Opcode.MATMUL and random.random() < 0.5:
+            plain = isa.make(opcode, **plain.values | {"expert_rows": 1, "expert": 0})
+        bad = isa.Instruction(opcode, {**plain.values, name: value})
+        await world.program([*map(isa.pack, good), isa.pack(bad), *pack([])])
+        await world.job(0, 0)
+        await world.until("STATUS", "error", 1)
+        assert await world.read("ERROR_CODE") == ErrorCode.ILLEGAL_INSTRUCTION, (opcode, name)
+        assert await world.wide("ERROR_INFO") == len(good), (opcode, name, value)
+        assert await world.read("DISPATCHED") == len(good)
+        await world.reset()
+    await works(world)
+
+
+@cocotb.test()
+async def program_of_the_job(dut):
+    """Program and count are queued with a job; writing them later changes the next one only."""
+    world = await start(dut)
+    expected = Expectation(world)
+    first, second = random_program(world.arch, 30), random_program(world.arch, 12)
+    other = PROGRAM + 0x2000
+    await world.program(pack(first))
+    expected.run(first, 0x1000, 0x2000)
+    expected.run(second, 0x3000, 0x4000, at=other)
+    expected.run(first, 0x5000, 0x6000)
+    world.frozen = {"stores"}
+    await world.job(0x1000, 0x2000)
+    await bench.cycles(dut, random.randint(0, 60))
+    await world.program(pack(second), at=other)
+    await world.job(0x3000, 0x4000)
+    await world.program(pack(first))
+    await world.job(0x5000, 0x6000)
+    await world.write("PROGRAM_BASE_LO", 0xF000)
+    await world.write("PROGRAM_COUNT", 0)
+    world.frozen = set()
+    await world.until("STATUS", "busy", 0)
+    assert await world.read("JOBS_DONE") == 3
+    assert await world.read("ERROR_CODE") == ErrorCode.NONE
+    expected.check()
+
+
+@cocotb.test()
+async def misaligned(dut):
+    """An address that is no multiple of a page is an error that names its register."""
+    world = await start(dut)
+    await world.program(pack([]))
+    for name in ("PROGRAM_BASE", "INPUT_BASE", "OUTPUT_BASE", "READ_BASE", "READ_LIMIT",
+                 "WRITE_BASE", "WRITE_LIMIT"):
+        register = f"{name}_LO"
+        before = await world.read(register)
+        for bit in (0, random.randint(1, 10), 11):
+            await world.write(register, before | 1 << bit)
+            await world.write("JOB_PUSH", 1)
+            await world.until("STATUS", "error", 1)
+            assert await world.read("ERROR_CODE") == ErrorCode.MISALIGNED
+            assert await world.wide("ERROR_INFO") == csr.BY_NAME[register].offset
+            await world.reset()
+            assert await world.field("STATUS", "space") == csr.QUEUE_DEPTH
+        await world.write(register, before)
+    await works(world)
+
+
+@cocotb.test()
+async def time_limit(dut):
+    """A job that takes too long is an error with its instruction; where it stands can be read."""
+    world = await start(dut)
+    unit = bench.option("limit_cycles")
+    matmul, load = (random_instruction(world.arch, op) for op in (Opcode.MATMUL, Opcode.LOAD))
+    matmul = isa.make(Opcode.MATMUL, **matmul.values | {"expert_rows": 0, "stream_words": 0})
+    for name, finished in (("epilogue", (0, 3)), ("loads", (2, 0))):
+        await world.program(pack([matmul, load, load, matmul, load]))
+        await world.write("CYCLE_LIMIT", 8)
+        world.frozen = {name}
+        await world.control("clear_counters")
+        await world.job(0, 0)
+        await world.until("STATUS", "error", 1)
+        assert await world.read("ERROR_CODE") == ErrorCode.TIMEOUT
+        assert await world.wide("ERROR_INFO") == 5
+        assert 8 * unit <= await world.read("CYCLES_LO") < 8 * unit + 20
+        assert await world.field("PROGRESS", "matmuls") == finished[0]
+        assert await world.field("PROGRESS", "loads") == finished[1]
+        world.frozen = set()
+        await world.reset()
+        # In time, again and again: every job has the whole limit.
+        await world.write("CYCLE_LIMIT", 20)
+        await world.program(pack([matmul, load]))
+        for done in range(1, 30):
+            await world.job(0, 0)
+            await world.until("STATUS", "busy", 0)
+            assert await world.read("JOBS_DONE") == done
+        assert await world.read("CYCLES_LO") > 20 * unit
+        await world.program(pack([matmul]))
+        world.frozen = {name}
+        await world.write("CYCLE_LIMIT", 0)
+        await world.job(0, 0)
+        await bench.cycles(dut, 20 * unit)
+        assert await world.read("ERROR_CODE") == ErrorCode.NONE
+        world.frozen = set()
+        await world.reset()
+
+
+@cocotb.test()
+async def dead_memory(dut):
+    """A memory that stops answering: the reset ends, offers stand, and a later one may succeed."""
+    world = await start(dut)
+    k = world.arch.depth
+    channels = {
+        "ar": world.slave.read_if.ar_channel, "r": world.slave.read_if.r_channel,
+        "aw": world.slave.write_if.aw_channel, "w": world.slave.write_if.w_channel,
+        "b": world.slave.write_if.b_channel,
+    }
+    for dead in (("ar",), ("r",), ("aw",), ("w",), ("b",), tuple(channels)):
+        task = None
+        await world.program(pack(random_program(world.arch, 20)))
+        for name in dead:
+            channels[name].set_pause_generator(pauses(1))
+        await world.job(0, 0)
+        if not {"aw", "w", "b"}.isdisjoint(dead):
+            task = cocotb.start_soon(memory_write(dut, "store", 0x800, bytes(20 * k), k))
+        await bench.cycles(dut, 300)
+        await world.control("reset")
+        if task:
+            task.cancel()
+        dut.store__request__valid.value = dut.store__data__valid.value = 0
+        await world.until("STATUS", "busy", 0)
+        assert await world.field("STATUS", "bus_lost") == 1, dead
+        assert await world.field("STATUS", "error") == 1
+        assert await world.read("ERROR_CODE") == ErrorCode.BUS_LOST
+        # Nothing new begins, not even with a new job.
+        begun = len(world.reads)
+        await world.write("JOB_PUSH", 1)
+        await bench.cycles(dut, 200)
+        assert len(world.reads) == begun
+        assert await world.field("STATUS", "busy") == 0
+        await world.control("reset")
+        await world.until("STATUS", "busy", 0)
+        assert await world.field("STATUS", "bus_lost") == 1
+        # The memory comes back (the bus's monitors saw no offer withdrawn).
+        for name in dead:
+            channels[name].clear_pause_generator()
+            channels[name].pause = False
+        await world.reset()
+        assert await world.field("STATUS", "bus_lost") == 0
         await works(world)
         await world.reset()
 

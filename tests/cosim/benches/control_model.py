@@ -11,6 +11,7 @@ from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiSlave
 
 from vitrify.arch import csr, isa, memmap
 from vitrify.arch.isa import Opcode, Region
+from vitrify.arch.limits import limits
 from vitrify.cosim import bench
 from vitrify.rtl.control.decode import payloads
 from vitrify.rtl.control.dispatcher import ENGINES, FINISHED
@@ -154,11 +155,11 @@ class World:
         bit = next(f for f in csr.BY_NAME["CONTROL"].fields if f.name == name)
         await self.write("CONTROL", 1 << bit.lsb)
 
-    async def program(self, words, count=None):
+    async def program(self, words, count=None, at=PROGRAM):
         """Put instruction words (bytes) into memory and point the registers at them."""
         image = b"".join(words)
-        self.memory.mem[PROGRAM : PROGRAM + len(image)] = image
-        await self.write("PROGRAM_BASE_LO", PROGRAM + 0x40)  # low bits are ignored
+        self.memory.mem[at : at + len(image)] = image
+        await self.write("PROGRAM_BASE_LO", at)
         await self.write("PROGRAM_BASE_HI", BASE_HIGH)
         await self.write("PROGRAM_COUNT", len(words) if count is None else count)
 
@@ -198,7 +199,7 @@ async def start(dut, pause=0.0):
 
 
 def random_instruction(arch, opcode):
-    values = {f.name: random.randint(f.low, f.max) for f in isa.FORMATS[opcode].fields}
+    values = {name: random.randint(*ends) for name, ends in limits(arch, opcode).items()}
     k = arch.depth
     if opcode is Opcode.MATMUL:
         values["stream_words"] = random.choice((0, 0, 1, random.randint(2, 40)))
@@ -227,9 +228,9 @@ class Expectation:
         self.numbers = []
         self.skipped = 0
 
-    def run(self, ops, source, target, tasks=0):
+    def run(self, ops, source, target, tasks=0, at=PROGRAM):
         base = {Region.INPUT: source, Region.OUTPUT: target,
-                Region.PROGRAM: BASE_HIGH << 32 | PROGRAM}
+                Region.PROGRAM: BASE_HIGH << 32 | at}
         k, pattern = self.world.arch.depth, None
         for op in ops:
             op, pattern = isa.attach(op, pattern)
@@ -239,7 +240,7 @@ class Expectation:
             if op.opcode is not Opcode.ROUTE:
                 extra = (tasks >> 8 * op.task_source & 255) * op.task_stride * k
             if op.opcode is Opcode.MATMUL:
-                self._matmul(op, extra)
+                self._matmul(op, extra + at)
             elif op.opcode is Opcode.ROUTE:
                 fields = {n: op.values[n] for n in ROUTE_COMMAND.members if n != "wait_seq"}
                 waits = (self.matmuls - self._real(op.wait_distance)) % 256
@@ -280,7 +281,7 @@ class Expectation:
             }
         for name in ("loader", "fetch", "epilogue"):
             self.commands[name].append({f: values[f] for f in COMMANDS[name].members})
-        at, k = PROGRAM + op.stream_offset + extra, self.world.arch.depth
+        at, k = op.stream_offset + extra, self.world.arch.depth
         for i in range(op.stream_words):
             first = (at + i * k) % SIZE
             word = self.world.memory.mem[first : first + k]

@@ -171,7 +171,7 @@ def test_standstill_for_ever(transport, golden):
     transport.core.order(Misfortune.STANDSTILL, 3_000, 1 << 31)
     with pytest.raises(BackendError, match=r"has done nothing for 0\.5 s; STATUS 0x"):
         run(driver, golden)
-    with pytest.raises(BackendError, match="does not come out of its reset"):
+    with pytest.raises(BackendError, match="memory does not answer"):
         run(driver, golden)
     heals(transport, driver, golden)
 

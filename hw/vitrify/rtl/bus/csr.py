@@ -37,6 +37,11 @@ def register_layout(register: Register) -> data.Layout:
     })
 
 
+def _width(register: Register) -> int:
+    """Bits up to the highest one that means something; those above read as zero."""
+    return max((f.lsb + f.bits for f in register.fields), default=REGISTER_BITS)
+
+
 def constants(arch: ArchConfig) -> dict[str, int]:
     """Registers with the same value for ever."""
     return {"MAGIC": csr.MAGIC, "VERSION": CONTRACT_VERSION, "ARCH_HASH": arch.hash}
@@ -105,7 +110,7 @@ class ControlRegisters(wiring.Component):
     def elaborate(self, _platform: Any) -> Module:
         m = Module()
         storage = {
-            register.name: Signal(REGISTER_BITS, name=register.name.lower() + "_value")
+            register.name: Signal(_width(register), name=register.name.lower() + "_value")
             for register in self._ported() if register.access in (Access.RW, Access.W1C)
         }
         self._write_channel(m, storage)

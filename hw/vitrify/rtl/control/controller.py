@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Const, Module, Signal
+from amaranth import Cat, Module, Signal
 from amaranth.hdl import Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
 from amaranth.utils import exact_log2
 
-from vitrify.arch import memmap
+from vitrify.arch import csr, memmap
 from vitrify.arch.config import ArchConfig
 from vitrify.rtl.bus.axi import axi4_lite
 from vitrify.rtl.bus.csr import ControlRegisters
@@ -23,8 +23,9 @@ from .counters import EVENTS, Counters
 from .decode import payloads
 from .dispatcher import ENGINES, FINISHED, Dispatcher
 from .instruction_fetch import InstructionFetch
-from .jobs import JobQueue
+from .jobs import JobQueue, page_address
 from .supervisor import Supervisor
+from .watchdog import Watchdog
 
 _ALIGNED = exact_log2(memmap.ALIGNMENT)
 #: What the AXI master reports, SLVERR or DECERR, and bursts outside the windows.
@@ -43,6 +44,10 @@ class Controller(wiring.Component):
     Parameters
     ----------
     arch : ArchConfig
+    units : int
+        Units outside that get ``core_reset`` one after the other.
+    limit_cycles, drain_cycles : int
+        Cycles of a unit of CYCLE_LIMIT, and for which a reset waits for the bus.
 
     Members
     -------
@@ -99,8 +104,14 @@ class Controller(wiring.Component):
     write_refused: Any
     core_reset: Signal
 
-    def __init__(self, arch: ArchConfig) -> None:
+    def __init__(
+        self, arch: ArchConfig, *, units: int, limit_cycles: int = csr.LIMIT_CYCLES,
+        drain_cycles: int = csr.DRAIN_CYCLES,
+    ) -> None:
         self.arch = arch
+        self._reset_cycles = self.RESET_DELAY + units + 1
+        self._limit_cycles = limit_cycles
+        self._drain_cycles = drain_cycles
         self._queues = {n: q for n, q in payloads(arch).items() if n != "routes" or arch.experts}
         routing = {"expert": Out(EXPERT_BITS), "queue": In(QUEUE)} if arch.experts else {}
         super().__init__({
@@ -119,7 +130,9 @@ class Controller(wiring.Component):
         m = Module()
         m.submodules.registers = registers = ControlRegisters(self.arch)
         m.submodules.jobs = jobs = JobQueue()
-        m.submodules.supervisor = supervisor = Supervisor()
+        m.submodules.supervisor = supervisor = Supervisor(
+            reset_cycles=self._reset_cycles, drain_cycles=self._drain_cycles
+        )
         m.submodules.counters = counters = Counters()
         fetch, dispatcher = InstructionFetch(self.arch), Dispatcher(self.arch)
         chain = ResetChain(m, supervisor.core_reset)
@@ -141,16 +154,12 @@ class Controller(wiring.Component):
 
         stopped = Signal()
         m.d.sync += stopped.eq(supervisor.failed | supervisor.resetting)
-        base, count = self._address(registers, "program"), registers.program_count.value
+        self._jobs(m, registers, supervisor, jobs)
+        self._watch(m, registers, supervisor, dispatcher, stopped)
         m.d.comb += [
-            jobs.push.eq(registers.job_push_write),
-            jobs.job.input.eq(self._address(registers, "input")),
-            jobs.job.output.eq(self._address(registers, "output")),
-            jobs.job.task.eq(registers.task),
-            jobs.clear.eq(supervisor.reset),
             fetch.start.eq(dispatcher.start), fetch.stop.eq(dispatcher.stop),
-            fetch.base.eq(base), fetch.count.eq(count),
-            dispatcher.program_base.eq(base), dispatcher.program_count.eq(count),
+            fetch.base.eq(page_address(dispatcher.present.program)),
+            fetch.count.eq(dispatcher.present.count),
             dispatcher.exhausted.eq(fetch.exhausted), dispatcher.fetch_idle.eq(fetch.idle),
             dispatcher.idle.eq(self.idle), dispatcher.finished.eq(self.finished),
             dispatcher.halt.eq(stopped),
@@ -162,7 +171,7 @@ class Controller(wiring.Component):
         self._status(m, registers, supervisor, jobs, dispatcher)
         for window, name in ((self.read_window, "read"), (self.write_window, "write")):
             m.d.comb += [
-                window[end].eq(self._address(registers, name, end) >> _ALIGNED)
+                window[end].eq(self._page(registers, name, end))
                 for end in ("base", "limit")
             ]
 
@@ -177,10 +186,45 @@ class Controller(wiring.Component):
         return m
 
     @staticmethod
-    def _address(registers: Any, name: str, end: str = "base") -> Value:
-        """An address (a limit has one bit more); the bits below its alignment are ignored."""
+    def _page(registers: Any, name: str, end: str = "base") -> Value:
+        """An address without the bits below its alignment (a limit has one bit more)."""
         low, high = (getattr(registers, f"{name}_{end}_{half}").value for half in ("lo", "hi"))
-        return Cat(Const(0, _ALIGNED), low[_ALIGNED:], high)[:memmap.ADDRESS_BITS + 1]
+        return Cat(low[_ALIGNED:], high)
+
+    def _jobs(self, m: Module, registers: Any, supervisor: Supervisor, jobs: JobQueue) -> None:
+        """A job is queued with everything that belongs to it, if all addresses are aligned."""
+        names = ("program_base", "input_base", "output_base",
+                 *(f"{window}_{end}" for window in ("read", "write") for end in ("base", "limit")))
+        # Written some cycles before the push.
+        wrong = Signal(len(names))
+        for i, name in enumerate(names):
+            low = getattr(registers, f"{name}_lo").value[:_ALIGNED]
+            m.d.sync += wrong[i].eq(low.any())
+            with m.If(wrong[i]):
+                offset = csr.BY_NAME[f"{name.upper()}_LO"].offset
+                m.d.comb += supervisor.misaligned.p.register.eq(offset)
+        m.d.comb += [
+            jobs.push.eq(registers.job_push_write & ~wrong.any()),
+            supervisor.misaligned.valid.eq(registers.job_push_write & wrong.any()),
+            *(jobs.job[name].eq(self._page(registers, name))
+              for name in ("program", "input", "output")),
+            jobs.job.count.eq(registers.program_count.value), jobs.job.task.eq(registers.task),
+            jobs.clear.eq(supervisor.reset),
+        ]
+
+    def _watch(
+        self, m: Module, registers: Any, supervisor: Supervisor, dispatcher: Dispatcher,
+        stopped: Signal,
+    ) -> None:
+        """The limit of a job's time, and what shows where it stands."""
+        m.submodules.watchdog = watchdog = Watchdog(unit=self._limit_cycles)
+        m.d.comb += [
+            watchdog.start.eq(dispatcher.start), watchdog.running.eq(dispatcher.running & ~stopped),
+            watchdog.limit.eq(registers.cycle_limit.limit),
+            supervisor.timeout.eq(watchdog.expired),
+            registers.dispatched.value.eq(dispatcher.error.p.index),
+            *(registers.progress[name].eq(self.finished[name]) for name in FINISHED.members),
+        ]
 
     @staticmethod
     def _status(
@@ -191,6 +235,7 @@ class Controller(wiring.Component):
         m.d.sync += [
             registers.status.busy.eq(work | supervisor.resetting),
             registers.status.error.eq(supervisor.failed),
+            registers.status.bus_lost.eq(supervisor.lost),
             registers.status.space.eq(jobs.space),
         ]
         m.d.comb += [

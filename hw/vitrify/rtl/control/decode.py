@@ -9,7 +9,6 @@ from amaranth.hdl import Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from vitrify.arch import memmap
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.isa import FORMATS, NO_PATTERN, Opcode, Region
 from vitrify.rtl.interfaces import (
@@ -27,7 +26,7 @@ from vitrify.rtl.interfaces import (
 from .distances import DISTANCES, Distances
 from .expert_rows import ROWS, ExpertRows
 from .instruction_fetch import INSTRUCTION_BITS
-from .jobs import JOB
+from .jobs import JOB, page_address
 from .task_offset import TaskOffset
 
 #: Engines that get a MATMUL.
@@ -63,7 +62,6 @@ class Decode(wiring.Component):
     load : :py:`In(1)`
         First cycle of a new word.
     job : :py:`In(JOB)`
-    program_base : :py:`In(ADDRESS_BITS)`
     numbers : :py:`In(NUMBERS)`
     advance, skip : :py:`In(1)`
         The word is a MATMUL, and is dispatched or skipped in this cycle.
@@ -81,7 +79,6 @@ class Decode(wiring.Component):
     word: Signal
     load: Signal
     job: Any
-    program_base: Signal
     numbers: Any
     advance: Signal
     skip: Signal
@@ -96,7 +93,7 @@ class Decode(wiring.Component):
         self._payloads = payloads(arch)
         super().__init__({
             "word": In(INSTRUCTION_BITS), "load": In(1), "job": In(JOB),
-            "program_base": In(memmap.ADDRESS_BITS), "numbers": In(NUMBERS),
+            "numbers": In(NUMBERS),
             "advance": In(1), "skip": In(1), "prefix": In(1), "forget": In(1), "queue": In(QUEUE),
             **{name: Out(layout) for name, layout in self._payloads.items()},
             "busy": Out(1), "empty": Out(1),
@@ -137,7 +134,7 @@ class Decode(wiring.Component):
 
         m.d.comb += [
             unit.load.eq(self.load),
-            unit.base.eq(Mux(program, self.program_base, base)),
+            unit.base.eq(page_address(Mux(program, self.job.program, base))),
             unit.offset.eq(Mux(is_matmul, matmul.stream_offset, move.offset)),
             unit.stride.eq(either("task_stride")),
             unit.task.eq(self.job.task[either("task_source")]),

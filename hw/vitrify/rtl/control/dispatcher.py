@@ -10,7 +10,6 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 
-from vitrify.arch import memmap
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.isa import FORMATS, Opcode
 from vitrify.rtl.bus.csr import REGISTER_BITS
@@ -27,6 +26,7 @@ from .checksum import Checksum
 from .decode import COMMANDS, QUEUE_LATENCY, Decode, payloads
 from .instruction_fetch import INSTRUCTION_BITS
 from .jobs import JOB
+from .legal import Legal
 from .run_ahead import RunAhead
 
 #: Engines that END waits for; set while they have nothing to do.
@@ -48,8 +48,8 @@ class Dispatcher(wiring.Component):
     (A task's stride, or a look at an expert's queue, costs some cycles more.)
 
     A MATMUL enters the queues of loader, fetch and epilogue in the same cycle, and its weight
-    stream, if it has one, that of the weight reader.  Base registers are cut down to multiples of
-    ``ALIGNMENT``.  MATMUL, and LOAD with LOAD_INDEX, are numbered from 0 at reset, across jobs.
+    stream, if it has one, that of the weight reader.  MATMUL, and LOAD with LOAD_INDEX, are
+    numbered from 0 at reset, across jobs.
 
     One ROUTE is under way at a time.  A MATMUL with ``expert_rows`` waits for it, so that its rows
     are known; without any it gets no number, its weights are not asked for, and the distances of
@@ -62,11 +62,10 @@ class Dispatcher(wiring.Component):
     Members
     -------
     job : In(stream.Signature(JOB))
-    program_base : In(ADDRESS_BITS)
-    program_count : In(32)
-        Both are looked at when a job starts.
+    present : Out(JOB)
+        The job that runs.
     start, stop : Out(1)
-        For :class:`InstructionFetch`, which shares ``program_base`` and ``program_count``.
+        For :class:`InstructionFetch`, which has program and count from ``present``.
     instructions : In(stream.Signature(512))
     exhausted, fetch_idle : In(1)
     loader, fetch, epilogue : Out(stream of their commands)
@@ -86,13 +85,12 @@ class Dispatcher(wiring.Component):
     done : Out(1)
         Pulse: the job is complete, its output in memory.
     error : Out(pipe(FAULT))
-        Illegal opcode, wrong checksum, or no END within ``program_count`` instructions; stuck
-        until reset.
+        Illegal opcode or field, wrong checksum, or no END within ``count`` instructions; stuck
+        until reset.  Its index counts the job's instructions that were handed out so far.
     """
 
     job: Any
-    program_base: Signal
-    program_count: Signal
+    present: Any
     start: Signal
     stop: Signal
     instructions: Any
@@ -121,7 +119,7 @@ class Dispatcher(wiring.Component):
         routing = {"expert": Out(EXPERT_BITS), "queue": In(QUEUE)} if arch.experts else {}
         super().__init__({
             "job": In(stream.Signature(JOB)),
-            "program_base": In(memmap.ADDRESS_BITS), "program_count": In(REGISTER_BITS),
+            "present": Out(JOB),
             "start": Out(1), "stop": Out(1),
             "instructions": In(stream.Signature(unsigned(INSTRUCTION_BITS))),
             "exhausted": In(1), "fetch_idle": In(1),
@@ -136,6 +134,7 @@ class Dispatcher(wiring.Component):
         queues = {name: self._queue(m, name, layout) for name, layout in self._queues.items()}
         m.submodules.decode = self._decode = decode = Decode(self.arch)
         m.submodules.checksum = checksum = Checksum()
+        m.submodules.legal = legal = Legal(self.arch)
         damaged = Signal()  # known from the cycle after DECODE on
         word = Signal(INSTRUCTION_BITS, reset_less=True)
         matmul = data.View(instruction_layout(Opcode.MATMUL), word)
@@ -147,7 +146,8 @@ class Dispatcher(wiring.Component):
         m.d.sync += fetch_idle.eq(self.fetch_idle)
         m.d.comb += [
             checksum.word.eq(self.instructions.payload),
-            decode.word.eq(word), decode.job.eq(job), decode.program_base.eq(self.program_base),
+            decode.word.eq(word), legal.word.eq(word),
+            decode.job.eq(job), self.present.eq(job),
             *(queue.w_data.eq(getattr(decode, name)) for name, queue in queues.items()),
         ]
         lacking = {Opcode.ROUTE: not self.arch.experts, Opcode.PATTERN: not self.arch.patterns}
@@ -186,9 +186,10 @@ class Dispatcher(wiring.Component):
                     with m.If((opcode == Opcode.MATMUL) & matmul.expert_rows):
                         m.next = "EXPERT"
             if self.arch.experts:
-                self._look_up(m, matmul, index, skip, damaged)
+                self._look_up(m, matmul, index, skip, damaged | legal.illegal)
             with m.State("PUSH"):
-                with m.If(damaged):
+                # In its first cycle decode is busy, and a field out of range not yet known.
+                with m.If(damaged | (legal.illegal & ~decode.busy)):
                     m.next = "ERROR"
                 with m.Elif(room & ~self.halt & ~decode.busy):
                     m.next = "ISSUE"
@@ -221,7 +222,7 @@ class Dispatcher(wiring.Component):
         return m
 
     def _look_up(
-        self, m: Module, matmul: Any, index: Signal, skip: Signal, damaged: Signal
+        self, m: Module, matmul: Any, index: Signal, skip: Signal, wrong: Value
     ) -> None:
         """Wait for the ROUTE under way, then for the queue's rows; push or skip."""
         # One cycle more for the router's own register.
@@ -232,7 +233,7 @@ class Dispatcher(wiring.Component):
             m.d.sync += settled.eq(settled + 1)
             with m.If((settled == QUEUE_LATENCY + 1) & ~self.halt):
                 m.next = "PUSH"
-                with m.If(self._decode.empty & ~damaged):
+                with m.If(self._decode.empty & ~wrong):
                     m.d.comb += skip.eq(1)
                     m.d.sync += index.eq(index + 1)
                     m.next = "TAKE"

@@ -1,22 +1,32 @@
-"""Queue of jobs: where the next images lie, where their results go, what is to be done."""
+"""Queue of jobs: program, where the next images lie, where their results go, what is to be done."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Module, ResetInserter, Signal
+from amaranth import Cat, Const, Module, ResetInserter, Signal
+from amaranth.hdl import Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.fifo import SyncFIFO
 from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.utils import exact_log2
 
 from vitrify.arch import isa, memmap
 from vitrify.arch.csr import QUEUE_DEPTH
 
-#: DRAM addresses of a job's input and output, and its tasks.
+_ALIGNED = exact_log2(memmap.ALIGNMENT)
+_PAGE = memmap.ADDRESS_BITS - _ALIGNED
+#: Pages of ``ALIGNMENT`` bytes where a job's program, input and output begin, the instructions of
+#: the program, and the job's tasks.
 JOB = data.StructLayout({
-    "input": memmap.ADDRESS_BITS, "output": memmap.ADDRESS_BITS,
+    "program": _PAGE, "input": _PAGE, "output": _PAGE, "count": 32,
     "task": data.ArrayLayout(isa.TASK_BITS, isa.TASKS),
 })
+
+
+def page_address(page: Value) -> Value:
+    """Byte address of a page."""
+    return Cat(Const(0, _ALIGNED), page)
 
 
 class JobQueue(wiring.Component):

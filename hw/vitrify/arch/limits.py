@@ -1,0 +1,53 @@
+"""What a core can execute: legal values of every field, as far as its architecture has them."""
+
+from __future__ import annotations
+
+from .config import ArchConfig
+from .errors import ProgramError
+from .isa import FORMATS, Instruction, Opcode, Stationary
+
+
+def limits(arch: ArchConfig, opcode: Opcode) -> dict[str, tuple[int, int]]:
+    """``{field: (least, most)}`` on a core; those that its architecture lowers included.
+
+    A core checks them in front of its engines, golden machine and program do as well.
+    """
+    found = {f.name: (f.low, f.max) for f in FORMATS[opcode].fields}
+
+    def lower(name: str, most: int) -> None:
+        low, high = found[name]
+        found[name] = (low, min(high, most))
+
+    if opcode is Opcode.MATMUL:
+        lower("rows", arch.max_rows)
+        lower("k_last", arch.depth)
+        lower("c_last", arch.width)
+        if not arch.stored_weights:
+            lower("stationary", Stationary.STORED - 1)
+        if arch.experts:
+            lower("expert", arch.experts - 1)
+        else:
+            lower("expert_rows", 0)
+            lower("gate", 0)
+    elif opcode is Opcode.ROUTE:
+        lower("experts", arch.experts)
+    return found
+
+
+def check(arch: ArchConfig, instruction: Instruction) -> None:
+    """Refuse what the core ``arch`` refuses.
+
+    Raises
+    ------
+    ProgramError
+        For a ROUTE on a core without experts, or a field out of range; the message names it.
+    """
+    opcode = instruction.opcode
+    if opcode is Opcode.ROUTE and not arch.experts:
+        raise ProgramError(f"arch {arch.name!r} has no experts, hence no ROUTE")
+    for name, (low, high) in limits(arch, opcode).items():
+        value = instruction.values[name]
+        if not low <= value <= high:
+            raise ProgramError(
+                f"{opcode.name}.{name} must be {low} to {high} on arch {arch.name!r}, not {value}"
+            )
