@@ -74,8 +74,9 @@ class EnginelessCore(wiring.Component):
         return m
 
 
-def test_control():
-    simulate(EnginelessCore(NANO), "control", BENCHES / "control_bench.py", arch=NANO,
+@pytest.mark.parametrize("bench", ["control_bench", "control_faults_bench"])
+def test_control(bench):
+    simulate(EnginelessCore(NANO), "control", BENCHES / f"{bench}.py", arch=NANO,
              options={"limit_cycles": LIMIT_CYCLES})
 
 
