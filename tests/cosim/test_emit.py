@@ -39,6 +39,9 @@ def test_files(name, tmp_path):
         re.findall(r"\w+", ports[1])
     )
     assert "trace_" not in ports[1]
+    # Only tables have contents at power-on.
+    for block in re.findall(r"^  initial begin\n(.*?)^  end\n", text, re.M | re.S):
+        assert re.search(r"'(h0*[1-9a-f]|d[1-9])", block), block[:200]
     # Lint sees mistakes in spite of the waivers.
     source.write_text(text.replace("\nendmodule", "\n  assign irk = clk;\nendmodule", 1))
     assert lint(source).returncode != 0

@@ -10,12 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from amaranth.back import verilog
-
 from vitrify.arch.boards import BOARDS
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import BackendError, ConfigError
-from vitrify.rtl.lib.shared import VerilogPlatform
+from vitrify.rtl.lib.shared import to_verilog
 
 from .memory import require_bus
 from .pll import dividers
@@ -47,12 +45,7 @@ def constraints(board: str, file: str) -> Path:
 
 def top_verilog(top: Top) -> str:
     """Verilog of a board with its pads; the top module is called :data:`NAME`."""
-    platform = VerilogPlatform()
-    text = verilog.convert(
-        top, name=NAME, platform=platform, ports=list(top.ports.values()), emit_src=False,
-        strip_internal_attrs=True,
-    )
-    return "\n".join([text, *platform.files.values()])
+    return to_verilog(top, NAME, top.arch.part.family, ports=list(top.ports.values()))
 
 
 def build(

@@ -30,12 +30,6 @@ _SYNTH = {
     "xcup": "synth_xilinx -family xcup -noiopad -noclkbuf",
 }
 
-#: No result hangs on a word that is read while it is written (docs/microarchitecture.md).
-NO_COLLISIONS = "setattr -set no_rw_check 1 */m:*"
-
-#: ECP5: short FIFOs in distributed RAM; a whole block RAM for each is what a core has least of.
-SHALLOW = 'setattr -set ram_style "distributed" t:$mem_v2 r:SIZE<=64 %i r:WR_PORTS>0 %i'
-
 #: Yosys packs registers, additions and cascades into DSP48E1 only.  DSP48E2 has the same ones, at
 #: ports and parameters of the same names (but for additions before the multiplier, of which the
 #: core has none).  The netlist is counted, not used.
@@ -130,7 +124,6 @@ def synthesise(arch: ArchConfig, verilog: Path, top: str, work: Path) -> Resourc
     script = "; ".join((
         # Relative: YoWASP has a /tmp of its own.
         f"read_verilog -sv {Path(os.path.relpath(verilog, work)).as_posix()}",
-        NO_COLLISIONS,
         *steps,
         f"tee -q -o stat.json stat -json -top {top}",
     ))
@@ -144,7 +137,7 @@ def ecp5_steps(synth: str) -> tuple[str, ...]:
     return (
         # Flattened last: each slice has registers of its own, which would be merged into one set.
         f"setattr -mod -set keep_hierarchy 1 {slices}",
-        f"{synth} -run begin:map_ram", SHALLOW, f"{synth} -run map_ram:map_luts", _SPLIT,
+        f"{synth} -run begin:map_luts", _SPLIT,
         f"{synth} -run map_luts:",
         f"setattr -mod -unset keep_hierarchy {slices}", "flatten", "opt_clean",
         "write_json netlist.json",

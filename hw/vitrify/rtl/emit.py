@@ -52,7 +52,7 @@ def emit(arch: ArchConfig, directory: Path, *, trace: bool = False) -> Path:
 
 def verilog(arch: ArchConfig, *, trace: bool = False) -> str:
     """The core as Verilog text, the same for every run."""
-    return to_verilog(Wrapper(arch, trace=trace), module_name(arch))
+    return to_verilog(Wrapper(arch, trace=trace), module_name(arch), arch.part.family)
 
 
 def manifest(arch: ArchConfig, *, trace: bool = False) -> dict[str, Any]:

@@ -40,7 +40,8 @@ WAVES_VARIABLE = "VITRIFY_WAVES"
 BENCH_VARIABLE = "VITRIFY_BENCH"
 
 _TOP = "dut"
-_VERILATOR_ARGS = ("-O3", "--x-assign", "fast", "--x-initial", "fast", "-Wno-fatal", "-Wno-lint")
+#: Memories begin with random contents: nothing may depend on them.
+_VERILATOR_ARGS = ("-O3", "--x-assign", "fast", "--x-initial", "unique", "-Wno-fatal", "-Wno-lint")
 #: Constructors list every public signal: tens of thousands of calls that only run once.
 _OPTIMISE = "OPT_FAST=-O1 OPT_SLOW=-O0 OPT_GLOBAL=-O1"
 
@@ -117,6 +118,7 @@ def simulate(
             test_module=bench.stem, hdl_toplevel=_TOP, hdl_toplevel_lang="verilog",
             build_dir=build_dir, test_dir=run_dir, results_xml=str(results),
             seed=seed, waves=waves, testcase=testcase, log_file=log, timescale=("1ns", "1ps"),
+            plusargs=_random_contents(simulator, seed),
             extra_env={BENCH_VARIABLE: json.dumps(settings), "COCOTB_ANSI_OUTPUT": "0"},
         )
     print(log.read_text(errors="replace") if log.is_file() else "the simulator wrote no log")
@@ -128,6 +130,12 @@ def simulate(
         print(f"waves: {run_dir if simulator == 'verilator' else build_dir}")
     else:
         shutil.rmtree(run_dir)
+
+
+def _random_contents(simulator: str, seed: int) -> list[str]:
+    if simulator != "verilator":
+        return []
+    return ["+verilator+rand+reset+2", f"+verilator+seed+{seed % ((1 << 31) - 1) + 1}"]
 
 
 def _build(text: str, name: str, simulator: str, waves: bool) -> Path:

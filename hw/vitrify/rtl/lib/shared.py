@@ -20,6 +20,8 @@ from amaranth import ClockSignal, Instance, Module, ResetSignal
 from amaranth.back import verilog
 from amaranth.lib import wiring
 
+from .memories import annotate
+
 
 class VerilogPlatform:
     """Collects the Verilog modules that a design's instances need."""
@@ -34,13 +36,24 @@ class VerilogPlatform:
             raise ValueError(f"two different shared parts are called {name!r}")
 
 
-def to_verilog(component: wiring.Component, name: str) -> str:
-    """Verilog text of a component and its shared parts, the same for every run."""
+def to_verilog(
+    component: Any, name: str, family: str = "none", *, ports: list[Any] | None = None
+) -> str:
+    """Verilog text of a component and its shared parts, the same for every run.
+
+    Parameters
+    ----------
+    component : a ``wiring.Component``, or with ``ports`` anything that can be elaborated
+    name : of the top module
+    family : of the part; chooses the attributes of memories
+    ports : pads
+    """
     platform = VerilogPlatform()
     top = verilog.convert(
-        component, name=name, platform=platform, emit_src=False, strip_internal_attrs=True
+        component, name=name, platform=platform, ports=ports, emit_src=False,
+        strip_internal_attrs=True,
     )
-    return "\n".join([top, *platform.files.values()])
+    return annotate("\n".join([top, *platform.files.values()]), family)
 
 
 def place(

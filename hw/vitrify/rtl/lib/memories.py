@@ -1,0 +1,54 @@
+"""What tools have to be told about the memories in emitted Verilog."""
+
+from __future__ import annotations
+
+import re
+
+#: An identifier; one that is escaped ends with a space.
+_NAME = r"(?:\\\S+ |\w+)"
+#: A memory with the attributes before it.
+_MEMORY = re.compile(
+    rf"^(?P<attributes>(?:  \(\* .+ \*\)\n)*)  reg (?P<width>\[[^\]]+\] )(?P<name>{_NAME}) "
+    r"\[(?P<last>\d+):0\];\n", re.M,
+)
+#: Its contents at power-on, all of them zero.
+_ZEROS = re.compile(rf"^  initial begin\n(?:    {_NAME}\[\d+\] = \d+'(?:h0+|d0);\n)+  end\n", re.M)
+_MODULE = re.compile(r"^module .*?^endmodule\n", re.M | re.S)
+
+#: ECP5: short memories in distributed RAM; a whole block RAM for each is what a core has least of.
+_SHORT = 64
+#: How Vivado is told that a word may be anything when it is read while it is written; Yosys calls
+#: it ``no_rw_check``.  (Synplify's ``syn_ramstyle = "no_rw_check"`` is a style that Yosys does not
+#: know, and refuses.)
+_VIVADO = 'rw_addr_collision = "no"'
+
+
+def annotate(verilog: str, family: str) -> str:
+    """Verilog without initial zeros, with attributes for a family of parts.
+
+    A word of a memory that can be written is written before anything depends on it: contents at
+    power-on would cost a third of the text, and UltraRAM has none.  Tables keep theirs.
+
+    Parameters
+    ----------
+    verilog : as Yosys writes it
+    family : :attr:`vitrify.arch.config.Part.family`
+    """
+    return _MODULE.sub(lambda module: _module(_ZEROS.sub("", module[0]), family), verilog)
+
+
+def _module(text: str, family: str) -> str:
+    def mark(memory: re.Match[str]) -> str:
+        if not re.search(rf"^\s+{re.escape(memory['name'])}\[[^\n]*<= ", text, re.M):
+            return memory[0]  # a table
+        attributes = ["no_rw_check = 1"]
+        short = family == "ecp5" and int(memory["last"]) < _SHORT
+        if short and "ram_style" not in memory["attributes"]:
+            attributes.append('ram_style = "distributed"')
+        if short:
+            attributes.append('syn_ramstyle = "distributed"')
+        if family in ("xc7", "xcup"):
+            attributes.append(_VIVADO)
+        return f"  (* {', '.join(attributes)} *)\n{memory[0]}"
+
+    return _MEMORY.sub(mark, text)

@@ -1,0 +1,58 @@
+"""What emitted Verilog says about its memories."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from amaranth import Module, unsigned
+from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
+from amaranth.lib.wiring import In, Out
+
+from vitrify.rtl.lib.shared import to_verilog
+
+
+class Memories(wiring.Component):
+    """A queue's memory, a large one with a style of its own, and a table."""
+
+    def __init__(self):
+        super().__init__({"i": In(8), "en": In(1), "o": Out(24)})
+
+    def elaborate(self, _platform):
+        m = Module()
+        sizes = {"short": (64, [], {}), "long": (256, [], {"ram_style": "ultra"}),
+                 "table": (256, [3, 0, 5], {})}
+        for i, (name, (depth, init, attrs)) in enumerate(sizes.items()):
+            m.submodules[name] = memory = Memory(
+                shape=unsigned(8), depth=depth, init=init, attrs=attrs
+            )
+            read = memory.read_port()
+            m.d.comb += [read.addr.eq(self.i), self.o.word_select(i, 8).eq(read.data)]
+            if name != "table":
+                write = memory.write_port()
+                m.d.comb += [write.addr.eq(self.i), write.data.eq(self.i), write.en.eq(self.en)]
+        return m
+
+
+@pytest.mark.parametrize(("family", "short", "long"), [
+    ("none", {"no_rw_check": "1"}, {"no_rw_check": "1", "ram_style": '"ultra"'}),
+    ("ecp5",
+     {"no_rw_check": "1", "ram_style": '"distributed"', "syn_ramstyle": '"distributed"'},
+     {"no_rw_check": "1", "ram_style": '"ultra"'}),
+    ("xcup", {"no_rw_check": "1", "rw_addr_collision": '"no"'},
+     {"no_rw_check": "1", "rw_addr_collision": '"no"', "ram_style": '"ultra"'}),
+])
+def test_attributes(family, short, long):
+    text = to_verilog(Memories(), "memories", family)
+    found = {}
+    for attributes, last in re.findall(
+        r"((?:  \(\* .+ \*\)\n)*)  reg \[7:0\] .+ \[(\d+):0\];", text
+    ):
+        pairs = re.findall(r'(\w+) = (\d+|"[^"]*")', attributes)
+        found.setdefault(int(last), []).append(dict(pairs))
+    assert found[63] == [short]
+    # The table is nobody's to write.
+    assert sorted(found[255], key=len) == [{}, long]
+    blocks = re.findall(r"initial begin\n(.*?)  end\n", text, re.S)
+    assert [block.count("\n") for block in blocks] == [256]
