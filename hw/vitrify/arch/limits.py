@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from .config import ArchConfig
 from .errors import ProgramError
-from .isa import FORMATS, Instruction, Opcode, Stationary
+from .isa import FORMATS, Instruction
+from .modes import Opcode, Output, RowScale, Stationary, Stats, Transform
 
 
 def limits(arch: ArchConfig, opcode: Opcode) -> dict[str, tuple[int, int]]:
@@ -22,8 +23,14 @@ def limits(arch: ArchConfig, opcode: Opcode) -> dict[str, tuple[int, int]]:
         lower("rows", arch.max_rows)
         lower("k_last", arch.depth)
         lower("c_last", arch.width)
-        if not arch.stored_weights:
-            lower("stationary", Stationary.STORED - 1)
+        for mechanism, field, least in (
+            (arch.stored_weights, "stationary", Stationary.STORED),
+            (arch.addends, "output", Output.ADD8),
+            (arch.products, "transform", Transform.PRODUCT),
+            (arch.row_sums, "stats", Stats.RMS), (arch.row_sums, "row_scale", RowScale.STATISTIC),
+        ):
+            if not mechanism:
+                lower(field, least - 1)
         if arch.experts:
             lower("expert", arch.experts - 1)
         else:
@@ -40,14 +47,14 @@ def check(arch: ArchConfig, instruction: Instruction) -> None:
     Raises
     ------
     ProgramError
-        For a ROUTE on a core without experts, or a field out of range; the message names it.
+        For a field out of range; the message names it.
     """
-    opcode = instruction.opcode
-    if opcode is Opcode.ROUTE and not arch.experts:
-        raise ProgramError(f"arch {arch.name!r} has no experts, hence no ROUTE")
+    opcode, values = instruction.opcode, instruction.values
     for name, (low, high) in limits(arch, opcode).items():
-        value = instruction.values[name]
+        value = values[name]
         if not low <= value <= high:
             raise ProgramError(
                 f"{opcode.name}.{name} must be {low} to {high} on arch {arch.name!r}, not {value}"
             )
+    if opcode is Opcode.ROUTE and values["choices"] > values["experts"]:
+        raise ProgramError(f"ROUTE to {values['choices']} of {values['experts']} experts")

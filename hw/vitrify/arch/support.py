@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import limits
 from .config import ArchConfig
 from .errors import ProgramError
 from .isa import Instruction
@@ -31,13 +32,16 @@ def check(arch: ArchConfig, op: Instruction) -> None:
     """
     if op.opcode is Opcode.PATTERN and not arch.patterns:
         raise ProgramError(_lacks(arch, "patterns", "a PATTERN"))
-    if op.opcode is not Opcode.MATMUL:
-        return
-    for problem in _problems(arch, op):
-        raise ProgramError(f"a MATMUL {problem}")
-    for name, (what, wants) in _NEEDS.items():
-        if not getattr(arch, name) and wants(op):
-            raise ProgramError(_lacks(arch, name, what))
+    if op.opcode is Opcode.ROUTE and not arch.experts:
+        raise ProgramError(_lacks(arch, "experts", "a ROUTE"))
+    if op.opcode is Opcode.MATMUL:
+        for problem in _problems(arch, op):
+            raise ProgramError(f"a MATMUL {problem}")
+        for name, (what, wants) in _NEEDS.items():
+            if not getattr(arch, name) and wants(op):
+                raise ProgramError(_lacks(arch, name, what))
+    limits.check(arch, op)
+
 
 def _lacks(arch: ArchConfig, name: str, what: str) -> str:
     return f"arch {arch.name!r} is without {name!r}, which {what} would need"

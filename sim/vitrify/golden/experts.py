@@ -28,11 +28,6 @@ class Experts:
     def route(self, op: Instruction, tokens: TokenMemory) -> None:
         """Execute a ROUTE."""
         size = op.rows * op.choices
-        if not op.choices <= op.experts <= self._arch.experts:
-            raise ProgramError(
-                f"ROUTE to {op.choices} of {op.experts} experts on a core with "
-                f"{self._arch.experts}"
-            )
         if op.base + size > len(self._index):
             raise ProgramError(f"ROUTE needs {size} row-index entries from {op.base} on")
         rows, words = np.arange(op.rows), np.arange(memmap.words(self._arch, op.experts))
@@ -59,8 +54,6 @@ class Experts:
             name = "stream_offset" if op.opcode is Opcode.MATMUL else "offset"
             values[name] += number * op.task_stride * self._arch.depth
         if values.get("expert_rows"):
-            if op.expert >= self._arch.experts:
-                raise ProgramError(f"expert {op.expert} of {self._arch.experts} does not exist")
             values["rows"] = max(0, min(op.rows, int(self.count[op.expert]) - op.expert_first))
             base = int(self.start[op.expert]) + op.expert_first
             values["src_list_base"] = values["dst_list_base"] = base

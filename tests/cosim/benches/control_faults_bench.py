@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import cocotb
+import pytest
 from bus_support import memory_read, memory_write, pauses
 from control_model import (
     BASE_HIGH,
@@ -16,10 +17,10 @@ from control_model import (
     start,
 )
 
-from vitrify.arch import csr, isa
+from vitrify.arch import csr, isa, limits
 from vitrify.arch.csr import ErrorCode
+from vitrify.arch.errors import ProgramError
 from vitrify.arch.isa import Opcode
-from vitrify.arch.limits import limits
 from vitrify.cosim import bench
 
 
@@ -76,22 +77,29 @@ async def illegal_fields(dut):
     world = await start(dut)
     cases = []
     for opcode, form in isa.FORMATS.items():
-        for name, (low, high) in limits(world.arch, opcode).items():
+        for name, (low, high) in limits.limits(world.arch, opcode).items():
             bits = form.layout[name][1]
-            cases += [(opcode, name, value) for value in (low - 1, high + 1, (1 << bits) - 1)
-                      if 0 <= value < 1 << bits and not low <= value <= high]
+            least = 0 if low >= 0 else -(1 << bits - 1)
+            cases += [(opcode, name, value)
+                      for value in {low - 1, high + 1, least, least + (1 << bits) - 1}
+                      if least <= value < least + (1 << bits) and not low <= value <= high]
     assert len({name for _, name, _ in cases}) > 15
-    for opcode, name, value in cases:
+    cases = [(opcode, {name: value}) for opcode, name, value in cases]
+    cases += [(Opcode.MATMUL, {"gate": 1, "row_scale": 1}),
+              (Opcode.ROUTE, {"experts": 2, "choices": 3})]
+    for opcode, values in cases:
         good = random_program(world.arch, random.randint(0, 2))
         plain = random_instruction(world.arch, opcode)
         if opcode is Opcode.MATMUL and random.random() < 0.5:
             plain = isa.make(opcode, **plain.values | {"expert_rows": 1, "expert": 0})
-        bad = isa.Instruction(opcode, {**plain.values, name: value})
+        bad = isa.Instruction(opcode, {**plain.values, **values})
+        with pytest.raises(ProgramError):
+            limits.check(world.arch, bad)
         await world.program([*map(isa.pack, good), isa.pack(bad), *pack([])])
         await world.job(0, 0)
         await world.until("STATUS", "error", 1)
-        assert await world.read("ERROR_CODE") == ErrorCode.ILLEGAL_INSTRUCTION, (opcode, name)
-        assert await world.wide("ERROR_INFO") == len(good), (opcode, name, value)
+        assert await world.read("ERROR_CODE") == ErrorCode.ILLEGAL_INSTRUCTION, (opcode, values)
+        assert await world.wide("ERROR_INFO") == len(good), (opcode, values)
         assert await world.read("DISPATCHED") == len(good)
         await world.reset()
     await works(world)

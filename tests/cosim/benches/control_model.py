@@ -206,7 +206,10 @@ def random_instruction(arch, opcode):
         values["stream_offset"] = k * random.randrange((SIZE - PROGRAM) // k - 40)
         values["task_stride"] = 0 if random.random() < 0.7 else random.getrandbits(24)
         values["expert_rows"] = int(random.random() < 0.5)
-    elif opcode not in (Opcode.ROUTE, Opcode.PATTERN):
+        values["gate"] &= values["row_scale"] == 0
+    elif opcode is Opcode.ROUTE:
+        values["choices"] = min(values["choices"], values["experts"])
+    elif opcode is not Opcode.PATTERN:
         values["task_stride"] = random.choice((0, 1, random.getrandbits(24)))
         values["offset"] = k * (values["offset"] // k)
     return isa.make(opcode, **values)

@@ -84,10 +84,10 @@ def run(*ops: isa.Instruction) -> None:
 
 
 @pytest.mark.parametrize(("op", "message"), [
-    ((Opcode.ROUTE, {"experts": 9}), "ROUTE to 1 of 9 experts on a core with 8"),
+    ((Opcode.ROUTE, {"experts": 9}), "ROUTE.experts must be 1 to 8 on arch 'nano', not 9"),
     ((Opcode.ROUTE, {"experts": 2, "choices": 3}), "ROUTE to 3 of 2 experts"),
     ((Opcode.ROUTE, {"rows": 32, "experts": 8, "choices": 4, "base": 1}), "128 row-index entries"),
-    ((Opcode.MATMUL, {"expert_rows": 1, "expert": 8}), "expert 8 of 8 does not exist"),
+    ((Opcode.MATMUL, {"expert_rows": 1, "expert": 8}), "MATMUL.expert must be 0 to 7 on"),
     ((Opcode.MATMUL, {"gate": 1, "row_scale": 1}), "either gate or row_scale"),
 ])
 def test_what_cannot_be(op: tuple[Opcode, dict[str, int]], message: str) -> None:

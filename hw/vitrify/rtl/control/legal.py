@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from amaranth import Cat, Module, Signal
 from amaranth.hdl import Value
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.isa import FORMATS, OPCODE_BITS, Opcode
 from vitrify.arch.limits import limits
+from vitrify.rtl.interfaces import instruction_layout
 
 from .instruction_fetch import INSTRUCTION_BITS
 
 
 class Legal(wiring.Component):
-    """:func:`vitrify.arch.limits.limits` of the known opcodes; two registers deep.
+    """:func:`vitrify.arch.limits.check` for the known opcodes; two registers deep.
 
     Parameters
     ----------
@@ -40,13 +41,17 @@ class Legal(wiring.Component):
         # Formats share fields: where, least, most, and for which opcodes.
         rules: dict[tuple[int, int, int, int], list[Opcode]] = {}
         for opcode, form in FORMATS.items():
-            if opcode is Opcode.ROUTE and not self.arch.experts:
+            if {Opcode.ROUTE: not self.arch.experts,
+                Opcode.PATTERN: not self.arch.patterns}.get(opcode):
                 continue
             for name, (low, high) in limits(self.arch, opcode).items():
                 at, bits = form.layout[name]
-                if low > 0 or high < (1 << bits) - 1:
+                least = 0 if low >= 0 else -(1 << bits - 1)  # what the bits hold
+                if (low, high) != (least, least + (1 << bits) - 1):
                     rules.setdefault((at, bits, low, high), []).append(opcode)
-        broken = Signal(len(rules))
+        together = self._together() if self.arch.experts else []
+        broken = Signal(len(rules) + len(together))
+        m.d.sync += broken[len(rules):].eq(Cat(together))
         for i, ((at, bits, low, high), opcodes) in enumerate(rules.items()):
             meant = Cat(self.word[:OPCODE_BITS] == opcode for opcode in opcodes).any()
             m.d.sync += broken[i].eq(meant & _outside(self.word[at : at + bits], low, high))
@@ -54,8 +59,23 @@ class Legal(wiring.Component):
         return m
 
 
+    def _together(self) -> list[Value]:
+        """What fields must not be together."""
+        matmul, route = (
+            data.View(instruction_layout(opcode), self.word)
+            for opcode in (Opcode.MATMUL, Opcode.ROUTE)
+        )
+        return [
+            (matmul.opcode == Opcode.MATMUL) & matmul.gate & matmul.row_scale.any(),
+            (route.opcode == Opcode.ROUTE) & (route.choices > route.experts),
+        ]
+
+
 def _outside(value: Value, low: int, high: int) -> Value:
     """``value < low | value > high`` without subtractions where the limits allow it."""
+    if low < 0:
+        number = value.as_signed()
+        return (number < low) | (number > high)
     return (value == 0 if low == 1 else value < low) | _above(value, high)
 
 
