@@ -17,7 +17,7 @@ from control_model import (
     start,
 )
 
-from vitrify.arch import csr, isa, limits
+from vitrify.arch import csr, isa, limits, support
 from vitrify.arch.csr import ErrorCode
 from vitrify.arch.errors import ProgramError
 from vitrify.arch.isa import Opcode
@@ -94,7 +94,7 @@ async def illegal_fields(dut):
             plain = isa.make(opcode, **plain.values | {"expert_rows": 1, "expert": 0})
         bad = isa.Instruction(opcode, {**plain.values, **values})
         with pytest.raises(ProgramError):
-            limits.check(world.arch, bad)
+            support.check(world.arch, isa.attach(bad, None)[0])
         await world.program([*map(isa.pack, good), isa.pack(bad), *pack([])])
         await world.job(0, 0)
         await world.until("STATUS", "error", 1)
