@@ -20,6 +20,8 @@ from .values import CONSTANT, Unfit, View
 if TYPE_CHECKING:
     from .rows import Settler
 
+#: A scale this close to one, and a shift this close to zero, are what rounding left of them.
+_NOTHING = 1e-9
 _ACROSS = "it mixes the images of a batch"
 
 
@@ -102,6 +104,9 @@ def arrange(settler: Settler, view: View) -> tuple[ir.Value, np.ndarray]:
     if not all(part is None or _same(part) for part in (inner, *affine)):
         raise Unfit("it treats the images of a batch differently")
     mul, add = (None if part is None else part[0] for part in affine)
+    before = _affine_before(settler, view, inner[0], mul, add)
+    if before is not None:
+        return settler.settle(before)
     value = _move(settler, view.base, inner[0], width)
     if mul is not None:
         mul = np.where(inner[0] == CONSTANT, 1.0, mul)
@@ -111,13 +116,38 @@ def arrange(settler: Settler, view: View) -> tuple[ir.Value, np.ndarray]:
     return value, rows.reshape(lead)
 
 
+def _affine_before(
+    settler: Settler, view: View, index: np.ndarray, mul: np.ndarray | None, add: np.ndarray | None
+) -> View | None:
+    """``view`` of a tensor that has its scale and shift, where that says as much."""
+    count, width = sizes(view.base)
+    live = index != CONSTANT
+    if (mul is None and add is None) or len(np.unique(index[live])) < count * width:
+        return None
+    parts: list[np.ndarray | None] = []
+    for array, neutral in ((mul, 1.0), (add, 0.0)):
+        if array is None:
+            parts.append(None)
+            continue
+        full = np.full(count * width, neutral)
+        full[index[live]] = array[live]
+        if not np.array_equal(full[index[live]], array[live]):
+            return None
+        parts.append(full.reshape(count, width))
+    base = scaled(settler, view.base, parts[0], parts[1], view.hints)
+    if base is view.base:
+        return None
+    rest = None if view.add is None else np.where(view.index == CONSTANT, view.add, 0.0)
+    return View(base, view.index, None, rest if rest is not None and rest.any() else None)
+
+
 def scaled(
     settler: Settler, value: ir.Value, mul: np.ndarray | None, add: np.ndarray | None,
     hints: tuple[str, ...] = (),
 ) -> ir.Value:  # fmt: skip
     """``value * mul + add``, each [T, D]: in the weights behind it if they can take that."""
-    mul = None if mul is None or (mul == 1.0).all() else mul
-    add = None if add is None or not add.any() else add
+    mul = None if mul is None or (np.abs(mul - 1.0) <= _NOTHING).all() else mul
+    add = None if add is None or (np.abs(add) <= _NOTHING).all() else add
     if mul is None and add is None:
         return value
     by_channel = [None if part is None else part[0] for part in (mul, add)]

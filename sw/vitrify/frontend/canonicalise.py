@@ -35,6 +35,7 @@ from .load import check_wiring
 from .names import rename
 from .reference import foldable
 from .saturation import without_quantisers
+from .simplify import simplify
 from .trace import trace, unsupported
 from .values import Unfit
 from .weights import check_parameters, check_weights
@@ -100,8 +101,9 @@ def _fuse(model: ir.Model, _images: np.ndarray | None) -> ir.Model:
 
 
 def _tidy(model: ir.Model) -> ir.Model:
-    """Drop what folding left behind, then name everything."""
+    """Drop what folding left behind, take in what weights can take, then name everything."""
     passes.RemoveUnusedNodesPass()(model)
+    simplify(model)
     rename(model)
     return model
 

@@ -65,8 +65,8 @@ def fold(
         return value
     # two uses of one tensor with the same bias must meet the same node again
     done: dict[tuple[bytes | None, ...], ir.Value] = value.meta.setdefault("folds", {})
-    parts = (columns, mul, add)
-    key = tuple(None if part is None else np.ascontiguousarray(part).tobytes() for part in parts)
+    parts = ((columns, np.int64), (mul, np.float64), (add, np.float64))
+    key = tuple(None if part is None else part.astype(kind).tobytes() for part, kind in parts)
     if key not in done:
         node = value.producer()
         again = node is not None and node.op_type in _ONCE and columns is None

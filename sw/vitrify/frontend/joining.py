@@ -9,6 +9,7 @@ import numpy as np
 
 from .limits import check_size
 from .pairs import join
+from .rotary import unturned
 from .values import CONSTANT, Const, Traced, Unfit, View
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ def concatenated(tracer: Tracer, parts: Sequence[Const | View], axis: int) -> Vi
     shape = list(parts[0].shape)
     shape[axis] = sum(part.shape[axis] for part in parts)
     check_size(shape)
+    unturned_views = iter(unturned(views))
+    parts = [part if isinstance(part, Const) else next(unturned_views) for part in parts]
+    views = [part for part in parts if isinstance(part, View)]
     base, indices = views[0].base, [view.index for view in views]
     # what a scale and a shift of each part cannot follow is settled with it
     adapted = any(view.base is not base for view in views)

@@ -12,6 +12,7 @@ from vitrify.ir import shape_of
 from .arrange import as_tokens, rank3
 from .layout import CHANNEL, ROW, Layout, common, image_axis, kinds, layout_of, sizes, spread
 from .normal import as_norm
+from .rotary import rotated
 from .values import Unfit, View
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def lined_up(tracer: Tracer, x: View, y: View) -> tuple[View, View, Layout]:
 def combine(tracer: Tracer, op: str, x: View, y: View) -> View:
     """A canonical operation of two tensors of one shape."""
     x, y, layout = lined_up(tracer, x, y)
+    if op == "Add" and (turned := rotated(tracer, x, y, layout)) is not None:
+        return turned.moved(layout.back)
     first, second, rows = align(tracer, tracer.settler.settle(x), tracer.settler.settle(y))
     result = tracer.settler.emit(op, first, second)
     return tracer.settler.view_of_rows(result, rows).moved(layout.back)

@@ -87,6 +87,12 @@ def blocks_of(tracer: Tracer, lead: tuple[int, ...], views: list[View]) -> Block
         if groups * heads == inner and len(np.unique(place)) == inner:
             sort = np.argsort(place)
             return Blocks(order[:, sort].reshape(batch, groups, heads))
+        # as heads, operands whose rows are the same in all matrices stay as they are; as groups,
+        # those whose channels are
+        rows = sum(len({keys[1][n] for n in first}) > 1 for keys in every if keys)
+        columns = sum(len({keys[2][n] for n in first}) > 1 for keys in every if keys)
+        if rows <= columns:
+            return Blocks(order.reshape(batch, 1, inner))
     return Blocks(order.reshape(batch, inner, 1))
 
 

@@ -13,7 +13,7 @@ from vitrify.ir import Builder, array_of, shape_of
 from .arrange import arrange, as_tokens, rank3, scaled, take_rows
 from .fold import emit, fold, hints_of
 from .layout import ROW, image_axis, kinds, layout_of, sizes, split_merged
-from .mix import mix
+from .mix import mix, mix_heads, over_heads
 from .values import CONSTANT, Const, Unfit, View
 
 
@@ -159,6 +159,15 @@ class Settler:
         except Unfit:
             if view.base is self.image or (view.index == CONSTANT).any():
                 return self._apart(view)
+        picks = len(np.unique(view.index % sizes(view.base)[1])) < sizes(view.base)[1]
+        if picks and (view.mul is not None or view.add is not None):
+            # the channels of the view alone: what else reads them may ask for the same
+            layout = layout_of(kinds(view), view.shape, image_axis(view, self.batch))
+            try:
+                settled = self.settle(layout.lined(view), strict=True)
+                return self.view_of_rows(*settled).moved(layout.back)
+            except Unfit:
+                pass
         try:
             mul, add = self.channelwise(view)
         except Unfit:
@@ -294,6 +303,8 @@ class Settler:
                 view = as_tokens(self, view)
         if not self.holds_rows(view):
             return mix(self, view, -1, weight, hints)
+        if over_heads(view):
+            return mix_heads(self, view, weight, hints)
         bias = np.zeros(len(weight))
         try:
             value, rows = self.settle(view, strict=True)

@@ -51,6 +51,17 @@ class Builder:
         opsets = {"": OPSET, DOMAIN: DOMAIN_VERSION}
         self.graph = ir.Graph(inputs, [], nodes=[], opset_imports=opsets, name=name)
         self._count = 0
+        #: The node that new ones are put before; they go to the end when it is ``None``.
+        self.before: ir.Node | None = None
+
+    @classmethod
+    def of(cls, graph: ir.Graph) -> Builder:
+        """A builder for more nodes of a canonical graph."""
+        builder = cls([])
+        numbers = [(node.name or "").rpartition("_")[2] for node in graph]
+        builder.graph = graph
+        builder._count = max((int(number) for number in numbers if number.isdecimal()), default=0)
+        return builder
 
     def emit(
         self,
@@ -90,7 +101,10 @@ class Builder:
             name=name,
             metadata_props={"vitrify.source": source} if source else None,
         )
-        self.graph.append(node)
+        if self.before is None:
+            self.graph.append(node)
+        else:
+            self.graph.insert_before(self.before, node)
         return output
 
     def model(self, outputs: Sequence[ir.Value], *, producer: str = "vitrify") -> ir.Model:
