@@ -199,6 +199,5 @@ def _replace(model: ir.Model, node: ir.Node, made: ir.Value) -> None:
             continue
         operands = _inputs(gone)
         model.graph.remove(gone, safe=True)
-        for value in operands:
-            if (behind := value.producer()) is not None:
-                dead.append(behind)
+        behind = map(ir.Value.producer, operands)
+        dead.extend(each for each in behind if each is not None)
