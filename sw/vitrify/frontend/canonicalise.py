@@ -30,6 +30,7 @@ from . import (  # noqa: F401
 )
 from .fuse import fuse
 from .integer import without_integers
+from .legacy import modernise
 from .limits import check_functions
 from .load import check_wiring
 from .names import rename
@@ -66,6 +67,7 @@ def _fold(model: ir.Model, images: np.ndarray | None) -> ir.Model:
     """Inline functions, compute with floats, fold constants, drop what nothing uses."""
     check_functions(model)
     passes.InlinePass()(model)
+    modernise(model)
     without_integers(model)
     without_quantisers(model, images)
     # not optimizer.optimize: its rules take the epsilon 1e-12 of a LayerNorm for zero and drop it

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -104,14 +104,17 @@ class Editor:
         return free
 
 
-Rule = Callable[[Editor], Sequence[Value]]
+#: From a node to its results, or ``None`` to leave it.
+Rule = Callable[[Editor], Sequence[Value] | None]
 
 
-def rewrite(model: ir.Model, rules: dict[tuple[str, str], Rule]) -> None:
+def rewrite(model: ir.Model, rules: Mapping[tuple[str, str], Rule]) -> None:
     """Replace every node that has a rule for its (domain, operator)."""
     model.graph.meta.pop("names", None)
     for node in list(model.graph):
         rule = rules.get((node.domain, node.op_type))
         if rule is not None:
             edit = Editor(model.graph, node)
-            edit.replace(*rule(edit))
+            results = rule(edit)
+            if results is not None:
+                edit.replace(*results)

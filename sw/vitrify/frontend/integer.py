@@ -124,7 +124,7 @@ def _reduce_mean(edit: Editor) -> Sequence[Value]:
 def _global_pool(edit: Editor) -> Sequence[Value]:
     if edit.attribute("channels_last", 0):
         raise Unfit("it pools with channels last", "export the model channels first", edit.node)
-    return _unary("GlobalAveragePool")(edit)
+    return _unary("GlobalAveragePool")(edit) or ()
 
 
 def _softmax(edit: Editor) -> Sequence[Value]:

@@ -12,9 +12,10 @@ from vitrify.ir import ShapeError, shape_of
 from .fold import fold
 from .on_gate import known, leave
 from .on_softmax import softmax_of
+from .product import LOWEST
 from .product import attend as attend_blocks
 from .rows import per_channel
-from .trace import Tracer, attribute, handles
+from .trace import Tracer, attribute, constant, handles
 from .values import CONSTANT, Const, Scores, Traced, Unfit, View
 
 _PLAIN = "export plain scaled-dot-product attention"
@@ -152,19 +153,37 @@ def join_heads(view: View) -> View:
     return view.moved(lambda array: array.swapaxes(1, 2).reshape(batch, tokens, -1))
 
 
-def attention(tracer: Tracer, q: View, k: View, v: View, scale: float | None) -> View:
-    """Attention of operands [N, heads, T, d]."""
+def attention(
+    tracer: Tracer, q: View, k: View, v: View, scale: float | None, mask: Const | None = None
+) -> View:
+    """Attention of operands [N, heads, T, d]; a mask says what is seen, or is added to scores."""
     factor = scale or q.shape[-1] ** -0.5
     scores = score(q, k.moved(lambda array: array.swapaxes(-1, -2)))
-    return attend(tracer, Scores(q, scores.k, scores.shape, factor, normalised=True), v)
+    scores = replace(scores, scale=factor)
+    if mask is not None:
+        scores = _with_mask(scores, mask.array)
+    return attend(tracer, replace(scores, normalised=True), v)
+
+
+def _with_mask(scores: Scores, mask: np.ndarray) -> Scores:
+    if np.broadcast_shapes(scores.shape, mask.shape) != scores.shape:
+        raise Unfit("its mask does not fit its scores", _PLAIN)
+    seen = mask if mask.dtype == bool else mask > LOWEST
+    if not seen.any(axis=-1).all():
+        raise Unfit("its mask hides all keys of a query", _PLAIN)
+    bias = np.where(seen, 0.0 if mask.dtype == bool else mask, LOWEST)
+    return replace(scores, bias=np.broadcast_to(bias, scores.shape)) if bias.any() else scores
 
 
 @handles("Attention")
 def onnx_attention(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
     """The operator of ONNX opset 23."""
-    extra = [value for value in inputs[3:] if value is not None]
-    if extra or attribute(node, "is_causal", 0) or attribute(node, "softcap", 0.0):
-        raise Unfit("it masks, caps or caches its attention", _PLAIN)
+    given = [*inputs, *[None] * 4][3:]
+    mask = None if given[0] is None else constant(given[0], "mask")
+    cached = any(value is not None for value in given[1:])
+    cached = cached or any(value.uses() for value in node.outputs[1:])
+    if cached or attribute(node, "softcap", 0.0) or attribute(node, "is_causal", 0):
+        raise Unfit("it masks what follows, caps or caches its attention", _PLAIN)
     views = [tracer.view(value) for value in inputs[:3]]
     flat = len(views[0].shape) == 3
     if flat:
@@ -173,5 +192,5 @@ def onnx_attention(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -
             raise Unfit("its queries and keys differ in heads", _PLAIN)
         views = [split_heads(view, heads) for view in views]
     q, k, v = views
-    result = attention(tracer, q, k, v, attribute(node, "scale", None))
+    result = attention(tracer, q, k, v, attribute(node, "scale", None), mask)
     return [join_heads(result) if flat else result]

@@ -13,7 +13,7 @@ from .functions import affine_of, known, samples_of, text_of
 from .joining import joined
 from .mixed import Gating, Mixture, Picked, Stack
 from .pairs import combine, multiply
-from .product import as_view
+from .product import LOWEST, as_view
 from .task import add_selected, is_selected, is_task
 from .trace import Tracer, attribute, handles
 from .values import Const, Elementwise, Scores, Traced, Unfit, View
@@ -216,6 +216,8 @@ def _scores(node: ir.Node, scores: Scores, other: Const, reverse: bool) -> Score
     return None
 
 
+#: Scores up to this weigh nothing beside any other.
+_MASKED = -1e3
 _BINARY = ("Add", "Sub", "Mul", "Div")
 
 
@@ -261,6 +263,10 @@ def function(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list
         return binary(tracer, step("Add", node), inputs)
     if len(inputs) > 1 and all(value is None for value in inputs[1:]) and node.op_type == "Clip":
         return [inputs[0]]  # type: ignore[list-item]
+    if node.op_type == "Where":
+        chosen = _decided(inputs)
+        if chosen is not None:
+            return [chosen]
     operands: list[Traced | None] = [
         uniform(value) if isinstance(value, Const) else value for value in inputs
     ]
@@ -276,6 +282,37 @@ def function(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list
     if found is None:
         raise Unfit("it combines two different activations")
     return [found]
+
+
+def _decided(inputs: list[Traced | None]) -> Traced | None:
+    """What a ``Where`` gives whose condition is known: one of its values, or masked scores."""
+    condition, *values = inputs
+    if not isinstance(condition, Const) or None in values:
+        return None
+    shapes = [value.shape for value in values if value is not None]
+    shape = np.broadcast_shapes(condition.shape, *shapes)
+    known = (condition.array.all(), not condition.array.any())
+    for value, holds in zip(values, known, strict=True):
+        if holds and value is not None and value.shape == shape:
+            return value
+    for value, other, open_ in (
+        (values[0], values[1], condition.array), (values[1], values[0], ~condition.array),
+    ):  # fmt: skip
+        if isinstance(value, Scores) and isinstance(other, Const) and not value.normalised:
+            return masked(value, open_, other.array)
+    return None
+
+
+def masked(scores: Scores, kept: np.ndarray, otherwise: np.ndarray) -> Scores | None:
+    """Scores where ``kept`` holds and large negative numbers elsewhere, or ``None``."""
+    if np.broadcast_shapes(scores.shape, kept.shape) != scores.shape or otherwise.max() > _MASKED:
+        return None
+    if not kept.any(axis=-1).all():
+        return None  # a row that is masked as a whole weighs all alike
+    bias = 0.0 if scores.bias is None else scores.bias
+    return replace(
+        scores, bias=np.broadcast_to(np.where(kept, bias, LOWEST), scores.shape), view=None
+    )
 
 
 def _complete(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import string
+
 import numpy as np
 import onnx_ir as ir
 
@@ -86,13 +88,31 @@ def _plain(value: Const) -> bool:
     return all(size == 1 for size in value.shape[:-2])
 
 
+def spelled_out(equation: str, ranks: list[int]) -> list[str]:
+    """The terms of an equation and its result, with letters for ``...`` and the result written."""
+    terms, arrow, out = equation.partition("->")
+    labels = terms.split(",")
+    letters = [letter for letter in string.ascii_letters if letter not in equation]
+    hidden = [rank - len(term) + 3 for term, rank in zip(labels, ranks, strict=False)]
+    most = max((n for term, n in zip(labels, hidden, strict=False) if "..." in term), default=0)
+    if not arrow:
+        once = sorted(letter for letter in set(terms) - {",", "."} if terms.count(letter) == 1)
+        out = "..." * ("..." in terms) + "".join(once)
+    if most < 0 or most > len(letters):
+        raise Unfit(f"its equation {equation!r} does not fit its inputs")
+    for place, (term, count) in enumerate(zip(labels, hidden, strict=False)):
+        # axes behind dots line up at the end, as in a broadcast
+        labels[place] = term.replace("...", "".join(letters[most - count : most]))
+    return [*labels, out.replace("...", "".join(letters[:most]))]
+
+
 @handles("Einsum")
 def einsum(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
     """A product of two tensors that is a (batched) matrix product with axes moved about."""
     equation = attribute(node, "equation", "").replace(" ", "")
-    terms, arrow, out = equation.partition("->")
-    labels = terms.split(",")
-    if not arrow or len(labels) != 2 or any(len(set(term)) < len(term) for term in (*labels, out)):
+    ranks = [0 if value is None else len(value.shape) for value in inputs]
+    *labels, out = spelled_out(equation, ranks)
+    if len(labels) != 2 or any(len(set(term)) < len(term) for term in (*labels, out)):
         raise Unfit(f"its equation {equation!r} is no matrix product")
     left, right = labels
     batch = [axis for axis in left if axis in right and axis in out]

@@ -13,7 +13,12 @@ from onnx.reference import ReferenceEvaluator
 from .limits import check_result
 
 #: Operators whose older versions the reference lacks; the newer ones compute the same.
-FLOORS = {"DequantizeLinear": 19, "QuantizeLinear": 19}
+FLOORS = {"BatchNormalization": 15, "DequantizeLinear": 19, "QuantizeLinear": 19}
+#: Before this operator set a softmax ran over all axes from ``axis`` (default 1) on, as one.
+ONE_AXIS = 13
+SOFTMAXES = ("Softmax", "LogSoftmax", "Hardmax")
+#: What the reference of the onnx package gets wrong, or refuses, unless it is asked as below.
+_ASKED = ("BatchNormalization", "OneHot", *SOFTMAXES)
 
 
 def _alone(
@@ -60,12 +65,24 @@ def run_node(
     node: ir.Node, arrays: Sequence[np.ndarray | None], opsets: Mapping[str, int]
 ) -> list[np.ndarray]:
     """Execute ``node``; ``None`` stands for an absent optional input."""
+    if node.op_type in SOFTMAXES and opsets.get("", 1) < ONE_AXIS and arrays[0] is not None:
+        return _over_all_axes(node, arrays[0])
+    if node.op_type == "OneHot" and arrays[1] is not None:
+        # a depth may also be a list of one number
+        arrays = [arrays[0], arrays[1].reshape(()), *arrays[2:]]
     floor = max(opsets.get("", 1), FLOORS.get(node.op_type, 1))
     model, feeds = _alone(node, arrays, {**opsets, "": floor}, typed=False)
     check_result(model.graph.node[0], feeds, opsets.get(node.domain, 1))
     with np.errstate(all="ignore"):
         results = ReferenceEvaluator(model).run(None, feeds)
     return [widened(np.asarray(result)) for result in results]
+
+
+def _over_all_axes(node: ir.Node, x: np.ndarray) -> list[np.ndarray]:
+    axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
+    flat = x.reshape(int(np.prod(x.shape[: axis % x.ndim])), -1)
+    modern = ir.Node("", node.op_type, [], num_outputs=1, name=node.name)
+    return [result.reshape(x.shape) for result in run_node(modern, [flat], {"": ONE_AXIS})]
 
 
 def runs(
@@ -91,7 +108,9 @@ def foldable(opsets: Mapping[str, int]) -> Callable[[ir.Node], bool | None]:
     """Which nodes constant folding may execute: ``False`` for no, ``None`` for its own rules."""
 
     def decide(node: ir.Node) -> bool | None:
-        if any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
+        if node.op_type in _ASKED or any(
+            attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()
+        ):
             return False
         arrays = [
             None if value is None or value.const_value is None else value.const_value.numpy()

@@ -115,5 +115,6 @@ def test_a_model_that_fails_in_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> 
     model = load(MODEL)
     canonical = canonicalise(model)
     monkeypatch.setattr("vitrify.compiler.validate.FloatEvaluator.run", fail)
+    monkeypatch.setattr("vitrify.compiler.validate._Reference.run", fail)
     with pytest.raises(ModelError, match=r"cannot run the model on 4 images.*\(axis 0 has .*1\)"):
         check_canonical(model, canonical, images(), {})
