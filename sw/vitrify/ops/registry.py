@@ -5,6 +5,7 @@ from __future__ import annotations
 from .activation import ACTIVATION
 from .add import ADD
 from .attention import ATTENTION
+from .channels import CHANNELS
 from .embed import EMBED
 from .experts import EXPERTS
 from .linear import LINEAR
@@ -13,7 +14,7 @@ from .norm import NORM
 from .pool import POOL
 from .rows import ROWS
 
-OPERATIONS = (EMBED, LINEAR, NORM, ACTIVATION, ADD, ROWS, ATTENTION, EXPERTS, POOL, MIX)
+OPERATIONS = (EMBED, LINEAR, NORM, ACTIVATION, ADD, ROWS, CHANNELS, ATTENTION, EXPERTS, POOL, MIX)
 
 #: How each canonical operation is planned, by its name.
 PLANS = {name: plan for operation in OPERATIONS for name, plan in operation.plans.items()}

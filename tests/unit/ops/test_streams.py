@@ -1,17 +1,9 @@
 """Graphs that are no chain: streams that fork and join, and are read long after."""
 
-import numpy as np
 import pytest
 
-from tests.support.execute import tensors
+from tests.unit.ops.checks import check
 from tests.unit.quant.graphs import CLASSES, DIM, Net
-from vitrify.arch.presets import preset
-from vitrify.compiler import compile_graph
-from vitrify.compiler.quantise import quantise
-from vitrify.quant.compare import compare
-from vitrify.quant.evaluate import Evaluator
-
-NANO = preset("nano")
 
 
 def skip_over_a_block(net: Net):
@@ -71,17 +63,6 @@ GRAPHS = {
         depends_on_both, class_token_alone,
     )
 }  # fmt: skip
-
-
-def check(net: Net, *outputs, batch: int = 1, least: float = 20):
-    model, images = net.model(*outputs), net.images(24)
-    graph = quantise(model, images, arch=NANO)
-    assert min(one.sqnr for one in compare(model, graph, images[:8], NANO)) > least
-    program = compile_graph(graph, NANO, batch=batch)
-    _, found = tensors(program, images[:batch])
-    real = Evaluator(graph, NANO).outputs(images[:batch])
-    for got, exact in zip(found, real.values(), strict=True):
-        assert (got.reshape(exact.shape) == exact.astype(np.float32)).all()
 
 
 @pytest.mark.parametrize("name", GRAPHS)

@@ -1,0 +1,38 @@
+"""Channels in the plan: what is done to them goes into the weights in front, or into a copy's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+
+from vitrify.ir import attributes_of
+from vitrify.ops.linear.plan import Affine, affine_of
+from vitrify.quant.plan import unsupported
+from vitrify.quant.planner import Planner, parameter, result_of
+
+
+def plan_affine(planner: Planner, node: ir.Node) -> Affine:
+    """``Affine`` of channels: delayed like the linear map that it becomes part of."""
+    scale, shift = parameter(node, 1), parameter(node, 2)
+    for name, given in (("scale", scale), ("shift", shift)):
+        if np.any(given != given[:1]):
+            raise unsupported(node, f"its {name} differs from token to token")
+    x = affine_of(planner, node, 0)
+    channels = x.weight.shape[-2]
+    factor, offset = (np.broadcast_to(each[0], (channels,)) for each in (scale, shift))
+    return replace(
+        x, weight=x.weight * factor[:, None], bias=x.bias * factor + offset, value=result_of(node)
+    )
+
+
+def plan_channels(planner: Planner, node: ir.Node) -> Affine:
+    """``Channels``: only these columns of the linear map, zeros where the index is -1."""
+    index = np.asarray(attributes_of(node)["index"])
+    x = affine_of(planner, node, 0)
+    kept = index >= 0
+    return replace(
+        x, weight=x.weight[..., index, :] * kept[:, None], bias=x.bias[..., index] * kept,
+        value=result_of(node),
+    )
