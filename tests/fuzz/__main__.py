@@ -7,6 +7,7 @@ import sys
 
 #: Fuzzers by name: modules with ``main(arguments)``.
 FUZZERS = {
+    "graphs": "tests.fuzz.graphs",
     "inputs": "tests.fuzz.inputs",
 }
 

@@ -22,7 +22,6 @@ from vitrify.arch.isa import (
     INSTRUCTION_BYTES,
     Instruction,
     Opcode,
-    Output,
     Region,
     Stats,
     Transform,
@@ -216,11 +215,10 @@ class _Checker:
         for plane in operand:
             yield from self._named(number, op, self.tokens.read(plane, fetched, know), "rows")
         if op.transform in (Transform.NORM, Transform.EXP2):
-            first = {name: value[:, 0] for name, value in know.items() if name != "partly"}
-            first["partly"] = replace(know["partly"], levels=know["partly"].levels[:, 0])
-            entries = op.stat_src + source.ids
-            yield from self._named(
-                number, op, self.statistics.read(entries, fetched, first), "rows")
+            first = {name: value[:, :1] for name, value in know.items() if name != "partly"}
+            first["partly"] = replace(know["partly"], levels=know["partly"].levels[:, :1])
+            yield from self._named(number, op, self.statistics.read(
+                self.at.normalised(op, source), fetched, first), "rows")
         # Of what it reads itself, see _itself.
         begin = {**moments.epilogue._asdict(), "fetch": n + 1, "loader": n + 1}
         for listed, base, access, clock in (
@@ -233,16 +231,12 @@ class _Checker:
 
         first_tile, last_tile = self.at.tiles_of(op)
         results = {**begin, "loads": moments.tile_loads[first_tile][None, :]}
-        if op.output == Output.ADD16:
-            bases = {op.dst_addr} | ({op.add_addr} if op.gate else set())
-            for base in bases:
-                for plane in self.at.result(op, target, base):
-                    # An expert adds to what is not there yet only where it is not a row's first.
-                    fresh = bool(op.gate) and base == op.dst_addr
-                    yield from self._named(
-                        number, op, self.tokens.read(plane, finished, results, fresh=fresh), "old")
+        for fresh, planes in self.at.old(op, target):
+            for plane in planes:
+                yield from self._named(
+                    number, op, self.tokens.read(plane, finished, results, fresh=fresh), "old")
         done = self._done(op, n, target, last_tile)
-        result = self.at.result(op, target, op.dst_addr)
+        result = self.at.result(op, target)
         for plane in result:
             yield from self._named(number, op, self.tokens.write(
                 plane, Access("epilogue", done, certain=finished.certain and target.ordered),

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from vitrify.arch import formats, isa, memmap
+from vitrify.arch import access, formats, isa, memmap
 from vitrify.arch.config import ArchConfig
-from vitrify.arch.isa import Instruction, Opcode, Output, Region, Stationary, Transform
+from vitrify.arch.isa import Instruction, Opcode, Region, Stationary, Transform
+from vitrify.arch.modes import ADDING_OUTPUTS, NARROW_OUTPUTS, WIDE_TRANSFORMS
 
 Index = npt.NDArray[np.int64]
 
@@ -102,15 +103,47 @@ class Footprint:
         return [low, low + size]
 
     def operand(self, op: Instruction, rows: Rows) -> list[Index]:
-        """Words of the streamed rows ``[rows, k tiles]``."""
-        address = op.src_addr + rows.ids[:, None] * op.src_stride + np.arange(op.k_tiles)
-        return self.planes(address, op.transform in (Transform.NORM, Transform.SCALE))
+        """Words of the streamed rows ``[rows, k tiles]``, for every group of c tiles; -1: none."""
+        wide, found = op.transform in WIDE_TRANSFORMS, []
+        groups = range(0, op.c_tiles, op.c_group) if op.k_step else range(1)
+        for c in groups:
+            if op.tapped:
+                address = access.streamed(op).words(c, self._index)
+            else:
+                first = op.src_addr + c // op.c_group * op.k_step
+                address = first + rows.ids[:, None] * op.src_stride + np.arange(op.k_tiles)
+            found += self.planes(address, wide)
+        return found
 
-    def result(self, op: Instruction, rows: Rows, base: int) -> list[Index]:
-        """Words ``[rows, words]`` of the result, or of what is added to, at ``base``."""
-        words = memmap.words(self.arch, self.columns(op))
-        address = base + rows.ids[:, None] * op.dst_stride + np.arange(words)
-        return self.planes(address, op.output != Output.INT8)
+    def normalised(self, op: Instruction, rows: Rows) -> Index:
+        """Row statistics ``[rows, taps]`` that the operand transform reads; -1: none."""
+        ids = access.streamed(op).row_ids(self._index) if op.tapped else rows.ids[:, None]
+        return np.where(ids < 0, -1, op.stat_src + ids)
+
+    def result(self, op: Instruction, rows: Rows) -> list[Index]:
+        """Words ``[rows, words]`` of the result."""
+        return self._row_words(op, op.dst_addr, op.dst_stride, rows)
+
+    def old(self, op: Instruction, rows: Rows) -> list[tuple[bool, list[Index]]]:
+        """Words ``[rows, words]`` that the result may be combined with.
+
+        With each, whether words that nobody has written are not read: an expert adds to what is
+        not there yet only where it is not a row's first.
+        """
+        if op.output not in ADDING_OUTPUTS:
+            return []
+        if op.add_source:
+            straight = Rows(np.arange(op.rows), True)
+            return [(False, self._row_words(op, op.add_addr, op.add_stride, straight))]
+        if not op.gate:
+            return [(False, self.result(op, rows))]
+        first = self._row_words(op, op.add_addr, op.dst_stride, rows)
+        return [(False, first), (True, self.result(op, rows))]
+
+    def _row_words(self, op: Instruction, base: int, stride: int, rows: Rows) -> list[Index]:
+        words = np.arange(memmap.words(self.arch, self.columns(op)))
+        address = base + rows.ids[:, None] * stride + words
+        return self.planes(address, op.output not in NARROW_OUTPUTS)
 
     def tiles_of(self, op: Instruction) -> tuple[Index, Index]:
         """First and last c tile that writes into each word of a result's row."""
@@ -152,7 +185,8 @@ class Footprint:
     def zero_tiles(self, op: Instruction) -> npt.NDArray[np.bool_]:
         """``[c tiles, k tiles]``: whose weights are all zero, whatever is streamed past them."""
         layout = memmap.stream_layout(self.arch, op)
-        if op.stationary != Stationary.WEIGHTS or op.transform != Transform.NONE:
+        plain = op.transform == Transform.NONE and not op.k_step
+        if op.stationary != Stationary.WEIGHTS or not plain:
             return np.zeros((op.c_tiles, op.k_tiles), bool)
         depth = self.arch.depth
         start = op.stream_offset + (layout.gain + layout.table) * depth

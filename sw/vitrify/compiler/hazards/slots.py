@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from vitrify.arch import access
 from vitrify.arch.isa import Instruction, Transform
 
 from .order import MATMUL, Moments, implies
@@ -18,6 +19,11 @@ class SlotFault(NamedTuple):
     earlier: int
     what: str
     missing: str
+
+
+def _gain_words(op: Instruction) -> int:
+    """Words of gains that a MATMUL uses."""
+    return int(access.streamed(op).row_words(op.c_tiles - 1)[-1]) + 1
 
 
 class _Halves:
@@ -44,7 +50,7 @@ class Slots:
         self._moments.append(moments)
         norm = op.transform in (Transform.NORM, Transform.SCALE)
         for name, loads, slot, uses, size, finished in (
-            ("gain", op.load_gain, op.gain_slot, norm, op.k_tiles, moments.gains.fetch),
+            ("gain", op.load_gain, op.gain_slot, norm, _gain_words(op), moments.gains.fetch),
             ("table", op.load_table, op.table_slot, bool(op.activation), 1,
              moments.table.epilogue // MATMUL),
         ):
@@ -54,7 +60,8 @@ class Slots:
                     if other >= finished and self._may_follow(other, moments.number):
                         yield SlotFault(name, slot, other, "may overwrite the",
                                         "only MATMULs before the last one are waited for")
-                halves.loads[slot].append((moments.number, size))
+                sent = (op.gain_words or op.k_tiles) if name == "gain" else 1
+                halves.loads[slot].append((moments.number, sent))
             if uses:
                 halves.uses[slot].append(moments.number)
                 yield from self._filled(moments, name, slot, size)

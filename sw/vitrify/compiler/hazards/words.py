@@ -96,7 +96,7 @@ class Memory:
         """Words that exist, with a value each."""
         flat = np.asarray(words).reshape(-1)
         each = np.broadcast_to(np.asarray(values), np.shape(words)).reshape(-1)
-        inside = flat < self.size
+        inside = (flat >= 0) & (flat < self.size)
         return flat[inside], each[inside]
 
     def _conflicts(
