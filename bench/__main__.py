@@ -29,7 +29,8 @@ def main() -> None:
     parser.add_argument("--accuracy", action="store_true",
                         help="also classify each whole test set (minutes)")
     parser.add_argument("--estimate", action="store_true",
-                        help="do not simulate; put predicted cycles into the results on file")
+                        help="do not simulate; put predicted cycles into the results on file, "
+                             "and take them where no simulation is of today's presets")
     parser.add_argument("--ablation", action="store_true",
                         help="only: what each technique is worth, in the estimator")
     parser.add_argument("--show", action="store_true", help="only show the results on file")
@@ -77,8 +78,7 @@ def show() -> None:
             f"{r['utilisation']:.1%}", f"{r['roofline_cycles'] / r['cycles']:.1%}",
             f"{r['cycles'] / r['clock_mhz'] / 1e3:.3f}",
             f"{(r['dram_read_bytes'] + r['dram_write_bytes']) / 1e6:.2f}",
-            f"{r['cycles_per_second'] / 1e3:,.0f}", f"{r['build_seconds']:.0f}",
-            f"{r['peak_memory_mib']:,.0f}",
+            *_effort(r),
             end_section=runs[number + 1 :] != [] and runs[number + 1]["model"] != r["model"],
         )
     OUT.print(table)
@@ -127,6 +127,14 @@ def _of_an_image(run: dict[str, Any]) -> dict[str, Any]:
     shared = ("macs", "cycles", "estimated_cycles", "roofline_cycles", "dram_read_bytes",
               "dram_write_bytes")
     return run | {name: round(run[name] / run["images"]) for name in shared if name in run}
+
+
+def _effort(run: dict[str, Any]) -> tuple[str, str, str]:
+    """What the simulation took."""
+    if run["backend"] == "estimate":
+        return "estimate", "–", "–"
+    return (f"{run['cycles_per_second'] / 1e3:,.0f}", f"{run['build_seconds']:.0f}",
+            f"{run['peak_memory_mib']:,.0f}")
 
 
 def _error(run: dict[str, Any]) -> str:

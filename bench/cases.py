@@ -48,7 +48,10 @@ class Case:
 
     def compile(self, arch: ArchConfig) -> Program:
         """The program for ``arch``; two compilations are equal."""
-        return compile_model(self.model, arch, self.calibration(), preprocess=self.preprocess)
+        # What a compilation proves is proved by the tests; here every tensor is compared anyway.
+        return compile_model(
+            self.model, arch, self.calibration(), preprocess=self.preprocess, verify=False
+        )
 
     def picture(self) -> Float32:
         """The first test picture, ``[1, C, H, W]``."""

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from bench.cases import ROOT, Case, Float32, Labels
+from bench.conditions import conditions, current
 from bench.shapes import Shape
 from vitrify.arch.presets import preset
 from vitrify.estimate import estimate
@@ -67,6 +68,7 @@ def simulate(case: Case | Shape, arch_name: str) -> tuple[dict[str, Any], Progra
     assert statistics is not None
     result = statistics.to_dict()
     result["model"] = case.name
+    result["conditions"] = conditions(program.arch)
     result["estimated_cycles"] = estimate(program, routing=routing_of(program, feed)).cycles
     result["compile_seconds"] = compiled - began
     result["build_seconds"] = built - compiled
@@ -81,17 +83,27 @@ def simulate(case: Case | Shape, arch_name: str) -> tuple[dict[str, Any], Progra
 
 
 def predict(case: Case | Shape, arch_name: str) -> None:
-    """Put the estimator's cycles into a result on file that is of the same program."""
+    """Put the estimator's cycles into a result on file that is of the same program and conditions.
+
+    Where there is none, the estimate is the result.
+    """
     path = RESULTS / f"{case.name}_{arch_name}.json"
-    if not path.is_file():
-        return
-    result = json.loads(path.read_text())
+    result = json.loads(path.read_text()) if path.is_file() else {}
     program = case.compile(preset(arch_name))
     found = estimate(program, routing=routing_of(program, feed_of(case, program)))
     cost = found.cost.to_dict()
-    if all(cost[name] == result[name] for name in ("macs", "dram_read_bytes", "dram_write_bytes")):
+    same = ("macs", "dram_read_bytes", "dram_write_bytes")
+    if (
+        result.get("backend") == "rtl" and current(result)
+        and all(cost[name] == result[name] for name in same)
+    ):
         result["estimated_cycles"] = found.cycles
-        write(path.stem, result)
+    else:
+        result = cost | {
+            "model": case.name, "conditions": conditions(program.arch),
+            "estimated_cycles": found.cycles, "machine": machine(),
+        }
+    write(path.stem, result)
 
 
 def accuracy(case: Case, program: Program) -> list[dict[str, Any]]:

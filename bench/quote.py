@@ -1,0 +1,206 @@
+"""``python -m bench.quote``: figures of README and documents, from the results on file.
+
+A table between ``<!-- figures: NAME -->`` and ``<!-- end of figures -->`` is written here and
+nowhere else; a test compares.  A result counts only under the conditions of today's preset (clock,
+ports, memory: :mod:`bench.conditions`).  What the estimator says and no simulation says "estimate".
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from bench.cases import ROOT
+from bench.conditions import current
+from bench.measure import RESULTS
+from vitrify.arch.boards import BOARDS
+from vitrify.arch.presets import PRESETS
+
+FILES = ("README.md", "docs/boards.md", "docs/estimate.md", "docs/experts.md")
+#: Between its two marks, the text of a figure.
+MARKED = re.compile(r"(<!-- figures: ([\w-]+) -->\n).*?(<!-- end of figures -->)", re.S)
+
+#: Works that ran M³ViT on a ZCU102 at 300 MHz, measured on the board: their tables.
+M3VIT_PEERS = {"Edge-MoE": 34.64, "UbiMoE": 25.76, "CoQMoE": 6.47}
+_PARTS = {"ulx3s": "ECP5-85F", "pynq-z2": "XC7Z020", "kv260": "XCK26", "zcu102": "XCZU9EG",
+          "reference": "XCZU9EG"}
+_REMARKS = {
+    "nano": "every mechanism in 32 multipliers, for simulation",
+    "reference": "the point of comparison",
+    "ulx3s": "open tools",
+    "pynq-z2": "two products a DSP48E1",
+    "kv260": "two products a DSP48E2, UltraRAM",
+    "zcu102": "two products a DSP48E2",
+}
+_ONE_PICTURE = (
+    ("vit_tiny_imagenet", "ViT-tiny, ImageNet", 197), ("vit_small_shape", "ViT-small, shape", 197),
+    ("vit_base_shape", "ViT-base, shape", 197),
+    ("vit_tiny_384_shape", "ViT-tiny, 384 × 384", 577),
+    ("vit_tiny_512_shape", "ViT-tiny, 512 × 512", 1025),
+    ("m3vit_tiny_shape", "M³ViT-tiny, shape, 16 experts", 129),
+    ("m3vit_tiny_shape_x4", "the same, four images a job", 129),
+)
+
+
+def fresh(case: str, arch: str) -> dict[str, Any] | None:
+    """A result on file; ``None`` if it is not of today's preset: then nobody quotes it."""
+    found = json.loads((RESULTS / f"{case}_{arch}.json").read_text())
+    return found if current(found) else None
+
+
+def result(case: str, arch: str) -> dict[str, Any]:
+    """A result that has to be there; the error says how to renew it."""
+    found = fresh(case, arch)
+    if found is None:
+        raise ValueError(
+            f"{case} on {arch} was not measured on today's preset; run "
+            f"`python -m bench --model {case} --arch {arch}` (or with --estimate)"
+        )
+    return found
+
+
+def milliseconds(found: dict[str, Any]) -> float:
+    """Of one image."""
+    return found["cycles"] / found["images"] / found["clock_mhz"] / 1e3
+
+
+def _how(found: dict[str, Any]) -> str:
+    return "estimate" if found["backend"] == "estimate" else "RTL"
+
+
+def _row(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def _table(heads: tuple[str, ...], rows: list[str]) -> str:
+    return "\n".join([_row(*heads), "|" + "---|" * len(heads), *rows])
+
+
+def _figures(found: dict[str, Any]) -> tuple[str, str, str, str]:
+    cycles = found["cycles"]
+    return (f"{round(cycles / found['images']):,}", f"{milliseconds(found):.2f} ms",
+            f"{found['roofline_cycles'] / cycles:.1%}".replace("%", " %"), _how(found))
+
+
+def presets() -> str:
+    """What the cores are, and what the build gives them."""
+    rows = []
+    for arch in PRESETS.values():
+        ports = f"{arch.ports} × {8 * arch.port_bytes} bit" if arch.ports > 1 else (
+            f"{8 * arch.port_bytes} bit")
+        rows.append(_row(
+            f"`{arch.name}`", f"{arch.width} × {arch.depth}", _PARTS.get(arch.name, "any"),
+            f"{arch.clock_mhz:g} MHz", ports,
+            f"{arch.dram.sustained / 1e9:.2g} GB/s" if arch.dram.bandwidth else "ideal",
+            _REMARKS[arch.name],
+        ))
+    return _table(("preset", "C × K", "part", "clock", "memory ports", "DRAM sustains", ""), rows)
+
+
+def one_picture() -> str:
+    """Vision transformers on the KV260's core."""
+    rows = [
+        _row(title, f"{tokens:,}", *_figures(found))
+        for case, title, tokens in _ONE_PICTURE if (found := fresh(case, "kv260"))
+    ]
+    clock = PRESETS["kv260"].clock_mhz
+    return _table(("one picture, `kv260`", "tokens", "cycles", f"at {clock:g} MHz",
+                   "of the roofline", ""), rows)
+
+
+def m3vit() -> str:
+    """The sentence about M³ViT, peers' conditions beside it."""
+    found = result("m3vit_tiny_shape", "zcu102")
+    cycles, time, share, how = _figures(found)
+    told = "in the simulated RTL" if how == "RTL" else "by the estimator"
+    peers = ", ".join(f"{name} {value:.1f} ms" for name, value in M3VIT_PEERS.items())
+    return (
+        f"M³ViT on the `zcu102` that is built ({found['conditions']['ports']} HP ports of "
+        f"{8 * found['conditions']['port_bytes']} bits, {found['clock_mhz']:g} MHz, "
+        f"{found['conditions']['memory']}) takes {cycles} cycles {told}, {time}, {share} of "
+        f"that system's roofline, everything included. It never saw a board. Published, measured "
+        f"on that board at 300 MHz: {peers}."
+    )
+
+
+def experts() -> str:
+    """M³ViT, several images a job."""
+    rows = []
+    for arch in ("kv260", "zcu102"):
+        for case, images in (("m3vit_tiny_shape", 1), ("m3vit_tiny_shape_x2", 2),
+                             ("m3vit_tiny_shape_x4", 4)):
+            found = result(case, arch)
+            cycles, time, share, how = _figures(found)
+            megabytes = found["dram_read_bytes"] / found["images"] / 1e6
+            rows.append(_row(f"`{arch}`", images, cycles, time, f"{megabytes:.1f} MB", share, how))
+    return _table(("core", "images a job", "cycles an image", "at 200 MHz", "DRAM an image",
+                   "of the roofline", ""), rows)
+
+
+def boards() -> str:
+    """The description of every board."""
+    rows = []
+    for board in BOARDS.values():
+        arch, ports, memory = PRESETS[board.name], board.ports, board.memory
+        rows.append(_row(
+            board.name, board.part.name, f"{board.clock_mhz:g} MHz", board.clock_from,
+            f"{arch.ports} of {ports.most}, {8 * ports.bytes} bit {ports.protocol}",
+            f"{arch.bus_bytes * board.clock_mhz / 1e3:.2f} GB/s",
+            f"{memory.name}: {memory.peak / 1e9:.2f} GB/s", f"{memory.efficiency:.0%}",
+            memory.source,
+        ))
+    return _table(("board", "part", "clock", "which is", "memory ports in use", "they carry",
+                   "DRAM and its peak", "of it sustained", "by"), rows)
+
+
+def error() -> str:
+    """How far the estimator is off, where the RTL was simulated under today's conditions."""
+    rows = []
+    for path in sorted(RESULTS.glob("*.json")):
+        found = json.loads(path.read_text())
+        if found.get("backend") != "rtl" or not current(found):
+            continue
+        off = found["estimated_cycles"] / found["cycles"] - 1
+        rows.append(_row(found["model"], f"`{found['arch']}`", f"{found['cycles']:,}",
+                         f"{found['estimated_cycles']:,}", f"{off:+.1%}".replace("%", " %")))
+    return _table(("model", "core", "cycles in RTL", "estimate", "off by"), rows)
+
+
+def ulx3s() -> str:
+    """ViT-tiny on the board with open tools."""
+    found = fresh("vit_tiny_imagenet", "ulx3s")
+    if found is None:
+        return "How fast it is at that clock is yet to be measured again."
+    cycles, time, _, how = _figures(found)
+    return (
+        f"At {found['clock_mhz']:g} MHz a ViT-tiny for ImageNet ({cycles} cycles, {how}, with the "
+        f"memory of the `ulx3s` preset) takes {time}, {1e3 / milliseconds(found):.1f} images a "
+        f"second."
+    )
+
+
+FIGURES = {
+    "presets": presets, "one-picture": one_picture, "m3vit": m3vit, "experts": experts,
+    "boards": boards, "error": error, "ulx3s": ulx3s,
+}
+
+
+def quoted(text: str) -> str:
+    """``text`` with every marked figure as it is now."""
+    return MARKED.sub(lambda found: f"{found[1]}{FIGURES[found[2]]()}\n{found[3]}", text)
+
+
+def main() -> None:
+    """Write the figures into the documents."""
+    for name in FILES:
+        path = ROOT / name
+        before = path.read_text()
+        after = quoted(before)
+        if after != before:
+            path.write_text(after)
+            print(f"{name}: written")
+
+
+if __name__ == "__main__":
+    main()
