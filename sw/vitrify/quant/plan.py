@@ -217,20 +217,19 @@ def ordered(ops: list[PlanOp], copy: Callable[[Operand], Operand]) -> list[PlanO
             waiting.remove(op)
             there.add((op.out, op.version))
             continue
-        blocked = next(op for op in waiting if ready(op))
-        old = blocked.overwrites()
-        late = [other for other in waiting if other is not blocked and old in other.reads()]
-        copies = {}
-        for other in late:
-            assert old is not None
-            x = next((p.x for p in other.products() if p.x.read == old), None)
+        old = next(op for op in waiting if ready(op)).overwrites()
+        assert old is not None
+        fresh: Operand | None = None
+        for i, late in enumerate(waiting):
+            if old not in late.reads() or late.overwrites() == old:
+                continue
+            x = next((p.x for p in late.products() if p.x.read == old), None)
             if x is None:
                 raise unsupported(
-                    other.value, f"it adds to the residual stream {old[0]!r} as it was before"
+                    late.value, f"it adds to the residual stream {old[0]!r} as it was before"
                 )
-            if not copies:
-                copies[old] = copy(replace(x, rows=None, norm=None))
-            waiting[waiting.index(other)] = other.reading(old, copies[old])
+            fresh = fresh or copy(replace(x, rows=None, norm=None))
+            waiting[i] = late.reading(old, fresh)
         waiting[:0] = ops[known:]
         known = len(ops)
     return done
