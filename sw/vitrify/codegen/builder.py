@@ -12,7 +12,9 @@ import numpy as np
 
 from vitrify.arch import formats, isa
 from vitrify.arch.config import ArchConfig
+from vitrify.arch.errors import CapacityError
 from vitrify.arch.isa import Opcode, Transform
+from vitrify.arch.modes import ADDING_OUTPUTS
 
 from .lists import RowLists
 from .pack import Bytes, ImageBuilder, gain_words, table_words
@@ -82,15 +84,21 @@ class Builder:
     # Moves -------------------------------------------------------------------------------
     def load(
         self, target: Placed, region: isa.Region, offset: int, *,
-        row: int = 0, rows: int | None = None,
+        row: int = 0, rows: int | None = None, after: int | None = None,
     ) -> None:
-        """LOAD rows of a tensor.  ``offset`` in the PROGRAM region is an image block's."""
+        """LOAD rows of a tensor.  ``offset`` in the PROGRAM region is an image block's.
+
+        ``after`` is the MATMUL that used the place last; without it all before are waited for,
+        because the memory may have been another tensor's.
+        """
         rows = target.rows if rows is None else rows
         self._code.append((Opcode.LOAD, {
             "region": region, "offset": offset, "addr": target.at(row), "stride": target.stride,
             "rows": rows, "words": target.stride, "wide": int(target.wide),
-            # The memory may have been another tensor's: let everything before it finish.
-            "wait_distance": min(1, len(self.matmuls)),
+            "wait_distance": (
+                min(1, len(self.matmuls)) if after is None
+                else self._distance(len(self.matmuls), after)
+            ),
         }))
         history = self._history.setdefault(target.name, _History())
         history.loads.append((self._loads, row, rows))
@@ -181,7 +189,18 @@ class Builder:
                 "stationary": isa.Stationary.STORED, "st_addr": product.stored.address,
                 "load_distance": self._distance(self._loads, product.stored.load),
             }
-        self._wait_epilogue(fields, out)
+        pattern = {}
+        if product.adds is not None:
+            fields["add_addr"] = product.adds.address
+            pattern |= {"add_source": 1, "add_stride": product.adds.tensor.stride}
+        self._wait_epilogue(fields, product.adds or out)
+        if pattern:
+            if not arch.patterns:
+                raise CapacityError(
+                    f"{product.name!r} adds what lies elsewhere, and arch {arch.name!r} is "
+                    f"without 'patterns'; choose an architecture that has them"
+                )
+            self._code.append((Opcode.PATTERN, pattern))
         self._code.append((Opcode.MATMUL, fields))
         scattered = queue is not None and queue.scatters
         rows = (0, out.tensor.rows) if scattered else (out.row, product.rows)
@@ -303,8 +322,9 @@ class Builder:
             fields |= {"dep_distance": self._distance(index, last), "dep_end": 1}
 
     def _wait_epilogue(self, fields: dict[str, int], out: At) -> None:
+        """Old values come from ``out``, which a LOAD may still be bringing."""
         history = self._history.get(out.tensor.name)
-        if history is not None and history.loads and fields["output"] == isa.Output.ADD16:
+        if history is not None and history.loads and fields["output"] in ADDING_OUTPUTS:
             number, *block = history.loads[-1]
             fields["epi_load_distance"] = self._distance(self._loads, number)
             fields["epi_load_stream"] = int(

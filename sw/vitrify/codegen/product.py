@@ -91,6 +91,7 @@ class MatrixProduct:
     weights : parameters and tiles from DRAM; several are one set a task
     gain, table : of the operand's normalisation, and of the activation
     picks : rows of ``x`` that are read, counted from its row; all from there on without
+    adds : old values that the result is combined with, where they are not its own
     queue : the MATMUL is left out if its expert has no rows
     stored : the weights' tiles are in the token memory, ``weights`` are parameters only
     """
@@ -110,5 +111,6 @@ class MatrixProduct:
     gain: np.ndarray | None = None
     table: np.ndarray | None = None
     picks: Picks | None = None
+    adds: At | None = None
     queue: Queue | None = None
     stored: Stored | None = None

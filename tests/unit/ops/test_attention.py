@@ -1,11 +1,14 @@
 """Attention whose queries and keys are different tensors, or see their own run of rows only."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from tests.support.execute import tensors
 from tests.unit.quant.graphs import DIM, Net
-from vitrify.arch.errors import UnsupportedOpError
+from vitrify.arch.errors import CapacityError
+from vitrify.arch.isa import Opcode
 from vitrify.arch.presets import preset
 from vitrify.compiler import compile_graph
 from vitrify.compiler.quantise import quantise
@@ -64,8 +67,48 @@ def test_a_bias_that_softmax_does_not_see():
     assert min(one.sqnr for one in compare(model, graph, net.images(8), NANO)) > 20
 
 
-def test_a_bias_is_refused():
+#: Heads and row groups of the attention, and of the bias; queries of the attention and of the bias.
+BIASES = {
+    "for each head": (2, 1, (1, 2), 4, 4), "for all heads": (2, 1, (1, 1), 4, 4),
+    "for each window": (2, 2, (2, 1), 8, 4), "for each window and head": (2, 2, (2, 2), 8, 4),
+    "of keys": (2, 1, (1, 2), 4, 1), "of many heads": (8, 1, (1, 8), 40, 40),
+}
+
+
+@pytest.mark.parametrize("case", BIASES)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_bias(case, batch):
+    heads, groups, own, queries, rows = BIASES[case]
+    net = Net(3)
+    bias = 2 * net.normal(*own, rows, 4 // groups)
+    bias[..., -1, 0] = -np.inf
+    model, images = net.model(crossed(net, heads, groups, queries, DIM, DIM, bias)), net.images(16)
+    graph = quantise(model, images, arch=NANO)
+    assert min(one.sqnr for one in compare(model, graph, images[:8], NANO)) > 20
+    program = compile_graph(graph, NANO, batch=batch)
+    _, (got,) = tensors(program, images[:batch])
+    (real,) = Evaluator(graph, NANO).outputs(images[:batch]).values()
+    assert (got.reshape(real.shape) == real.astype(np.float32)).all()
+
+
+def test_equal_tables_are_loaded_once():
+    net = Net(3)
+    bias = np.repeat(net.normal(1, 1, 2, 2), 2, axis=0).repeat(2, axis=1)
+    graph = quantise(net.model(crossed(net, 2, 2, 4, DIM, DIM, bias)), net.images(4), arch=NANO)
+    other = Net(3)
+    plain = quantise(
+        other.model(crossed(other, 2, 2, 4, DIM, DIM)), other.images(4), arch=NANO
+    )
+    loads = [
+        sum(op.opcode is Opcode.LOAD for op in compile_graph(each, NANO).instructions())
+        for each in (graph, plain)
+    ]
+    assert loads[0] == loads[1] + 1
+
+
+def test_a_core_without_addends_refuses_a_bias():
     net = Net(3)
     model = net.model(crossed(net, 2, 1, 4, DIM, DIM, net.normal(1, 2, 4, 4)))
-    with pytest.raises(UnsupportedOpError, match=r"'attention' .* adds a bias or a mask"):
-        quantise(model, net.images(4), arch=NANO)
+    arch = replace(NANO, addends=False)
+    with pytest.raises(CapacityError, match=r"'attention' adds a bias .* without 'addends'"):
+        compile_graph(quantise(model, net.images(4), arch=arch), arch)

@@ -58,9 +58,10 @@ class QAttention(QOp):
 
     Each of ``row_groups`` runs of queries sees the keys of its own run.  Channels are
     ``heads * head_dim``, head by head; the values' heads may have another width.  ``logits`` gives
-    the scores' requantisation (single multiplier); the output has the value tensor's scale, but for
-    heads that are ``gated``, each by one gate at most.  Afterwards ``balance`` gates every head,
-    with as many choices as logits.
+    the scores' requantisation (single multiplier), ``bias``, if any, is added to them before they
+    become bytes: ``[row_groups or 1, heads or 1, queries, keys]`` of a run; the output has the
+    value tensor's scale, but for heads that are ``gated``, each by one gate at most.  Afterwards
+    ``balance`` gates every head, with as many choices as logits.
     """
 
     q: str
@@ -69,6 +70,7 @@ class QAttention(QOp):
     heads: int
     logits: Requant
     row_groups: int = 1
+    bias: Int8 | None = None
     gated: tuple[QHeadGate, ...] = ()
     balance: QHeadGate | None = None
 
@@ -98,7 +100,9 @@ class QAttention(QOp):
         for group in range(len(q)):
             for head in range(self.heads):
                 part = group, slice(None), head
-                logits = requantise.to_int8(run.scale(matmul(q[part], k[part]), self.logits))
+                scores = run.scale(matmul(q[part], k[part]), self.logits)
+                bias = self.bias_of(group % self.row_groups, head)
+                logits = requantise.to_int8(scores, old=bias)
                 weights = softmax.exp2(logits, softmax.row_max(logits))
                 shift, factor = softmax.reciprocal(weights.sum(axis=1))
                 value = requantise.scale(
@@ -114,6 +118,13 @@ class QAttention(QOp):
         for gate in self.gates:
             gate.apply(run, out, self.heads)
         run.write(self.out, out)
+
+    def bias_of(self, group: int, head: int) -> Int8 | None:
+        """What is added to the scores ``[queries, keys]`` of a head of a row group."""
+        if self.bias is None:
+            return None
+        groups, heads = self.bias.shape[:2]
+        return self.bias[group % groups, head % heads]
 
     def _matrices(self, x: IntArray) -> IntArray:
         """``[N, rows, channels]`` to ``[N * row_groups, rows of a run, heads, head_dim]``."""

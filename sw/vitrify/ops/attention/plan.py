@@ -12,7 +12,7 @@ from vitrify.arch import formats
 from vitrify.ir import attributes_of, shape_of
 from vitrify.ops.linear.plan import Stored, int8_in_groups
 from vitrify.quant.calibrate import Request
-from vitrify.quant.plan import ByteNeeds, Operand, Plan, PlanOp, unsupported
+from vitrify.quant.plan import Array, ByteNeeds, Operand, Plan, PlanOp, unsupported
 from vitrify.quant.planner import Planner, parameter, result_of
 
 
@@ -45,6 +45,8 @@ class AttentionOp(PlanOp):
     heads: int
     scale: float
     row_groups: int = 1
+    #: Added to the scores: ``[row groups or 1, heads or 1, queries, keys]`` of a run.
+    bias: Array | None = None
     gated: tuple[HeadGate, ...] = ()
     balance: HeadGate | None = None
 
@@ -98,13 +100,17 @@ def plan_cross_attention(planner: Planner, node: ir.Node) -> Stored:
         raise unsupported(node, f"its weights are {attributes['kind']} of the scores, not softmax")
     bias = parameter(node, 3)
     # Softmax does not see what all scores of a query have in common.
-    if np.any(bias != bias[..., :1]):
-        raise unsupported(node, "it adds a bias or a mask to its scores")
+    seen = bool(np.any(bias != bias[..., :1]))
+    q_value, k_value = node.inputs[:2]
+    assert q_value is not None
+    assert k_value is not None
+    queries, keys = (int(shape_of(x)[1]) // attributes["groups"] for x in (q_value, k_value))
     heads = planner.groups[name] = attributes["heads"]
     q, k, v = (int8_in_groups(planner, node, i, heads) for i in range(3))
     planner.append(AttentionOp(
         name=name, out=name, value=name, q=q, k=k, v=v, heads=heads, scale=attributes["scale"],
         row_groups=attributes["groups"],
+        bias=np.broadcast_to(bias, (*bias.shape[:2], queries, keys)) if seen else None,
     ))
     return Stored(Operand(name, name))
 

@@ -16,6 +16,7 @@ from vitrify.codegen.placement import Placed
 from vitrify.codegen.product import At, MatrixProduct, Queue, Tiles
 from vitrify.quant.tensors import QTensor
 
+from .bias import ScoreBias
 from .integer import QAttention
 
 #: Score buffers in flight.
@@ -62,6 +63,7 @@ class Heads:
             state.release_later(placed.name, step)
             base = state.shared_statistics(f"scores{i}", placed.rows)
             self._scores.append(replace(placed, stat=base))
+        self._bias = None if op.bias is None else ScoreBias(state, op, step)
 
     @property
     def macs(self) -> int:
@@ -92,14 +94,17 @@ class Heads:
     def _scores_of(self, one: Pass, buffer: Placed) -> None:
         state, op, k = self._state, self._op, self.k
         first, channel = one.run * self.tokens, self.channel(one.head)
+        bias = None
+        if self._bias is not None:
+            bias = self._bias.take(one.run % op.row_groups, one.head, one.start)
         state.builder.matmul(MatrixProduct(
             name=f"{op.name}.scores[{one.head}]", op="scores", macs=self._macs_of(one, self.macs),
             rows=one.rows, depth=self.spread.head_channels, columns=self.tokens,
             x=At(self.q, one.run * self.queries + (0 if one.queue else one.start), channel),
             tiles=Tiles(Stationary.ROWS, At(k, first, channel)), out=At(buffer),
-            queue=one.queue and replace(one.queue, gathers=True),
+            queue=one.queue and replace(one.queue, gathers=True), adds=bias,
             fields={
-                "transform": Transform.NONE, "output": Output.INT8,
+                "transform": Transform.NONE, "output": Output.ADD8 if bias else Output.INT8,
                 **state.requant(op.logits), "multiplier": int(op.logits.multiplier),
                 "stats": Stats.MAX, "stat_dst": buffer.stat,
             },
