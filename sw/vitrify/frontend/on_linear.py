@@ -232,7 +232,7 @@ def layer_norm(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> li
     axis, epsilon = attribute(node, "axis", -1), attribute(node, "epsilon", 1e-5)
     beta = constant(inputs[2], "bias") if len(inputs) > 2 and inputs[2] is not None else None
     rank = len(view.shape)
-    if axis in (-1, rank - 1) and tracer.settler.holds_rows(view):
+    if axis in (-1, rank - 1) and tracer.settler.holds_rows(view, alone=True):
         return [tracer.settler.layer_norm(view, gamma, beta, epsilon)]
     made = group_norm(tracer, view, tuple(range(axis % rank, rank)), epsilon)
     shift = 0.0 if beta is None else beta.array.astype(np.float64)

@@ -12,7 +12,7 @@ from vitrify.ir import Builder, array_of, shape_of
 
 from .arrange import arrange, as_tokens, rank3, scaled, take_rows
 from .fold import emit, fold, hints_of
-from .layout import ROW, image_axis, kinds, layout_of, sizes, split_merged
+from .layout import CHANNEL, ROW, image_axis, kinds, layout_of, sizes, split_merged
 from .mix import mix, mix_heads, over_heads
 from .values import CONSTANT, Const, Unfit, View
 
@@ -106,10 +106,18 @@ class Settler:
                 view.settled = arrange(self, view)
         return view.settled
 
-    def holds_rows(self, view: View) -> bool:
-        """Whether the last axis of ``view`` runs over channels, not over rows alone."""
+    def holds_rows(self, view: View, *, alone: bool = False) -> bool:
+        """Whether the last axis of ``view`` runs over channels, not over rows alone.
+
+        Parameters
+        ----------
+        alone:
+            Channels are in no other axis: the last one is no part of a row, such as a head.
+        """
         if view.base is self.image:
             return True
+        if CHANNEL in kinds(view)[:-1] and alone:
+            return False
         if sizes(view.base)[1] == view.shape[-1] or kinds(view)[-1] != ROW:
             return True
         # several rows side by side
