@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from vitrify.ir import shape_of
 
-from .values import CONSTANT, View
+from .values import CONSTANT, Unfit, View
 
 Move = Callable[[np.ndarray], np.ndarray]
 ROW, CHANNEL, STILL = "row", "channel", "still"
@@ -135,7 +135,14 @@ def layout_of(
         The axis of the images.
     then:
         Axes that run over rows whatever their kind, to be the last of them.
+
+    Raises
+    ------
+    Unfit
+        If the images themselves are one of them.
     """
+    if first in then:
+        raise Unfit("it works along the axis of the images")
     channels = tuple(
         axis for axis, each in enumerate(kind) if each == CHANNEL and axis not in (first, *then)
     )
