@@ -123,7 +123,7 @@ NODES: list[tuple[str, list[Any], dict[str, Any], int, int]] = [
 def _model(
     op: str, arrays: list[np.ndarray | None], attributes: dict[str, Any], opset: int
 ) -> onnx.ModelProto | None:
-    """The node alone, or ``None`` when this operator set does not have it so."""
+    """The node alone, or ``None`` where it does not exist so or is as in the set before."""
     names = [f"i{n}" if array is not None else "" for n, array in enumerate(arrays)]
     count = 2 if op in ("Split", "TopK") else 1
     node = onnx.helper.make_node(op, names, [f"o{n}" for n in range(count)], **attributes)
@@ -138,6 +138,10 @@ def _model(
     model = onnx.helper.make_model(
         graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=10
     )
+    if opset > OLDEST_OPSET and onnx.defs.has(op, opset):
+        newest = onnx.defs.get_schema(op, opset).since_version
+        if newest != opset:
+            return None
     context = onnx.checker.C.CheckerContext()
     context.ir_version, context.opset_imports = 10, {"": opset}
     try:
@@ -173,7 +177,7 @@ def test_constants_are_computed_as_onnx_runtime_does(opset: int) -> None:
             message = f"{op} {attributes} in operator set {opset}"
             assert one.shape == other.shape, message
             np.testing.assert_allclose(one, other, 1e-5, 1e-6, err_msg=message)
-    assert seen > 100
+    assert seen > (100 if opset == OLDEST_OPSET else -1)
 
 
 @pytest.mark.parametrize("opset", OPSETS)
