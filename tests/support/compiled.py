@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +52,9 @@ def compiled(path: Path, *, arch: str = "nano", scale: float = 1.0, images: int 
     image = model.graph.inputs[0]
     batch = next(iter(size for size in shape_of(image)[:1] if isinstance(size, int)), 1)
     calibration = pictures(image, max(images, BATCHES * batch), scale=scale)
-    program = compile_model(path, preset(arch), calibration)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # noise is no photograph
+        program = compile_model(path, preset(arch), calibration)
     feed = calibration[: BATCHES * batch]
     names = [value.name or "" for value in model.graph.outputs]
     with InferenceSession(program) as session:

@@ -341,10 +341,26 @@ def sampled(node: ir.Node, value: Traced | None, kind: str, scale: float = 1.0) 
     return Elementwise(value.shape, samples, node, [value], kind=(kind, scale))
 
 
+def _placed(tracer: Tracer, view: View) -> View:
+    """``view`` [N, C, ...] with its positions added: what is scaled next is the sum of them."""
+    try:
+        tracer.settler.channelwise(view)
+        return view
+    except Unfit:
+        pass
+    try:
+        lined = view.moved(lambda array: np.moveaxis(array, 1, -1))
+        value, rows = tracer.settler.settle(lined, strict=True)
+    except Unfit:
+        return view
+    placed = tracer.settler.view_of_rows(value, rows)
+    return placed.moved(lambda array: np.moveaxis(array, -1, 1))
+
+
 @handles("BatchNormalization")
 def batch_norm(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
     """At inference a scale and a shift per channel, the second axis."""
-    view = tracer.view(inputs[0])
+    view = _placed(tracer, tracer.view(inputs[0]))
     arrays = [value.array.astype(np.float64) for value in inputs[1:] if isinstance(value, Const)]
     if len(arrays) != 4 or attribute(node, "training_mode", 0):
         raise Unfit("its parameters are no constants")

@@ -41,7 +41,7 @@ def as_gating(tracer: Tracer, node: ir.Node, value: Traced) -> Gating | None:
     return None
 
 
-@handles("TopK", "ArgMax")
+@handles("TopK", "ArgMax", "ArgMin", "LogSoftmax", "Hardmax")
 def largest(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
     """The choice of experts, straight from the logits."""
     return known(tracer, node, [leave(tracer, node, inputs[0]), *inputs[1:]])

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from vitrify.ir import Builder, array_of, shape_of
 
 from .arrange import arrange, as_tokens, rank3, scaled, take_rows
-from .fold import emit, fold, hints_of
+from .fold import emit, fold, hints_of, is_cheap
 from .layout import CHANNEL, ROW, image_axis, kinds, layout_of, sizes, split_merged
 from .mix import mix, mix_heads, over_heads
 from .values import CONSTANT, Const, Unfit, View
@@ -315,6 +315,10 @@ class Settler:
             return mix_heads(self, view, weight, hints)
         bias = np.zeros(len(weight))
         try:
+            changed = view.mul is not None or view.add is not None
+            all_rows = view.index[..., 0].size == self.batch * sizes(view.base)[0]
+            if changed and all_rows and not is_cheap(view.base):
+                raise Unfit("it scales or shifts what others may read as it is")
             value, rows = self.settle(view, strict=True)
         except Unfit:
             # what the producer cannot take, this weight may: channels, scale and shift

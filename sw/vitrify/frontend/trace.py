@@ -194,7 +194,14 @@ class Tracer:
         node = value.producer()
         assert node is not None, "check_wiring came first"
         try:
-            view = self.view(self.known[value])
+            known = self.known[value]
+            if isinstance(known, Gating):
+                raise Unfit(
+                    f"its {known.node.op_type} is part of an output of the model",
+                    f"end the model at the logits and apply the {known.node.op_type} to its output",
+                    known.node,
+                )
+            view = self.view(known)
             if view.base.producer() is None:
                 raise Unfit("its result is an output of the model, but an input as well")
             result = self._whole(view)

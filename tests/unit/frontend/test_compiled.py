@@ -175,3 +175,35 @@ def test_models_of_other_float_types(kind: str, tmp_path: Path) -> None:
     types = {"FLOAT16": np.float16, "DOUBLE": np.float64, "BFLOAT16": np.float32}
     assert found.dtype == types[kind]
     assert 10 * np.log10(np.mean(wanted**2) / np.mean((found - wanted) ** 2)) >= 28
+
+
+SCALED = {
+    "BatchNormalization for LayerNormalization": {
+        "norm": "xt = Transpose <perm = [0, 2, 1]> (x)\n"
+        "bn = BatchNormalization(xt, norm.weight, norm.bias, gain, variance)\n"
+        "normal = Transpose <perm = [0, 2, 1]> (bn)"
+    },
+    "stream with another scale": {
+        "residual": t.RESIDUAL.replace("y = Add(x, projected)", "y0 = Add(x, projected)\n")
+        + "y = Mul(y0, gain)"
+    },
+}
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_stream_that_is_scaled_for_some(name: str, tmp_path: Path) -> None:
+    assert of(tmp_path, tiny(opset=18, **SCALED[name])).snr() >= 28
+
+
+@pytest.mark.parametrize(
+    "last",
+    ["logits = ArgMax <axis = -1, keepdims = 0> (l1)", "logits = Softmax <axis = -1> (l1)",
+     "logits = LogSoftmax <axis = -1> (l1)",
+     "n2 = Constant <value_ints = [2]> ()  logits, places = TopK(l1, n2)"],
+)  # fmt: skip
+def test_what_the_host_has_to_do(last: str) -> None:
+    model = tiny(head="l1 = Gemm(pooled, head.weight, head.bias)\n" + last)
+    op = next(name for name in ("ArgMax", "LogSoftmax", "Softmax", "TopK") if name in last)
+    with pytest.raises(ModelError, match=rf"\({op}\).*end the model at the logits") as caught:
+        canonicalise(model)
+    one_sentence(caught.value)

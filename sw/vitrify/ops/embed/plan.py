@@ -81,7 +81,11 @@ def plan_patch_embed(planner: Planner, node: ir.Node) -> Patch:
     """``PatchEmbed``: delayed until it is known what is added to it."""
     waits = any(isinstance(value, Patch) for value in planner.values.values())
     if planner.plan.rows is not None or waits:
-        raise unsupported(node, "a second patch embedding reads the image")
+        raise unsupported(
+            node,
+            "a second patch embedding reads the image, or its tokens are scaled for some that read "
+            "them and not for others",
+        )
     return Patch(node)
 
 
