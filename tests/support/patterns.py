@@ -79,6 +79,7 @@ def access_patterns(arch: ArchConfig, seed: int) -> Job:
     _normalised(a, source)
     _products(a)
     _sums(a, source)
+    _windows(a, source)
     return a.build(data.reshape(-1))
 
 
@@ -165,15 +166,40 @@ def _sums(a: _Maps, source: dict[str, int]) -> None:
     """Rows divided by their own sum, and by one of the statistics memory."""
     k, rows = a.arch.depth, 12
     positive = a.rng.integers(0, 128, 256).astype(np.int8)
-    weights, total, out = a.place(4, 2 * rows), a.place(5, 3 * rows), a.place(4, 2 * rows)
+    weights, total = a.place(4, 2 * rows), a.place(5, 3 * rows)
+    out, both = a.place(4, rows), a.place(4, rows)
     a.matmul(2 * k, 2 * k, table=positive, rows=rows, dst_addr=weights, dst_stride=2, **source)
     values = {"stationary": Stationary.COLUMNS, "st_addr": source["src_addr"], "st_stride": 2}
     a.matmul(2 * k, k, rows=rows, src_addr=weights, src_stride=2, row_scale=RowScale.OPERAND,
-             dst_addr=out, dst_stride=2, dep_distance=1, **values)
-    a.keep(out, rows, 2)
+             dst_addr=out, dst_stride=1, dep_distance=1, **values)
+    a.keep(out, rows, 1)
     a.matmul(2 * k, 3 * k, table=positive, rows=rows, dst_addr=total, dst_stride=3,
              stats=Stats.SUM, stat_dst=20, **source)
+    a.op(Opcode.PATTERN, add_source=1, add_stride=1)
     a.matmul(2 * k, k, rows=rows, src_addr=weights, src_stride=2, stat_src=20,
-             row_scale=RowScale.STATISTIC, output=Output.ADD8, dst_addr=out, dst_stride=2,
-             dep_distance=1, **values)
-    a.keep(out, rows, 2)
+             row_scale=RowScale.STATISTIC, output=Output.ADD8, add_addr=out, dst_addr=both,
+             dst_stride=1, dep_distance=1, **values)
+    a.keep(both, rows, 1)
+
+
+def _windows(a: _Maps, source: dict[str, int]) -> None:
+    """Attention in windows of six rows, all of them in two instructions, with one bias."""
+    size, count, words = 6, 5, 2
+    scores, out, bias = a.place(5, size * count), a.place(3, words * size * count), a.place(4, size)
+    table = a.rng.integers(-40, 41, (size, a.arch.depth)).astype(np.int8)
+    a.op(Opcode.LOAD, region=Region.PROGRAM, offset=a.data(table), addr=bias, stride=1, rows=size,
+         words=1)
+    again = {"repeats": count - 1}
+    step = words * size
+    a.op(Opcode.PATTERN, **again, src_step=step, st_step=step, dst_step=size, stat_dst_step=size,
+         add_source=1, add_stride=1)
+    a.matmul(words * a.arch.depth, size, rows=size, stationary=Stationary.ROWS,
+             st_addr=source["src_addr"], st_stride=words, output=Output.ADD8, add_addr=bias,
+             epi_load_distance=1, dst_addr=scores, dst_stride=1, stats=Stats.MAX, stat_dst=40,
+             pre_shift=7, **source)
+    a.op(Opcode.PATTERN, **again, src_step=size, st_step=step, dst_step=step, stat_src_step=size)
+    a.matmul(size, words * a.arch.depth, rows=size, src_addr=scores, src_stride=1,
+             transform=Transform.EXP2, stat_src=40, stationary=Stationary.COLUMNS,
+             st_addr=source["src_addr"], st_stride=words, row_scale=RowScale.OPERAND,
+             dst_addr=out, dst_stride=words, dep_distance=1)
+    a.keep(out, size * count, words)

@@ -95,7 +95,22 @@ class Access:
         """Word addresses ``[rows, taps * width]`` for c tile ``c``; ``ZEROS``: not read."""
         ids = self.row_ids(index)[:, :, None]
         address = self.base + ids * self.stride + self.row_words(c)
-        return np.where(ids < 0, ZEROS, address).reshape(self.rows, -1)
+        return np.where(ids < 0, ZEROS, address).reshape(self.rows, ids.shape[1] * self.width)
+
+
+def repetitions(op: Instruction) -> list[Instruction]:
+    """The MATMULs, one behind the other, that one with ``repeats`` stands for."""
+    if not op.repeats:
+        return [op]
+    steps = {"src_addr": op.src_step, "st_addr": op.st_step, "dst_addr": op.dst_step,
+             "add_addr": op.add_step, "stat_src": op.stat_src_step, "stat_dst": op.stat_dst_step}
+    return [
+        Instruction(op.opcode, {
+            **op.values, "repeats": 0,
+            **{name: op.values[name] + i * step for name, step in steps.items()},
+        })
+        for i in range(op.repeats + 1)
+    ]
 
 
 def streamed(op: Instruction) -> Access:

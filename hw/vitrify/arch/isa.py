@@ -193,6 +193,14 @@ _PATTERN = (
     Field("combine", 1, "ADD16, ADD8: what becomes of result and old value", kind=Combine),
     Field("add_source", 1, "ADD16, ADD8: old values are rows from add_addr on, not the result's"),
     Field("add_stride", _STRIDE, "add_source: words from a row to the next"),
+    # repetition
+    Field("repeats", 8, "how often the MATMUL is done again, every time with the steps"),
+    Field("src_step", _ADDR, "words (pair words) from its streamed tensor to the next one"),
+    Field("st_step", _ADDR, "words from its stationary tensor to the next one"),
+    Field("dst_step", _ADDR, "words (pair words) from its result to the next one"),
+    Field("add_step", _ADDR, "add_source: words (pair words) from its old values to the next ones"),
+    Field("stat_src_step", _LIST, "entries from its stat_src to the next one"),
+    Field("stat_dst_step", _LIST, "entries from its stat_dst to the next one"),
 )
 
 _MOVE = (

@@ -11,18 +11,21 @@ from .dram import Dram
 from .errors import ConfigError
 from .text import short
 
+#: Convolutions, windows, gates and every attention.
+_EVERYTHING = {"patterns": True, "addends": True, "products": True, "row_sums": True}
+
 _PRESETS = (
     # 32 MACs: small enough for cocotb, every mechanism present (C < K, several lane groups).
     ArchConfig(
         name="nano", depth=8, width=4, lanes=2, max_rows=32, banks=6, bank_words=256,
         stat_rows=128, index_entries=128, bus_bytes=4, experts=8, stored_weights=True,
-        patterns=True, addends=True, products=True, row_sums=True,
-        weight_fifo_words=64, clock_mhz=80.0, part=ECP5_85, dram=Dram(latency=20, outstanding=4),
+        **_EVERYTHING, weight_fifo_words=64, clock_mhz=80.0, part=ECP5_85,
+        dram=Dram(latency=20, outstanding=4),
     ),
     # 1024 MACs behind one port of the ZCU102: the point of comparison.
     ArchConfig(
         name="reference", depth=32, width=32, lanes=16, max_rows=512, banks=8, bank_words=4096,
-        stat_rows=2048, index_entries=2048, requant_bits=24, experts=64,
+        stat_rows=2048, index_entries=2048, requant_bits=24, experts=64, **_EVERYTHING,
         **BOARDS["zcu102"].settings(),
     ),
     # 128 MACs: 16-bit SDRAM, open tools from source to bitstream.
@@ -34,14 +37,14 @@ _PRESETS = (
     # 256 MACs: two products per DSP48E1, one 64-bit HP port.
     ArchConfig(
         name="pynq-z2", depth=16, width=16, lanes=4, max_rows=256, banks=12, bank_words=2048,
-        stat_rows=1024, index_entries=512, requant_bits=24, packing=True,
+        stat_rows=1024, index_entries=512, requant_bits=24, packing=True, **_EVERYTHING,
         **BOARDS["pynq-z2"].settings(),
     ),
     # 2048 MACs: two products per DSP48E2, token memory in UltraRAM, two 128-bit HP ports.
     ArchConfig(
         name="kv260", depth=32, width=64, lanes=32, max_rows=512, banks=8, bank_words=8192,
         stat_rows=2048, index_entries=2048, requant_bits=24, experts=64,
-        stored_weights=True, packing=True, fabric_multipliers=True,
+        stored_weights=True, packing=True, fabric_multipliers=True, **_EVERYTHING,
         outstanding=16, **BOARDS["kv260"].settings(ports=2),
     ),
     # 4096 MACs: head dimension 64 in one pass, hence as many lanes as columns; four 128-bit HP
@@ -49,7 +52,7 @@ _PRESETS = (
     ArchConfig(
         name="zcu102", depth=64, width=64, lanes=64, max_rows=512, banks=8, bank_words=4096,
         stat_rows=2048, index_entries=2048, requant_bits=24, experts=64,
-        stored_weights=True, packing=True, outstanding=16,
+        stored_weights=True, packing=True, outstanding=16, **_EVERYTHING,
         **BOARDS["zcu102"].settings(ports=4),
     ),
 )

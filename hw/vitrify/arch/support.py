@@ -6,7 +6,16 @@ from . import limits
 from .config import ArchConfig
 from .errors import ProgramError
 from .isa import Instruction
-from .modes import ADDING_OUTPUTS, Opcode, Output, RowScale, Stationary, Stats, Transform
+from .modes import (
+    ADDING_OUTPUTS,
+    WITH_PARAMETERS,
+    Opcode,
+    Output,
+    RowScale,
+    Stationary,
+    Stats,
+    Transform,
+)
 
 #: Attribute of the architecture: what a MATMUL wants that needs it.
 _NEEDS = {
@@ -61,8 +70,22 @@ def _problems(arch: ArchConfig, op: Instruction) -> list[str]:
     if op.tapped and op.k_tiles != op.taps_y * op.taps_x * op.tap_k:
         found.append(
             f"of {op.taps_y} x {op.taps_x} taps of {op.tap_k} k tiles cannot have {op.k_tiles}")
+    if op.repeats:
+        found += _not_repeated(op)
     if op.load_gain and (op.gain_words or op.k_tiles) > arch.max_dim_words:
         found.append(f"has more gains than the {arch.max_dim_words} words that there is room for")
     if op.load_stream and (op.tapped or op.k_step):
         found.append("follows a load word by word only if it streams all words of rows in order")
+    return found
+
+
+def _not_repeated(op: Instruction) -> list[str]:
+    """What a MATMUL that is repeated may not do."""
+    found = []
+    if op.stationary in WITH_PARAMETERS:
+        found.append("is repeated only if its tiles are ROWS or COLUMNS of the token memory")
+    if op.load_stream or op.epi_load_stream:
+        found.append("follows a load word by word only if it is not repeated")
+    if op.expert_rows or op.gate:
+        found.append("of an expert cannot be repeated")
     return found

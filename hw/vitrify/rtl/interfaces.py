@@ -63,10 +63,13 @@ _EPILOGUE_FIELDS = ("rows", "c_tiles", "c_last", "stationary", "output", "dst_ad
 
 #: Fields of its PATTERN that an engine needs as well.
 _FETCH_PATTERN = ("tapped", "taps_y", "taps_x", "tap_k", "tap_stride", "map_height", "map_width",
-                  "out_width", "origin_y", "origin_x", "k_step", "c_group")
+                  "out_width", "origin_y", "origin_x", "k_step", "c_group", "repeats", "src_step",
+                  "stat_src_step")
 #: Pixel of the map where the origin is, and pixels from a row of output pixels to the next.
 _FETCH_MAP = {"origin": 8 * formats.INDEX_BYTES, "line": 8 * formats.INDEX_BYTES}
-_EPILOGUE_PATTERN = ("combine", "add_source", "add_stride")
+_EPILOGUE_PATTERN = ("combine", "add_source", "add_stride", "repeats", "dst_step", "add_step",
+                     "stat_dst_step", "stat_src_step")
+_LOADER_PATTERN = ("gain_words", "repeats", "st_step")
 
 
 def _command(*names: str) -> data.StructLayout:
@@ -83,6 +86,11 @@ def _command(*names: str) -> data.StructLayout:
     return data.StructLayout({**shapes, "seq": SEQ_BITS, "load_seq": SEQ_BITS})
 
 
+def pattern_bits(name: str) -> int:
+    """Bits of a field of PATTERN."""
+    return isa.FORMATS[isa.Opcode.PATTERN].field(name).bits
+
+
 def matmul_bits(name: str) -> int:
     """Bits of a field of MATMUL."""
     return _MATMUL.field(name).bits
@@ -90,7 +98,7 @@ def matmul_bits(name: str) -> int:
 
 def loader_command(arch: ArchConfig) -> data.StructLayout:
     """What the loader gets of a MATMUL; ``gain_words`` is that of its PATTERN, or ``k_tiles``."""
-    return _command(*_LOADER_FIELDS, *(["gain_words"] if arch.patterns else []))
+    return _command(*_LOADER_FIELDS, *(_LOADER_PATTERN if arch.patterns else []))
 
 
 def fetch_command(arch: ArchConfig) -> data.StructLayout:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vitrify.arch import memmap
+from vitrify.arch import access
 from vitrify.arch.errors import BackendError
 from vitrify.arch.isa import Instruction
 from vitrify.arch.modes import NARROW_OUTPUTS
@@ -144,13 +144,11 @@ class Checker:
         seen: list[Expected] = []
 
         def observe(_index: int, op: Instruction, values: npt.NDArray[Any]) -> None:
-            rows = np.arange(op.rows, dtype=np.int64)
-            if op.dst_list:
-                rows = machine.index[op.dst_list_base : op.dst_list_base + op.rows].copy()
-            words = np.arange(memmap.words(program.arch, values.shape[1]), dtype=np.int64)
-            seen.append(
-                Expected(op, values.copy(), op.dst_addr + rows[:, None] * op.dst_stride + words)
-            )
+            address = np.concatenate([
+                access.result(program.arch, one).words(index=machine.index)
+                for one in access.repetitions(op)
+            ])
+            seen.append(Expected(op, values.copy(), address))
 
         output = machine.run(
             program.image,

@@ -28,7 +28,8 @@ from .ops.matmul import matmul
 
 #: Called after each MATMUL with its number in the program, the instruction and what it wrote
 #: (int8 or int16 ``[rows, columns]``).  With ``expert_rows``, rows and lists of the instruction
-#: are those of the expert's queue; without any rows it was skipped.
+#: are those of the expert's queue; without any rows it was skipped.  Of a repeated MATMUL, the
+#: rows of all repetitions lie one behind the other.
 Observer = Callable[[int, Instruction, npt.NDArray[Any]], None]
 
 
@@ -90,7 +91,8 @@ class Machine:
             if op.opcode is Opcode.END:
                 return output
             if op.opcode is Opcode.MATMUL:
-                written = self._matmul(op)
+                parts = [self._matmul(one) for one in access.repetitions(op)]
+                written = parts[0] if len(parts) == 1 else np.concatenate(parts)
                 if observe is not None:
                     observe(i, op, written)
             elif op.opcode is Opcode.LOAD_INDEX:

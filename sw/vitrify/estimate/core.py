@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 
@@ -92,6 +92,8 @@ class _Issued:
     pushed: int
     number: int
     loads: int
+    #: It is done several times, or is one of these.
+    repeated: bool = False
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,13 @@ class _Core:
         loader.begin(command)
         times = MatmulTimes(RowTimes(), Results())
         drain = _Drain(self, issued, grouped, command, times.results)
-        for c, k in product(range(op.c_tiles), range(op.k_tiles)):
+        for one, c, k in product(
+            access.repetitions(op), range(op.c_tiles), range(op.k_tiles)
+        ):
+            if one is not op:
+                issued = replace(issued, op=one, repeated=True)
+                command.op = op = one
+                drain.repeat(one)
             last = k == op.k_tiles - 1
             if last:
                 drain.catch_up()
@@ -259,17 +267,18 @@ class _Core:
         """When the data of each row are in the token memory."""
         op, ready = issued.op, None
         if 0 < op.dep_distance <= issued.number:
-            ready = self._produced(op, c, k, self.matmuls[issued.number - op.dep_distance].results)
+            producer = self.matmuls[issued.number - op.dep_distance]
+            ready = self._produced(issued, c, k, producer.results)
         if op.load_distance:
             loaded = self._loaded(op, k, issued.loads - op.load_distance)
             ready = loaded if ready is None or loaded is None else np.maximum(ready, loaded)
         return ready
 
-    def _produced(self, op: Instruction, c: int, k: int, results: Results) -> Cycles | None:
-        finished = results.finished + _WHOLE
+    def _produced(self, issued: _Issued, c: int, k: int, results: Results) -> Cycles | None:
+        op, finished = issued.op, results.finished + _WHOLE
         if finished <= self.rows.time:
             return None
-        if op.src_list or op.dep_end:
+        if op.src_list or op.dep_end or issued.repeated:
             return np.full(op.rows, finished)
         early = results.last_tile + _WHOLE
         stream = access.streamed(op)
@@ -300,10 +309,12 @@ class _Drain:
         self, core: _Core, issued: _Issued, accepted: int, command: LoaderCommand,
         results: Results,
     ) -> None:
-        self._core, self._op, self._accepted = core, issued.op, accepted
+        self._core, self.op, self._accepted = core, issued.op, accepted
         self._load = issued.loads - issued.op.epi_load_distance
         self._command, self._results = command, results
         self._waiting: tuple[int, Cycles] | None = None
+        #: The first c tile has been taken.
+        self._begun = False
 
     def push(self, c: int, drained: Cycles) -> None:
         """The sums of c tile ``c`` are there at the cycles ``drained``."""
@@ -312,11 +323,11 @@ class _Drain:
             self.catch_up()
 
     def _waits(self, c: int) -> bool:
-        return bool(self._op.epi_load_distance) and (c == 0 or bool(self._op.epi_load_stream))
+        return bool(self.op.epi_load_distance) and (c == 0 or bool(self.op.epi_load_stream))
 
     def _loaded(self, c: int) -> int:
         """When the load has what c tile ``c`` is added to."""
-        op, loads = self._op, self._core.loads
+        op, loads = self.op, self._core.loads
         if not op.epi_load_stream:
             return loads.finished(self._load)
         arch = self._core.arch
@@ -327,22 +338,28 @@ class _Drain:
         """Reads of old values that rows at ``cycles`` would cause in ``banks``."""
         core = self._core
         start = self._start(c, 0)
-        chosen = core.epilogue.choose(self._op, c, start, cycles + core.timing.drain)
-        return rivals(*core.epilogue.old_values(self._op, c, chosen), banks)
+        chosen = core.epilogue.choose(self.op, c, start, cycles + core.timing.drain)
+        return rivals(*core.epilogue.old_values(self.op, c, chosen), banks)
 
     def _start(self, c: int, load: int) -> int:
-        if c:
+        if c or self._begun:
             return load and load + COMMAND
         return self._core.epilogue.start(
-            self._op, self._accepted, self._command.table_done, load
+            self.op, self._accepted, self._command.table_done, load
         )
+
+    def repeat(self, op: Instruction) -> None:
+        """Go on with another repetition, which waits for nothing new."""
+        self.catch_up()
+        self.op = op
 
     def catch_up(self) -> None:
         """Let the epilogue take what waits."""
         if self._waiting is None:
             return
-        core, op = self._core, self._op
+        core, op = self._core, self.op
         (c, drained), self._waiting = self._waiting, None
         start = self._start(c, self._loaded(c) if self._waits(c) else 0)
         chosen = core.epilogue.choose(op, c, start, drained)
         core.epilogue.finish(op, c, chosen, self._results)
+        self._begun = True

@@ -103,7 +103,7 @@ class Epilogue:
         visible = np.maximum.accumulate(np.maximum(visible, self._visible))
         self._visible = int(visible[-1])
         self.done.append(self._visible)
-        if c == 0:
+        if results.first_write < 0:
             results.first_write = int(chosen[0]) + timing.result
         if final:
             results.rows = visible

@@ -69,7 +69,8 @@ def _uses(program: Program, op: Instruction, where: str) -> Iterator[Use]:
     arch = program.arch
     match op.opcode:
         case Opcode.MATMUL:
-            yield from _matmul(program, op, where)
+            # Steps lead upwards: the last repetition goes furthest.
+            yield from _matmul(program, access.repetitions(op)[-1], where)
         case Opcode.ROUTE:
             yield "experts", op.experts, arch.experts
             yield "choices", op.choices, op.experts

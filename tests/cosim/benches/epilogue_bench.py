@@ -70,17 +70,17 @@ class Surroundings:
         width = self.arch.width
         #: ``(work, tile)`` of every global c tile.
         self.tiles = [(w, c) for w in range(len(self.works))
-                      for c in range(self.works[w].op.c_tiles)]
+                      for c in range(self.works[w].tiles)]
         self.drain = [int(self.random.integers(1 << 60)) for _ in range(self.arch.max_rows)]
         self.drain_at = [0, 0]
         self.drain_reads = deque([0] * DRAIN_LATENCY)
         self.released = deque([(0, 0)] * self.pace.refill)
         self.sums = [[0] * self.arch.max_rows for _ in range(2)]
-        self.sum_read = 0
-        banks = np.cumsum([0] + [w.op.row_scale == RowScale.OPERAND for w in self.works]) % 2
+        changes = [(w.op.row_scale == RowScale.OPERAND) * (w.op.repeats + 1) for w in self.works]
+        banks = np.cumsum([0, *changes]) % 2
         self.rows = [
             [drain_row(w.acc[r, c * width : (c + 1) * width]) for r in range(w.op.rows)]
-            for w in self.works for c in range(w.op.c_tiles)
+            for w in self.works for c in range(w.tiles)
         ]
         self.banks = banks.tolist()
 
@@ -95,8 +95,9 @@ class Surroundings:
             return
         work = self.works[index]
         self.drain[row] = self.rows[tile][row]
+        again, c = divmod(c, work.op.c_tiles)
         if work.op.row_scale == RowScale.OPERAND and c == 0:
-            self.sums[self.banks[index]][row] = int(work.sums[row])
+            self.sums[(self.banks[index] + again) % 2][row] = int(work.sums[again][row])
         row += 1
         self.drain_at = [tile + 1, 0] if row == work.op.rows else [tile, row]
 
@@ -114,7 +115,7 @@ class Surroundings:
                     self.stream.append(("table", index, {
                         "slot": work.op.table_slot, "word": word, "data": data}))
             self.stream.append(("table_end", index, None))
-            for c in range(work.op.c_tiles):
+            for c in range(work.tiles):
                 if work.op.stationary in WITH_PARAMETERS:
                     for fields in param_words(self.arch, work, c):
                         fields["slot"] = tile % interfaces.PARAM_SLOTS
@@ -176,7 +177,8 @@ class Surroundings:
             (self.load_seqs[index] - 1, column // self.arch.depth * work.op.rows + row)
             if work.op.epi_load_stream else (-1, 0)
             for index, work in enumerate(self.works) if work.op.output in ADDING_OUTPUTS
-            for c in range(work.op.c_tiles) for row in range(work.op.rows)
+            for _ in range(work.op.repeats + 1) for c in range(work.op.c_tiles)
+            for row in range(work.op.rows)
             for column in range(
                 c * self.arch.width, min(work.columns, (c + 1) * self.arch.width), self.arch.lanes)
         )
@@ -324,23 +326,23 @@ class Surroundings:
     def _check_progress(self, progress) -> None:
         """Rows that are announced must be in memory before this cycle's writes."""
         index, row = self.finished(progress), progress["row"]
-        tiles = sum(w.op.c_tiles for w in self.works[:index])
+        tiles = sum(w.tiles for w in self.works[:index])
         if index == len(self.works):
             done = len(self.order)
             assert progress == {"seq": index % 256, "last_tile": 0, "row": 0,
                                 "tiles_done": tiles % 256}
         else:
-            op = self.works[index].op
+            work, op = self.works[index], self.works[index].op
             c = (progress["tiles_done"] - tiles) % 256
-            assert c < op.c_tiles
+            assert c < work.tiles
             assert row < op.rows
-            last = c == op.c_tiles - 1
-            # Nothing is known of an instruction that has not written anything.
-            assert progress["last_tile"] == last or (last and c == row == 0)
-            done = sum(w.op.c_tiles * w.op.rows for w in self.works[:index]) + c * op.rows + row
+            last = c == work.tiles - 1
+            # Nothing is known of what has not written anything.
+            assert progress["last_tile"] == last or (last and row == 0 and op.c_tiles == 1)
+            done = sum(w.tiles * w.op.rows for w in self.works[:index]) + c * op.rows + row
         assert done >= self.done, "progress went back"
         for name, row in self.order[self.done : done]:
-            found = [self.cells[cell][ordinal : ordinal + 1] for cell, ordinal in row.cells]
+            found = [self.cells[cell][i : i + 1] for cell, i in row.cells]
             assert found == [[self.want.cells[cell][i]] for cell, i in row.cells], name
             if row.stat:
                 where, i = row.stat
@@ -389,8 +391,7 @@ async def no_bubbles(dut):
         output = (Output.INT8, Output.INT16)[i % 2]
         works.append(make(
             arch, random, rows=rows, c_tiles=1 + i % 2, c_last=arch.width, output=output,
-            stats=Stats.NORM if output == Output.INT16 else Stats.NONE,
-            row_scale=RowScale(i % 3 == 0),
+            stats=Stats.NORM * (output == Output.INT16), row_scale=RowScale(i % 3 == 0),
         ))
     run = Surroundings(dut, works, Pace(refill=1))
     await run.run()

@@ -7,7 +7,7 @@ from collections import defaultdict
 
 import numpy as np
 
-from vitrify.arch import formats, isa
+from vitrify.arch import access, formats, isa
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.modes import (
     ADDING_OUTPUTS,
@@ -34,17 +34,33 @@ class Work:
     """One instruction with everything that the other units would give the epilogue."""
 
     op: isa.Instruction
-    #: ``[rows, c_tiles * C]``, garbage in the columns that do not exist.
+    #: ``[rows, tiles * C]``, garbage in the columns that do not exist; repetitions side by side.
     acc: np.ndarray
     #: Per column, as in the weight stream.
     bias: np.ndarray
     multiplier: np.ndarray
     table: np.ndarray | None
+    #: ``[repetitions, rows]``.
     sums: np.ndarray
     ids: np.ndarray
     columns: int
     #: Gate weight and first-expert flag of every row.
     gates: np.ndarray
+
+
+    @property
+    def tiles(self) -> int:
+        """C tiles of all repetitions."""
+        return self.op.c_tiles * (self.op.repeats + 1)
+
+    def parts(self) -> list[Work]:
+        """One for each repetition."""
+        width = self.acc.shape[1] // (self.op.repeats + 1)
+        return [
+            dataclasses.replace(
+                self, op=op, acc=self.acc[:, i * width : (i + 1) * width], sums=self.sums[i])
+            for i, op in enumerate(access.repetitions(self.op))
+        ]
 
 
 @dataclasses.dataclass
@@ -70,9 +86,14 @@ class Expectation:
         self.tables = np.zeros((2, formats.TABLE_ENTRIES), np.int8)
 
     def execute(self, work: Work) -> None:
-        arch, op = self.arch, work.op
         if work.table is not None:
-            self.tables[op.table_slot] = work.table
+            self.tables[work.op.table_slot] = work.table
+        self.rows.append([])
+        for part in work.parts():
+            self._execute(part)
+
+    def _execute(self, work: Work) -> None:
+        arch, op = self.arch, work.op
         columns = work.columns
         pre, multiplier, post = op.pre_shift, work.multiplier[:columns], op.post_shift
         post = formats.POST_SHIFTS[post]
@@ -120,7 +141,6 @@ class Expectation:
 
     def _log(self, op, work, stored, statistics, address) -> None:
         arch, wide = self.arch, op.output not in NARROW_OUTPUTS
-        tiles = []
         for tile in range(op.c_tiles):
             rows = []
             for r in range(op.rows):
@@ -141,8 +161,7 @@ class Expectation:
                     stat = (entry, len(self.stats[entry]))
                     self.stats[entry].append(tuple(int(v) for v in statistics[r]))
                 rows.append(Row(cells, stat))
-            tiles.append(rows)
-        self.rows.append(tiles)
+            self.rows[-1].append(rows)
 
 
 def sum_entry(total: int) -> tuple[int, int, int]:
@@ -184,10 +203,10 @@ def make(
     row_scale: RowScale = RowScale.NONE, activation: bool = False, load_table: bool = False,
     table_slot: int = 0, listed: bool = False, extreme: bool = False, load_distance: int = 0,
     load_stream: bool = False, region: int = 0, gate: bool = False,
-    combine: Combine = Combine.ADD, add_source: bool = False,
+    combine: Combine = Combine.ADD, add_source: bool = False, repeats: int = 0,
 ) -> Work:
     """An instruction with random data that mostly stays inside the output format."""
-    shape = (rows, c_tiles * arch.width)
+    shape = (rows, (repeats + 1) * c_tiles * arch.width)
     columns = (c_tiles - 1) * arch.width + c_last
     limit = (1 << (formats.ACC_BITS - 1)) - 1
     post, pre = int(random.integers(4)), int(random.integers(formats.MAX_PRE_SHIFT + 1))
@@ -199,9 +218,11 @@ def make(
     scale = 2.0 ** (pre + formats.POST_SHIFTS[post] + bits) / max(1.0, float(np.mean(multiplier)))
     ids = random.permutation(ROW_IDS)[:rows] if listed else np.arange(rows)
     stat_src = int(random.integers(0, arch.stat_rows - 40))
-    sums = random.integers(0, 1 << int(random.integers(8, 21)), rows)
+    sums = random.integers(0, 1 << int(random.integers(8, 21)), (repeats + 1, rows))
+    stat_src_step = int(random.integers(8))
     if row_scale == RowScale.STATISTIC:
-        sums = np.array([sum_of(stat_src + int(i)) for i in ids])
+        sums = np.array([[sum_of(stat_src + stat_src_step * again + int(i)) for i in ids]
+                         for again in range(repeats + 1)])
     if row_scale:
         scale = 2.0**bits * float(np.mean(sums)) / 128
     scale = min(scale, limit / 3)
@@ -229,9 +250,11 @@ def make(
         add_addr=(2 + narrow * int(random.integers(2))) * arch.bank_words + region,
         stat_src=stat_src,
     )
+    add_stride = STRIDE_WORDS - 1 + int(random.integers(3))
     pattern = isa.make(
-        isa.Opcode.PATTERN, combine=combine, add_source=add_source,
-        add_stride=STRIDE_WORDS - 1 + int(random.integers(3)),
+        isa.Opcode.PATTERN, combine=combine, add_source=add_source, add_stride=add_stride,
+        repeats=repeats, dst_step=rows * op.dst_stride, stat_dst_step=rows,
+        add_step=rows * add_stride * int(random.integers(2)), stat_src_step=stat_src_step,
     )
     op, _ = isa.attach(op, pattern)
     one = 1 << formats.GATE_FRAC
@@ -269,11 +292,15 @@ def random_program(
         # Without old values, it means nothing.
         combine = Combine(int(arch.patterns and random.random() < 0.4))
         room = max(1, min(3, 4 * arch.depth // arch.width))
+        rows = int(random.choice([1, 1, 2, 3, 5, 8, 20]))
+        stationary, repeats = Stationary(int(random.integers(4))), 0
+        if arch.patterns and not (listed or streamed) and stationary not in WITH_PARAMETERS:
+            repeats = int(random.integers(min(3, ROW_IDS // rows)))
         works.append(make(
-            arch, random, rows=int(random.choice([1, 1, 2, 3, 5, 8, 20])),
+            arch, random, rows=rows, repeats=repeats,
             c_tiles=int(random.integers(1, room + 1)),
             c_last=int(random.integers(1, arch.width + 1)), output=output,
-            stationary=Stationary(int(random.integers(4))), stats=stats, listed=listed,
+            stationary=stationary, stats=stats, listed=listed,
             row_scale=RowScale.NONE if gate else scale, gate=gate, load_table=load,
             combine=combine,
             add_source=bool(arch.patterns and adds and not gate and random.random() < 0.5),

@@ -5,6 +5,7 @@ conditions of the documentation are checked in the cycle in which its read is gr
 """
 
 import random
+from itertools import product
 
 import cocotb
 from cocotb.triggers import FallingEdge, ReadOnly
@@ -78,6 +79,9 @@ def _command(arch, seq, *, easy):
             command |= _map(arch)
         if random.random() < 0.4:
             command |= {"k_step": random.randrange(4), "c_group": random.randrange(1, 4)}
+        if random.random() < 0.3:
+            command |= {"repeats": random.randrange(1, 3), "src_step": random.randrange(900),
+                        "stat_src_step": random.randrange(9)}
     if not easy:
         command |= {
             "dep_distance": random.choice([0, 1, 1, 2]) if seq >= 2 else 0,
@@ -86,7 +90,8 @@ def _command(arch, seq, *, easy):
         if random.random() < 0.4:
             command |= {"load_distance": random.randrange(1, 4),
                         "load_stream": int(command["rows"] * command["k_tiles"] <= _LOAD_WORDS
-                                           and not command.get("tapped"))}
+                                           and not command.get("tapped")
+                                           and not command.get("repeats"))}
     return command
 
 
@@ -115,7 +120,7 @@ def _rows(arch, commands):
         gathers = mode == Transform.EXP2
         if arch.row_sums:
             gathers = get("row_scale") == RowScale.OPERAND
-        for c in range(get("c_tiles")):
+        for again, c in product(range(get("repeats") + 1), range(get("c_tiles"))):
             for k in range(get("k_tiles")):
                 last = k == get("k_tiles") - 1
                 for r in range(get("rows")):
@@ -123,9 +128,10 @@ def _rows(arch, commands):
                     index = pixel or 0
                     if get("src_list") and pixel is not None:
                         index = _index(arch, get("src_list_base") + pixel)
-                    addr = (get("src_addr") + index * get("src_stride") + word) % (1 << 20)
+                    addr = (get("src_addr") + again * get("src_step") + index * get("src_stride")
+                            + word) % (1 << 20)
                     lo, hi = _data(arch, addr, wide)
-                    stat = _stat(get("stat_src") + index)
+                    stat = _stat(get("stat_src") + again * get("stat_src_step") + index)
                     if mode in (Transform.SCALE, Transform.PRODUCT):
                         stat = {"mean": 0, "shift": get("norm_shift"),
                                 "mantissa": get("norm_mantissa")}
@@ -136,15 +142,16 @@ def _rows(arch, commands):
                         "tag": {
                             "row": r, "first": int(k == 0), "last": int(last),
                             "final": int(r == get("rows") - 1), "swap": int(r == 0),
-                            "sum": int(gathers and c == 0), "sum_bank": sums & 1,
+                            "sum": int(gathers and c == 0), "sum_bank": (sums + again) & 1,
                         },
                     }
                     yield {"addr": addr, "wide": int(wide), "command": command, "tile": tile,
                            "k": k, "r": r, "word": word, "pixel": pixel or 0, "last": last,
                            "out": out,
-                           "final": last and r == get("rows") - 1 and c == get("c_tiles") - 1}
+                           "final": last and r == get("rows") - 1 and c == get("c_tiles") - 1
+                           and again == get("repeats")}
             tile += 1
-        sums += gathers
+        sums += gathers * (get("repeats") + 1)
 
 
 class Around:
@@ -153,7 +160,7 @@ class Around:
     def __init__(self, dut, arch, commands, *, easy):
         self.dut, self.arch, self.easy = dut, arch, easy
         self.commands = commands
-        self.owner = [c for c in commands for _ in range(c["c_tiles"])]
+        self.owner = [c for c in commands for _ in range(c["c_tiles"] * (c.get("repeats", 0) + 1))]
         self.drained = []        # rows of the last pass, as (tile, row), that may be read
         self.tile, self.row = 0, 0   # the epilogue's next row
         self.load, self.words = 0, 0
@@ -206,6 +213,7 @@ class Around:
                 assert not command["dep_end"], "producer has not finished"
                 if row["word"] >= command["dep_k"]:
                     assert not command["src_list"], "a list waits for the whole producer"
+                    assert not command.get("repeats"), "repetitions wait for the whole producer"
                     assert self.row > row["pixel"], "row is not written"
         if command.get("load_distance"):
             load = _LOADS * seq - command["load_distance"]

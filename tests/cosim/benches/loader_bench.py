@@ -1,12 +1,12 @@
 """Cocotb bench of the loader: what goes where, in which order, and never too early or too late."""
 
 import random
-from itertools import pairwise
+from itertools import pairwise, product
 
 import cocotb
 from cocotb.triggers import FallingEdge, ReadOnly
 
-from vitrify.arch.isa import Stationary
+from vitrify.arch.modes import WITH_PARAMETERS, Stationary
 from vitrify.cosim import bench
 from vitrify.rtl import interfaces
 from vitrify.rtl.interfaces import MIN_PASS, PARAM_SLOTS, READ_LATENCY
@@ -44,6 +44,9 @@ def _command(arch, seq, **fixed):
     command |= fixed
     if arch.patterns:
         command["gain_words"] = random.choice([command["k_tiles"], random.randrange(1, 9)])
+        if command["stationary"] not in WITH_PARAMETERS and random.random() < 0.5:
+            command |= {"repeats": random.randrange(1, 3), "st_step": random.randrange(500)}
+    command |= fixed
     return command
 
 
@@ -73,7 +76,8 @@ def _expect(arch, commands):
             for w in range(arch.table_words):
                 written["table_write"].append(
                     (seq, {"slot": op["table_slot"], "word": w, "data": word()}))
-        for c in range(op["c_tiles"]):
+        for again, c in product(range(op.get("repeats", 0) + 1), range(op["c_tiles"])):
+            st_addr = op["st_addr"] + again * op.get("st_step", 0)
             if weights or stored:
                 for g in range(arch.groups):
                     for w in range(arch.param_words):
@@ -87,7 +91,7 @@ def _expect(arch, commands):
                     at = c * arch.width
                     for kk in range(k_last):
                         for group in range(max(1, arch.width // arch.depth)):
-                            data = read(seq, op["st_addr"] + at // arch.depth + group
+                            data = read(seq, st_addr + at // arch.depth + group
                                         + (k * arch.depth + kk) * op["st_stride"])
                             data >>= 8 * (at % arch.depth)
                             tile.append({"columns": 1, "index": kk, "group": group, "data": data})
@@ -100,14 +104,15 @@ def _expect(arch, commands):
                 else:
                     for i in range(arch.width if weights else c_last):
                         data = word() if weights else read(
-                            seq, op["st_addr"] + (c * arch.width + i) * op["st_stride"] + k)
+                            seq, st_addr + (c * arch.width + i) * op["st_stride"] + k)
                         tile.append({"columns": 0, "index": i, "group": 0, "data": data})
                 if arch.stored_weights:
                     tile = [{"pair": 0, "high": word["data"]} | word for word in tile]
                 written["tile_write"] += [(len(tiles), word) for word in tile]
                 tiles.append({"tile": t, "seq": seq, "words": len(tile),
                               "ends": k == op["k_tiles"] - 1,
-                              "finishes": k == op["k_tiles"] - 1 and c == op["c_tiles"] - 1})
+                              "finishes": k == op["k_tiles"] - 1 and c == op["c_tiles"] - 1
+                              and again == op.get("repeats", 0)})
             t += 1
     return stream, reads, written, tiles
 
@@ -201,7 +206,8 @@ async def full_rate(dut):
     arch = bench.arch()
     for stationary in _stationaries(arch):
         op = _command(arch, 0, stationary=stationary, k_tiles=6, c_tiles=1, c_last=arch.width,
-                      k_last=arch.depth, load_gain=0, load_table=0)
+                      k_last=arch.depth, load_gain=0, load_table=0,
+                      **({"repeats": 0} if arch.patterns else {}))
         issues = await _run(dut, [op], gap=0.0, bank=1.0, idle=0.0, lag=1)
         words = {
             Stationary.COLUMNS: max(arch.width, arch.depth), Stationary.STORED: arch.tile_pairs,

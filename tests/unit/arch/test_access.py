@@ -102,3 +102,14 @@ def test_a_pattern_belongs_to_the_next_matmul() -> None:
     assert matmul().k_step == 0
     assert "k_step=3" in str(first)
     assert isa.unpack(isa.pack(first)) == isa.make(Opcode.MATMUL)
+
+
+def test_repetitions_step_from_tensor_to_tensor() -> None:
+    steps = {"src_step": 10, "st_step": 7, "dst_step": 5, "add_step": 0, "stat_src_step": 3,
+             "stat_dst_step": 2}
+    op = matmul({"repeats": 2, **steps}, src_addr=1, st_addr=2, dst_addr=3, add_addr=4, stat_src=5,
+                stat_dst=6)
+    names = ("src_addr", "st_addr", "dst_addr", "add_addr", "stat_src", "stat_dst")
+    assert [[one.values[name] for name in names] for one in access.repetitions(op)] == [
+        [1, 2, 3, 4, 5, 6], [11, 9, 8, 4, 8, 8], [21, 16, 13, 4, 11, 10]]
+    assert access.repetitions(matmul()) == [matmul()]

@@ -64,6 +64,9 @@ def test_a_bare_core_refuses_a_pattern() -> None:
     ({"combine": Combine.MAX, "output": Output.ADD8, "activation": 1}, "either a maximum"),
     ({"tapped": 1, "taps_x": 3, "k_tiles": 2}, "1 x 3 taps of 1 k tiles cannot have 2"),
     ({"k_step": 1, "load_stream": 1}, "follows a load word by word only"),
+    ({"repeats": 1}, "repeated only if its tiles are ROWS or COLUMNS"),
+    ({"repeats": 1, "stationary": Stationary.ROWS, "load_stream": 1}, "only if it is not repeated"),
+    ({"repeats": 1, "stationary": Stationary.ROWS, "expert_rows": 1}, "cannot be repeated"),
     ({"load_gain": 1, "gain_words": 1000}, "more gains than the 512 words"),
 ])
 def test_what_contradicts_itself(fields: dict[str, int], message: str) -> None:

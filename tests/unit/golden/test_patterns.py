@@ -144,6 +144,29 @@ def test_rows_divided_by_sums() -> None:
     assert np.abs(found - exact / 4).max() < 1
 
 
+def test_attention_in_windows_is_two_instructions() -> None:
+    """Scores and weighted values of three windows, as one by one."""
+    bench = Bench(3, 4)
+    fields = {"rows": 4, "k_last": K, "st_stride": 1, "pre_shift": 5, "multiplier": 1 << 14}
+    scores = {"stationary": Stationary.ROWS, "stats": Stats.MAX, "dst_stride": 1, **fields}
+    values = {"stationary": Stationary.COLUMNS, "transform": Transform.EXP2, "src_stride": 1,
+              "row_scale": RowScale.OPERAND, **fields, "k_last": 4}
+    at = NANO.bank_words
+    alone = []
+    for i in range(3):
+        bench.run(None, 4, src_addr=4 * i, st_addr=4 * i, stat_dst=4 * i,
+                  **{**scores, "dst_addr": at + 4 * i})
+        alone.append(bench.run(None, K, src_addr=at + 4 * i, st_addr=4 * i, stat_src=4 * i,
+                               **values))
+    bench.machine.tokens.bytes[at:] = 0
+    bench.machine.stats[:] = 0
+    steps = {"repeats": 2, "src_step": 4, "st_step": 4, "dst_step": 4}
+    bench.run(None, 4, {**steps, "stat_dst_step": 4}, **{**scores, "dst_addr": at})
+    found = bench.run(None, K, {**steps, "stat_src_step": 4}, src_addr=at, **values)
+    assert np.array_equal(found, np.concatenate(alone))
+    assert found.any()
+
+
 @pytest.mark.parametrize("high", [-128, -127, -3, 0, 5, 127])
 def test_product(high: int) -> None:
     low = np.arange(-128, 128)[None]

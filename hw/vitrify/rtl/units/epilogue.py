@@ -18,8 +18,9 @@ from vitrify.rtl.memory.index_memory import gated_read
 from .commit import Commit
 from .delay import Delays, select, select_latency
 from .epilogue_lane import EpilogueLane
-from .epilogue_walk import EpilogueWalk, group_layout, has_old_address
+from .epilogue_walk import EpilogueWalk
 from .gate_scale import GateScale
+from .lane_group import group_layout, has_old_address
 from .params import ParamMemory
 from .reciprocal import Reciprocal
 from .row_stats import RowStats

@@ -18,65 +18,20 @@ from vitrify.rtl import interfaces
 from vitrify.rtl.lib.skid import Skid
 from vitrify.rtl.memory.index_memory import ENTRY_BITS, gated_read
 
+from .lane_group import carried, group_layout, has_old_address
+
 _C_BITS = interfaces.matmul_bits("c_tiles")
 _SEQ = interfaces.SEQ_BITS
+_STAT_BITS = interfaces.matmul_bits("stat_dst")
 #: Instructions in flight: one whose groups are generated, one whose groups are taken.
 _SLOTS = 2
 #: Cycles from a c tile to what is known of its load.
 _SETTLE = 2
-#: Fields of the instruction that every group carries.
-_CARRIED = ("output", "pre_shift", "post_shift", "multiplier", "row_scale", "activation",
-            "table_slot", "stats", "inv_dim", "inv_shift", "epsilon")
-
 #: What is known of an instruction, beside its command.
 _KNOWN = {
     "row_last": interfaces.ROW_BITS, "tile_last": _C_BITS, "column_last": 9,
     "load": _SEQ, "sum_bank": 1,
 }
-
-
-def has_old_address(arch: ArchConfig) -> bool:
-    """Whether old values may lie elsewhere than results."""
-    return bool(arch.experts or arch.patterns or arch.addends)
-
-
-def _carried(arch: ArchConfig) -> dict[str, int]:
-    """Bits of what every group carries of its instruction; of choices, as many as there are."""
-    bits = {name: interfaces.matmul_bits(name) for name in _CARRIED}
-    if not arch.row_sums:
-        bits |= {"row_scale": 1, "stats": 2}
-    return bits | ({"combine": 1} if arch.patterns else {})
-
-
-def group_layout(arch: ArchConfig) -> data.StructLayout:
-    """A lane group of one row: where it is, where it goes, what happens to it."""
-    return data.StructLayout({
-        "row": interfaces.index_bits(arch.max_rows),
-        "group": interfaces.index_bits(arch.groups),
-        "tile": interfaces.SEQ_BITS,                        # global c tile
-        "lane_last": interfaces.index_bits(arch.lanes),     # last lane whose column exists
-        "piece": interfaces.index_bits(arch.depth // arch.lanes),
-        "addr": interfaces.ADDR_BITS,
-        "stat_addr": interfaces.index_bits(arch.stat_rows),
-        "starts": 1,            # first group of the instruction
-        "begins": 1,            # first group of the row in this c tile
-        "ends": 1,              # last one
-        "first_tile": 1,
-        "last_tile": 1,
-        "tile_ends": 1,         # last group of the c tile
-        "finishes": 1,          # last group of the instruction
-        "last_next": 1,         # behind this row, the c tile in progress is the last one
-        "weights": 1,           # bias and multipliers come from the parameter memory
-        "sum_bank": 1,
-        **_carried(arch),
-        # Pair word of the old values, and that those of ADD8 are its high bytes.
-        **({"old_addr": interfaces.ADDR_BITS} if has_old_address(arch) else {}),
-        **({"old_high": 1} if arch.addends else {}),
-        # Entry that divides the row.
-        **({"scale_addr": interfaces.index_bits(arch.stat_rows)} if arch.row_sums else {}),
-        # Gate weight (1 without `gate`), MATMULs skipped just before.
-        **({"gate": formats.GATE_BITS, "skipped": _SEQ} if arch.experts else {}),
-    })
 
 
 @dataclass
@@ -123,8 +78,10 @@ class EpilogueWalk(wiring.Component):
             **{name: self._group[name].shape for name in (
                 "row", "group", "tile", "lane_last", "piece", "starts", "begins", "ends",
                 "first_tile", "last_tile", "tile_ends", "finishes", "last_next")},
-            # Words from a PATTERN's first row of old values to this one.
-            **({"old_word": interfaces.ADDR_BITS} if arch.patterns else {}),
+            # Words from a PATTERN's first row of old values to this one; what a repetition adds to
+            # entries of the statistics memory; it is every other one.
+            **({"old_word": interfaces.ADDR_BITS, "stat_base": _STAT_BITS,
+                "scale_base": _STAT_BITS, "odd": 1} if arch.patterns else {}),
         })
         super().__init__({
             "command": In(stream.Signature(self._command)),
@@ -133,7 +90,9 @@ class EpilogueWalk(wiring.Component):
             "o": Out(stream.Signature(self._group)),
             "empty": Out(1),
         })
-        slot = data.StructLayout({**self._command.members, **_KNOWN})
+        # From a repetition's old values to the next ones, less those words that its results have.
+        more = {"old_step": interfaces.ADDR_BITS} if arch.patterns else {}
+        slot = data.StructLayout({**self._command.members, **_KNOWN, **more})
         self._slots = Signal(data.ArrayLayout(slot, _SLOTS), reset_less=True)
         #: Slots with an instruction, and those whose groups are still to be generated.
         self._full = Signal(_SLOTS)
@@ -173,6 +132,8 @@ class EpilogueWalk(wiring.Component):
                 self._loaded[i].eq(self._full[i] & done),
                 self._loading[i].eq((ahead == 0) & slot.epi_load_stream),
             ]
+        # Halves of the row sums change with every repetition.
+        odd: Value = command.repeats[0] if self.arch.patterns else Const(0, 1)
         with m.If(accept):
             slot = self._slots[put]
             m.d.sync += [
@@ -182,11 +143,13 @@ class EpilogueWalk(wiring.Component):
                 slot.column_last.eq(command.c_last - 1),
                 slot.load.eq(command.load_seq - command.epi_load_distance),
                 slot.sum_bank.eq(sum_bank),
-                sum_bank.eq(sum_bank ^ (command.row_scale == RowScale.OPERAND)),
+                sum_bank.eq(sum_bank ^ ((command.row_scale == RowScale.OPERAND) & ~odd)),
                 self._fresh.bit_select(put, 1).eq(1),
                 self._full.bit_select(put, 1).eq(1),
                 put.eq(~put),
             ]
+            if self.arch.patterns:
+                m.d.sync += slot.old_step.eq(command.add_step - command.dst_step)
 
     def _loops(self, m: Module, steps: Skid) -> None:
         arch = self.arch
@@ -207,6 +170,12 @@ class EpilogueWalk(wiring.Component):
         group_last = command.column_last[lane_bits : lane_bits + group_bits]
         # Pieces of E columns from column 0 on: as many as fit make a word.
         place = Cat(group, tile)
+        word: Value = place[piece_bits:]
+        last_time: Value = Const(1)
+        first_time: Value = Const(1)
+        if arch.patterns:
+            last_time, first_time, word = self._repeat(
+                m, step, command, word, tile_ends & tile_end, advance & valid & group_end)
         m.d.comb += [
             tile_end.eq(tile == command.tile_last),
             row_end.eq(row == command.row_last),
@@ -216,18 +185,17 @@ class EpilogueWalk(wiring.Component):
             step.lane_last.eq(
                 Mux(tile_end & group_end, command.column_last[:lane_bits], arch.lanes - 1)
             ),
-            step.piece.eq(place[:piece_bits]), step.word.eq(place[piece_bits:]),
-            step.starts.eq((group == 0) & (row == 0) & (tile == 0)),
+            step.piece.eq(place[:piece_bits]), step.word.eq(word),
+            step.starts.eq((group == 0) & (row == 0) & (tile == 0) & first_time),
             step.begins.eq(group == 0), step.ends.eq(group_end),
             step.first_tile.eq(tile == 0), step.last_tile.eq(tile_end),
             step.tile_ends.eq(group_end & row_end),
-            step.finishes.eq(group_end & row_end & tile_end),
-            step.last_next.eq(Mux(row_end, ~tile_end & (tile + 1 == command.tile_last), tile_end)),
+            step.finishes.eq(group_end & row_end & tile_end & last_time),
+            step.last_next.eq(last_time & Mux(
+                row_end, ~tile_end & (tile + 1 == command.tile_last), tile_end)),
             steps.i.valid.eq(valid),
             tile_ends.eq(advance & valid & group_end & row_end),
         ]
-        if self.arch.patterns:
-            self._old_rows(m, step, command, advance & valid & group_end, row_end)
         with m.If(advance & valid):
             m.d.sync += group.eq(group + 1)
             with m.If(group_end):
@@ -235,18 +203,38 @@ class EpilogueWalk(wiring.Component):
                 with m.If(row_end):
                     m.d.sync += [row.eq(0), tile.eq(tile + 1), global_tile.eq(global_tile + 1)]
                     with m.If(tile_end):
-                        m.d.sync += [
-                            tile.eq(0), slot.eq(~slot), self._fresh.bit_select(slot, 1).eq(0)
-                        ]
+                        m.d.sync += tile.eq(0)
+                        with m.If(last_time):
+                            m.d.sync += [slot.eq(~slot), self._fresh.bit_select(slot, 1).eq(0)]
 
-    def _old_rows(
-        self, m: Module, step: data.View, command: Any, row_ends: Value, tile_ends: Value
-    ) -> None:
-        """Old values of their own lie row behind row, whatever the rows of the result."""
-        word = Signal(interfaces.ADDR_BITS)
-        m.d.comb += step.old_word.eq(word)
+    def _repeat(
+        self, m: Module, step: data.View, command: Any, word: Value, ends: Value, row_ends: Value
+    ) -> tuple[Value, Value, Value]:
+        """All of it again, further on: whether it is the last and the first time, and the word.
+
+        ``ends``: a repetition does; ``row_ends``: a row of a c tile does.  Old values of their own
+        lie row behind row, whatever the rows of the result.
+        """
+        time = Signal(interfaces.pattern_bits("repeats"))
+        last = time == command.repeats
+        steps = {"dst": command.dst_step, "old": command.old_step, "stat": command.stat_dst_step,
+                 "scale": command.stat_src_step}
+        at = {name: Signal(len(value), name=f"{name}_at") for name, value in steps.items()}
+        old = Signal(interfaces.ADDR_BITS)
+        m.d.comb += [
+            step.old_word.eq(old), step.stat_base.eq(at["stat"]), step.scale_base.eq(at["scale"]),
+            step.odd.eq(time[0]),
+        ]
         with m.If(row_ends):
-            m.d.sync += word.eq(Mux(tile_ends, 0, word + command.add_stride))
+            m.d.sync += old.eq(old + command.add_stride)
+            with m.If(step.tile_ends):
+                m.d.sync += old.eq(at["old"])
+        with m.If(ends):
+            m.d.sync += [time.eq(time + 1), old.eq(at["old"] + command.old_step),
+                         *(at[name].eq(at[name] + value) for name, value in steps.items())]
+            with m.If(last):
+                m.d.sync += [time.eq(0), old.eq(0), *(one.eq(0) for one in at.values())]
+        return last, time == 0, word + at["dst"]
 
     def _follow(self, m: Module, slot: Value, tile: Signal, tile_ends: Value) -> Value:
         """Whether the load in progress has all old values of the c tile, two cycles late.
@@ -293,9 +281,11 @@ class EpilogueWalk(wiring.Component):
         )
         word = self._register(m, command.dst_addr + step.word, interfaces.ADDR_BITS, "word")
         stride = self._register(m, command.dst_stride, len(command.dst_stride), "stride")
-        stat = self._register(m, command.stat_dst, len(command.stat_dst), "stat_base")
+        stat = self._register(m, self._further(command.stat_dst, step, "stat_base"), _STAT_BITS,
+                              "stat_base")
         if arch.row_sums:
-            scale = self._register(m, command.stat_src, len(command.stat_src), "scale_base")
+            scale = self._register(m, self._further(command.stat_src, step, "scale_base"),
+                                   _STAT_BITS, "scale_base")
         step, valid = self._stage(m, step, valid, "factors")
         if arch.row_sums:
             scale = self._register(m, scale + row_id, len(made.scale_addr), "scale")
@@ -335,13 +325,16 @@ class EpilogueWalk(wiring.Component):
             self._advance.eq(~valid | skid.i.ready),
             self.empty.eq((self._full == 0) & skid.empty),
             *(made[name].eq(step[name]) for name in sorted(named)),
-            *(made[name].eq(command[name]) for name in _carried(arch)),
+            *(made[name].eq(command[name]) for name in carried(arch)),
             made.addr.eq(addr), made.stat_addr.eq(stat),
             made.weights.eq(command.stationary.matches(*WITH_PARAMETERS)),
-            made.sum_bank.eq(command.sum_bank),
+            made.sum_bank.eq(command.sum_bank ^ (step.odd if arch.patterns else 0)),
         ]
         with m.If(valid & skid.i.ready & made.finishes):
             m.d.sync += self._full.bit_select(step.slot, 1).eq(0)
+
+    def _further(self, base: Value, step: data.View, name: str) -> Value:
+        return base + step[name] if self.arch.patterns else base
 
     def _old(self, m: Module, step: data.View, command: Any) -> _Old:
         """Where old values are for a row's first expert, or with `add_source`; the gate."""

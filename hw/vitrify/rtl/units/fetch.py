@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth import Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.hdl import Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.memory import Memory
@@ -132,11 +132,16 @@ class Fetch(wiring.Component):
             number = Mux(row.outside, 0, number)
         row_id = self._register(m, number, ENTRY_BITS)
         word = self._register(m, command.src_addr + row.word, interfaces.ADDR_BITS)
+        stat: Value = command.stat_src
+        if self.arch.patterns:
+            stat = stat + row.stat_base
+        stat = self._register(m, stat, _LIST_BITS)
         stride = self._register(m, command.src_stride, len(command.src_stride))
         row, valid = self._stage(m, row, valid, "factors")
         product = self._register(m, row_id * stride, interfaces.ADDR_BITS)
-        word = self._register(m, word, interfaces.ADDR_BITS)
-        stat = self._register(m, self._slots[row.slot].stat_src + row_id, len(self.stat_addr))
+        further = row.base if self.arch.patterns else 0
+        word = self._register(m, word + further, interfaces.ADDR_BITS)
+        stat = self._register(m, stat + row_id, len(self.stat_addr))
         row, valid = self._stage(m, row, valid, "product")
         # The arbiter's answer reaches no further than the request.
         m.submodules.found = found = Skid(data.StructLayout({
@@ -169,6 +174,8 @@ class Fetch(wiring.Component):
             sums: Value = command.transform == Transform.EXP2
             if self.arch.row_sums:
                 sums = command.row_scale == RowScale.OPERAND
+            # Halves of the row sums change with every repetition.
+            odd: Value = command.repeats[0] if self.arch.patterns else Const(0, 1)
             list_base: Value = command.src_list_base
             if self.arch.patterns:
                 list_base = list_base + command.origin
@@ -180,7 +187,7 @@ class Fetch(wiring.Component):
                 slot.wide.eq(command.transform.matches(*WIDE_TRANSFORMS)),
                 *enter(self.arch, slot.loops, command, sums),
                 slot.list_base.eq(list_base),
-                sum_bank.eq(sum_bank ^ sums),
+                sum_bank.eq(sum_bank ^ (sums & ~odd)),
                 self._fresh.bit_select(put, 1).eq(1),
                 self._full.bit_select(put, 1).eq(1),
                 put.eq(~put),
@@ -248,7 +255,10 @@ class Fetch(wiring.Component):
         """Reasons to wait, in the order of :data:`STALLS`."""
         flag, slot = self._flag[row.slot], self._slots[row.slot]
         # A list may ask for any row, so it waits for all of them.
-        row_written = ~slot.src_list & (self.epilogue.row > self._place(row))
+        whole: Value = slot.src_list
+        if self.arch.patterns:
+            whole = whole | slot.repeats.any()
+        row_written = ~whole & (self.epilogue.row > self._place(row))
         produced = flag.dep_done | (flag.dep_now & (~row.needs_row | row_written))
         loaded = flag.load_done | (flag.load_now & (self.mover.words > row.position))
         behind = (row.tile - self.drain_read.tile)[:_SEQ]
@@ -355,7 +365,8 @@ class Fetch(wiring.Component):
             requested.tag.row.eq(row.row),
             *(requested.tag[name].eq(row[name])
               for name in ("first", "last", "final", "swap", "sum")),
-            requested.tag.sum_bank.eq(command.sum_bank),
+            requested.tag.sum_bank.eq(
+                command.sum_bank ^ (row.odd if self.arch.patterns else 0)),
         ]
         arrived, valid = requested, issue
         for stage in range(1, interfaces.READ_LATENCY):

@@ -13,6 +13,7 @@ from vitrify.arch.isa import WITH_PARAMETERS, Stationary
 from vitrify.rtl import interfaces
 from vitrify.rtl.lib.skid import Skid
 
+from .tile_addresses import TileAddresses
 from .tile_writer import TileWriter, buffer_words, tile_words
 
 _SEQ = interfaces.SEQ_BITS
@@ -130,6 +131,9 @@ class Loader(wiring.Component):
         self._tile = Signal(_SEQ)                                # global c tile
         self._k = Signal(interfaces.matmul_bits("k_tiles"))
         self._c = Signal(interfaces.matmul_bits("c_tiles"))
+        # Repetitions, and whether it is the last one.
+        self._time = Signal(interfaces.pattern_bits("repeats"))
+        self._last_time: Any = Signal() if arch.patterns else Const(1, 1)
         # Cycles since a phase began: in two of them its flags become those of the phase.
         self._settled = Signal(_SETTLE)
         self._weights, self._columns, self._stored = Signal(), Signal(), Signal()
@@ -185,6 +189,8 @@ class Loader(wiring.Component):
             self._columns.eq(op.stationary == Stationary.COLUMNS),
             self._k_end.eq(self._k + 1 == op.k_tiles), self._c_end.eq(self._c + 1 == op.c_tiles),
         ]
+        if arch.patterns:
+            m.d.sync += self._last_time.eq(self._time == op.repeats)
         with m.If(~self._settled[-1]):
             m.d.sync += [
                 self._outer.eq(0), self._left.eq(count), self._outer_end.eq(count == 1),
@@ -287,7 +293,9 @@ class Loader(wiring.Component):
                         self._tile.eq(self._tile + 1), self._phase.eq(after_table),
                     ]
                     with m.If(self._c_end):
-                        m.d.sync += self._active.eq(0)
+                        m.d.sync += [self._c.eq(0), self._active.eq(~self._last_time)]
+                        if self.arch.patterns:
+                            m.d.sync += self._time.eq(self._time + 1)
         m.d.comb += self.command.ready.eq(~self._active)
         with m.If(self.command.ready):
             m.d.sync += [
@@ -296,7 +304,7 @@ class Loader(wiring.Component):
                 op.previous.eq(command.seq - 1),
                 op.producer.eq(command.seq - command.st_distance),
                 op.load.eq(command.load_seq - command.load_distance),
-                self._c.eq(0),
+                self._c.eq(0), self._time.eq(0),
             ]
             with m.If(command.load_gain):
                 m.d.sync += self._phase.eq(_Phase.GAIN)
@@ -309,44 +317,23 @@ class Loader(wiring.Component):
 
     # Token memory -------------------------------------------------------------------------------
     def _reads(self, m: Module) -> None:
-        """Addresses by addition only.
-
-        ``token`` is the word address of the token row; ``offset`` the word within it: the k tile
-        (ROWS), or the c tile's first word and the column group (COLUMNS).  STORED: every pair word
-        follows the one before.
-        """
         arch, op = self.arch, self._op
-        token, base = Signal(interfaces.ADDR_BITS), Signal(interfaces.ADDR_BITS)
-        # COLUMNS: word C*c / K + inner, with inner below C / K.
-        if arch.width >= arch.depth:
-            group_bits = (arch.width // arch.depth).bit_length() - 1
-            column_word = Cat(self._inner[:group_bits], self._c)
-            row_end = Mux(self._columns, self._inner[:group_bits].all(), 1)
-        else:
-            column_word = self._c >> ((arch.depth // arch.width).bit_length() - 1)
-            row_end = Const(1)
-        following = Signal(interfaces.ADDR_BITS)
+        m.submodules.addresses = addresses = TileAddresses(arch)
+        place = addresses.place
         m.d.comb += [
-            following.eq(token + Mux(self._stored, 1, op.st_stride)),
+            addresses.begin.eq(self.command.ready),
+            addresses.start.eq(self.command.payload.st_addr), addresses.ask.eq(self._ask),
+            place.columns.eq(self._columns), place.stored.eq(self._stored),
+            place.stride.eq(op.st_stride), place.inner.eq(self._inner), place.k.eq(self._k),
+            place.c.eq(self._c), place.tile_ends.eq(self._word_end), place.k_end.eq(self._k_end),
             self._requests.i.valid.eq(self._ask),
-            self._requests.i.payload.addr.eq(
-                token + Mux(self._columns, column_word, Mux(self._stored, 0, self._k))
-            ),
+            self._requests.i.payload.addr.eq(addresses.addr),
             self._requests.i.payload.wide.eq(self._stored),
         ]
-        with m.If(self._ask):
-            with m.If(row_end):
-                m.d.sync += token.eq(following)
-            with m.If(self._word_end & ~self._stored):
-                # ROWS: the same columns again for the next k tile.  COLUMNS: the depth goes on in
-                # the next k tile, and begins again for the next c tile.
-                with m.If(self._columns == self._k_end):
-                    m.d.sync += token.eq(base)
-                with m.Elif(~self._columns):
-                    m.d.sync += base.eq(following)
-        with m.If(self.command.ready):
-            m.d.sync += [
-                token.eq(self.command.payload.st_addr), base.eq(self.command.payload.st_addr)
+        if arch.patterns:
+            m.d.comb += [
+                place.step.eq(op.st_step),
+                place.repeats.eq(self._word_end & self._k_end & self._c_end & ~self._last_time),
             ]
 
         requests, on_way = self._requests, Signal(interfaces.READ_LATENCY)

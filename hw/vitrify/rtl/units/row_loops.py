@@ -17,6 +17,8 @@ K_BITS = interfaces.matmul_bits("k_tiles")
 C_BITS = interfaces.matmul_bits("c_tiles")
 POSITION_BITS = interfaces.ROW_BITS + K_BITS
 _SEQ = interfaces.SEQ_BITS
+REPEAT_BITS = interfaces.pattern_bits("repeats")
+STAT_BITS = interfaces.matmul_bits("stat_src")
 #: Map rows and columns, counted from the origin, and their bounds.
 _MAP_BITS = 16
 
@@ -32,6 +34,7 @@ def instruction_layout(arch: ArchConfig) -> data.StructLayout:
             "top": signed(_MAP_BITS), "bottom": signed(_MAP_BITS),
             "left": signed(_MAP_BITS), "right": signed(_MAP_BITS),
             "k_step": K_BITS, "group_end": C_BITS,
+            "repeats": REPEAT_BITS, "src_step": interfaces.ADDR_BITS, "stat_step": STAT_BITS,
         } if arch.patterns else {}),
     })
 
@@ -56,6 +59,8 @@ def enter(arch: ArchConfig, loops: Any, command: Any, sums: Value) -> list[Any]:
             loops.left.eq(-command.origin_x),
             loops.right.eq(command.map_width - command.origin_x),
             loops.k_step.eq(command.k_step), loops.group_end.eq(command.c_group - 1),
+            loops.repeats.eq(command.repeats), loops.src_step.eq(command.src_step),
+            loops.stat_step.eq(command.stat_src_step),
         ]
     return statements
 
@@ -74,6 +79,9 @@ def row_layout(arch: ArchConfig) -> data.StructLayout:
         "end": 1,                       # last row of the instruction
         # Row of the tensor, or of the list; outside the map, zeros are read.
         **({"pixel": ENTRY_BITS, "outside": 1} if arch.patterns else {}),
+        # What a repetition adds to the word's address and to the entry of the statistics memory.
+        **({"base": interfaces.ADDR_BITS, "stat_base": STAT_BITS, "odd": 1}
+           if arch.patterns else {}),
     })
 
 
@@ -111,6 +119,7 @@ class RowLoops(wiring.Component):
         m = Module()
         self._row, self._k = Signal(interfaces.ROW_BITS), Signal(K_BITS)
         self._row_end, self._k_end, self._c_end = Signal(), Signal(), Signal()
+        self._last_time: Any = Signal() if self.arch.patterns else Const(1)
         c, position, tile = Signal(C_BITS), Signal(POSITION_BITS), Signal(_SEQ)
         i, o = self.i, self.o
         m.d.comb += [
@@ -119,7 +128,7 @@ class RowLoops(wiring.Component):
             o.row.eq(self._row), o.first.eq(self._k == 0), o.last.eq(self._k_end),
             o.final.eq(self._row_end), o.swap.eq(self._row == 0), o.sum.eq(i.sums & (c == 0)),
             o.position.eq(position), o.tile.eq(tile),
-            o.end.eq(self._row_end & self._k_end & self._c_end),
+            o.end.eq(self._row_end & self._k_end & self._c_end & self._last_time),
             o.needs_row.eq(o.word >= i.dep_k),
         ]
         with m.If(self.advance):
@@ -133,6 +142,7 @@ class RowLoops(wiring.Component):
         if self.arch.patterns:
             self._words(m)
             self._taps(m)
+            self._repeat(m)
         else:
             m.d.comb += [o.word.eq(self._k), o.short.eq(self._k_end), self.place.eq(self._row)]
         return m
@@ -204,3 +214,18 @@ class RowLoops(wiring.Component):
                     out.eq(0), x.eq(tap_x), y.eq(y + i.stride), place.eq(line + i.line),
                     line.eq(line + i.line),
                 ]
+
+    def _repeat(self, m: Module) -> None:
+        """All of it again, some words and entries further on."""
+        i, o = self.i, self.o
+        time, base, stat = Signal(REPEAT_BITS), Signal.like(o.base), Signal.like(o.stat_base)
+        m.d.comb += [
+            self._last_time.eq(time == i.repeats), o.base.eq(base), o.stat_base.eq(stat),
+            o.odd.eq(time[0]),
+        ]
+        with m.If(self.advance & self._row_end & self._k_end & self._c_end):
+            m.d.sync += [
+                time.eq(time + 1), base.eq(base + i.src_step), stat.eq(stat + i.stat_step),
+            ]
+            with m.If(self._last_time):
+                m.d.sync += [time.eq(0), base.eq(0), stat.eq(0)]

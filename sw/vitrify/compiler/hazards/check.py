@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from vitrify.arch import formats, memmap
+from vitrify.arch.access import repetitions, streamed
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import VitrifyError
 from vitrify.arch.isa import (
@@ -23,6 +24,7 @@ from vitrify.arch.isa import (
     Instruction,
     Opcode,
     Region,
+    RowScale,
     Stats,
     Transform,
 )
@@ -206,19 +208,34 @@ class _Checker:
             yield Hazard(number, earlier, f"{fault.name} half", (fault.slot, fault.slot),
                          fault.what, fault.missing)
 
-        tiles = self.at.stationary(op)
+        # Repetitions wait for nothing new: all is read at first, and written at the end.
+        many = repetitions(op)
+        tiles = [plane for one in many for plane in self.at.stationary(one)]
         for plane in tiles:
             yield from self._named(
                 number, op, self.tokens.read(plane, loads, moments.tiles), "tiles")
-        operand = [] if self.at.is_zero(op) else self.at.operand(op, source)
+        operand = [] if self.at.is_zero(op) else [
+            plane for one in many for plane in self.at.operand(one, source)
+        ]
         know = self._at_rows(moments, source)
         for plane in operand:
             yield from self._named(number, op, self.tokens.read(plane, fetched, know), "rows")
         if op.transform in (Transform.NORM, Transform.EXP2):
-            first = {name: value[:, :1] for name, value in know.items() if name != "partly"}
-            first["partly"] = replace(know["partly"], levels=know["partly"].levels[:, :1])
-            yield from self._named(number, op, self.statistics.read(
-                self.at.normalised(op, source), fetched, first), "rows")
+            # With the first word of a row, or of a tap.
+            every = streamed(op).width
+            first = {name: value[:, ::every] for name, value in know.items() if name != "partly"}
+            first["partly"] = replace(know["partly"], levels=know["partly"].levels[:, ::every])
+            for one in many:
+                yield from self._named(number, op, self.statistics.read(
+                    self.at.normalised(one, source), fetched, first), "rows")
+        if op.row_scale == RowScale.STATISTIC:
+            # A row is divided when it has been streamed to its end, by the engine that writes
+            # statistics: only what its fetch has waited for is certain.
+            last = {name: value[:, -1:] for name, value in know.items() if name != "partly"}
+            last["partly"] = replace(know["partly"], levels=know["partly"].levels[:, -1:])
+            for one in many:
+                yield from self._named(number, op, self.statistics.read(
+                    (one.stat_src + target.ids)[:, None], fetched, last), "rows")
         # Of what it reads itself, see _itself.
         begin = {**moments.epilogue._asdict(), "fetch": n + 1, "loader": n + 1}
         for listed, base, access, clock in (
@@ -231,23 +248,29 @@ class _Checker:
 
         first_tile, last_tile = self.at.tiles_of(op)
         results = {**begin, "loads": moments.tile_loads[first_tile][None, :]}
-        for fresh, planes in self.at.old(op, target):
+        combined = [item for one in many for item in self.at.old(one, target)]
+        for fresh, planes in combined:
             for plane in planes:
                 yield from self._named(
                     number, op, self.tokens.read(plane, finished, results, fresh=fresh), "old")
         done = self._done(op, n, target, last_tile)
-        result = self.at.result(op, target)
+        result = [plane for one in many for plane in self.at.result(one, target)]
         for plane in result:
             yield from self._named(number, op, self.tokens.write(
                 plane, Access("epilogue", done, certain=finished.certain and target.ordered),
                 results), "old")
         if op.stats != Stats.NONE:
             row = n * MATMUL + 2 + np.arange(len(target.ids))
-            yield from self._named(number, op, self.statistics.write(
-                op.stat_dst + target.ids,
-                Access("epilogue", row if target.ordered else (n + 1) * MATMUL,
-                       certain=finished.certain and target.ordered), begin), "old")
-        yield from self._itself(number, op, (source, target), (operand, tiles, result))
+            by_row = target.ordered and not op.repeats
+            for one in many:
+                yield from self._named(number, op, self.statistics.write(
+                    one.stat_dst + target.ids,
+                    Access("epilogue", row if by_row else (n + 1) * MATMUL,
+                           certain=finished.certain and target.ordered), begin), "old")
+        if op.repeats:
+            yield from self._repeated(number, [*operand, *tiles], result)
+        else:
+            yield from self._itself(number, op, (source, target), (operand, tiles, result))
 
     def _at_rows(self, moments: Moments, rows: Rows) -> dict[str, Any]:
         """Progress known at every row and k tile of the operand."""
@@ -261,6 +284,8 @@ class _Checker:
     def _done(self, op: Instruction, n: int, rows: Rows, last_tile: Index) -> Index:
         """Progress of the epilogue that says that a word ``[rows, words]`` is written."""
         row = 2 + np.arange(len(rows.ids)) if rows.ordered else np.full(len(rows.ids), MATMUL)
+        if op.repeats:
+            return np.full((len(rows.ids), len(last_tile)), (n + 1) * MATMUL)
         return n * MATMUL + np.where(last_tile == op.c_tiles - 1, row[:, None], 1)
 
     def _itself(
@@ -291,6 +316,14 @@ class _Checker:
                         if not zero[behind:, k].all():
                             clash.append(word)
         yield from self._own(number, np.array(clash, np.int64), "rows")
+
+    def _repeated(
+        self, number: int, read: list[Index], written: list[Index]
+    ) -> Iterator[Hazard]:
+        """Of its own results, a repeated MATMUL reads none."""
+        ours = np.unique(np.concatenate([plane.reshape(-1) for plane in written]))
+        theirs = np.unique(np.concatenate([plane.reshape(-1) for plane in read]))
+        yield from self._own(number, np.intersect1d(ours, theirs), "operands")
 
     def _own(self, number: int, words: Index, what: str) -> Iterator[Hazard]:
         if len(words):

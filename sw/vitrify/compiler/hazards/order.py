@@ -11,12 +11,13 @@ together (parameter slots, accumulators, run-ahead windows); a program must not 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from vitrify.arch import access
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.isa import Instruction, Stationary
 
@@ -236,10 +237,12 @@ class Order:
             start |= self._behind(target, key)
         elif producer >= 0:
             start |= self._behind(producer - 1, key) | self._begun[producer]
+            if op.tapped or op.k_step:
+                row, k = _places(op)
             levels = self._levels(op, producer, row, k)
             finished = (producer + 1) * MATMUL
-            if op.src_list:
-                # A list may ask for any row, so it waits for all of them.
+            if op.src_list or op.repeats:
+                # A list may ask for any row, so it waits for all of them; repetitions do as well.
                 rows = np.where(k < op.dep_k, producer * MATMUL + levels, (target + 1) * MATMUL)
             else:
                 # The last row of the last c tile is the end.
@@ -252,6 +255,11 @@ class Order:
 
     def _levels(self, op: Instruction, producer: int, row: Progress, k: Progress) -> Progress:
         """What a row and k tile have waited for: the last c tile, and how many of its rows."""
+        if op.tapped or op.k_step:
+            waits = np.where(k < op.dep_k, 1, 2 + row)
+            # K tile by k tile, row by row: whoever comes later knows as much.
+            known = np.maximum.accumulate(waits.T.reshape(-1))
+            return known.reshape(waits.T.shape).T
         whole = row if op.expert_rows else row[-1:]     # behind the first pass that waits
         if op.expert_rows and self._alike(op, producer):
             whole = np.array([[op.rows - 1]])
@@ -310,3 +318,12 @@ class Order:
     def _following(self, load: int) -> Clock:
         """When a LOAD has written its first element."""
         return self._loads[load]._replace(loads=load * LOAD + 1)
+
+
+def _places(op: Instruction) -> tuple[Progress, Progress]:
+    """Row of the tensor (0: none) and word of it ``[rows, k tiles]`` that are waited for."""
+    rows = access.streamed(op)
+    straight = replace(rows, list_base=None)
+    row = np.repeat(np.maximum(straight.row_ids(), 0), rows.width, axis=1)
+    word = np.tile(rows.row_words(), op.k_tiles // rows.width)
+    return row, np.broadcast_to(word, row.shape)
