@@ -11,6 +11,7 @@ from rich.table import Table
 
 from bench import ablation
 from bench.cases import CASES, Case
+from bench.conditions import current
 from bench.figure import draw, draw_ablation
 from bench.measure import RESULTS, accuracy, predict, simulate
 from bench.shapes import SHAPES
@@ -74,7 +75,8 @@ def show() -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     for number, r in enumerate(runs):
         table.add_row(
-            r["model"], r["arch"], str(r["array_macs"]), f"{r['cycles']:,}", _error(r),
+            r["model"], r["arch"] + ("" if current(r) else ", stale"), str(r["array_macs"]),
+            f"{r['cycles']:,}", _error(r),
             f"{r['utilisation']:.1%}", f"{r['roofline_cycles'] / r['cycles']:.1%}",
             f"{r['cycles'] / r['clock_mhz'] / 1e3:.3f}",
             f"{(r['dram_read_bytes'] + r['dram_write_bytes']) / 1e6:.2f}",
@@ -138,8 +140,8 @@ def _effort(run: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def _error(run: dict[str, Any]) -> str:
-    """How far the estimator is off."""
-    if "estimated_cycles" not in run:
+    """How far the estimator is off; nothing to say of its own results."""
+    if "estimated_cycles" not in run or run["backend"] == "estimate":
         return "–"
     return f"{run['estimated_cycles'] / run['cycles'] - 1:+.2%}"
 
