@@ -182,6 +182,7 @@ def _input_spec(state: Lowering, preprocess: str | None) -> InputSpec:
         multiplier=np.asarray(source.multiplier, np.float64),
         offset=np.asarray(source.offset, np.float64),
         preprocess=preprocess, blocks=tuple(blocks) if len(blocks) > 1 else (),
+        strides=source.strides, pads=source.pads,
     )
 
 

@@ -74,6 +74,7 @@ def quantise(
         input=QInput(
             name=plan.image, out=f"{plan.image}.rows", shape=(channels, height, width),
             patch=plan.rows.patch, prefix=plan.rows.prefix, multiplier=multiplier, offset=offset,
+            strides=plan.rows.strides, pads=plan.rows.pads,
         ),
         outputs=dict(plan.outputs), tasks=dict(plan.tasks),
         forms={value.name or "": _form(value) for value in canonical.graph.outputs},

@@ -150,6 +150,8 @@ _INPUT = made(InputSpec, {
     "offset": reals,
     "preprocess": maybe(text),
     "blocks": several(several(whole(0, MOST_ROWS), 2, 2), MOST_ROWS),
+    "strides": maybe(several(_size, 2, 2)),
+    "pads": several(whole(0, MOST_SIZE), 4, 4),
 })
 _OUTPUT = made(OutputSpec, {
     "name": text,

@@ -79,12 +79,16 @@ def finite(name: str, array: npt.NDArray[Any]) -> Float32:
 
 def quantise(spec: InputSpec, batch: Float32) -> npt.NDArray[np.int8]:
     """Float ``[N, C, H, W]`` to int8 rows ``[N, rows, C*ph*pw]``, prefix rows zero."""
-    n, (c, h, w), (ph, pw) = len(batch), spec.shape, spec.patch
+    n, c = len(batch), spec.shape[0]
     factor, offset = (
         np.asarray(v, np.float64).reshape(c, 1, 1) for v in (spec.multiplier, spec.offset)
     )
-    q = np.clip(np.rint(batch.astype(np.float64) * factor + offset), -128, 127).astype(np.int8)
-    patches = q.reshape(n, c, h // ph, ph, w // pw, pw).transpose(0, 2, 4, 1, 3, 5)
+    top, left, bottom, right = spec.pads
+    padded = np.pad(batch.astype(np.float64), ((0, 0), (0, 0), (top, bottom), (left, right)))
+    q = np.clip(np.rint(padded * factor + offset), -128, 127).astype(np.int8)
+    high, wide = spec.strides or spec.patch
+    windows = np.lib.stride_tricks.sliding_window_view(q, spec.patch, axis=(2, 3))
+    patches = windows[:, :, ::high, ::wide].transpose(0, 2, 3, 1, 4, 5)
     rows = np.zeros((n, spec.rows, spec.columns), np.int8)
     rows[:, spec.prefix :] = patches.reshape(n, -1, spec.columns)
     return rows

@@ -72,12 +72,16 @@ class Program:
     def _check_input(self) -> None:
         spec = self.input
         channels, height, width = spec.shape
-        ph, pw = spec.patch
-        if min(*spec.shape, ph, pw) < 1 or height % ph or width % pw:
+        (ph, pw), (top, left, bottom, right) = spec.patch, spec.pads
+        least = min(*spec.shape, ph, pw, *(spec.strides or spec.patch))
+        whole = spec.strides is not None or not (height % ph or width % pw or any(spec.pads))
+        inside = max(top, bottom) < ph <= height + top + bottom
+        inside = inside and max(left, right) < pw <= width + left + right
+        if least < 1 or min(spec.pads) < 0 or not (whole and inside):
             raise ProgramError(
                 f"input {spec.name!r} of {spec.shape} is not made of {ph}x{pw} patches"
             )
-        if spec.rows != spec.prefix + (height // ph) * (width // pw):
+        if spec.rows != spec.prefix + spec.patches[0] * spec.patches[1]:
             raise ProgramError(f"input {spec.name!r} cannot have {spec.rows} rows")
         for values in (spec.multiplier, spec.offset):
             if np.shape(values) != (channels,):

@@ -24,10 +24,11 @@ class InputSpec:
     """The image of one inference and how it becomes int8 rows in DRAM.
 
     ``q = clip(round(x * multiplier[c] + offset[c]), -128, 127)``, cut into patches; columns of a
-    patch are ordered (c, y, x), patches row by row.  The first ``prefix`` of ``rows`` rows (class
-    token …) are zero.  ``blocks`` lists ``(first row, rows)`` of the pieces that follow each other
-    in the input region, each in the word-major order of :mod:`vitrify.arch.memmap`; it is empty
-    when there is one piece.
+    patch are ordered (c, y, x), patches row by row. They begin ``strides`` apart in the image with
+    ``pads`` (top, left, bottom, right) around it, for which x is 0. The first ``prefix`` of
+    ``rows`` rows (class token …) are zero. ``blocks`` lists ``(first row, rows)`` of the pieces
+    that follow each other in the input region, each in the word-major order of
+    :mod:`vitrify.arch.memmap`; it is empty when there is one piece.
     """
 
     #: Name of the ONNX input.
@@ -44,6 +45,20 @@ class InputSpec:
     #: How a picture becomes the float input (see :mod:`vitrify.program.preprocess`).
     preprocess: str | None = None
     blocks: tuple[tuple[int, int], ...] = ()
+    #: ``None``: those of a patch.
+    strides: tuple[int, int] | None = None
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    @property
+    def patches(self) -> tuple[int, int]:
+        """Patches below each other, and beside each other."""
+        top, left, bottom, right = self.pads
+        high, wide = self.strides or self.patch
+        _, height, width = self.shape
+        return (
+            (height + top + bottom - self.patch[0]) // high + 1,
+            (width + left + right - self.patch[1]) // wide + 1,
+        )
 
     @property
     def columns(self) -> int:

@@ -22,12 +22,14 @@ BATCH = 8
 
 def quantise_input(spec: QInput, images: npt.NDArray[np.floating]) -> npt.NDArray[np.int8]:
     """Float images ``[N, C, H, W]`` to the int8 rows ``[N, rows, C*ph*pw]`` of the core."""
+    top, left, bottom, right = spec.pads
+    images = np.pad(images, ((0, 0), (0, 0), (top, bottom), (left, right)))
     q = images * spec.multiplier[:, None, None] + spec.offset[:, None, None]
     q = np.clip(np.round(q), -128, 127).astype(np.int8)
-    n, channels, height, width = q.shape
-    ph, pw = spec.patch
-    patches = q.reshape(n, channels, height // ph, ph, width // pw, pw)
-    rows = patches.transpose(0, 2, 4, 1, 3, 5).reshape(n, -1, channels * ph * pw)
+    high, wide = spec.strides or spec.patch
+    windows = np.lib.stride_tricks.sliding_window_view(q, spec.patch, axis=(2, 3))
+    patches = windows[:, :, ::high, ::wide].transpose(0, 2, 3, 1, 4, 5)
+    rows = patches.reshape(len(q), -1, q.shape[1] * spec.patch[0] * spec.patch[1])
     return np.pad(rows, ((0, 0), (spec.prefix, 0), (0, 0)))
 
 

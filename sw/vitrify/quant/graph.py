@@ -96,6 +96,8 @@ class QInput:
     ``q = clip(round(x * multiplier[c] + offset[c]), -128, 127)``; the first ``prefix`` rows
     (class token …) are zero.  Columns are ordered (c, y, x) within the patch.  Where the
     preprocessing is known, multiplier and offset map uint8 pixels to ``u8 - 128`` exactly.
+    Patches begin ``strides`` apart in the image with ``pads`` (top, left, bottom, right) around it,
+    for which x is 0.
     """
 
     name: str
@@ -105,6 +107,9 @@ class QInput:
     prefix: int
     multiplier: Float
     offset: Float
+    #: ``None``: those of a patch.
+    strides: tuple[int, int] | None = None
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,8 @@ class ReadNorm:
 class Operand:
     """What a matrix product streams: ``rows`` of a tensor, normalised or not.
 
-    ``value`` names the float tensor with the same contents (before norm and row choice).
+    ``value`` names the float tensor with the same contents (before norm and row choice); pixels
+    have none.
     """
 
     tensor: str
@@ -53,6 +54,8 @@ class Operand:
 
     def requests(self) -> list[Request]:
         """The operand as it is, and normalised if it is read so."""
+        if not self.value:
+            return []
         plain = Request(self.value, self.rows)
         if self.norm is None:
             return [plain]
@@ -133,10 +136,17 @@ class PlanOp(ABC):
 
 @dataclass(frozen=True)
 class ImageRows:
-    """How the image becomes rows: patches ``(height, width)`` behind ``prefix`` rows of zeros."""
+    """How the image becomes rows: patches ``(height, width)`` behind ``prefix`` rows of zeros.
+
+    A patch begins ``strides`` pixels behind the one before, the first one ``pads`` (top, left,
+    bottom, right) outside the image, where there are zeros of the model's input.
+    """
 
     patch: tuple[int, int]
     prefix: int
+    #: ``None``: those of a patch.
+    strides: tuple[int, int] | None = None
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
 @dataclass
