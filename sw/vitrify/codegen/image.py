@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from vitrify.arch.isa import Region
 from vitrify.program import to_words
+from vitrify.quant.graph import QConstant
 
 from .lowering import Lowering
 from .placement import Placed
@@ -16,9 +19,9 @@ def blocks(state: Lowering) -> list[tuple[int, int]]:
 
 
 def load(state: Lowering, whole: bool) -> None:
-    """LOAD the constants, and the image if it is wanted as a ``whole``."""
-    graph, arch = state.graph, state.arch
-    for constant in graph.constants:
+    """LOAD the constants of the first ops, and the image if it is wanted as a ``whole``."""
+    graph, first = state.graph, _wanted(state, 0)
+    for constant in first:
         state.place(graph.tensors[constant.out])
     if whole:
         placed, offset = state.place_near(graph.input.out), 0
@@ -26,7 +29,29 @@ def load(state: Lowering, whole: bool) -> None:
         for image in range(state.images):
             for row, rows in blocks(state):
                 offset += load_block(state, placed, offset, row=image * count + row, rows=rows)
-    for constant in graph.constants:
+    _load_constants(state, first)
+
+
+def load_constants(state: Lowering, step: int) -> None:
+    """LOAD what op number ``step`` or the one behind it is the first to use.
+
+    One ahead, because some ops take the next along; no earlier, because of the room.
+    """
+    _load_constants(state, _wanted(state, step))
+
+
+def _wanted(state: Lowering, step: int) -> list[QConstant]:
+    used = {name for op in state.graph.ops[: step + 2] for name in (*op.sources(), *op.results())}
+    return [
+        constant for constant in state.graph.constants
+        if constant.out in used and not state.was_placed(constant.out)
+    ]
+
+
+def _load_constants(state: Lowering, constants: Iterable[QConstant]) -> None:
+    arch = state.arch
+    for constant in constants:
+        state.place(state.graph.tensors[constant.out])
         value = state.spread_of(constant.out).scatter(constant.value, axis=1)
         block = state.builder.image.add(to_words(value, arch.depth))
         count = len(constant.value)

@@ -31,6 +31,8 @@ class TensorMemory:
         self.memory = Allocator(arch)
         self.placed: dict[str, Placed] = {}
         self._owner: dict[str, str] = {}
+        #: Tensors that are there, or were.
+        self._known: set[str] = set()
         self._stat_next = 0
         self._stat_shared: dict[str, tuple[int, int]] = {}
         #: Entries of tensors that are gone, by their number.
@@ -104,6 +106,7 @@ class TensorMemory:
         """
         if tensor.name in self.placed:
             return self.placed[tensor.name]
+        self._known.add(tensor.name)
         spread = self.spread(tensor.name, tensor.channels)
         wide = tensor.bits == 16
         avoid: list[str] = {
@@ -117,6 +120,10 @@ class TensorMemory:
         self.placed[tensor.name] = placed
         self._owner[tensor.name] = tensor.name
         return placed
+
+    def was_placed(self, name: str) -> bool:
+        """Whether a tensor has had a place by now, even if it is gone."""
+        return name in self._known
 
     def place_near(self, name: str, *, apart: Iterable[str] = ()) -> Placed:
         """:meth:`place` by name, away from the residual stream and ``apart``."""

@@ -140,6 +140,8 @@ def _lower_ops(state: Lowering) -> None:
         # One at a time: a queue full of LOADs would hold up the dispatcher.
         state.preloads.fill()
         op = ops[step]
+        if step:
+            image.load_constants(state, step)
         step += RULES[type(op)].lower(state, op, step) or 1
         state.release_dead(step - 1)
 

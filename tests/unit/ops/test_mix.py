@@ -83,3 +83,20 @@ def test_what_others_use_in_another_number_of_heads_is_copied():
     ]
     parts = [net.linear(y, 7, f"last{i}") for i, y in enumerate((attended, *ys))]
     check(net, net.add(net.add(parts[0], parts[1], "sum0"), parts[2], "sum"), heads=4)
+
+
+def test_biases_come_when_they_are_needed():
+    def peak(layers: int) -> int:
+        net = Net(7)
+        x = net.norm(net.tokens(0), "start")
+        count = int(shape_of(x)[1])
+        for i in range(layers):
+            x = net.builder.emit(
+                "Mix", x, net.normal(1, count, count) / 2, net.normal(count), name=f"mix{i}",
+                heads=1, groups=1,
+            )
+        model = net.model(net.linear(x, 7, "last"))
+        graph = quantise(model, net.images(4), arch=NANO)
+        return compile_graph(graph, NANO).metadata["token_memory_bytes"]
+
+    assert peak(9) == peak(3)
