@@ -172,6 +172,8 @@ class Builder:
             self._wait_picked(fields, index, x.tensor)
         elif product.picks is not None:
             self._pick(fields, index, product)
+        elif product.taps is not None:
+            self._wait_map(fields, index, x, product.taps.height * product.taps.width)
         else:
             self._wait_fetch(fields, index, x, product.depth)
         if product.tiles is not None:
@@ -189,7 +191,7 @@ class Builder:
                 "stationary": isa.Stationary.STORED, "st_addr": product.stored.address,
                 "load_distance": self._distance(self._loads, product.stored.load),
             }
-        pattern = {}
+        pattern = _pattern(product, k_tiles)
         if product.adds is not None:
             fields["add_addr"] = product.adds.address
             pattern |= {"add_source": 1, "add_stride": product.adds.tensor.stride}
@@ -197,7 +199,7 @@ class Builder:
         if pattern:
             if not arch.patterns:
                 raise CapacityError(
-                    f"{product.name!r} adds what lies elsewhere, and arch {arch.name!r} is "
+                    f"{product.name!r} needs access patterns, and arch {arch.name!r} is "
                     f"without 'patterns'; choose an architecture that has them"
                 )
             self._code.append((Opcode.PATTERN, pattern))
@@ -315,6 +317,17 @@ class Builder:
                 last = max(last, number)
         fields["load_distance"] = self._distance(self._loads, last)
 
+    def _wait_map(self, fields: dict[str, int], index: int, x: At, pixels: int) -> None:
+        """Any pixel may be read, once all of them are written or loaded."""
+        history = self._history[x.tensor.name]
+        end = x.row + pixels
+        needed = [w.matmul for w in history.writes if w.row < end and x.row < w.row + w.rows]
+        if needed:
+            fields |= {"dep_distance": self._distance(index, needed[-1]), "dep_end": 1}
+        loads = [n for n, row, rows in history.loads if row < end and x.row < row + rows]
+        if loads and not history.writes:
+            fields["load_distance"] = self._distance(self._loads, loads[-1])
+
     def _wait_picked(self, fields: dict[str, int], index: int, x: Placed) -> None:
         """Any row may be read: wait for the last write, unless the ROUTE has waited for it."""
         last = self._history[x.name].writes[-1].matmul
@@ -348,6 +361,21 @@ class Builder:
         image, offset = self.image.build(bytes(code))
         assert offset == moved
         return image, len(self._code)
+
+
+def _pattern(product: MatrixProduct, k_tiles: int) -> dict[str, int]:
+    """Fields of the PATTERN for what is streamed; none for rows one after another."""
+    fields, taps = {}, product.taps
+    if taps is not None:
+        fields = {
+            "tapped": 1, "taps_y": taps.taps_y, "taps_x": taps.taps_x,
+            "tap_k": k_tiles // (taps.taps_y * taps.taps_x), "tap_stride": taps.stride,
+            "map_height": taps.height, "map_width": taps.width, "out_width": taps.out_width,
+            "origin_y": taps.origin_y, "origin_x": taps.origin_x,
+        }
+    if product.k_step:
+        fields |= {"k_step": product.k_step, "c_group": product.c_group}
+    return fields
 
 
 def post_code(shift: int) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from vitrify.arch.access import Taps
 from vitrify.arch.isa import Stationary
 
 from .pack import Bytes
@@ -91,6 +92,8 @@ class MatrixProduct:
     weights : parameters and tiles from DRAM; several are one set a task
     gain, table : of the operand's normalisation, and of the activation
     picks : rows of ``x`` that are read, counted from its row; all from there on without
+    taps : rows are windows of a map that begins at ``x``; ``depth`` is that of all taps
+    k_step, c_group : words by which what is streamed moves on behind so many c tiles
     adds : old values that the result is combined with, where they are not its own
     queue : the MATMUL is left out if its expert has no rows
     stored : the weights' tiles are in the token memory, ``weights`` are parameters only
@@ -111,6 +114,9 @@ class MatrixProduct:
     gain: np.ndarray | None = None
     table: np.ndarray | None = None
     picks: Picks | None = None
+    taps: Taps | None = None
+    k_step: int = 0
+    c_group: int = 1
     adds: At | None = None
     queue: Queue | None = None
     stored: Stored | None = None

@@ -6,6 +6,7 @@ from .activation import ACTIVATION
 from .add import ADD
 from .attention import ATTENTION
 from .channels import CHANNELS
+from .conv import CONV
 from .embed import EMBED
 from .experts import EXPERTS
 from .linear import LINEAR
@@ -14,7 +15,9 @@ from .norm import NORM
 from .pool import POOL
 from .rows import ROWS
 
-OPERATIONS = (EMBED, LINEAR, NORM, ACTIVATION, ADD, ROWS, CHANNELS, ATTENTION, EXPERTS, POOL, MIX)
+OPERATIONS = (
+    EMBED, LINEAR, CONV, NORM, ACTIVATION, ADD, ROWS, CHANNELS, ATTENTION, EXPERTS, POOL, MIX,
+)  # fmt: skip
 
 #: How each canonical operation is planned, by its name.
 PLANS = {name: plan for operation in OPERATIONS for name, plan in operation.plans.items()}

@@ -18,6 +18,7 @@ from vitrify.ir import Evaluator, shape_of
 
 from .normaliser import Normaliser
 from .tensors import Rows
+from .windows import Window
 
 Float32 = npt.NDArray[np.float32]
 #: Called with what is being done and the part of it that is done, 0 … 1.
@@ -47,12 +48,14 @@ class Request:
     rows : only these rows
     norm : normalise the rows first
     beside : another tensor with as many rows; its channels follow
+    window : of a map: all taps beside each other
     """
 
     value: str
     rows: Rows | None = None
     norm: Normaliser | None = None
     beside: str | None = None
+    window: Window | None = None
 
 
 @dataclass
@@ -124,6 +127,8 @@ def collect(
                 x = request.norm.apply(x)
             if request.beside is not None:
                 x = np.concatenate([x, rows_of(tensors[request.beside], request.rows)], axis=-1)
+            if request.window is not None:
+                x = request.window.of(x)
             _update(result, request, x.astype(np.float32, copy=False), per_image, rng)
         if progress is not None:
             progress("calibrating", step / (runs * len(starts)))

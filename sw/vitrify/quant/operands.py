@@ -14,7 +14,7 @@ from . import scheme
 from .calibrate import Request, Stats
 from .graph import QuantGraph
 from .plan import ByteNeeds, Operand, Plan, unsupported
-from .rounding import Moments
+from .rounding import Moments, Separate
 from .tensors import Float, Norm, QTensor, Statistics
 
 INT16_MAX = (1 << (formats.RESIDUAL_BITS - 1)) - 1
@@ -33,7 +33,7 @@ class Source:
     #: Real value that a zero stands for (moves into the bias).
     offset: Float
     #: Of ``q - zero_point``.
-    moments: Moments
+    moments: Moments | Separate
     #: Channels of the operand in terms of the float tensor's channels.
     channels: npt.NDArray[np.int64]
     zero_point: int = 0

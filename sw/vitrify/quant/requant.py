@@ -14,7 +14,7 @@ import numpy.typing as npt
 from vitrify.arch import formats
 from vitrify.arch.errors import ModelError
 
-from .rounding import Moments, nearest
+from .rounding import Moments, Separate, nearest, weigh
 from .tensors import Requant
 
 Float = npt.NDArray[np.float64]
@@ -46,7 +46,7 @@ def weight_steps(weight: Float, energy: Float) -> Float:
     Parameters
     ----------
     weight : ``[out, in]``
-    energy : ``[in]``, mean square of each input
+    energy : ``[in]`` or ``[out, in]``, mean square of each input
     """
     peak = np.abs(weight).max(axis=1)
     best = peak / WEIGHT_MAX
@@ -55,7 +55,7 @@ def weight_steps(weight: Float, energy: Float) -> Float:
     for clip in _CLIPS:
         step = safe * clip / WEIGHT_MAX
         error = weight - step[:, None] * nearest(weight, step, WEIGHT_MAX)
-        cost = (error * error) @ energy
+        cost = weigh(error * error, energy)
         better = cost < least
         least = np.where(better, cost, least)
         best = np.where(better & (peak > 0), step, best)
@@ -99,7 +99,7 @@ def columns(
     bias: Float,
     out_step: float | Float,
     *,
-    moments: Moments,
+    moments: Moments | Separate,
     reach: int,
     requant_bits: int,
     what: str,
@@ -134,7 +134,7 @@ def columns(
     multiplier = np.maximum(1, np.rint(factor * 2.0 ** (pre + post)))
     steps = multiplier * 2.0 ** -(pre + post) * out_step
     rounded = moments.round(weight, steps, WEIGHT_MAX)
-    bias = bias + (weight - rounded * steps[:, None]) @ moments.mean
+    bias = bias + weigh(weight - rounded * steps[:, None], moments.mean)
     whole = np.rint(bias / steps) - zero_point * rounded.sum(axis=1)
     if np.abs(whole).max(initial=0) >= _BIAS_MAX:
         raise ModelError(f"{what}: its bias does not fit the accumulator; rescale the layer")

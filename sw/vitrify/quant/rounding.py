@@ -76,3 +76,28 @@ class Moments:
         restored = np.empty_like(result)
         restored[:, self._order] = result
         return restored
+
+
+class Separate:
+    """Moments of inputs that each row of the weights has for itself, rounded one by one.
+
+    Parameters
+    ----------
+    mean, energy, peaks : ``[out, in]``, mean, mean square and largest magnitude of each input
+    """
+
+    def __init__(self, mean: Float, energy: Float, peaks: Float) -> None:
+        self.mean, self.energy, self._peaks = mean, energy, peaks
+
+    def peak(self, weight: Float) -> Float:
+        """Largest magnitude that each row of ``weight`` can make: ``[out]``."""
+        return (np.abs(weight) * self._peaks).sum(axis=1)
+
+    def round(self, weight: Float, step: Float, limit: int) -> Float:
+        """``weight / step`` to integers within ``±limit``."""
+        return nearest(weight, step, limit)
+
+
+def weigh(values: Float, by: Float) -> Float:
+    """Sums of ``values [out, in]`` times those of the inputs ``[in]``, or of each ``[out, in]``."""
+    return values @ by if by.ndim == 1 else (values * by).sum(axis=1)

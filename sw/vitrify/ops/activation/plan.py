@@ -28,8 +28,10 @@ class Unary(LinearValue):
     def int8(self, planner: Planner, node: ir.Node) -> Operand:
         return self.x.activated(planner, self.value, self.kind)
 
-    def pick(self, planner: Planner, node: ir.Node, rows: Rows) -> Unary:
+    def pick(self, planner: Planner, node: ir.Node, rows: Rows) -> LinearValue:
         before = self.x
+        if before.window is not None:
+            return Stored(self.int8(planner, node)).pick(planner, node, rows)
         chosen = before.rows.then(rows) if before.rows else rows
         before = replace(before, x=picked(before.x, rows), rows=chosen)
         return Unary(before, self.kind, result_of(node))

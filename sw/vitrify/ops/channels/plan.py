@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vitrify.ir import attributes_of
-from vitrify.ops.linear.plan import Affine, affine_of
+from vitrify.ops.linear.plan import Affine, Stored, affine_of
 from vitrify.quant.plan import unsupported
 from vitrify.quant.planner import Planner, parameter, result_of
 
@@ -31,6 +31,8 @@ def plan_channels(planner: Planner, node: ir.Node) -> Affine:
     """``Channels``: only these columns of the linear map, zeros where the index is -1."""
     index = np.asarray(attributes_of(node)["index"])
     x = affine_of(planner, node, 0)
+    if x.window is not None and x.window.groups > 1:
+        x = Stored(x.int8(planner, node)).affine(planner, node)
     kept = index >= 0
     return replace(
         x, weight=x.weight[..., index, :] * kept[:, None], bias=x.bias[..., index] * kept,

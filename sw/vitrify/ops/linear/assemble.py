@@ -11,9 +11,11 @@ from vitrify.quant import scheme
 from vitrify.quant.assemble import Assembler
 from vitrify.quant.hidden import hidden
 from vitrify.quant.operands import INT16_MAX, OUTPUT_MARGIN, Source
+from vitrify.quant.rounding import weigh
 from vitrify.quant.tensors import Float, Int8, QTensor
 
 from .integer import QLinear
+from .map_operand import windows
 from .plan import LinearOp
 
 #: Real value of a step of gate logits: they hold ``z * log2(e)``.
@@ -42,8 +44,11 @@ class _Form:
 def assemble(a: Assembler, op: LinearOp) -> None:
     """One layer, and its result unless it adds to one that is there."""
     x = a.operand(op.x)
+    if op.window is not None:
+        x = windows(a, op, x)
     form = _form(a, op, x)
     count = op.x.rows.count if op.x.rows else a.graph.tensors[op.x.tensor].rows
+    count = count if op.window is None else op.window.count
     dim = form.weight.shape[-2]
     reach = scheme.INT8_MAX if form.bits == formats.INT8.bits else INT16_MAX
     part = a.columns(op.name, x, form.weight, form.bias, form.step, reach)
@@ -53,6 +58,7 @@ def assemble(a: Assembler, op: LinearOp) -> None:
         norm=x.norm, table=form.table, add=op.role == "add",
         statistics=a.statistics(op.out, op.version, dim) if gathers else None,
         rows=op.x.rows, task=op.task, covers=op.covered,
+        window=op.window,
     ))
     if op.role != "add":
         a.graph.tensors[op.out] = QTensor(
@@ -64,7 +70,7 @@ def assemble(a: Assembler, op: LinearOp) -> None:
 
 def _form(a: Assembler, op: LinearOp, x: Source) -> _Form:
     weight = op.weight[..., x.channels]
-    bias = op.bias + weight @ x.offset
+    bias = op.bias + weigh(weight, x.offset)
     if op.role == "int8":
         return _activated(a, op, weight, bias) if op.kind else _bytes(a, op, weight, bias)
     if op.role == "gate":
@@ -83,7 +89,7 @@ def _activated(a: Assembler, op: LinearOp, weight: Float, bias: Float) -> _Form:
     units = hidden(
         op.kind, weight, bias, stats.rows, stats.high,
         np.ones(op.weight.shape[-2]) if importance is None else importance,
-        a.needs(op.out).symmetric,
+        a.needs(op.out).symmetric or (op.window is not None and op.window.groups > 1),
     )
     a.codes[op.out] = units.codes
     return _Form(

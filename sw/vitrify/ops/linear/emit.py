@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from vitrify.arch import isa
+from vitrify.arch.access import Taps
 from vitrify.arch.errors import CapacityError
 from vitrify.arch.isa import Output, Transform
 from vitrify.codegen.lowering import Lowering
@@ -15,6 +16,7 @@ from vitrify.codegen.placement import Placed
 from vitrify.codegen.product import At, MatrixProduct, Picks, Queue, Stored
 
 from .integer import QLinear
+from .map_layout import Layout
 
 
 class Emit(Protocol):
@@ -22,12 +24,13 @@ class Emit(Protocol):
 
     def __call__(
         self, x_row: int, out_row: int, rows: int, row: int, *, image: int = 0,
-        queue: Queue | None = None, picks: Picks | None = None,
+        queue: Queue | None = None, picks: Picks | None = None, taps: Taps | None = None,
     ) -> None:
         """``x_row`` and ``out_row`` are the first rows read and written, ``row`` that of the whole.
 
         The last two differ where a buffer holds one block at a time.  ``image`` chooses the task.
-        With ``picks`` those are the rows that are read, counted from ``x_row``.
+        With ``picks`` those are the rows that are read, counted from ``x_row``; with ``taps`` it is
+        the first pixel of a map.
         """
         ...
 
@@ -63,10 +66,14 @@ def prepare(
         parameters = per_column(bias, np.int32), per_column(multiplier, np.uint16)
         if stored is not None:
             return parameter_words(state.arch, *parameters).reshape(-1)
+        if layout is not None:
+            return weight_words(state.arch, layout.matrix(weight), *parameters)
         return weight_words(
             state.arch, out.spread.scatter(x.spread.scatter(weight, axis=1)), *parameters
         )
 
+    layout = None if op.window is None else Layout(state.arch, op.window, x.spread, out.spread)
+    depth = x.spread.physical if layout is None else layout.depth
     bias, multiplier = op.requant.bias, op.requant.multiplier
     if op.task is None:
         streams = [stream(op.weight, bias, multiplier)]
@@ -76,10 +83,12 @@ def prepare(
     gain = None if op.norm is None else x.spread.scatter(op.norm.gain)
     macs = state.graph.macs[op.name]
     total = op.rows.count * state.images if op.rows else state.rows(op.x)
+    if op.window is not None:
+        total = op.window.count * state.images
 
     def emit(
         x_row: int, out_row: int, rows: int, row: int, *, image: int = 0,
-        queue: Queue | None = None, picks: Picks | None = None,
+        queue: Queue | None = None, picks: Picks | None = None, taps: Taps | None = None,
     ) -> None:
         block = {**values, **state.gather(op.statistics, out, out_row)}
         if transform == Transform.NORM:
@@ -88,9 +97,10 @@ def prepare(
             block["task_source"] = task_source(state, op, image)
         state.builder.matmul(MatrixProduct(
             name=op.name, op="linear", macs=macs * rows // total if queue is None else queue.macs,
-            rows=rows, depth=x.spread.physical, columns=out.spread.physical, x=At(x, x_row),
+            rows=rows, depth=depth, columns=out.spread.physical, x=At(x, x_row),
             out=At(out, out_row), row=row, weights=streams, gain=gain, table=op.table,
-            queue=queue, picks=picks, stored=stored, fields=block,
+            queue=queue, picks=picks, stored=stored, fields=block, taps=taps,
+            k_step=layout.step if layout else 0, c_group=layout.group if layout else 1,
         ))
 
     return emit

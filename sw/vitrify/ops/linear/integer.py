@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vitrify.golden.ops.matmul import matmul
-from vitrify.quant.evaluation import Evaluation, operand
+from vitrify.quant.evaluation import Evaluation, IntArray, operand
 from vitrify.quant.graph import Layer, QOp
 from vitrify.quant.tensors import Int8, Norm, Requant, Rows, Statistics
+from vitrify.quant.windows import Window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +19,8 @@ class QLinear(QOp):
     """``out = requant(transform(x[rows]) @ weight.T)``, or added to ``out`` (residual).
 
     With ``task``, ``weight [S, out, in]``, multiplier and bias ``[S, out]`` have one set for each
-    of the S tasks; the input of that name chooses.
+    of the S tasks; the input of that name chooses.  With ``window`` it is a convolution of the
+    map ``x``.
     """
 
     x: str
@@ -35,6 +37,7 @@ class QLinear(QOp):
     task: str | None = None
     #: For reports: the rows of the float tensor that these are.
     covers: Rows | None = None
+    window: Window | None = None
 
     def sources(self) -> tuple[str, ...]:
         return (self.x, self.out) if self.add else (self.x,)
@@ -46,6 +49,12 @@ class QLinear(QOp):
         return self.covers
 
     def evaluate(self, run: Evaluation) -> None:
+        if self.window is not None:
+            value = run.scale(self._convolved(run.read(self.x), self.window), self.requant)
+            run.write(self.out, run.store(
+                self.out, value, table=self.table, add=self.add
+            ), self.statistics)
+            return
         x, statistics = run.read(self.x), run.row_statistics(self.x)
         if self.rows is not None:
             every = np.arange(x.shape[0] * x.shape[1]).reshape(x.shape[:2])
@@ -64,6 +73,21 @@ class QLinear(QOp):
         value = value.reshape(run.images, count, -1)
         value = run.store(self.out, value, table=self.table, add=self.add)
         run.write(self.out, value, self.statistics)
+
+    def _convolved(self, x: IntArray, window: Window) -> IntArray:
+        """Sums ``[N, rows, out]``, tap by tap."""
+        count, groups = len(self.weight), window.groups
+        weight = self.weight.reshape(groups, count // groups, window.taps, -1)
+        total = np.zeros((len(x), window.count, count), np.int32)
+        for number, taps in enumerate(window.each(x)):
+            own = weight[:, :, number]
+            if groups == 1:
+                part = matmul(taps.reshape(-1, taps.shape[2]), own[0])
+            else:
+                parts = taps.reshape(-1, groups, own.shape[2]).astype(np.float32)
+                part = np.einsum("rgi,goi->rgo", parts, own.astype(np.float32)).astype(np.int32)
+            total += part.reshape(total.shape)
+        return total
 
 
 def _of_task(requant: Requant, number: int) -> Requant:

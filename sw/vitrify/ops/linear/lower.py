@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from vitrify.codegen.lowering import Lowering
+from vitrify.quant.windows import Window
 
 from . import embed, mlp
 from .emit import place_result, prepare
 from .integer import QLinear
+from .map_layout import blocks
 
 
 def lower(state: Lowering, op: QLinear, step: int) -> int:
@@ -19,6 +21,8 @@ def lower(state: Lowering, op: QLinear, step: int) -> int:
         return 2
     if embed.takes_image(state, op):
         embed.lower(state, op, step)
+    elif op.window is not None:
+        _convolve(state, op, op.window)
     else:
         _whole(state, op)
     return 1
@@ -44,3 +48,15 @@ def _whole(state: Lowering, op: QLinear) -> None:
                 emit(0, to + start, rows, to + start, image=image, picks=picks)
             else:
                 emit(begin + first + start, to + start, rows, to + start, image=image)
+
+
+def _convolve(state: Lowering, op: QLinear, window: Window) -> None:
+    """One MATMUL for each block of result rows; the map is in memory as a whole."""
+    x = state.placed[op.x]
+    out = place_result(state, op)
+    emit = prepare(state, op, x, out)
+    pixels = window.map[0] * window.map[1]
+    for image in range(state.images):
+        for start, rows, taps in blocks(window, state.arch.max_rows):
+            to = image * window.count + start
+            emit(image * pixels, to, rows, to, taps=taps)

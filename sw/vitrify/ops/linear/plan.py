@@ -16,6 +16,7 @@ from vitrify.quant.calibrate import Request
 from vitrify.quant.plan import Array, ByteNeeds, Operand, Plan, PlanOp, Product, unsupported
 from vitrify.quant.planner import Addend, Planner, Value, parameter, result_of
 from vitrify.quant.tensors import Rows
+from vitrify.quant.windows import Window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,7 @@ class LinearOp(PlanOp):
     ``role`` is ``int8``, ``stream`` (new int16 tensor that others read), ``add``, ``output`` or
     ``gate`` (logits for the router).  ``before`` names the float tensor before the activation.
     With ``task``, the input that chooses among them, ``weight`` is ``[S, out, in]``, ``bias``
-    ``[S, out]``.
+    ``[S, out]``.  With ``window`` it is a convolution of the int8 map ``x``.
     """
 
     x: Operand
@@ -39,6 +40,7 @@ class LinearOp(PlanOp):
     task: str | None = None
     #: Rows of the tensor ``before`` (``value`` without an activation) that this makes.
     rows: Rows | None = None
+    window: Window | None = None
 
     def reads(self) -> list[tuple[str, int]]:
         return [self.x.read]
@@ -47,11 +49,16 @@ class LinearOp(PlanOp):
         return self.weight.shape[-2]
 
     def products(self) -> list[Product]:
+        if self.window is not None:
+            return [Product(self.x, self.window.pixelwise(self.weight))]
         return [Product(self.x, self.weight)]
 
     def needs(self, tensor: str) -> ByteNeeds:
-        """Nothing: steps and copies go into the weights, offset and zero point into the bias."""
-        return ByteNeeds()
+        """Nothing: steps and copies go into the weights, offset and zero point into the bias.
+
+        But what a window has outside its map are zeros.
+        """
+        return ByteNeeds() if self.window is None else ByteNeeds(zero=True, symmetric=True)
 
     def reading(self, old: tuple[str, int], x: Operand) -> LinearOp:
         return replace(self, x=replace(self.x, tensor=x.tensor, version=x.version))
@@ -74,6 +81,8 @@ class LinearOp(PlanOp):
     def requests(self, plan: Plan) -> list[Request]:
         used = self.role not in ("add", "gate") or self.out in plan.outputs.values()
         wanted = [self.hidden()] if used and (self.kind or self.value) else []
+        if self.window is not None and self.window.groups == 1:
+            wanted.append(Request(self.x.value, window=self.window))
         return [*self.x.requests(), *wanted]
 
 
@@ -117,6 +126,8 @@ class Affine(LinearValue):
     task: str | None = None
     #: Rows of the tensor ``value`` that this is.
     rows: Rows | None = None
+    #: Of a convolution: what it reads of the int8 map ``x``.
+    window: Window | None = None
     #: Additions may come in any order.
     reads_old_sum: bool = False
 
@@ -165,7 +176,9 @@ class Affine(LinearValue):
         part._emit(planner, out=x.tensor, value=value, role="add", version=version)
         return Operand(x.tensor, value, version)
 
-    def pick(self, planner: Planner, node: ir.Node, rows: Rows) -> Affine:
+    def pick(self, planner: Planner, node: ir.Node, rows: Rows) -> LinearValue:
+        if self.window is not None:
+            return Stored(self.int8(planner, node)).pick(planner, node, rows)
         return replace(self, x=picked(self.x, rows), value=result_of(node), rows=None)
 
     def output(self, planner: Planner, name: str) -> str:
@@ -181,6 +194,7 @@ class Affine(LinearValue):
             name=planner.op_name(self.name, role), out=out, value=value, version=version,
             x=self.x, weight=self.weight, bias=self.bias, role=role, kind=kind,
             before=self.value, identity=self.identity, task=self.task, rows=self.rows,
+            window=self.window,
         ))
 
 

@@ -1,0 +1,76 @@
+"""Convolutions in the plan: linear maps that read windows of an int8 map."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from vitrify.arch.formats import MAX_DEPTH
+from vitrify.arch.isa import FORMATS, Opcode
+from vitrify.ir import attributes_of, shape_of
+from vitrify.ops.linear.plan import Affine
+from vitrify.quant.plan import Array, unsupported
+from vitrify.quant.planner import Planner, parameter, result_of
+from vitrify.quant.windows import Window
+
+_PATTERN = FORMATS[Opcode.PATTERN]
+#: Taps in a column or in a row, pixels from one window to the next, and of a map's side.
+MOST_TAPS = _PATTERN.field("taps_y").max
+MOST_STRIDE = _PATTERN.field("tap_stride").max
+MOST_SIDE = _PATTERN.field("map_height").max
+
+
+def plan_conv(planner: Planner, node: ir.Node) -> Affine:
+    """``Conv``: delayed; weights of a dilated kernel have zeros between them."""
+    attributes = attributes_of(node)
+    weight = _spread(parameter(node, 1), attributes["dilations"])
+    down, across = attributes["strides"]
+    if down != across:
+        raise unsupported(node, f"its strides {down} and {across} differ")
+    top, left, bottom, right = attributes["pads"]
+    high, wide = attributes["map"]
+    window = Window(
+        (high, wide), (weight.shape[2], weight.shape[3]), down, (top, left, bottom, right),
+        attributes["groups"],
+    )
+    return convolution(planner, node, weight, parameter(node, 2), window)
+
+
+def convolution(
+    planner: Planner, node: ir.Node, weight: Array, bias: Array, window: Window
+) -> Affine:
+    """``weight [out, channels of a group, kh, kw]`` of windows of the first input's int8 form."""
+    if max(window.kernel) > MOST_TAPS or window.stride > MOST_STRIDE:
+        high, wide = window.kernel
+        raise unsupported(
+            node, f"a kernel of {high}x{wide} pixels with stride {window.stride} is larger than "
+            f"{MOST_TAPS}x{MOST_TAPS} with stride {MOST_STRIDE}"
+        )
+    if max(window.map) > MOST_SIDE:
+        raise unsupported(node, f"a side of its map of {window.map} is longer than {MOST_SIDE}")
+    depth = window.taps * weight.shape[1]
+    if depth > MAX_DEPTH:
+        raise unsupported(
+            node, f"it sums over {depth} products; the accumulators hold {MAX_DEPTH}"
+        )
+    x = planner.of(node, 0).int8(planner, node)
+    matrix = weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)
+    return Affine(x, matrix, bias, node.name or "", result_of(node), window=window)
+
+
+def plan_fold(planner: Planner, node: ir.Node) -> Affine:
+    """``Fold``: windows of one line of a map that is ``rows`` pixels wide, as they are."""
+    rows, (_, folded, size) = attributes_of(node)["rows"], shape_of(node.outputs[0])
+    channels = int(size) // rows
+    weight = np.eye(rows * channels).reshape(-1, 1, rows, channels).transpose(0, 3, 1, 2)
+    window = Window((int(folded), rows), (1, rows))
+    return convolution(planner, node, weight, np.zeros(rows * channels), window)
+
+
+def _spread(weight: Array, dilations: tuple[int, int]) -> Array:
+    """The kernel with zeros between its taps."""
+    down, across = dilations
+    high, wide = weight.shape[2:]
+    full = np.zeros((*weight.shape[:2], down * (high - 1) + 1, across * (wide - 1) + 1))
+    full[:, :, ::down, ::across] = weight
+    return full

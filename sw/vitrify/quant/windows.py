@@ -1,0 +1,77 @@
+"""Windows of a map: what a convolution reads of a tensor whose rows are the pixels of a map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vitrify.arch.access import Taps
+
+from .tensors import Float
+
+
+@dataclass(frozen=True)
+class Window:
+    """One row for each place of a ``kernel`` that slides over a ``map``, zeros around it.
+
+    ``map``, ``kernel``: height and width; ``pads``: top, left, bottom, right.  Channels fall into
+    ``groups``, each read by as many outputs.  Weights are ``[out, taps * channels of a group]``.
+    """
+
+    map: tuple[int, int]
+    kernel: tuple[int, int]
+    stride: int = 1
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    groups: int = 1
+
+    @property
+    def taps(self) -> int:
+        """Pixels of a window."""
+        return self.kernel[0] * self.kernel[1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the map of results."""
+        top, left, bottom, right = self.pads
+        return (
+            (self.map[0] + top + bottom - self.kernel[0]) // self.stride + 1,
+            (self.map[1] + left + right - self.kernel[1]) // self.stride + 1,
+        )
+
+    @property
+    def count(self) -> int:
+        """Rows of the result."""
+        return self.size[0] * self.size[1]
+
+    def part(self, y: int, x: int, width: int) -> Taps:
+        """Taps of the results from ``(y, x)`` on, ``width`` of them beside each other."""
+        return Taps(
+            *self.kernel, self.stride, *self.map, width,
+            y * self.stride - self.pads[0], x * self.stride - self.pads[1],
+        )
+
+    def each(self, rows: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+        """For every tap what it reads of ``[N, pixels, D]``: ``[N, count, D]``."""
+        pixels = self.part(0, 0, self.size[1]).pixels(self.count)
+        return [
+            np.where(index[:, None] >= 0, rows[:, np.maximum(index, 0)], 0).astype(rows.dtype)
+            for index in pixels.T
+        ]
+
+    def of(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """All taps of ``[N, pixels, D]`` beside each other: ``[N, count, taps * D]``."""
+        return np.concatenate(self.each(rows), axis=2)
+
+    def inputs(self, values: npt.NDArray[Any], out: int) -> npt.NDArray[Any]:
+        """``values [D]`` of channels as those of each weight ``[out, taps * D / groups]``."""
+        own = np.repeat(values.reshape(self.groups, -1), out // self.groups, axis=0)
+        return np.tile(own, (1, self.taps))
+
+    def pixelwise(self, weight: Float) -> Float:
+        """Weights by the channel of a pixel: every tap as a row, ``[out / groups * taps, D]``."""
+        out, own = len(weight), weight.shape[1] // self.taps
+        each = weight.reshape(self.groups, out // self.groups, self.taps, own)
+        return each.transpose(1, 2, 0, 3).reshape(-1, self.groups * own)

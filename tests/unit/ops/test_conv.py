@@ -1,0 +1,79 @@
+"""Convolutions of maps, from the canonical graph to the golden machine."""
+
+import numpy as np
+import pytest
+
+from tests.unit.ops.checks import check
+from tests.unit.quant.graphs import Net
+from vitrify.arch.errors import UnsupportedOpError
+from vitrify.ir import shape_of
+
+#: Channels in, channels out, kernel, strides, pads (top, left, bottom, right), dilations, groups.
+CASES = {
+    "padded": (16, 12, (3, 3), 1, (1, 1, 1, 1), 1, 1),
+    "strides": (16, 16, (3, 3), 2, (1, 1, 1, 1), 1, 1),
+    "patches": (8, 20, (2, 2), 2, (0, 0, 0, 0), 1, 1),
+    "uneven pads": (10, 5, (3, 2), 1, (0, 1, 2, 0), 1, 1),
+    "one tap": (16, 9, (1, 1), 2, (0, 0, 0, 0), 1, 1),
+    "dilated": (8, 8, (2, 2), 1, (1, 1, 1, 1), 2, 1),
+    "depthwise": (20, 20, (3, 3), 1, (1, 1, 1, 1), 1, 20),
+    "depthwise, strides": (16, 16, (3, 3), 2, (1, 1, 1, 1), 1, 16),
+    "multiplied": (8, 16, (3, 3), 1, (1, 1, 1, 1), 1, 8),
+    "grouped": (24, 12, (2, 2), 1, (0, 0, 0, 0), 1, 3),
+}
+
+
+def image_map(net: Net, channels: int, size: int):
+    """A map of half the size of the image."""
+    weight = net.normal(channels, 3, 2, 2) / np.sqrt(12)
+    assert size == 4
+    return net.builder.emit(
+        "ImageConv", net.image, weight, net.normal(channels), name="stem", strides=[2, 2],
+        pads=[0] * 4,
+    )
+
+
+def conv(net: Net, x, case, name="conv"):
+    inner, out, kernel, stride, pads, dilation, groups = case
+    count = int(shape_of(x)[1])
+    size = int(np.sqrt(count))
+    weight = net.normal(out, inner // groups, *kernel)
+    weight /= np.sqrt(weight[0].size)
+    return net.builder.emit(
+        "Conv", x, weight, 0.5 * net.normal(out), name=name, map=[size, size],
+        strides=[stride] * 2, pads=list(pads), dilations=[dilation] * 2, groups=groups,
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_golden_equals_the_evaluator(case, batch):
+    net = Net(2)
+    x = image_map(net, CASES[case][0], 4)
+    check(net, net.linear(conv(net, x, CASES[case]), 7, "last"), batch=batch, least=25)
+
+
+def test_in_a_network():
+    """Behind an activation, in front of one, added to a stream, behind a normalisation."""
+    net = Net(4)
+    x = conv(net, net.activation(image_map(net, 16, 4), "act0"), (
+        16, 16, (3, 3), 1, (1, 1, 1, 1), 1, 1), "first")
+    hidden = net.activation(conv(net, net.norm(x, "norm"), (
+        16, 16, (3, 3), 1, (1, 1, 1, 1), 1, 16), "depthwise"), "act")
+    x = net.add(x, net.linear(hidden, 16, "fc"), "add")
+    x = net.add(x, conv(net, x, (16, 16, (3, 3), 1, (1, 1, 1, 1), 1, 1), "second"), "sum")
+    check(net, net.linear(net.norm(x, "after"), 7, "last"))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_rows_side_by_side(batch):
+    net = Net(4)
+    x = net.builder.emit("Fold", image_map(net, 16, 4), name="fold", rows=4)
+    check(net, net.linear(x, 7, "last"), batch=batch, least=25)
+
+
+def test_what_the_core_cannot_do():
+    net = Net(2)
+    x = conv(net, image_map(net, 8, 4), (8, 8, (9, 9), 1, (4, 4, 4, 4), 1, 8))
+    with pytest.raises(UnsupportedOpError, match="a kernel of 9x9 pixels with stride 1 is larger"):
+        check(net, net.linear(x, 7, "last"))
