@@ -34,6 +34,7 @@ RIGHT = {
     "relu_in_quantizer": ("nano", 30),
     "relu_float_ort_qdq_u8u8": ("nano", 30),
     "relu_float_ort_qop": ("nano", 30),
+    "swiglu": ("nano", 28),
 }
 #: Case and what its sentence says.
 REFUSED = {

@@ -38,9 +38,10 @@ class Allocator:
         self.peak_words = 0
 
     def place(
-        self, name: str, words: int, *, wide: bool = False, apart: Iterable[str] = ()
+        self, name: str, words: int, *, wide: bool = False, apart: Iterable[str] = (),
+        in_bank: bool = False,
     ) -> Block:
-        """Reserve ``words`` words (pair words when ``wide``).
+        """Reserve ``words`` words (pair words when ``wide``); all in one (pair of) bank if asked.
 
         ``apart`` names blocks that are read at the same time as this one: their banks are
         avoided if the rest of the memory suffices (sharing costs stalls, never correctness).
@@ -55,7 +56,7 @@ class Allocator:
             if other in self._blocks:
                 blocked[self._blocks[other].where // self._arch.bank_words] = True
         for avoid in (blocked, np.zeros_like(blocked)):
-            found = self._find(words, wide, avoid)
+            found = self._find(words, wide, avoid, in_bank)
             if found is not None:
                 block = Block(name, found, words, wide, self._cover(found, words, wide))
                 self._used[block.where] = True
@@ -82,7 +83,9 @@ class Allocator:
         low = span + span // self._arch.bank_words * self._arch.bank_words
         return np.concatenate([low, low + self._arch.bank_words])
 
-    def _find(self, words: int, wide: bool, avoid: npt.NDArray[np.bool_]) -> int | None:
+    def _find(
+        self, words: int, wide: bool, avoid: npt.NDArray[np.bool_], in_bank: bool
+    ) -> int | None:
         size = self._arch.bank_words
         taken = self._used | np.repeat(avoid, size)
         if wide:
@@ -93,4 +96,6 @@ class Allocator:
         # Start positions with `words` free entries ahead: windowed sum of the occupancy.
         total = np.concatenate([[0], np.cumsum(taken)])
         free = np.flatnonzero(total[words:] - total[:-words] == 0)
+        if in_bank:
+            free = free[free // size == (free + words - 1) // size]
         return int(free[0]) if len(free) else None

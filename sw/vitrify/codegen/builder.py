@@ -100,7 +100,7 @@ class Builder:
                 else self._distance(len(self.matmuls), after)
             ),
         }))
-        history = self._history.setdefault(target.name, _History())
+        history = self._history.setdefault(target.history, _History())
         history.loads.append((self._loads, row, rows))
         self._loads += 1
 
@@ -121,7 +121,7 @@ class Builder:
 
     def store(self, source: Placed, row: int, rows: int, offset: int) -> None:
         """STORE rows of a tensor to the output region."""
-        writes = self._history[source.name].writes
+        writes = self._history[source.history].writes
         self._code.append((Opcode.STORE, {
             "region": isa.Region.OUTPUT, "offset": offset, "addr": source.at(row),
             "stride": source.stride, "rows": rows, "words": source.stride,
@@ -135,7 +135,7 @@ class Builder:
     ) -> None:
         """ROUTE rows of ``logits``; ``after`` is there before anything is routed, too."""
         rows = logits.rows if rows is None else rows
-        names = [logits.name] if after is None else [logits.name, after.name]
+        names = [logits.history] if after is None else [logits.history, after.history]
         last = max(self._queued, *(self._history[name].writes[-1].matmul for name in names))
         listed = self._lists.route(rows * choices)
         last = last if listed is None else max(last, listed)
@@ -178,7 +178,7 @@ class Builder:
             self._wait_fetch(fields, index, x, product.depth)
         if product.tiles is not None:
             at = product.tiles.at
-            writes = self._history[at.tensor.name].writes
+            writes = self._history[at.tensor.history].writes
             fields |= {
                 "stationary": product.tiles.kind, "st_addr": at.address,
                 "st_stride": at.tensor.stride,
@@ -206,7 +206,7 @@ class Builder:
         self._code.append((Opcode.MATMUL, fields))
         scattered = queue is not None and queue.scatters
         rows = (0, out.tensor.rows) if scattered else (out.row, product.rows)
-        self._history.setdefault(out.tensor.name, _History()).writes.append(_Write(
+        self._history.setdefault(out.tensor.history, _History()).writes.append(_Write(
             index, *rows, out.channel, columns, out.channel + (c_tiles - 1) * arch.width, scattered
         ))
         self.matmuls.append(Matmul(
@@ -265,7 +265,7 @@ class Builder:
 
     def _wait_fetch(self, fields: dict[str, int], index: int, x: At, channels: int) -> None:
         row, rows, channel = x.row, fields["rows"], x.channel
-        history = self._history[x.tensor.name]
+        history = self._history[x.tensor.history]
         loads = [item for item in history.loads if item[1] < row + rows and row < sum(item[1:])]
         if loads and not history.writes:
             fields["load_distance"] = self._distance(self._loads, loads[-1][0])
@@ -306,7 +306,7 @@ class Builder:
             self._loads += 1
         found.user = index
         fields |= {"src_list": 1, "src_list_base": found.base}
-        history, first = self._history[product.x.tensor.name], product.x.row + int(picks.min())
+        history, first = self._history[product.x.tensor.history], product.x.row + int(picks.min())
         end = product.x.row + int(picks.max()) + 1
         needed = [w.matmul for w in history.writes if w.row < end and first < w.row + w.rows]
         if needed:
@@ -330,13 +330,13 @@ class Builder:
 
     def _wait_picked(self, fields: dict[str, int], index: int, x: Placed) -> None:
         """Any row may be read: wait for the last write, unless the ROUTE has waited for it."""
-        last = self._history[x.name].writes[-1].matmul
+        last = self._history[x.history].writes[-1].matmul
         if last > self._routed:
             fields |= {"dep_distance": self._distance(index, last), "dep_end": 1}
 
     def _wait_epilogue(self, fields: dict[str, int], out: At) -> None:
         """Old values come from ``out``, which a LOAD may still be bringing."""
-        history = self._history.get(out.tensor.name)
+        history = self._history.get(out.tensor.history)
         if history is not None and history.loads and fields["output"] in ADDING_OUTPUTS:
             number, *block = history.loads[-1]
             fields["epi_load_distance"] = self._distance(self._loads, number)

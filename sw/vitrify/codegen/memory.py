@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from vitrify.arch import memmap
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError
 from vitrify.quant.graph import QuantGraph
@@ -13,6 +14,11 @@ from vitrify.quant.tensors import QTensor
 from .alloc import Allocator
 from .placement import Placed, Spread
 from .strategy import PlacementStrategy, Separation
+
+
+def pair_name(low: str, high: str) -> str:
+    """Of the block that holds two tensors as planes."""
+    return f"{low} * {high}"
 
 
 class TensorMemory:
@@ -43,6 +49,8 @@ class TensorMemory:
         self._beside: dict[str, Sequence[str]] = {}
         #: Logits of gated heads: the router reads them where others leave it the banks.
         self._logits: set[str] = set()
+        #: Low and high plane of the pair that a tensor belongs to.
+        self._planes: dict[str, tuple[str, str]] = {}
         for i, op in enumerate(graph.ops):
             for name in (*op.sources(), *op.results()):
                 self._last[name] = i
@@ -50,6 +58,10 @@ class TensorMemory:
                 known = self._groups.setdefault(name, groups)
                 assert known == groups, f"{op.name}: {name} is laid out in {known} groups"
             self._logits |= set(op.routed_by())
+            for pair in op.pairs():
+                known_pairs = {self._planes.setdefault(name, pair) for name in pair}
+                assert known_pairs == {pair}, f"{op.name}: {pair} are planes of other pairs"
+                self._last[pair_name(*pair)] = i
             if op.streamed():
                 self._beside |= dict.fromkeys(op.streamed(), op.stationary())
                 self._beside |= dict.fromkeys(op.stationary(), op.streamed())
@@ -113,6 +125,9 @@ class TensorMemory:
             Separation.ALL: [*apart, *beside], Separation.RESIDUAL: [*apart], Separation.NONE: [],
         }[self.strategy.separation]
         owners = [self._owner.get(name, name) for name in avoid]
+        if tensor.name in self._planes:
+            self._place_pair(*self._planes[tensor.name], owners)
+            return self.placed[tensor.name]
         block = self.memory.place(
             tensor.name, tensor.rows * spread.words, wide=wide, apart=owners
         )
@@ -124,6 +139,25 @@ class TensorMemory:
     def was_placed(self, name: str) -> bool:
         """Whether a tensor has had a place by now, even if it is gone."""
         return name in self._known
+
+    def pair(self, low: str, high: str) -> Placed:
+        """Two tensors of a pair as one of double width."""
+        return self.placed[pair_name(low, high)]
+
+    def _place_pair(self, low: str, high: str, apart: list[str]) -> None:
+        """Both planes, between whose words lies one bank."""
+        name, tensor, spread = pair_name(low, high), self.graph.tensors[low], self.spread_of(low)
+        block = self.memory.place(
+            name, tensor.rows * spread.words, wide=True, apart=apart, in_bank=True
+        )
+        both = Placed(name, tensor.rows, spread, block.address, True, spread.words)
+        self.placed[name] = both
+        for plane, address in zip(
+            (low, high), memmap.pair_banks(self.arch, block.address), strict=True
+        ):
+            self.placed[plane] = replace(both, name=plane, address=address, wide=False, pair=name)
+        self._owner |= dict.fromkeys((name, low, high), name)
+        self._known |= {low, high}
 
     def place_near(self, name: str, *, apart: Iterable[str] = ()) -> Placed:
         """:meth:`place` by name, away from the residual stream and ``apart``."""

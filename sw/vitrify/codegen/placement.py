@@ -70,6 +70,13 @@ class Placed:
     stride: int
     #: Statistics entry of row 0 (negative: none reserved).
     stat: int = -1
+    #: Name of the pair whose low or high plane it is.
+    pair: str = ""
+
+    @property
+    def history(self) -> str:
+        """What is read and written as one: the tensor, or the pair that it is a plane of."""
+        return self.pair or self.name
 
     def at(self, row: int, channel: int = 0) -> int:
         """Address of the word that holds a row's physical channel."""

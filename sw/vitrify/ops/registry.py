@@ -11,12 +11,14 @@ from .embed import EMBED
 from .experts import EXPERTS
 from .linear import LINEAR
 from .mix import MIX
+from .multiply import MULTIPLY
 from .norm import NORM
 from .pool import POOL
 from .rows import ROWS
 
 OPERATIONS = (
     EMBED, LINEAR, CONV, NORM, ACTIVATION, ADD, ROWS, CHANNELS, ATTENTION, EXPERTS, POOL, MIX,
+    MULTIPLY,
 )  # fmt: skip
 
 #: How each canonical operation is planned, by its name.

@@ -80,6 +80,10 @@ class QOp(ABC):
         """Number of equal parts (heads) in which the channels of a tensor are used one by one."""
         return {}
 
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Two int8 sources that are read together as the planes of a pair, low and high."""
+        return ()
+
     def routed_by(self) -> tuple[str, ...]:
         """Logits that the router reads beside the op's products."""
         return ()

@@ -15,7 +15,7 @@ from .calibrate import Request, Stats
 from .graph import QuantGraph
 from .plan import ByteNeeds, Operand, Plan, unsupported
 from .rounding import Moments, Separate
-from .tensors import Float, Norm, QTensor, Statistics
+from .tensors import Float, Norm, QTensor, Statistics, Times
 
 INT16_MAX = (1 << (formats.RESIDUAL_BITS - 1)) - 1
 #: Room above the largest result seen, for outputs of the network.
@@ -38,6 +38,7 @@ class Source:
     channels: npt.NDArray[np.int64]
     zero_point: int = 0
     norm: Norm | None = None
+    times: Times | None = None
     #: int16 operands: integers of a (normalised) real value.
     gain: Float | None = None
 
@@ -129,6 +130,7 @@ class Operands:
         key = _key(x)
         if key not in self._latest:
             make = self._byte_input if x.version is None else self._wide_input
+            make = self._product_input if x.times else make
             self._latest = {key: make(x)}
         return self._latest[key]
 
@@ -142,6 +144,26 @@ class Operands:
             rows = self.stats[Request(x.value, x.rows)].rows
             q = np.clip((rows - offset) / step, -scheme.INT8_MAX, scheme.INT8_MAX)
         return source(tensor, Moments(q))
+
+    def _product_input(self, x: Operand) -> Source:
+        """Two int8 operands multiplied: a step of each channel, scaled by one number for all."""
+        assert x.times is not None
+        factors = [self.graph.tensors[name] for name in (x.tensor, x.times)]
+        unit = np.ones(factors[0].channels)
+        for factor in factors:
+            unit = unit * factor.scale
+        rows = self.stats[Request(x.value, x.rows)].rows / unit
+        weight = sum(
+            (np.square(p.weight).sum(axis=tuple(range(p.weight.ndim - 1)))
+             for p in self.plan.products() if _key(p.x) == _key(x)), np.zeros(len(unit)),
+        )
+        shift, mantissa = scheme.product_scale(rows, weight * unit**2)
+        scale = mantissa * 2.0 ** -(shift + formats.RSQRT_FRAC)
+        q = np.clip(np.rint(rows * scale), -128, scheme.INT8_MAX)
+        return Source(
+            unit / scale, np.zeros(len(unit)), Moments(q), np.arange(len(unit)),
+            times=Times(x.times, shift, mantissa),
+        )
 
     def _wide_input(self, x: Operand) -> Source:
         """An int16 operand: LayerNorm, or a fixed normalisation, with a gain per channel."""
@@ -195,7 +217,7 @@ def source(tensor: QTensor, moments: Moments) -> Source:
 
 def _key(x: Operand) -> tuple[object, ...]:
     """Operands with equal keys are the same rows through the same normalisation."""
-    return x.tensor, x.version, x.rows, x.norm.node if x.norm else None
+    return x.tensor, x.version, x.rows, x.norm.node if x.norm else None, x.times
 
 
 def _codes(rows: npt.NDArray[np.floating], gain: Float) -> npt.NDArray[np.floating]:

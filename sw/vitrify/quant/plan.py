@@ -37,7 +37,7 @@ class Operand:
     """What a matrix product streams: ``rows`` of a tensor, normalised or not.
 
     ``value`` names the float tensor with the same contents (before norm and row choice); pixels
-    have none.
+    have none.  With ``times``, another int8 tensor, it is the product of both, element by element.
     """
 
     tensor: str
@@ -46,11 +46,17 @@ class Operand:
     version: int | None = None
     rows: Rows | None = None
     norm: ReadNorm | None = None
+    times: str | None = None
 
     @property
     def read(self) -> tuple[str, int]:
         """``(tensor, version)`` that is read; int8 tensors have version 0."""
         return self.tensor, self.version or 0
+
+    @property
+    def reads(self) -> list[tuple[str, int]]:
+        """What is read, a second factor included."""
+        return [self.read, *([(self.times, 0)] if self.times else [])]
 
     def requests(self) -> list[Request]:
         """The operand as it is, and normalised if it is read so."""

@@ -31,6 +31,9 @@ _ALPHAS = (0.25, 0.5, 0.75, 1.0)
 #: Clip factors tried: ranges relative to the largest magnitude seen.
 _CLIPS = np.linspace(1.0, 0.3, 29)
 _GAIN_CLIPS = (0.85, 1.0, 1.15, 1.35)
+_PRODUCT_CLIPS = np.geomspace(1.0, 0.1, 36)
+#: No byte exceeds the normalised residual's range behind this shift.
+_PRODUCT_SHIFT = formats.INT8.bits + formats.MEAN_FRAC + formats.XHAT_FRAC - formats.XNORM_BITS
 #: Rows used where a trial costs a matrix product.
 _TRIAL_ROWS = 400
 
@@ -165,6 +168,28 @@ def channel_steps(rows: Rows, peak: Rows) -> Float:
         best = np.where(cost < least, step, best)
         least = np.minimum(cost, least)
     return best
+
+
+def product_scale(rows: Rows, weight: Float) -> tuple[int, int]:
+    """``(shift, mantissa)`` that bring products of bytes to bytes with the least error.
+
+    Parameters
+    ----------
+    rows : ``[S, D]``, products in units of their own steps
+    weight : ``[D]``, how much a square error of each channel counts
+    """
+    x = np.abs(subsample(np.asarray(rows, np.float32)))
+    peak = max(float(x.max()), 1.0)
+    best, least = 1.0, np.inf
+    for clip in _PRODUCT_CLIPS:
+        scale = INT8_MAX / (peak * clip)
+        error = (x - np.minimum(np.rint(x * scale), INT8_MAX) / scale) ** 2
+        cost = float(np.dot(error.sum(axis=0), weight))
+        if cost < least:
+            best, least = scale, cost
+    one = 1 << formats.RSQRT_FRAC
+    shift = max(_PRODUCT_SHIFT, -int(np.floor(np.log2(best))))
+    return shift, int(np.clip(round(best * one * 2.0**shift), 1, 2 * one - 1))
 
 
 # Activation tables -------------------------------------------------------------------------

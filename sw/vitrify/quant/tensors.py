@@ -112,6 +112,18 @@ class Norm:
 
 
 @dataclass(frozen=True)
+class Times:
+    """Operand transform of two int8 tensors of a pair: their product.
+
+    ``x * tensor * mantissa / 2**RSQRT_FRAC / 2**shift``, int8 again (``golden.ops.layernorm``).
+    """
+
+    tensor: str
+    shift: int
+    mantissa: int
+
+
+@dataclass(frozen=True)
 class Statistics:
     """LayerNorm statistics that the op which completes an int16 row gathers."""
 

@@ -28,6 +28,9 @@ class Unary(LinearValue):
     def int8(self, planner: Planner, node: ir.Node) -> Operand:
         return self.x.activated(planner, self.value, self.kind)
 
+    def own_int8(self, planner: Planner, node: ir.Node, form: str) -> Operand:
+        return self.x.activated(planner, self.value, self.kind, form)
+
     def pick(self, planner: Planner, node: ir.Node, rows: Rows) -> LinearValue:
         before = self.x
         if before.window is not None:

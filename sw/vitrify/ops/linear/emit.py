@@ -54,6 +54,14 @@ def prepare(
         values |= {"norm_shift": op.norm.shift, "norm_mantissa": op.norm.mantissa}
         if op.norm.statistics:
             values["norm_shift"] = values["norm_mantissa"] = 0
+    if op.times is not None:
+        if not state.arch.products:
+            raise CapacityError(
+                f"layer {op.name!r} reads the product of two tensors, and arch "
+                f"{state.arch.name!r} is without 'products'; choose an architecture that has them"
+            )
+        transform, x = Transform.PRODUCT, state.pair(op.x, op.times.tensor)
+        values |= {"norm_shift": op.times.shift, "norm_mantissa": op.times.mantissa}
     columns = op.weight.shape[-2]
     output = Output.INT8 if not out.wide else Output.ADD16 if op.add else Output.INT16
     values |= {"transform": transform, "output": output}

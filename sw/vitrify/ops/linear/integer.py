@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vitrify.golden.ops import layernorm
 from vitrify.golden.ops.matmul import matmul
 from vitrify.quant.evaluation import Evaluation, IntArray, operand
 from vitrify.quant.graph import Layer, QOp
-from vitrify.quant.tensors import Int8, Norm, Requant, Rows, Statistics
+from vitrify.quant.tensors import Int8, Norm, Requant, Rows, Statistics, Times
 from vitrify.quant.windows import Window
 
 
@@ -27,6 +28,8 @@ class QLinear(QOp):
     weight: Int8
     requant: Requant
     norm: Norm | None = None
+    #: ``x`` is multiplied by another tensor first, element by element.
+    times: Times | None = None
     #: int8 image of each byte, indexed by its bit pattern.
     table: Int8 | None = None
     #: Accumulate into the int16 tensor ``out``.
@@ -40,7 +43,11 @@ class QLinear(QOp):
     window: Window | None = None
 
     def sources(self) -> tuple[str, ...]:
-        return (self.x, self.out) if self.add else (self.x,)
+        factor = (self.times.tensor,) if self.times else ()
+        return (self.x, *factor, *((self.out,) if self.add else ()))
+
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        return ((self.x, self.times.tensor),) if self.times else ()
 
     def layers(self) -> Iterator[Layer]:
         yield Layer(self.name, self.x, self.out, self.weight)
@@ -56,6 +63,8 @@ class QLinear(QOp):
             ), self.statistics)
             return
         x, statistics = run.read(self.x), run.row_statistics(self.x)
+        if self.times is not None:
+            x = _product(x, run.read(self.times.tensor), self.times)
         if self.rows is not None:
             every = np.arange(x.shape[0] * x.shape[1]).reshape(x.shape[:2])
             statistics = statistics and statistics.select(self.rows.of(every).reshape(-1))
@@ -88,6 +97,11 @@ class QLinear(QOp):
                 part = np.einsum("rgi,goi->rgo", parts, own.astype(np.float32)).astype(np.int32)
             total += part.reshape(total.shape)
         return total
+
+
+def _product(low: IntArray, high: IntArray, times: Times) -> IntArray:
+    flat = [each.reshape(-1, low.shape[2]) for each in (low, high)]
+    return layernorm.product(flat[0], flat[1], times.shift, times.mantissa).reshape(low.shape)
 
 
 def _of_task(requant: Requant, number: int) -> Requant:

@@ -18,7 +18,7 @@ def second(state: Lowering, first: QLinear, step: int) -> QLinear | None:
         return None
     if first.out != behind.x or behind.rows or first.add or first.statistics:
         return None
-    if first.window or behind.window:
+    if first.window or behind.window or behind.times:
         return None
     if first.task or behind.task or (first.rows and (state.images > 1 or first.rows.start is None)):
         return None

@@ -43,7 +43,7 @@ class LinearOp(PlanOp):
     window: Window | None = None
 
     def reads(self) -> list[tuple[str, int]]:
-        return [self.x.read]
+        return self.x.reads
 
     def channels(self, plan: Plan) -> int:
         return self.weight.shape[-2]
@@ -56,9 +56,11 @@ class LinearOp(PlanOp):
     def needs(self, tensor: str) -> ByteNeeds:
         """Nothing: steps and copies go into the weights, offset and zero point into the bias.
 
-        But what a window has outside its map are zeros.
+        But what a window has outside its map are zeros, and the step of a product is that of its
+        factors, multiplied; nothing else is as simple.
         """
-        return ByteNeeds() if self.window is None else ByteNeeds(zero=True, symmetric=True)
+        exact = self.window is not None or self.x.times is not None
+        return ByteNeeds(zero=exact, symmetric=exact)
 
     def reading(self, old: tuple[str, int], x: Operand) -> LinearOp:
         return replace(self, x=replace(self.x, tensor=x.tensor, version=x.version))
@@ -110,6 +112,11 @@ class LinearValue(Value):
 
     def output(self, planner: Planner, name: str) -> str:
         return self.affine(planner, ir.node("", [], name=name)).output(planner, name)
+
+    def own_int8(self, planner: Planner, node: ir.Node, form: str) -> Operand:
+        """As an int8 tensor of a ``form`` of its own."""
+        made = self.affine(planner, node)
+        return made.activated(planner, made.value, None, form)
 
 
 @dataclass(frozen=True)
@@ -217,8 +224,9 @@ class Stored(LinearValue):
         return Affine(x, np.eye(dim), np.zeros(dim), name, value, identity=True, rows=x.rows)
 
     def int8(self, planner: Planner, node: ir.Node) -> Operand:
-        whole = self.x.version is None and self.x.rows is None
-        return self.x if whole else super().int8(planner, node)
+        x = self.x
+        whole = x.version is None and x.rows is None and x.times is None
+        return x if whole else super().int8(planner, node)
 
     def stream(self, planner: Planner, node: ir.Node) -> Operand:
         return self.x if self.is_stream else super().stream(planner, node)
