@@ -8,7 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from vitrify.ir import attributes_of, shape_of
-from vitrify.ops.linear.plan import Affine, LinearValue, Stored
+from vitrify.ops.linear.plan import Affine, LinearValue, Stored, affine_of
+from vitrify.ops.rows.joined import constant, shifted
 from vitrify.quant.calibrate import Request
 from vitrify.quant.plan import Array, ImageRows, Operand, Plan, PlanOp, unsupported
 from vitrify.quant.planner import Planner, Value, parameter, result_of
@@ -91,7 +92,13 @@ def plan_patch_embed(planner: Planner, node: ir.Node) -> Patch:
 
 def plan_tokens(planner: Planner, node: ir.Node) -> Stored:
     """``Tokens``: initial values of the stream that the embedding adds to."""
-    x = planner.of(node, 0)
-    if not isinstance(x, Patch):
-        raise unsupported(node, "positions can only be added to the patch embedding")
-    return Stored(x.embed(planner, result_of(node), parameter(node, 1), parameter(node, 2)))
+    x, prefix, position = planner.of(node, 0), parameter(node, 1), parameter(node, 2)
+    if isinstance(x, Patch):
+        return Stored(x.embed(planner, result_of(node), prefix, position))
+    value = position.copy()
+    value[: len(prefix)] += prefix
+    behind = shifted(planner, node, 0, len(prefix), 0) if len(prefix) else affine_of(
+        planner, node, 0
+    )
+    stream = constant(planner, node, value)
+    return Stored(behind.add_to(planner, node, stream, result_of(node)))

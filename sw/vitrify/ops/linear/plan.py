@@ -163,7 +163,7 @@ class Affine(LinearValue):
 
     def new_stream(self, planner: Planner) -> Operand:
         """An int16 tensor that nobody else reads or adds to."""
-        name = planner.unique(self.value, "stream")
+        name = planner.unique(self.value or f"{self.name}.sum", "stream")
         planner.versions[name] = 0
         self._emit(planner, out=name, value=self.value, role="stream")
         return Operand(name, self.value, 0)
