@@ -141,7 +141,7 @@ class Tracer:
 
     def trace_node(self, node: ir.Node) -> list[Traced]:
         """What the outputs of ``node`` are."""
-        inputs = [None if value is None else self.known[value] for value in node.inputs]
+        inputs = [None if value is None else self._known(value) for value in node.inputs]
         handler = handler_of(node, inputs)
         given = [value for value in inputs if value is not None]
         if all(isinstance(value, Const) for value in given) and node.domain == "":
@@ -150,6 +150,17 @@ class Tracer:
         if handler is None:
             raise Unfit("no operation of a vision transformer is made of it")
         return handler(self, node, inputs)
+
+    def _known(self, value: ir.Value) -> Traced:
+        """What ``value`` is; :class:`Unfit` if the operator that makes it is not read so far."""
+        maker = value.producer()
+        if value not in self.known and maker is not None:
+            raise Unfit(
+                f"it reads {value.name!r}, output {value.index()} of a {maker.op_type}, of which "
+                f"only the main result is read",
+                "export the model without that output",
+            )
+        return self.known[value]
 
     def run(self) -> ir.Model:
         """Trace everything and return the canonical model."""
@@ -194,7 +205,7 @@ class Tracer:
         node = value.producer()
         assert node is not None, "check_wiring came first"
         try:
-            known = self.known[value]
+            known = self._known(value)
             if isinstance(known, Gating):
                 raise Unfit(
                     f"its {known.node.op_type} is part of an output of the model",

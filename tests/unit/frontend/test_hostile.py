@@ -187,3 +187,13 @@ def test_a_node_that_breaks_onnx_is_the_models_fault() -> None:
     model = tiny(mlp="um = Add(y, fc1.bias)  up = Add(um, fc1.bias)")
     with pytest.raises(UnsupportedOpError, match="damaged, export or download it again"):
         canonicalise(model)
+
+
+def test_a_second_output_that_is_not_read() -> None:
+    norm = (
+        "normal, centre = LayerNormalization <axis = -1, epsilon = 1e-5> "
+        "(x, norm.weight, norm.bias)"
+    )
+    with pytest.raises(UnsupportedOpError, match="reads 'centre', output 1 of a Layer") as caught:
+        canonicalise(tiny(norm=norm, mlp="um = Add(y, centre)  up = MatMul(um, fc1.weight)"))
+    one_sentence(caught.value)
