@@ -185,20 +185,22 @@ def _sums(a: _Maps, source: dict[str, int]) -> None:
 def _windows(a: _Maps, source: dict[str, int]) -> None:
     """Attention in windows of six rows, all of them in two instructions, with one bias."""
     size, count, words = 6, 5, 2
-    scores, out, bias = a.place(5, size * count), a.place(3, words * size * count), a.place(4, size)
-    table = a.rng.integers(-40, 41, (size, a.arch.depth)).astype(np.int8)
-    a.op(Opcode.LOAD, region=Region.PROGRAM, offset=a.data(table), addr=bias, stride=1, rows=size,
-         words=1)
+    width = -(-size // a.arch.depth)
+    scores, bias = a.place(5, width * size * count), a.place(4, width * size)
+    out = a.place(3, words * size * count)
+    table = a.rng.integers(-40, 41, (width, size, a.arch.depth)).astype(np.int8)
+    a.op(Opcode.LOAD, region=Region.PROGRAM, offset=a.data(table), addr=bias, stride=width,
+         rows=size, words=width)
     again = {"repeats": count - 1}
-    step = words * size
-    a.op(Opcode.PATTERN, **again, src_step=step, st_step=step, dst_step=size, stat_dst_step=size,
-         add_source=1, add_stride=1)
+    step, row = words * size, width * size
+    a.op(Opcode.PATTERN, **again, src_step=step, st_step=step, dst_step=row, stat_dst_step=size,
+         add_source=1, add_stride=width)
     a.matmul(words * a.arch.depth, size, rows=size, stationary=Stationary.ROWS,
              st_addr=source["src_addr"], st_stride=words, output=Output.ADD8, add_addr=bias,
-             epi_load_distance=1, dst_addr=scores, dst_stride=1, stats=Stats.MAX, stat_dst=40,
+             epi_load_distance=1, dst_addr=scores, dst_stride=width, stats=Stats.MAX, stat_dst=40,
              pre_shift=7, **source)
-    a.op(Opcode.PATTERN, **again, src_step=size, st_step=step, dst_step=step, stat_src_step=size)
-    a.matmul(size, words * a.arch.depth, rows=size, src_addr=scores, src_stride=1,
+    a.op(Opcode.PATTERN, **again, src_step=row, st_step=step, dst_step=step, stat_src_step=size)
+    a.matmul(size, words * a.arch.depth, rows=size, src_addr=scores, src_stride=width,
              transform=Transform.EXP2, stat_src=40, stationary=Stationary.COLUMNS,
              st_addr=source["src_addr"], st_stride=words, row_scale=RowScale.OPERAND,
              dst_addr=out, dst_stride=words, dep_distance=1)
