@@ -35,6 +35,7 @@ RIGHT = {
     "relu_float_ort_qdq_u8u8": ("nano", 30),
     "relu_float_ort_qop": ("nano", 30),
     "swiglu": ("nano", 28),
+    "rmsnorm23": ("nano", 30),
 }
 #: Case and what its sentence says.
 REFUSED = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vitrify.arch.config import ArchConfig
+from vitrify.arch.errors import CapacityError
 from vitrify.arch.isa import Stats
 from vitrify.quant.graph import QuantGraph
 from vitrify.quant.tensors import Requant, Statistics
@@ -50,13 +51,17 @@ class Lowering(TensorMemory):
             "pre_shift": requant.pre_shift, "post_shift": post_code(requant.post_shift),
         }
 
-    @staticmethod
-    def gather(statistics: Statistics | None, out: Placed, row: int) -> dict[str, int]:
+    def gather(self, statistics: Statistics | None, out: Placed, row: int) -> dict[str, int]:
         """Fields of a product that gathers ``statistics`` of what it writes from ``row`` on."""
         if statistics is None:
             return {}
+        if not (statistics.centred or self.arch.row_sums):
+            raise CapacityError(
+                f"tensor {out.name!r} is read by an RMSNorm, and arch {self.arch.name!r} is "
+                f"without 'row_sums'; choose an architecture that has them"
+            )
         return {
-            "stats": Stats.NORM, "inv_dim": statistics.inv_dim,
+            "stats": Stats.NORM if statistics.centred else Stats.RMS, "inv_dim": statistics.inv_dim,
             "inv_shift": statistics.inv_shift, "epsilon": statistics.epsilon,
             "stat_dst": out.stat + row,
         }

@@ -115,4 +115,5 @@ def _finish(x: IntArray, statistics: Statistics) -> RowStatistics:
         inv_dim=statistics.inv_dim,
         inv_shift=statistics.inv_shift,
         epsilon=statistics.epsilon,
+        centred=statistics.centred,
     ))

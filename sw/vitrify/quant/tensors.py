@@ -125,9 +125,11 @@ class Times:
 
 @dataclass(frozen=True)
 class Statistics:
-    """LayerNorm statistics that the op which completes an int16 row gathers."""
+    """Statistics of a normalisation that the op which completes an int16 row gathers."""
 
     inv_dim: int
     inv_shift: int
     #: Added to the variance, in step² / 2**(2*MEAN_FRAC).
     epsilon: int
+    #: Without, the mean counts as 0 (RMSNorm).
+    centred: bool = True

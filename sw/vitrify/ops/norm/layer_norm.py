@@ -1,4 +1,4 @@
-"""Mean 0 and variance 1 over the channels of a row."""
+"""Variance 1 over the channels of a row, or mean square 1."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ from vitrify.quant.tensors import Statistics
 _EPSILON_MAX = (1 << 16) - 1
 
 
+def _statistics(epsilon: float, step: float, dim: int, centred: bool) -> Statistics:
+    unit = step * 2.0**-formats.MEAN_FRAC
+    mantissa, shift = formats.inv_dim(dim)
+    return Statistics(mantissa, shift, min(_EPSILON_MAX, round(epsilon / unit**2)), centred)
+
+
 @dataclass(frozen=True)
 class LayerNorm(Normaliser):
     """``(x - mean) / sqrt(variance + epsilon)``."""
@@ -26,6 +32,17 @@ class LayerNorm(Normaliser):
         return centred / np.sqrt(variance + self.epsilon)
 
     def statistics(self, step: float, dim: int) -> Statistics:
-        unit = step * 2.0**-formats.MEAN_FRAC
-        mantissa, shift = formats.inv_dim(dim)
-        return Statistics(mantissa, shift, min(_EPSILON_MAX, round(self.epsilon / unit**2)))
+        return _statistics(self.epsilon, step, dim, centred=True)
+
+
+@dataclass(frozen=True)
+class RMSNorm(Normaliser):
+    """``x / sqrt(mean square + epsilon)``."""
+
+    epsilon: float
+
+    def apply(self, rows: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        return rows / np.sqrt(np.mean(rows * rows, axis=-1, keepdims=True) + self.epsilon)
+
+    def statistics(self, step: float, dim: int) -> Statistics:
+        return _statistics(self.epsilon, step, dim, centred=False)

@@ -4,20 +4,35 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import onnx_ir as ir
 
 from vitrify.ir import attributes_of
 from vitrify.ops.linear.plan import Stored
-from vitrify.quant.plan import ReadNorm
+from vitrify.quant.normaliser import Normaliser
+from vitrify.quant.plan import Array, ReadNorm, unsupported
 from vitrify.quant.planner import Planner, parameter, result_of
 
-from .layer_norm import LayerNorm
+from .layer_norm import LayerNorm, RMSNorm
 
 
 def plan_layer_norm(planner: Planner, node: ir.Node) -> Stored:
     """``LayerNorm``: whoever reads the int16 tensor applies it."""
-    norm = ReadNorm(
-        node.name or "", result_of(node), parameter(node, 1), parameter(node, 2),
-        LayerNorm(attributes_of(node)["epsilon"]),
-    )
+    normaliser = LayerNorm(attributes_of(node)["epsilon"])
+    return _read(planner, node, normaliser, parameter(node, 2))
+
+
+def plan_rms_norm(planner: Planner, node: ir.Node) -> Stored:
+    """``RMSNorm`` of all channels of a row, likewise."""
+    attributes, gamma = attributes_of(node), parameter(node, 1)
+    if attributes["axis"] != "channels" or attributes["groups"] != 1:
+        raise unsupported(
+            node, f"it normalises {attributes['groups']} groups of {attributes['axis']} apart, and "
+            f"the core normalises all channels of a row together"
+        )
+    return _read(planner, node, RMSNorm(attributes["epsilon"]), np.zeros(len(gamma)))
+
+
+def _read(planner: Planner, node: ir.Node, normaliser: Normaliser, beta: Array) -> Stored:
+    norm = ReadNorm(node.name or "", result_of(node), parameter(node, 1), beta, normaliser)
     return Stored(replace(planner.of(node, 0).stream(planner, node), norm=norm))
