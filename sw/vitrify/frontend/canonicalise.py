@@ -26,6 +26,7 @@ from . import (  # noqa: F401
     on_movement,
     on_picked,
     on_reduce,
+    on_select,
     on_stack,
 )
 from .fuse import fuse

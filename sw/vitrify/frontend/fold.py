@@ -59,6 +59,8 @@ def fold(
     width = int(shape_of(value)[-1])
     if columns is not None and np.array_equal(columns, np.arange(width)):
         columns = None
+    mul = None if mul is None or (mul == 1.0).all() else mul
+    add = None if add is None or not add.any() else add
     if columns is None and mul is None and add is None:
         if hints:
             value.meta["hints"] = (*hints_of(value), *hints)

@@ -58,10 +58,11 @@ def window(
     return strides, pads, dilations
 
 
-def _unpadded(view: View, pads: list[int]) -> tuple[View, list[int]]:
-    """Zeros that something before has put around a map become padding."""
-    added = view.add is not None and view.add[view.index == CONSTANT].any()
-    if added or not (view.index == CONSTANT).any():
+def _unpadded(view: View, pads: list[int], fill: float = 0.0) -> tuple[View, list[int]]:
+    """What something before has put around a map, all of one number, becomes padding."""
+    outside = view.index == CONSTANT
+    around = view.add[outside] if view.add is not None else np.zeros(1)
+    if not outside.any() or (around != fill).any() or (fill and any(pads)):
         return view, pads
     live = (view.index != CONSTANT).any(axis=(0, 1))
     ys, xs = np.flatnonzero(live.any(axis=1)), np.flatnonzero(live.any(axis=0))
@@ -73,7 +74,7 @@ def _unpadded(view: View, pads: list[int]) -> tuple[View, list[int]]:
 
 
 def tokens_of(tracer: Tracer, view: View) -> ir.Value:
-    """The tensor [N, H * W, C] of a map [N, C, H, W]."""
+    """The tensor [N, H * W, C] of a map [N, C, H, W]; several maps of an image are in a row."""
 
     def rows(array: np.ndarray) -> np.ndarray:
         return array.transpose(0, 2, 3, 1).reshape(array.shape[0], -1, array.shape[1])
@@ -81,11 +82,11 @@ def tokens_of(tracer: Tracer, view: View) -> ir.Value:
     return tracer.settler.exact(view.moved(rows))
 
 
-def map_of(tracer: Tracer, value: ir.Value, height: int, rank: int) -> View:
-    """The view [N, C, H, W] (or [N, C, L]) of a tensor of pixels."""
-    batch, (count, width) = tracer.batch, sizes(value)
-    view = tracer.settler.view_of_rows(value, np.arange(batch * count).reshape(batch, count))
-    shape = (batch, width, height, count // height) if rank == 2 else (batch, width, count)
+def map_of(tracer: Tracer, value: ir.Value, maps: int, height: int, rank: int) -> View:
+    """The view [maps, C, H, W] (or [maps, C, L]) of a tensor of pixels."""
+    total, width = tracer.batch * sizes(value)[0], sizes(value)[1]
+    view = tracer.settler.view_of_rows(value, np.arange(total).reshape(maps, -1))
+    shape = (maps, width, height, -1) if rank == 2 else (maps, width, -1)
     return view.moved(lambda array: array.swapaxes(1, 2).reshape(shape))
 
 
@@ -116,7 +117,7 @@ def convolve(
             map=list(size), strides=strides, pads=pads, dilations=dilations, groups=groups,
             hints=hints,
         )  # fmt: skip
-    return [map_of(tracer, value, height + 1, rank)]
+    return [map_of(tracer, value, view.shape[0], height + 1, rank)]
 
 
 def _of_image(
@@ -163,7 +164,7 @@ def transposed(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> li
         return [_cells(tracer, node, view, weight, inputs[2] if len(inputs) > 2 else None)]
     batch, channels, *size = view.shape
     wide = [(side - 1) * step + 1 for side, step in zip(size, strides, strict=True)]
-    dense = map_of(tracer, tokens_of(tracer, view), size[0], rank)
+    dense = map_of(tracer, tokens_of(tracer, view), batch, size[0], rank)
     index = np.full((batch, channels, *wide), CONSTANT, np.int32)
     index[:, :, :: strides[0], :: strides[1]] = dense.index
     spaced = View(dense.base, index)
@@ -215,18 +216,22 @@ def pool(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Tra
         strides, pads, dilations = window(node, size, kernel, rank)
         if dilations != [1, 1] or len(node.outputs) > 1:
             raise Unfit("it skips pixels or says where the largest ones are", _FIX)
+    kind = "average" if node.op_type == "AveragePool" else "max"
+    if kind == "max":
+        view, pads = _unpadded(view, pads, -np.inf)
+        size = (view.shape[2], view.shape[3])
     height = (size[0] + pads[0] + pads[2] - kernel[0]) // strides[0] + 1
     if attribute(node, "ceil_mode", 0) and attribute(node, "count_include_pad", 0):
         raise Unfit("it counts pixels outside of a map whose size it rounds up", _FIX)
     value = tracer.settler.emit(
         "Pool", tokens_of(tracer, view),
-        kind="average" if node.op_type == "AveragePool" else "max", map=list(size), kernel=kernel,
-        strides=strides, pads=pads, count_include_pad=attribute(node, "count_include_pad", 0),
+        kind=kind, map=list(size), kernel=kernel, strides=strides, pads=pads,
+        count_include_pad=attribute(node, "count_include_pad", 0),
     )  # fmt: skip
     if node.op_type == "GlobalMaxPool":
         form = (*given.shape[:2], *(1,) * rank)
-        return [map_of(tracer, value, 1, 2).moved(lambda array: array.reshape(form))]
-    return [map_of(tracer, value, height, rank)]
+        return [map_of(tracer, value, view.shape[0], 1, 2).moved(lambda array: array.reshape(form))]
+    return [map_of(tracer, value, view.shape[0], height, rank)]
 
 
 @handles("Resize")

@@ -1,4 +1,7 @@
-"""Canonical operations on maps: token tensors whose rows are the pixels of a map, row by row."""
+"""Canonical operations on maps: token tensors whose rows are the pixels of a map, row by row.
+
+A tensor may hold several maps of one size, one behind the other; each is worked on by itself.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +34,14 @@ def _kernel(weight: Shape, bias: Shape) -> tuple[int, int, int, int]:
     return out, inner, height, width
 
 
-def _map(x: Shape, attributes: Attributes) -> tuple[Dim, tuple[int, int], int]:
+def _map(x: Shape, attributes: Attributes) -> tuple[Dim, int, tuple[int, int], int]:
+    """Images, maps of an image, size of a map, channels."""
     batch, count, dim = tokens(x)
     size = tuple(attributes["map"])
-    require(len(size) == 2 and size[0] * size[1] == count, f"a map of {size} has no {count} pixels")
-    return batch, (int(size[0]), int(size[1])), int(dim)
+    require(len(size) == 2 and min(size) > 0, f"map {size} is not two positive sizes")
+    maps, rest = divmod(count, size[0] * size[1])
+    require(not rest, f"maps of {size} do not make up {count} pixels")
+    return batch, maps, (int(size[0]), int(size[1])), int(dim)
 
 
 def _image_conv(shapes: Sequence[Shape], attributes: Attributes) -> Shape:
@@ -50,42 +56,47 @@ def _image_conv(shapes: Sequence[Shape], attributes: Attributes) -> Shape:
 
 def _conv(shapes: Sequence[Shape], attributes: Attributes) -> Shape:
     x, weight, bias = shapes
-    batch, size, dim = _map(x, attributes)
+    batch, maps, size, dim = _map(x, attributes)
     out, inner, *kernel = _kernel(weight, bias)
     groups = attributes["groups"]
     require(groups > 0 and out % groups == 0, f"{groups} groups do not divide {out} channels")
     require(inner * groups == dim, f"{groups} groups of {inner} channels are not {dim}")
     height, width = _window(size, (kernel[0], kernel[1]), attributes, attributes["dilations"])
-    return batch, height * width, out
+    return batch, maps * height * width, out
 
 
 def _pool(shapes: Sequence[Shape], attributes: Attributes) -> Shape:
-    batch, size, dim = _map(shapes[0], attributes)
+    batch, maps, size, dim = _map(shapes[0], attributes)
     kernel = tuple(attributes["kernel"])
     require(attributes["kind"] in _POOLS, f"kind {attributes['kind']!r} is not max or average")
     require(len(kernel) == 2 and min(kernel) > 0, f"kernel {kernel} is not two positive sizes")
     height, width = _window(size, (kernel[0], kernel[1]), attributes, (1, 1))
-    return batch, height * width, dim
+    return batch, maps * height * width, dim
 
 
+# All maps of all images are a batch of [C, H, W].
 _AS_MAP = """
     size = Constant <value_ints: ints = @map> ()
-    keep = Constant <value_ints = [0, 0]> ()
-    flat = Constant <value_ints = [0, 0, -1]> ()
-    form = Concat <axis = 0> (keep, size)
-    columns = Transpose <perm = [0, 2, 1]> (x)
-    grid = Reshape(columns, form)
+    rest = Constant <value_ints = [-1]> ()
+    images = Shape <start = 0, end = 1> (x)
+    channels = Shape <start = 2> (x)
+    form = Concat <axis = 0> (rest, size, channels)
+    pixels_last = Reshape(x, form)
+    grid = Transpose <perm = [0, 3, 1, 2]> (pixels_last)
 """
 _AS_TOKENS = """
-    lines = Reshape(made, flat)
-    y = Transpose <perm = [0, 2, 1]> (lines)
+    lines = Transpose <perm = [0, 2, 3, 1]> (made)
+    out = Shape <start = 1, end = 2> (made)
+    back = Concat <axis = 0> (images, rest, out)
+    y = Reshape(lines, back)
 """
 _CONV = _AS_MAP + (
     "made = Conv <strides: ints = @strides, pads: ints = @pads, dilations: ints = @dilations, "
     "group: int = @groups> (grid, weight, bias)" + _AS_TOKENS
 )
 _IMAGE_CONV = (
-    "flat = Constant <value_ints = [0, 0, -1]> ()\n"
+    "rest = Constant <value_ints = [-1]> ()\n"
+    "images = Shape <start = 0, end = 1> (image)\n"
     "pixels = CastLike(image, weight)\n"
     "made = Conv <strides: ints = @strides, pads: ints = @pads> (pixels, weight, bias)" + _AS_TOKENS
 )

@@ -51,6 +51,38 @@ CASES: dict[str, tuple[dict[str, str], list[str]]] = {
         },
         ["RMSNorm"],
     ),
+    "tokens chosen by a mask": (
+        {
+            "out": "dm = MatMul(active, fc2.weight)\n"
+            "some = Constant <value = bool[1,4,1] {1,0,0,1}> ()\n"
+            "picked = Where(some, dm, y)  z = Add(y, picked)"
+        },
+        ["Affine", "Add"],
+    ),
+    "a token put to a place": (
+        {
+            "out": "dm = MatMul(active, fc2.weight)\n"
+            "at = Constant <value_ints = [1]> ()  one_t = Gather <axis = 1> (dm, at)\n"
+            "pl = Constant <value = int64[3,1,2] {0,2,1,2,2,2}> ()\n"
+            "put = ScatterND(y, pl, one_t)  z = Add(put, dm)"
+        },
+        ["Add"],
+    ),
+    "a pool with a border of its own": (
+        {
+            "embed": """
+            grid = Conv <strides = [2, 2]> (image, embed.weight, embed.bias)
+            pd = Constant <value_ints = [0, 0, 1, 1, 0, 0, 0, 0]> ()
+            low = Constant <value_float = -inf> ()
+            wide = Pad(grid, pd, low)
+            small = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (wide)
+            columns = Reshape(small, tokens)
+            patches = Transpose <perm = [0, 2, 1]> (columns)
+            x = Add(patches, position)
+            """
+        },
+        ["ImageConv", "Pool"],
+    ),
     "queries and keys of unit length": (
         {
             "scores": "qn = ReduceL2 <keepdims = 1> (q, last)  qu = Div(q, qn)\n"

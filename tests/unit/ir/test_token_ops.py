@@ -66,7 +66,7 @@ WRONG: list[tuple[str, list[Shape], dict[str, Any], str]] = [
      "takes 4 channels, the image has 3"),
     ("Conv", [X, (4, 4, 3, 3), (4,)], MAP, r"kernel of \(3, 3\) is larger"),
     ("Conv", [X, (4, 3, 1, 1), (4,)], MAP, "1 groups of 3 channels are not 4"),
-    ("Conv", [X, (4, 4, 1, 1), (4,)], {**MAP, "map": [2, 2]}, "has no 6 pixels"),
+    ("Conv", [X, (4, 4, 1, 1), (4,)], {**MAP, "map": [2, 2]}, "do not make up 6 pixels"),
     ("Pool", [X], {**MAP, "kernel": [1, 1], "kind": "least", "count_include_pad": 0}, "'least'"),
     ("RMSNorm", [X, (4,)], {"axis": "rows", "groups": 1, "epsilon": 0.1}, "'rows' is not channels"),
     ("RMSNorm", [X, (4,)], {"axis": "tokens", "groups": 4, "epsilon": 0.1}, "do not divide 6"),

@@ -121,6 +121,11 @@ CASES: list[Case] = [
     ("Conv", [X, DEPTHWISE, BIAS],
      {"map": [2, 3], "strides": [1, 2], "pads": [2, 2, 2, 2], "dilations": [2, 2], "groups": D},
      lambda: convolve(as_map(X, 2, 3), DEPTHWISE, BIAS, (1, 2), (2, 2, 2, 2), D, 2)),
+    ("Conv", [X, KERNEL[:, :, :1, :2], BIAS[:6]],
+     {"map": [1, 3], "strides": [1, 1], "pads": [0, 1, 0, 0], "dilations": [1, 1], "groups": 1},
+     lambda: np.concatenate([
+         convolve(as_map(X[:, i : i + 3], 1, 3), KERNEL[:, :, :1, :2], BIAS[:6], (1, 1),
+                  (0, 1, 0, 0)) for i in (0, 3)], 1)),
     ("Pool", [X], {**POOLING, "kind": "max"}, lambda: pool(X, np.max, -np.inf)),
     ("Pool", [X], {**POOLING, "kind": "average"}, lambda: pool(X, np.nanmean, np.nan)),
     ("Pool", [X], {**POOLING, "kind": "average", "count_include_pad": 1},
