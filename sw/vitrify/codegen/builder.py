@@ -14,7 +14,7 @@ from vitrify.arch import formats, isa
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError
 from vitrify.arch.isa import Opcode, Transform
-from vitrify.arch.modes import ADDING_OUTPUTS
+from vitrify.arch.modes import ADDING_OUTPUTS, Combine
 
 from .lists import RowLists
 from .pack import Bytes, ImageBuilder, gain_words, table_words
@@ -373,6 +373,8 @@ def _pattern(product: MatrixProduct, k_tiles: int) -> dict[str, int]:
             "map_height": taps.height, "map_width": taps.width, "out_width": taps.out_width,
             "origin_y": taps.origin_y, "origin_x": taps.origin_x,
         }
+    if product.largest:
+        fields["combine"] = Combine.MAX
     if product.k_step:
         fields |= {"k_step": product.k_step, "c_group": product.c_group}
     return fields

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from vitrify.arch import memmap
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError
@@ -39,10 +41,9 @@ class TensorMemory:
         self._owner: dict[str, str] = {}
         #: Tensors that are there, or were.
         self._known: set[str] = set()
-        self._stat_next = 0
+        #: Entries of the row statistics memory that are taken.
+        self._stat_used = np.zeros(arch.stat_rows, bool)
         self._stat_shared: dict[str, tuple[int, int]] = {}
-        #: Entries of tensors that are gone, by their number.
-        self._stat_free: dict[int, list[int]] = {}
         self._groups: dict[str, int] = {}
         self._last: dict[str, int] = {}
         #: Tensors that are read while this one is: a bank of their own avoids stalls.
@@ -86,15 +87,17 @@ class TensorMemory:
 
     def statistics(self, rows: int, what: str) -> int:
         """Reserve entries of the row statistics memory."""
-        if self._stat_free.get(rows):
-            return self._stat_free[rows].pop()
-        base = self._stat_next
-        self._stat_next += rows
-        if self._stat_next > self.arch.stat_rows:
+        # Free entries before each: where their number grows by ``rows``, there are as many.
+        free = np.concatenate([[0], np.cumsum(~self._stat_used)])
+        fits = np.flatnonzero(free[rows:] - free[:-rows] == rows)
+        if not len(fits):
             raise CapacityError(
-                f"{what} needs {self._stat_next} row statistics and arch {self.arch.name!r} has "
-                f"{self.arch.stat_rows}: raise stat_rows, or use fewer tokens"
+                f"{what} needs {rows} row statistics and arch {self.arch.name!r} has "
+                f"{self.arch.stat_rows}, of which {self._stat_used.sum()} are taken: raise "
+                f"stat_rows, or use fewer tokens"
             )
+        base = int(fits[0])
+        self._stat_used[base : base + rows] = True
         return base
 
     def shared_statistics(self, key: str, rows: int) -> int:
@@ -200,6 +203,6 @@ class TensorMemory:
         for name in [n for n in self.placed if self._last.get(n, -1) <= step]:
             owner, placed = self._owner.pop(name), self.placed.pop(name)
             if name == owner and placed.stat >= 0:
-                self._stat_free.setdefault(placed.rows, []).append(placed.stat)
+                self._stat_used[placed.stat : placed.stat + placed.rows] = False
             if owner not in self._owner.values():
                 self.memory.release(owner)

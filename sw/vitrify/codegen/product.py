@@ -94,6 +94,7 @@ class MatrixProduct:
     picks : rows of ``x`` that are read, counted from its row; all from there on without
     taps : rows are windows of a map that begins at ``x``; ``depth`` is that of all taps
     k_step, c_group : words by which what is streamed moves on behind so many c tiles
+    largest : what ADD16 and ADD8 keep is the larger of result and old value
     adds : old values that the result is combined with, where they are not its own
     queue : the MATMUL is left out if its expert has no rows
     stored : the weights' tiles are in the token memory, ``weights`` are parameters only
@@ -117,6 +118,7 @@ class MatrixProduct:
     taps: Taps | None = None
     k_step: int = 0
     c_group: int = 1
+    largest: bool = False
     adds: At | None = None
     queue: Queue | None = None
     stored: Stored | None = None

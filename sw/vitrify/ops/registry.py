@@ -10,6 +10,7 @@ from .conv import CONV
 from .embed import EMBED
 from .experts import EXPERTS
 from .linear import LINEAR
+from .map_pool import MAP_POOL
 from .mix import MIX
 from .multiply import MULTIPLY
 from .norm import NORM
@@ -17,8 +18,8 @@ from .pool import POOL
 from .rows import ROWS
 
 OPERATIONS = (
-    EMBED, LINEAR, CONV, NORM, ACTIVATION, ADD, ROWS, CHANNELS, ATTENTION, EXPERTS, POOL, MIX,
-    MULTIPLY,
+    EMBED, LINEAR, CONV, NORM, ACTIVATION, ADD, ROWS, CHANNELS, ATTENTION, EXPERTS, POOL, MAP_POOL,
+    MIX, MULTIPLY,
 )  # fmt: skip
 
 #: How each canonical operation is planned, by its name.

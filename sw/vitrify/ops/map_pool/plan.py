@@ -1,0 +1,60 @@
+"""Pools of a map in the plan: averages are convolutions, maxima an op of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from vitrify.ir import attributes_of, shape_of
+from vitrify.ops.conv.plan import convolution
+from vitrify.ops.linear.plan import LinearValue, Stored
+from vitrify.quant.calibrate import Request
+from vitrify.quant.plan import ByteNeeds, Operand, Plan, PlanOp, unsupported
+from vitrify.quant.planner import Planner, result_of
+from vitrify.quant.windows import Window
+
+
+@dataclass(frozen=True, kw_only=True)
+class LargestOp(PlanOp):
+    """The largest of each window of an int8 map, in the same format."""
+
+    x: str
+    window: Window
+
+    def reads(self) -> list[tuple[str, int]]:
+        return [(self.x, 0)]
+
+    def channels(self, plan: Plan) -> int:
+        return plan.channels(self.x)
+
+    def requests(self, plan: Plan) -> list[Request]:
+        return []
+
+    def needs(self, tensor: str) -> ByteNeeds:
+        """Whatever those who read the result may need: it has the same format."""
+        return ByteNeeds(one_step=True, zero=True, symmetric=True)
+
+
+def plan_pool(planner: Planner, node: ir.Node) -> LinearValue:
+    """``Pool`` of the int8 form."""
+    attributes = attributes_of(node)
+    (down, across), (top, left, bottom, right) = attributes["strides"], attributes["pads"]
+    if down != across:
+        raise unsupported(node, f"its strides {down} and {across} differ")
+    (high, wide), (rows, columns) = attributes["map"], attributes["kernel"]
+    channels = int(shape_of(node.outputs[0])[-1])
+    window = Window(
+        (high, wide), (rows, columns), down, (top, left, bottom, right), channels
+    )
+    if attributes["kind"] == "average":
+        if any(window.pads) and not attributes["count_include_pad"]:
+            raise unsupported(node, "it averages over fewer pixels at the border of the map")
+        weight = np.full((channels, 1, rows, columns), 1 / window.taps)
+        return convolution(planner, node, weight, np.zeros(channels), window)
+    x, name = planner.of(node, 0).int8(planner, node), result_of(node)
+    planner.append(LargestOp(
+        name=node.name or name, out=name, value=name, x=x.tensor, window=window
+    ))
+    return Stored(Operand(name, name))

@@ -1,0 +1,39 @@
+"""Pools of maps, from the canonical graph to the golden machine."""
+
+import pytest
+
+from tests.unit.ops.checks import check
+from tests.unit.ops.test_conv import image_map
+from tests.unit.quant.graphs import Net
+from vitrify.arch.errors import UnsupportedOpError
+
+#: Kind, channels, kernel, stride, pads (top, left, bottom, right), whether pads count.
+CASES = {
+    "average": ("average", 16, (2, 2), 2, (0, 0, 0, 0), 0),
+    "average, padded": ("average", 20, (3, 3), 1, (1, 1, 1, 1), 1),
+    "largest": ("max", 16, (2, 2), 2, (0, 0, 0, 0), 0),
+    "largest, padded": ("max", 20, (3, 3), 2, (1, 1, 1, 1), 0),
+    "largest, uneven": ("max", 9, (2, 3), 1, (1, 0, 0, 2), 0),
+}
+
+
+def pool(net: Net, case):
+    kind, channels, kernel, stride, pads, counted = case
+    return net.builder.emit(
+        "Pool", image_map(net, channels, 4), name="pool", kind=kind, map=[4, 4],
+        kernel=list(kernel), strides=[stride] * 2, pads=list(pads), count_include_pad=counted,
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_golden_equals_the_evaluator(case, batch):
+    net = Net(2)
+    check(net, net.linear(pool(net, CASES[case]), 7, "last"), batch=batch, least=25)
+
+
+def test_a_border_that_does_not_count():
+    net = Net(2)
+    x = pool(net, ("average", 16, (3, 3), 1, (1, 1, 1, 1), 0))
+    with pytest.raises(UnsupportedOpError, match="fewer pixels at the border"):
+        check(net, net.linear(x, 7, "last"))
