@@ -19,6 +19,7 @@ class Window:
 
     ``map``, ``kernel``: height and width; ``pads``: top, left, bottom, right.  Channels fall into
     ``groups``, each read by as many outputs.  Weights are ``[out, taps * channels of a group]``.
+    A tensor may hold several ``maps``, one behind the other.
     """
 
     map: tuple[int, int]
@@ -26,6 +27,7 @@ class Window:
     stride: int = 1
     pads: tuple[int, int, int, int] = (0, 0, 0, 0)
     groups: int = 1
+    maps: int = 1
 
     @property
     def taps(self) -> int:
@@ -42,9 +44,19 @@ class Window:
         )
 
     @property
+    def pixels(self) -> int:
+        """Rows of a map."""
+        return self.map[0] * self.map[1]
+
+    @property
+    def places(self) -> int:
+        """Rows of the result of a map."""
+        return self.size[0] * self.size[1]
+
+    @property
     def count(self) -> int:
         """Rows of the result."""
-        return self.size[0] * self.size[1]
+        return self.maps * self.places
 
     def part(self, y: int, x: int, width: int) -> Taps:
         """Taps of the results from ``(y, x)`` on, ``width`` of them beside each other."""
@@ -55,11 +67,13 @@ class Window:
 
     def each(self, rows: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
         """For every tap what it reads of ``[N, pixels, D]``: ``[N, count, D]``."""
-        pixels = self.part(0, 0, self.size[1]).pixels(self.count)
-        return [
-            np.where(index[:, None] >= 0, rows[:, np.maximum(index, 0)], 0).astype(rows.dtype)
-            for index in pixels.T
-        ]
+        index = self.part(0, 0, self.size[1]).pixels(self.places)
+        maps = rows.reshape(-1, self.pixels, rows.shape[2])
+        read = (
+            np.where(tap[:, None] >= 0, maps[:, np.maximum(tap, 0)], 0).astype(rows.dtype)
+            for tap in index.T
+        )
+        return [tap.reshape(len(rows), self.count, -1) for tap in read]
 
     def of(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """All taps of ``[N, pixels, D]`` beside each other: ``[N, count, taps * D]``."""

@@ -33,9 +33,9 @@ def image_map(net: Net, channels: int, size: int):
     )
 
 
-def conv(net: Net, x, case, name="conv"):
+def conv(net: Net, x, case, name="conv", maps=1):
     inner, out, kernel, stride, pads, dilation, groups = case
-    count = int(shape_of(x)[1])
+    count = int(shape_of(x)[1]) // maps
     size = int(np.sqrt(count))
     weight = net.normal(out, inner // groups, *kernel)
     weight /= np.sqrt(weight[0].size)
@@ -51,6 +51,13 @@ def test_golden_equals_the_evaluator(case, batch):
     net = Net(2)
     x = image_map(net, CASES[case][0], 4)
     check(net, net.linear(conv(net, x, CASES[case]), 7, "last"), batch=batch, least=25)
+
+
+@pytest.mark.parametrize("case", ["padded", "depthwise"])
+def test_several_maps(case):
+    net = Net(2)
+    x = conv(net, image_map(net, CASES[case][0], 4), CASES[case], maps=4)
+    check(net, net.linear(x, 7, "last"), batch=2, least=25)
 
 
 def test_in_a_network():

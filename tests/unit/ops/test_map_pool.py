@@ -17,10 +17,10 @@ CASES = {
 }
 
 
-def pool(net: Net, case):
+def pool(net: Net, case, size=(4, 4)):
     kind, channels, kernel, stride, pads, counted = case
     return net.builder.emit(
-        "Pool", image_map(net, channels, 4), name="pool", kind=kind, map=[4, 4],
+        "Pool", image_map(net, channels, 4), name="pool", kind=kind, map=list(size),
         kernel=list(kernel), strides=[stride] * 2, pads=list(pads), count_include_pad=counted,
     )
 
@@ -30,6 +30,13 @@ def pool(net: Net, case):
 def test_golden_equals_the_evaluator(case, batch):
     net = Net(2)
     check(net, net.linear(pool(net, CASES[case]), 7, "last"), batch=batch, least=25)
+
+
+@pytest.mark.parametrize("case", ["average, padded", "largest, padded"])
+def test_several_maps(case):
+    net = Net(2)
+    x = pool(net, CASES[case], (2, 4))
+    check(net, net.linear(x, 7, "last"), batch=2, least=25)
 
 
 def test_a_border_that_does_not_count():

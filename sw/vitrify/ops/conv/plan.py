@@ -31,7 +31,7 @@ def plan_conv(planner: Planner, node: ir.Node) -> Affine:
     high, wide = attributes["map"]
     window = Window(
         (high, wide), (weight.shape[2], weight.shape[3]), down, (top, left, bottom, right),
-        attributes["groups"],
+        attributes["groups"], maps_of(node, 0, high * wide),
     )
     return convolution(planner, node, weight, parameter(node, 2), window)
 
@@ -56,6 +56,13 @@ def convolution(
     x = planner.of(node, 0).int8(planner, node)
     matrix = weight.transpose(0, 2, 3, 1).reshape(len(weight), -1)
     return Affine(x, matrix, bias, node.name or "", result_of(node), window=window)
+
+
+def maps_of(node: ir.Node, index: int, pixels: int) -> int:
+    """Maps that an input of ``node`` holds."""
+    value = node.inputs[index]
+    assert value is not None
+    return int(shape_of(value)[1]) // pixels
 
 
 def plan_fold(planner: Planner, node: ir.Node) -> Affine:

@@ -55,8 +55,7 @@ def _convolve(state: Lowering, op: QLinear, window: Window) -> None:
     x = state.placed[op.x]
     out = place_result(state, op)
     emit = prepare(state, op, x, out)
-    pixels = window.map[0] * window.map[1]
-    for image in range(state.images):
+    for number in range(state.images * window.maps):
         for start, rows, taps in blocks(window, state.arch.max_rows):
-            to = image * window.count + start
-            emit(image * pixels, to, rows, to, taps=taps)
+            to = number * window.places + start
+            emit(number * window.pixels, to, rows, to, taps=taps)

@@ -27,16 +27,16 @@ def lower(state: Lowering, op: QLargest, step: int) -> None:
         np.zeros(columns, np.int32), np.full(columns, op.requant.multiplier, np.uint16),
     )
     fields = {"transform": Transform.NONE, **state.requant(op.requant)}
-    each, pixels = op.window.map[0] * op.window.map[1], op.pixels()
-    for image in range(state.images):
-        for start, rows in state.row_blocks(op.window.count):
-            to = image * op.window.count + start
+    window, pixels = op.window, op.pixels()
+    for map_number in range(state.images * window.maps):
+        for start, rows in state.row_blocks(window.places):
+            to = map_number * window.places + start
             for number, index in enumerate(pixels):
                 output = Output.ADD8 if number else Output.INT8
                 state.builder.matmul(MatrixProduct(
                     name=op.name, op="pool", macs=0, rows=rows, depth=layout.depth,
                     columns=columns, x=At(x), out=At(out, to), weights=[weights],
-                    picks=image * each + index[start : start + rows], k_step=layout.step,
-                    c_group=layout.group, largest=bool(number),
+                    picks=map_number * window.pixels + index[start : start + rows],
+                    k_step=layout.step, c_group=layout.group, largest=bool(number),
                     fields={**fields, "output": output},
                 ))

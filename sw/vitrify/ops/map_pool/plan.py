@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vitrify.ir import attributes_of, shape_of
-from vitrify.ops.conv.plan import convolution
+from vitrify.ops.conv.plan import convolution, maps_of
 from vitrify.ops.linear.plan import LinearValue, Stored
 from vitrify.quant.calibrate import Request
 from vitrify.quant.plan import ByteNeeds, Operand, Plan, PlanOp, unsupported
@@ -46,7 +46,8 @@ def plan_pool(planner: Planner, node: ir.Node) -> LinearValue:
     (high, wide), (rows, columns) = attributes["map"], attributes["kernel"]
     channels = int(shape_of(node.outputs[0])[-1])
     window = Window(
-        (high, wide), (rows, columns), down, (top, left, bottom, right), channels
+        (high, wide), (rows, columns), down, (top, left, bottom, right), channels,
+        maps_of(node, 0, high * wide),
     )
     if attributes["kind"] == "average":
         if any(window.pads) and not attributes["count_include_pad"]:
