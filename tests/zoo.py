@@ -2,7 +2,9 @@
 
 ``python -m tests.zoo FOLDER [NAME ...]`` prints a row for every ``.onnx`` file (whose name holds
 one of the names): the largest deviation from the original in ONNX Runtime on random images,
-relative to the largest value of the output, seconds of the CPU, memory, the operations.
+relative to the largest value of the output, seconds of the CPU, memory, the operations.  With
+``--compile ARCH`` the models go all the way to programs: the least signal-to-noise ratio of an
+output's integers in dB, instructions, the roofline in cycles, seconds, memory.
 Parameters that are all zeros or ones, as before training, are changed first.
 """
 
@@ -23,6 +25,8 @@ SEED = 5
 #: Standard deviation of what constant parameters are changed by.
 SPREAD = 0.1
 IMAGES = 2
+#: Images that a model is calibrated with, and those of them that it is judged by.
+CALIBRATION, JUDGED = 16, 4
 TIMEOUT_SECONDS = 600
 
 
@@ -79,15 +83,53 @@ def deviation(path: Path) -> str:
     return f"{state} | {worst:.1e} | {seconds:.1f} s | {memory:.2f} GiB | {listed}"
 
 
+def compiled(path: Path, name: str) -> str:
+    """The row of one model, compiled for an architecture in this process."""
+    from vitrify.arch.errors import VitrifyError
+    from vitrify.arch.presets import preset
+    from vitrify.compiler import compile_graph
+    from vitrify.compiler.quantise import quantise
+    from vitrify.frontend import canonicalise, load
+    from vitrify.ir import shape_of
+    from vitrify.quant.compare import compare
+    from vitrify.quant.planner import image_of
+
+    started, arch = time.process_time(), preset(name)
+    try:
+        model = load(path)
+        shake(model)
+        canonical = canonicalise(model)
+        shape = [CALIBRATION, *(int(side) for side in shape_of(image_of(canonical))[1:])]
+        images = np.random.default_rng(SEED).standard_normal(shape, np.float32)
+        graph = quantise(canonical, images, arch=arch)
+        program = compile_graph(graph, arch)
+    except VitrifyError as error:
+        return f"refused | {error}"
+    seconds = time.process_time() - started
+    outputs = {value.name for value in canonical.graph.outputs}
+    ratio = min(
+        (one.sqnr for one in compare(canonical, graph, images[:JUDGED], arch)
+         if one.value in outputs), default=float("nan"),
+    )
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return (
+        f"works | {ratio:.1f} dB | {program.instruction_count:,} instructions | "
+        f"{program.roofline_cycles:,} cycles | {seconds:.0f} s | {memory:.2f} GiB"
+    )
+
+
 def main() -> None:
     """Print the table, each model in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--one", action="store_true", help="FOLDER is one file; this process")
+    parser.add_argument("--compile", metavar="ARCH", help="to programs for this preset")
     options = parser.parse_args()
+    more = ["--compile", options.compile] if options.compile else []
     if options.one:
-        print(deviation(options.folder))
+        row = compiled(options.folder, options.compile) if more else deviation(options.folder)
+        print(row)
         return
     states: collections.Counter[str] = collections.Counter()
     for path in sorted(options.folder.glob("*.onnx")):
@@ -95,7 +137,7 @@ def main() -> None:
             continue
         try:
             result = subprocess.run(
-                [sys.executable, "-m", "tests.zoo", str(path), "--one"],
+                [sys.executable, "-m", "tests.zoo", str(path), "--one", *more],
                 capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False,
             )  # fmt: skip
             row = result.stdout.strip() or "fails | " + result.stderr.strip().rpartition("\n")[2]
