@@ -100,7 +100,7 @@ class Builder:
                 else self._distance(len(self.matmuls), after)
             ),
         }))
-        history = self._history.setdefault(target.history, _History())
+        history = self._history.setdefault(target.name, _History())
         history.loads.append((self._loads, row, rows))
         self._loads += 1
 
@@ -121,7 +121,7 @@ class Builder:
 
     def store(self, source: Placed, row: int, rows: int, offset: int) -> None:
         """STORE rows of a tensor to the output region."""
-        writes = self._history[source.history].writes
+        writes = self._history[source.name].writes
         self._code.append((Opcode.STORE, {
             "region": isa.Region.OUTPUT, "offset": offset, "addr": source.at(row),
             "stride": source.stride, "rows": rows, "words": source.stride,
@@ -135,7 +135,7 @@ class Builder:
     ) -> None:
         """ROUTE rows of ``logits``; ``after`` is there before anything is routed, too."""
         rows = logits.rows if rows is None else rows
-        names = [logits.history] if after is None else [logits.history, after.history]
+        names = [logits.name] if after is None else [logits.name, after.name]
         last = max(self._queued, *(self._history[name].writes[-1].matmul for name in names))
         listed = self._lists.route(rows * choices)
         last = last if listed is None else max(last, listed)
@@ -178,7 +178,7 @@ class Builder:
             self._wait_fetch(fields, index, x, product.depth)
         if product.tiles is not None:
             at = product.tiles.at
-            writes = self._history[at.tensor.history].writes
+            writes = self._history[at.tensor.name].writes
             fields |= {
                 "stationary": product.tiles.kind, "st_addr": at.address,
                 "st_stride": at.tensor.stride,
@@ -206,7 +206,7 @@ class Builder:
         self._code.append((Opcode.MATMUL, fields))
         scattered = queue is not None and queue.scatters
         rows = (0, out.tensor.rows) if scattered else (out.row, product.rows)
-        self._history.setdefault(out.tensor.history, _History()).writes.append(_Write(
+        self._history.setdefault(out.tensor.name, _History()).writes.append(_Write(
             index, *rows, out.channel, columns, out.channel + (c_tiles - 1) * arch.width, scattered
         ))
         self.matmuls.append(Matmul(
@@ -263,14 +263,26 @@ class Builder:
     def _distance(now: int, then: int) -> int:
         return min(now - then, isa.MAX_DISTANCE)
 
+    def _seen(self, x: Placed) -> _History:
+        """What has to be waited for before ``x``, or both of its planes, can be read.
+
+        Whoever writes to a tensor has waited for the LOADs that filled it.
+        """
+        parts = [self._history[name] for name in x.planes or (x.name,)]
+        return _History(
+            sorted((w for part in parts for w in part.writes), key=lambda w: w.matmul),
+            sorted(load for part in parts if not part.writes for load in part.loads),
+        )
+
     def _wait_fetch(self, fields: dict[str, int], index: int, x: At, channels: int) -> None:
         row, rows, channel = x.row, fields["rows"], x.channel
-        history = self._history[x.tensor.history]
+        history = self._seen(x.tensor)
         loads = [item for item in history.loads if item[1] < row + rows and row < sum(item[1:])]
-        if loads and not history.writes:
+        if loads:
             fields["load_distance"] = self._distance(self._loads, loads[-1][0])
             fields["load_stream"] = int(
                 loads[-1][1:] == (row, rows) and fields["k_tiles"] == x.tensor.stride
+                and not x.tensor.planes
             )
         needed = [
             w for w in history.writes
@@ -306,37 +318,37 @@ class Builder:
             self._loads += 1
         found.user = index
         fields |= {"src_list": 1, "src_list_base": found.base}
-        history, first = self._history[product.x.tensor.history], product.x.row + int(picks.min())
+        history, first = self._seen(product.x.tensor), product.x.row + int(picks.min())
         end = product.x.row + int(picks.max()) + 1
         needed = [w.matmul for w in history.writes if w.row < end and first < w.row + w.rows]
         if needed:
             fields |= {"dep_distance": self._distance(index, needed[-1]), "dep_end": 1}
         last = found.load
         for number, row, rows in history.loads:
-            if not history.writes and row < end and first < row + rows:
+            if row < end and first < row + rows:
                 last = max(last, number)
         fields["load_distance"] = self._distance(self._loads, last)
 
     def _wait_map(self, fields: dict[str, int], index: int, x: At, pixels: int) -> None:
         """Any pixel may be read, once all of them are written or loaded."""
-        history = self._history[x.tensor.name]
+        history = self._seen(x.tensor)
         end = x.row + pixels
         needed = [w.matmul for w in history.writes if w.row < end and x.row < w.row + w.rows]
         if needed:
             fields |= {"dep_distance": self._distance(index, needed[-1]), "dep_end": 1}
         loads = [n for n, row, rows in history.loads if row < end and x.row < row + rows]
-        if loads and not history.writes:
+        if loads:
             fields["load_distance"] = self._distance(self._loads, loads[-1])
 
     def _wait_picked(self, fields: dict[str, int], index: int, x: Placed) -> None:
         """Any row may be read: wait for the last write, unless the ROUTE has waited for it."""
-        last = self._history[x.history].writes[-1].matmul
+        last = self._history[x.name].writes[-1].matmul
         if last > self._routed:
             fields |= {"dep_distance": self._distance(index, last), "dep_end": 1}
 
     def _wait_epilogue(self, fields: dict[str, int], out: At) -> None:
         """Old values come from ``out``, which a LOAD may still be bringing."""
-        history = self._history.get(out.tensor.history)
+        history = self._history.get(out.tensor.name)
         if history is not None and history.loads and fields["output"] in ADDING_OUTPUTS:
             number, *block = history.loads[-1]
             fields["epi_load_distance"] = self._distance(self._loads, number)

@@ -119,9 +119,10 @@ class TensorMemory:
         ``apart`` are tensors that row fetch or epilogue use together with it, ``beside`` those
         that the tile loader reads meanwhile.
         """
+        # A plane may have its place before, by the other one.
+        self._known.add(tensor.name)
         if tensor.name in self.placed:
             return self.placed[tensor.name]
-        self._known.add(tensor.name)
         spread = self.spread(tensor.name, tensor.channels)
         wide = tensor.bits == 16
         avoid: list[str] = {
@@ -153,14 +154,17 @@ class TensorMemory:
         block = self.memory.place(
             name, tensor.rows * spread.words, wide=True, apart=apart, in_bank=True
         )
-        both = Placed(name, tensor.rows, spread, block.address, True, spread.words)
+        both = Placed(
+            name, tensor.rows, spread, block.address, True, spread.words, planes=(low, high)
+        )
         self.placed[name] = both
         for plane, address in zip(
             (low, high), memmap.pair_banks(self.arch, block.address), strict=True
         ):
-            self.placed[plane] = replace(both, name=plane, address=address, wide=False, pair=name)
+            self.placed[plane] = replace(
+                both, name=plane, address=address, wide=False, planes=()
+            )
         self._owner |= dict.fromkeys((name, low, high), name)
-        self._known |= {low, high}
 
     def place_near(self, name: str, *, apart: Iterable[str] = ()) -> Placed:
         """:meth:`place` by name, away from the residual stream and ``apart``."""

@@ -70,13 +70,8 @@ class Placed:
     stride: int
     #: Statistics entry of row 0 (negative: none reserved).
     stat: int = -1
-    #: Name of the pair whose low or high plane it is.
-    pair: str = ""
-
-    @property
-    def history(self) -> str:
-        """What is read and written as one: the tensor, or the pair that it is a plane of."""
-        return self.pair or self.name
+    #: Names of the two int8 tensors that lie in the low and the high bytes.
+    planes: tuple[str, ...] = ()
 
     def at(self, row: int, channel: int = 0) -> int:
         """Address of the word that holds a row's physical channel."""

@@ -15,11 +15,12 @@ from .mix import MIX
 from .multiply import MULTIPLY
 from .norm import NORM
 from .pool import POOL
+from .rotary import ROTARY
 from .rows import ROWS
 
 OPERATIONS = (
     EMBED, LINEAR, CONV, NORM, ACTIVATION, ADD, ROWS, CHANNELS, ATTENTION, EXPERTS, POOL, MAP_POOL,
-    MIX, MULTIPLY,
+    MIX, MULTIPLY, ROTARY,
 )  # fmt: skip
 
 #: How each canonical operation is planned, by its name.

@@ -118,10 +118,10 @@ class QInput:
 
 @dataclass(frozen=True)
 class QConstant:
-    """Initial value of an int16 tensor (class token, positions, patch bias)."""
+    """Initial value of a tensor (class token, positions, patch bias; int8: angles)."""
 
     out: str
-    value: Int16
+    value: Int16 | Int8
 
 
 @dataclass(frozen=True)

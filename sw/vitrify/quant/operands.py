@@ -152,7 +152,11 @@ class Operands:
         unit = np.ones(factors[0].channels)
         for factor in factors:
             unit = unit * factor.scale
-        rows = self.stats[Request(x.value, x.rows)].rows / unit
+        if x.value:
+            rows = self.stats[Request(x.value, x.rows)].rows / unit
+        else:
+            low, high = (self.codes[name].astype(np.float32) for name in (x.tensor, x.times))
+            rows = low * high[np.arange(len(low)) % len(high)]
         weight = sum(
             (np.square(p.weight).sum(axis=tuple(range(p.weight.ndim - 1)))
              for p in self.plan.products() if _key(p.x) == _key(x)), np.zeros(len(unit)),

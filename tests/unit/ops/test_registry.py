@@ -39,5 +39,10 @@ def test_what_is_planned_is_canonical():
 
 @pytest.mark.parametrize(("base", "table"), [(PlanOp, ASSEMBLES), (QOp, RULES)])
 def test_every_class_is_registered(base, table):
-    own = [kind for kind in base.__subclasses__() if kind.__module__.startswith("vitrify.ops.")]
+    own = [kind for kind in below(base) if kind.__module__.startswith("vitrify.ops.")]
     assert set(own) == table.keys()
+
+
+def below(base: type) -> set[type]:
+    direct = set(base.__subclasses__())
+    return direct.union(*map(below, direct))
