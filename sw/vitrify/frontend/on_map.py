@@ -8,7 +8,7 @@ import onnx_ir as ir
 from vitrify.ir import shape_of
 
 from .layout import sizes
-from .mix import mix
+from .mix import mix, runs_over_rows
 from .trace import Tracer, attribute, constant, handles
 from .values import CONSTANT, Const, Traced, Unfit, View
 
@@ -223,15 +223,33 @@ def pool(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Tra
     height = (size[0] + pads[0] + pads[2] - kernel[0]) // strides[0] + 1
     if attribute(node, "ceil_mode", 0) and attribute(node, "count_include_pad", 0):
         raise Unfit("it counts pixels outside of a map whose size it rounds up", _FIX)
+    counted = attribute(node, "count_include_pad", 0)
+    if kind == "average" and any(pads) and not counted and rank == 2 and all(
+        runs_over_rows(view, axis) for axis in (2, 3)
+    ):
+        # the number of pixels that count is a product of those in a line and in a column
+        for axis in (2, 3):
+            place = axis - 2
+            matrix = _averages(size[place], kernel[place], strides[place], pads[place::2])
+            view = mix(tracer.settler, view, axis, matrix, (node.name or "",))
+        return [view]
     value = tracer.settler.emit(
         "Pool", tokens_of(tracer, view),
         kind=kind, map=list(size), kernel=kernel, strides=strides, pads=pads,
-        count_include_pad=attribute(node, "count_include_pad", 0),
+        count_include_pad=counted,
     )  # fmt: skip
     if node.op_type == "GlobalMaxPool":
         form = (*given.shape[:2], *(1,) * rank)
         return [map_of(tracer, value, view.shape[0], 1, 2).moved(lambda array: array.reshape(form))]
     return [map_of(tracer, value, view.shape[0], height, rank)]
+
+
+def _averages(size: int, kernel: int, stride: int, pads: list[int]) -> np.ndarray:
+    """What averages windows of those of ``size`` pixels that are inside, as a matrix [out, in]."""
+    first = np.arange(0, sum(pads) + size - kernel + 1, stride)[:, None] - pads[0]
+    pixels = np.arange(size)
+    inside = (pixels >= first) & (pixels < first + kernel)
+    return inside / inside.sum(axis=1, keepdims=True)
 
 
 @handles("Resize")

@@ -22,7 +22,7 @@ WANTED = {
     "inverted": ["ImageConv", "Linear", "Activation", "Conv", "Pool", "MeanPool", "Multiply"],
     "learned": ["ConstantRows", "CrossAttention"],
     "linear_attention": ["Product", "Product", "Multiply"],
-    "pooling": ["GroupNorm", "Pool"],
+    "pooling": ["GroupNorm", "Mix", "Mix"],
     "pyramid": ["Conv", "Mix"],
     "reduced": ["Conv", "CrossAttention"],
     "relu_attention": ["Product", "Activation", "Product"],

@@ -83,6 +83,19 @@ CASES: dict[str, tuple[dict[str, str], list[str]]] = {
         },
         ["ImageConv", "Pool"],
     ),
+    "an average without the border": (
+        {
+            "embed": """
+            grid = Conv <strides = [2, 2]> (image, embed.weight, embed.bias)
+            small = AveragePool <kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 1, 1]>
+                (grid)
+            columns = Reshape(small, tokens)
+            patches = Transpose <perm = [0, 2, 1]> (columns)
+            x = Add(patches, position)
+            """
+        },
+        ["ImageConv", "Mix", "Mix"],
+    ),
     "queries and keys of unit length": (
         {
             "scores": "qn = ReduceL2 <keepdims = 1> (q, last)  qu = Div(q, qn)\n"
