@@ -60,6 +60,16 @@ def the_result(net: Net):
     return times(net, net.linear(x, DIM, "left"), net.linear(x, DIM, "right"), "times")
 
 
+def squeeze_and_excite(net: Net):
+    """One row of weights for all rows, behind an activation or not."""
+    x = net.linear(net.norm(net.tokens(), "norm"), DIM, "fc")
+    row = net.builder.emit("Rows", x, name="row", index=[2])
+    narrow = net.activation(net.linear(row, 8, "squeeze"), "act", "relu")
+    weights = net.activation(net.linear(narrow, DIM, "excite"), "gate", "sigmoid")
+    both = times(net, x, weights, "times")
+    return net.head(times(net, net.linear(both, DIM, "next"), net.linear(row, DIM, "r"), "last"))
+
+
 def attended(net: Net):
     x = net.norm(net.tokens(), "norm")
     return net.head(times(net, net.attention(x, "attention"), x, "times"))
@@ -68,7 +78,7 @@ def attended(net: Net):
 GRAPHS = {
     f.__name__: f for f in (
         swiglu, odd_width, square_of_a_stream, one_factor_twice, stream_and_rows, the_result,
-        attended,
+        attended, squeeze_and_excite,
     )
 }  # fmt: skip
 
@@ -84,7 +94,7 @@ def test_a_factor_of_another_shape_is_refused():
     net = Net(3)
     x = net.tokens()
     y = net.linear(x, 1, "weight")
-    with pytest.raises(UnsupportedOpError, match=r"'times'.*which differ"):
+    with pytest.raises(UnsupportedOpError, match=r"'times'.*16 and 1 channels"):
         quantise(net.model(net.head(times(net, x, y, "times"))), net.images(4), arch=NANO)
 
 

@@ -28,8 +28,15 @@ class Unary(LinearValue):
     def int8(self, planner: Planner, node: ir.Node) -> Operand:
         return self.x.activated(planner, self.value, self.kind)
 
-    def own_int8(self, planner: Planner, node: ir.Node, form: str) -> Operand:
-        return self.x.activated(planner, self.value, self.kind, form)
+    def own_int8(
+        self, planner: Planner, node: ir.Node, form: str, rows: Rows | None = None
+    ) -> Operand:
+        if rows is None:
+            return self.x.activated(planner, self.value, self.kind, form)
+        if self.x.window is not None:
+            return Stored(self.int8(planner, node)).own_int8(planner, node, form, rows)
+        x = self.x.at_rows(planner, node, rows)
+        return x.activated(planner, "", self.kind, form)
 
     def pick(self, planner: Planner, node: ir.Node, rows: Rows) -> LinearValue:
         before = self.x

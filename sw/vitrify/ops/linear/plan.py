@@ -113,9 +113,12 @@ class LinearValue(Value):
     def output(self, planner: Planner, name: str) -> str:
         return self.affine(planner, ir.node("", [], name=name)).output(planner, name)
 
-    def own_int8(self, planner: Planner, node: ir.Node, form: str) -> Operand:
-        """As an int8 tensor of a ``form`` of its own."""
+    def own_int8(
+        self, planner: Planner, node: ir.Node, form: str, rows: Rows | None = None
+    ) -> Operand:
+        """As an int8 tensor of a ``form`` of its own, of some rows."""
         made = self.affine(planner, node)
+        made = made if rows is None else made.at_rows(planner, node, rows)
         return made.activated(planner, made.value, None, form)
 
 
@@ -144,13 +147,25 @@ class Affine(LinearValue):
     def int8(self, planner: Planner, node: ir.Node) -> Operand:
         return self.activated(planner, self.value, None)
 
+    def at_rows(self, planner: Planner, node: ir.Node, rows: Rows) -> Affine:
+        """Some rows of it."""
+        if self.window is not None:
+            return Stored(self.int8(planner, node)).affine(planner, node).at_rows(
+                planner, node, rows
+            )
+        chosen = self.rows.then(rows) if self.rows else rows
+        return replace(self, x=picked(self.x, rows), rows=chosen)
+
     def activated(
         self, planner: Planner, value: str, kind: str | None, form: str = "int8"
     ) -> Operand:
-        """The int8 tensor ``value`` behind an activation of this ``kind``; one of each ``form``."""
+        """The int8 tensor ``value`` behind an activation of this ``kind``; one of each ``form``.
+
+        Without a ``value`` the float graph has no such tensor.
+        """
         key = (form, value, self.x.rows)
         if key not in planner.made:
-            out = planner.unique(value, form)
+            out = planner.unique(value or form, form)
             self._emit(planner, out=out, value=value, role="int8", kind=kind)
             planner.made[key] = Operand(out, value)
         return planner.made[key]

@@ -8,20 +8,34 @@ from vitrify.ir import shape_of
 from vitrify.ops.linear.plan import LinearValue, Stored
 from vitrify.quant.plan import Operand, unsupported
 from vitrify.quant.planner import Planner, result_of
+from vitrify.quant.tensors import Rows
+
+#: Of tokens ``[N, T, D]``.
+_RANK = 3
 
 
 def plan_multiply(planner: Planner, node: ir.Node) -> Stored:
-    """``Multiply``: factors that nobody else reads, so that they can lie side by side."""
+    """``Multiply``: factors that nobody else reads, so that they can lie side by side.
+
+    A factor with one row for all makes as many equal ones.
+    """
     x, y = (shape_of(value) for value in node.inputs if value is not None)
-    if x != y:
-        raise unsupported(node, f"its factors have the shapes {x} and {y}, which differ")
-    name = result_of(node)
-    low, high = (_factor(planner, node, index, f"{name}.{index}") for index in range(2))
-    return Stored(Operand(low, name, times=high))
+    if x[-1] != y[-1]:
+        raise unsupported(
+            node, f"its factors have {x[-1]} and {y[-1]} channels, and the core multiplies "
+            f"channel by channel"
+        )
+    name, count = result_of(node), int(x[1]) if len(x) == _RANK else 1
+    rows = Rows((0,) * count) if x != y else None
+    low = _factor(planner, node, 0, f"{name}.0", None)
+    return Stored(Operand(low, name, times=_factor(planner, node, 1, f"{name}.1", rows)))
 
 
-def _factor(planner: Planner, node: ir.Node, index: int, form: str) -> str:
+def _factor(
+    planner: Planner, node: ir.Node, index: int, form: str, rows: Rows | None
+) -> str:
+    """An int8 tensor of a ``form`` of its own."""
     value = planner.of(node, index)
     if not isinstance(value, LinearValue):
         value = Stored(value.stream(planner, node))
-    return value.own_int8(planner, node, form).tensor
+    return value.own_int8(planner, node, form, rows).tensor
