@@ -64,3 +64,15 @@ def test_no_room_says_how_much() -> None:
     memory.place("a", 1500)
     with pytest.raises(CapacityError, match=r"'b' needs 800 bytes .* 288 of the 12288 bytes"):
         memory.place("b", 100)
+
+
+def test_planes_of_a_pair_stay_in_one_bank_each() -> None:
+    """A plane has consecutive words: it cannot go on behind the bank of the other."""
+    memory, size = Allocator(NANO), NANO.bank_words
+    memory.place("before", size - 10, wide=True)
+    assert memory.place("over the edge", 8, wide=True).address == size - 10
+    block = memory.place("pair", 20, wide=True, in_bank=True)
+    low, high = pair_banks(NANO, block.address)
+    assert set(block.where) == {*range(low, low + 20), *range(high, high + 20)}
+    with pytest.raises(CapacityError, match="'large'"):
+        Allocator(NANO).place("large", size + 1, wide=True, in_bank=True)
