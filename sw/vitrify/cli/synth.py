@@ -68,7 +68,8 @@ def execute(options: argparse.Namespace) -> None:
     seeds = 0 if options.no_route else options.seeds
     reports = [_report(arch, options.output / arch.name, seeds) for arch in archs]
     if options.markdown is not None:
-        write_atomic(options.markdown, markdown(options.output).encode())
+        text = markdown(options.output) + behind(options.markdown)
+        write_atomic(options.markdown, text.encode())
     if options.json:
         print_json(reports)
         return
@@ -139,6 +140,13 @@ def _table(reports: list[dict[str, Any]]) -> Any:
     for report in reports:
         table.add_row(*_cells(report))
     return table
+
+
+def behind(path: Path) -> str:
+    """What stands behind the table in a file that exists: its further sections."""
+    text = path.read_text() if path.is_file() else ""
+    at = text.find("\n## ")
+    return text[at:] if at >= 0 else ""
 
 
 def markdown(folder: Path) -> str:

@@ -175,6 +175,13 @@ def test_table(tmp_path: Path) -> None:
     )
 
 
+def test_what_stands_behind_the_table_stays(tmp_path: Path) -> None:
+    path = tmp_path / "resources.md"
+    assert synth.behind(path) == ""
+    path.write_text("# Resources\n\n| arch |\n\n## Mechanisms\n\nmore\n")
+    assert synth.behind(path) == "\n## Mechanisms\n\nmore\n"
+
+
 @pytest.mark.parametrize(("clocks", "tried"), [((70, 85, 90), 2), ((70, 75, 72), 3), ((81,), 1)])
 def test_seeds(clocks: tuple[float, ...], tried: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """One after the other until the clock is reached; the best counts."""
