@@ -148,7 +148,7 @@ def _sum(values: list[Traced]) -> Picked | None:
     return Picked(places, joined(*picked), picked[0].node)
 
 
-def _targets(
+def targets_of(
     node: ir.Node, shape: tuple[int, ...], index: np.ndarray, update: tuple[int, ...]
 ) -> np.ndarray:
     """The element of the target that each element of the updates goes to."""
@@ -176,7 +176,7 @@ def put_back(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list
         raise Unfit(f"it combines results by {mode}", _BACK)
     terms = _standing(tracer, data)
     where = [
-        _targets(node, shape, index.arrays[draw], updates.places[0].index[draw].shape)
+        targets_of(node, shape, index.arrays[draw], updates.places[0].index[draw].shape)
         for draw in range(DRAWS)
     ]
     if mode == "none":

@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from .layout import spread
 from .on_elementwise import function
+from .on_picked import targets_of
 from .pairs import combine
 from .task import is_selected, is_task
 from .trace import Tracer, attribute, constant, handles
@@ -68,11 +69,12 @@ def scatter(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[
     for value in (x, y):
         if isinstance(value, View) and (is_task(value) or is_selected(value)):
             raise Unfit("it computes with task numbers or with constants that they choose")
-    numbers = np.arange(np.prod(x.shape, dtype=int)).reshape(x.shape)
-    fresh = numbers.size + np.arange(np.prod(y.shape, dtype=int)).reshape(y.shape)
-    found = tracer.execute(node, [numbers, places.array, fresh])[0]
-    new = found >= numbers.size
-    source = np.where(new, found - numbers.size, 0)
+    # not by the reference, which goes place by place
+    targets = targets_of(node, x.shape, places.array, y.shape).reshape(-1)
+    found = np.full(np.prod(x.shape, dtype=int), -1)
+    found[targets] = np.arange(targets.size)
+    found = found.reshape(x.shape)
+    new, source = found >= 0, np.maximum(found, 0)
 
     def placed(array: np.ndarray) -> np.ndarray:
         return array.reshape(-1)[source]

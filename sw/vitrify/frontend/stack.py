@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from .layout import ROW, kinds
 from .mixed import Gating, Mixture, Move, Stack
-from .values import Const, Traced, Unfit
+from .values import Const, Traced, Unfit, View
 
 if TYPE_CHECKING:
     from .trace import Tracer
+
+#: Columns that matrices share may be so many times those of one of them.
+_SHARED = 4
 
 
 def moved(tracer: Tracer, value: Traced, move: Move) -> Traced:
@@ -87,11 +91,40 @@ def lift(
     return Stack([apply(list(row)) for row in zip(*columns, strict=True)], axis, node)
 
 
-def expert_products(tracer: Tracer, node: ir.Node, x: Traced, weight: Const) -> Stack:
+def _shared_products(tracer: Tracer, node: ir.Node, x: View, weight: Const) -> View | None:
+    """``x @ weight`` where each row of tokens has a matrix, and the matrices share columns.
+
+    Relative positions are such: one linear layer of all the columns there are, and every row of
+    tokens takes its own.
+    """
+    from .on_linear import weighted
+
+    inner, width = weight.shape[-2:]
+    lead = np.broadcast_shapes(x.shape[:-2], weight.shape[:-2])
+    own = _padded(weight.shape[:-2], lead)
+    found = kinds(x)
+    if x.shape[:-2] != lead or any(own[a] > 1 and found[a] != ROW for a in range(len(lead))):
+        return None
+    columns = weight.array.swapaxes(-1, -2).reshape(-1, inner)
+    unique, which = np.unique(columns, axis=0, return_inverse=True)
+    if len(unique) == len(columns) or len(unique) > _SHARED * width:
+        return None
+    every = weighted(tracer, node, x, weight, unique, None)
+    place = which.reshape(*own, 1, width)
+
+    def pick(array: np.ndarray) -> np.ndarray:
+        return np.take_along_axis(array, np.broadcast_to(place, (*array.shape[:-1], width)), -1)
+
+    return every.moved(pick)
+
+
+def expert_products(tracer: Tracer, node: ir.Node, x: Traced, weight: Const) -> Stack | View:
     """``x @ weight`` for a stack of matrices: one linear layer for each."""
     from .on_linear import weighted
 
     lead = np.broadcast_shapes(x.shape[:-2], weight.shape[:-2])
+    if isinstance(x, View) and (shared := _shared_products(tracer, node, x, weight)) is not None:
+        return shared
     many = [axis for axis, size in enumerate(_padded(weight.shape[:-2], lead)) if size > 1]
     if len(many) != 1:
         raise Unfit("its constant is no single matrix and no matrix for each expert")
