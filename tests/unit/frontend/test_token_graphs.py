@@ -102,7 +102,8 @@ CASES: dict[str, tuple[dict[str, str], list[str]]] = {
             + ",".join(str(round(0.3 * ((5 * i) % 7 - 3), 1)) for i in range(28))
             + "}> ()\nat = Constant <value = int64[4,4] {3,2,1,0,4,3,2,1,5,4,3,2,6,5,4,3}> ()\n"
             "rel = Gather <axis = 0> (tab, at)  relt = Transpose <perm = [0, 2, 1]> (rel)\n"
-            "axis3 = Constant <value_ints = [3]> ()  qe = Unsqueeze(q, axis3)  re = MatMul(qe, relt)  rs = Squeeze(re, axis3)\n"
+            "axis3 = Constant <value_ints = [3]> ()  qe = Unsqueeze(q, axis3)\n"
+            "re = MatMul(qe, relt)  rs = Squeeze(re, axis3)\n"
             "raw = MatMul(q, k)  s1 = Mul(raw, scale)  scores = Add(s1, rs)\n"
         },
         ["Product", "Add", "Softmax", "Product"],
