@@ -16,6 +16,7 @@ from tests.support.lint import lint
 from vitrify.arch import csr
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.presets import PRESETS, preset
+from vitrify.rtl.bus.stripe import port_names
 from vitrify.rtl.emit import HEADER, MANIFEST, c_header, emit, module_name
 
 pytestmark = pytest.mark.slow
@@ -35,9 +36,8 @@ def test_files(name, tmp_path):
     text = source.read_text()
     ports = re.search(rf"^module {source.stem}\((.*?)\);", text, re.M | re.S)
     assert ports is not None
-    assert {"clk", "rst", "irq", "m_axi_araddr", "s_axi_awaddr"} <= set(
-        re.findall(r"\w+", ports[1])
-    )
+    memory = {f"{port}_araddr" for port in port_names(arch)}
+    assert {"clk", "rst", "irq", "s_axi_awaddr", *memory} <= set(re.findall(r"\w+", ports[1]))
     assert "trace_" not in ports[1]
     # Only tables have contents at power-on.
     for block in re.findall(r"^  initial begin\n(.*?)^  end\n", text, re.M | re.S):

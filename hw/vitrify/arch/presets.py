@@ -43,7 +43,7 @@ _PRESETS = (
     # 2048 MACs: two products per DSP48E2, token memory in UltraRAM, two 128-bit HP ports.
     ArchConfig(
         name="kv260", depth=32, width=64, lanes=32, max_rows=512, banks=8, bank_words=8192,
-        stat_rows=2048, index_entries=2048, requant_bits=24, experts=64,
+        stat_rows=8192, index_entries=8192, requant_bits=24, experts=64,
         stored_weights=True, packing=True, fabric_multipliers=True, **_EVERYTHING,
         outstanding=16, **BOARDS["kv260"].settings(ports=2),
     ),
@@ -51,7 +51,7 @@ _PRESETS = (
     # ports.
     ArchConfig(
         name="zcu102", depth=64, width=64, lanes=64, max_rows=512, banks=8, bank_words=4096,
-        stat_rows=2048, index_entries=2048, requant_bits=24, experts=64,
+        stat_rows=8192, index_entries=8192, requant_bits=24, experts=64,
         stored_weights=True, packing=True, outstanding=16, **_EVERYTHING,
         **BOARDS["zcu102"].settings(ports=4),
     ),
