@@ -10,6 +10,7 @@ import pytest
 from tests.support.synthetic import Mixture, vision_transformer
 from tests.unit.compiler.test_experts import CASES, NANO
 from vitrify.compiler import compile_graph
+from vitrify.quant.tensors import Rows
 from vitrify.runtime import InferenceSession
 
 pytestmark = pytest.mark.slow
@@ -67,7 +68,7 @@ def test_a_head_of_another_row_waits_for_it(width, row):
     """Rows are counted from the first one that an instruction reads or writes."""
     arch = dataclasses.replace(NANO, name=f"width{width}", width=width, weight_fifo_words=128)
     graph = vision_transformer(seed=3, dim=8, heads=1, hidden=8, classes=4, image=(1, 4, 14))
-    graph.ops.append(dataclasses.replace(graph.ops.pop(), rows=(row, 1)))
+    graph.ops.append(dataclasses.replace(graph.ops.pop(), rows=Rows.span(row, 1)))
     program = compile_graph(graph, arch)
     run(program, noise(program, 3))
 

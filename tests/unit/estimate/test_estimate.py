@@ -150,7 +150,7 @@ def test_a_slow_memory_is_to_blame_for_waiting():
 
 
 def test_few_lanes_are_to_blame_for_full_accumulators():
-    one = dataclasses.replace(NANO, lanes=1, name="one lane")
+    one = dataclasses.replace(NANO, lanes=1, name="one_lane")
     shape = {"image": (1, 10, 10), "dim": 8, "heads": 1, "hidden": 8}
     found = estimate(program_on(one, **shape))
     assert found.to_dict()["bottleneck"] == "epilogue"
