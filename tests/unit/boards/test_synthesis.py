@@ -215,11 +215,11 @@ def test_slices_are_flattened_last() -> None:
 
 
 def test_memories_of_a_design(tmp_path: Path) -> None:
-    """Yosys itself, on a few lines: FIFOs become distributed RAM; banks and tables do not."""
+    """Yosys itself, on a few lines, with the attributes that memories are emitted with."""
     (tmp_path / "core.v").write_text("""
         module core(input clk, input [5:0] a, input [9:0] b, input [35:0] d, input we,
                     output reg [35:0] fifo_q, output reg [35:0] bank_q, output reg [17:0] rom_q);
-          (* no_rw_check *) reg [35:0] fifo [0:63];
+          (* no_rw_check, ram_style = "distributed" *) reg [35:0] fifo [0:63];
           (* no_rw_check *) reg [35:0] bank [0:1023];
           reg [17:0] rom [0:63];
           integer i;
