@@ -36,6 +36,7 @@ RIGHT = {
     "relu_float_ort_qop": ("nano", 30),
     "swiglu": ("nano", 28),
     "rmsnorm23": ("nano", 30),
+    "rotary23": ("nano", 28),
 }
 #: Case and what its sentence says.
 REFUSED = {

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from vitrify.ir import ShapeError, shape_of
 
 from .fold import fold
+from .on_elementwise import add_views
 from .on_gate import known, leave
 from .on_softmax import softmax_of
 from .product import LOWEST
@@ -177,7 +178,7 @@ def _with_mask(scores: Scores, mask: np.ndarray) -> Scores:
 
 @handles("Attention")
 def onnx_attention(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
-    """The operator of ONNX opset 23."""
+    """Of ONNX opset 23."""
     given = [*inputs, *[None] * 4][3:]
     mask = None if given[0] is None else constant(given[0], "mask")
     cached = any(value is not None for value in given[1:])
@@ -193,4 +194,34 @@ def onnx_attention(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -
         views = [split_heads(view, heads) for view in views]
     q, k, v = views
     result = attention(tracer, q, k, v, attribute(node, "scale", None), mask)
+    return [join_heads(result) if flat else result]
+
+
+@handles("RotaryEmbedding")
+def rotary_embedding(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
+    """Of ONNX opset 23: pairs of channels of each head, turned by an angle for each token."""
+    view = tracer.view(inputs[0])
+    cos, sin = constant(inputs[1], "cosines").array, constant(inputs[2], "sines").array
+    if len(inputs) > 3 and inputs[3] is not None:
+        positions = constant(inputs[3], "positions").array
+        cos, sin = cos[positions], sin[positions]
+    flat = len(view.shape) == 3
+    if flat and view.shape[-1] % (attribute(node, "num_heads", 0) or view.shape[-1] + 1):
+        raise Unfit("its number of heads does not divide its channels")
+    heads = split_heads(view, attribute(node, "num_heads", 0)) if flat else view
+    depth = heads.shape[-1]
+    turned = attribute(node, "rotary_embedding_dim", 0) or depth
+    if cos.ndim != 3 or cos.shape[-1] * 2 != turned or turned > depth:
+        raise Unfit(f"its cosines {list(cos.shape)} do not fit {turned} channels of a head")
+    channels = np.arange(turned)
+    neighbours = attribute(node, "interleaved", 0)
+    pairs = channels.reshape(-1, 2) if neighbours else channels.reshape(2, -1).T
+    partner = np.arange(depth)
+    partner[pairs] = pairs[:, ::-1]
+    form = (len(cos), 1, cos.shape[1], depth)
+    own, other = np.ones(form), np.zeros(form)
+    own[..., pairs] = cos[:, None, :, :, None]
+    other[..., pairs] = np.stack([-sin, sin], axis=-1)[:, None]
+    crossed = heads.moved(lambda array: array[..., partner])
+    result = add_views(tracer, heads.affine(own, 0.0), crossed.affine(other, 0.0))
     return [join_heads(result) if flat else result]

@@ -86,6 +86,36 @@ def test_moe_operator(activation: str, kind: str, k: int, normalize: int) -> Non
     assert experts_of(assert_agrees(model, picture(model), tolerance=2e-6)) == (k, normalize, kind)
 
 
+def test_softmax_before_the_operator() -> None:
+    """The operator takes the softmax of its input all the same."""
+    text = MOE.replace("gate.weight)", "gate.weight)  l1 = Softmax(logits3)")
+    model = fused(text.replace("Reshape(logits3", "Reshape(l1"), "k = 2")
+    canonical = assert_agrees(model, picture(model))
+    assert experts_of(canonical) == (2, 0, "relu")
+    assert "Softmax" in kinds(canonical)
+
+
+#: No mixtures, although they look like it: what is computed, and what it becomes.
+NO_MIXTURES = {
+    "all experts, weighed over the tokens": (
+        {"router": "logits3 = MatMul(y, gate.weight)  table = Softmax <axis = 1> (logits3)"},
+        ["Softmax", "Multiply", "Multiply", "Multiply", "Multiply"],
+    ),
+    "the largest of the experts": (
+        {"mix": "top = ReduceMax <keepdims = 0> (o, axis1)  z = Add(y, top)"}, ["Pool"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NO_MIXTURES)
+def test_all_experts_computed(name: str) -> None:
+    slots, wanted = NO_MIXTURES[name]
+    model = mixture(**slots)
+    found = kinds(assert_agrees(model, picture(model)))
+    assert "Experts" not in found
+    assert [kind for kind in found if kind in ("Softmax", "Multiply", "Pool")] == wanted
+
+
 def test_moe_operator_without_biases() -> None:
     text = MOE.replace("experts.bias1", "").replace(",\n        experts.bias2{more}", "")
     model = fused(text, "k = 2")
@@ -164,6 +194,10 @@ UNSUPPORTED: dict[str, tuple[dict[str, str], str]] = {
         },
         r"\(Softmax\).*something else than the softmax.*no capacity limit",
     ),
+    "softmax over tokens": (
+        {"router": ROUTER.replace("shares = Softmax <axis = -1>", "shares = Softmax <axis = 1>")},
+        r"\(TopK\).*something else than the softmax of the router's logits",
+    ),
     "weights as activations": (
         {"mix": MIX.replace("z = Add(y, mixed_experts)", "z0 = Add(y, mixed_experts)\n"
                             "bw = Slice(shares, first, axis1, axis2)  z = Add(z0, bw)")},
@@ -187,6 +221,10 @@ UNSUPPORTED: dict[str, tuple[dict[str, str], str]] = {
     "experts multiplied": (
         {"mix": MIX.replace("z = Add(y, mixed_experts)", "z = Mul(y, mixed_experts)")},
         r"\(Mul\)",
+    ),
+    "largest of the experts": (
+        {"mix": MIX.replace("ReduceSum <keepdims = 0>", "ReduceMax <keepdims = 0>")},
+        r"\(Softmax\).*do not share 4 logits",
     ),
     "channels weighed unevenly": (
         {

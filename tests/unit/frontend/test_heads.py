@@ -69,6 +69,15 @@ def test_all_heads_weighed() -> None:
     assert attributes_of(node)["k"] == 2
 
 
+def test_squared_weights_are_a_product() -> None:
+    squares = OUT.replace("(plain_t, weight)", "(plain_t, w2)")
+    squares = squares.replace("mixed_t", "w2 = Mul(weight, weight)  mixed_t")
+    model = tiny(softmax=WEIGHED + GATE + squares + JOIN)
+    found = kinds(assert_agrees(model, picture(model)))
+    assert "RoutedHeads" not in found
+    assert found[found.index("Attention") + 2 :][:3] == ["Softmax", "Activation", "Multiply"]
+
+
 UNSUPPORTED = {
     "sigmoid": GATE.replace("Softmax <axis = -1>", "Sigmoid") + "sorted_, i = TopK(shares, two_i)\n"
     + OUT.replace("shares", "sorted_") + JOIN,

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
+import onnx_ir as ir
 import pytest
 import tiny as t
 from agree import assert_agrees, kinds
 from tiny import picture, tiny
+
+from vitrify.arch.errors import UnsupportedOpError
+from vitrify.frontend import canonicalise
 
 CASES: dict[str, tuple[dict[str, str], list[str]]] = {
     "position bias": (
@@ -118,6 +124,13 @@ CASES: dict[str, tuple[dict[str, str], list[str]]] = {
 }
 
 
+#: A convolutional network: no token, no attention, an image of one.
+CONVOLUTIONAL = {
+    "embed": "g = Conv <pads = [3, 3, 0, 0]> (image, embed.weight)",
+    "out": "z = Relu(g)", "pool": "zp = GlobalAveragePool(z)  pooled = Flatten(zp)",
+}  # fmt: skip
+
+
 def _within(wanted: list[str], found: list[str]) -> bool:
     rest = iter(found)
     return all(name in rest for name in wanted)
@@ -129,3 +142,63 @@ def test_operation(name: str) -> None:
     model = tiny(opset=18, **slots)
     found = kinds(assert_agrees(model, picture(model)))
     assert _within(wanted, found), found
+
+
+def test_convolutional_network() -> None:
+    slots = {**dict.fromkeys(t.SLOTS, ""), **CONVOLUTIONAL, "head": t.HEAD}
+    model = tiny(image="float[1,3,8,8]", output="float[1,4]", **slots)
+    found = kinds(assert_agrees(model, picture(model)))
+    assert found == ["ImageConv", "Activation", "MeanPool", "Linear"]
+
+
+#: Channels of a head that turn, attributes, whether operands are [N, T, D], positions are given.
+ROTARY = {
+    "halves": (4, "", False, True),
+    "pairs": (4, "interleaved = 1", False, True),
+    "without positions": (4, "", False, False),
+    "a part of each head": (2, "rotary_embedding_dim = 2, num_heads = 2", False, True),
+    "heads side by side": (4, "num_heads = 2", True, True),
+    "pairs of heads side by side": (4, "num_heads = 2, interleaved = 1", True, True),
+}
+
+
+def _rotary(width: int, attributes: str, flat: bool, given: bool) -> ir.Model:
+    """Queries and keys turned by the operator of opset 23, before or after their heads are cut."""
+    angles = [0.3 * place / (pair + 1) for place in range(t.T) for pair in range(width // 2)]
+    form = [t.T, width // 2] if given else [t.N, t.T, width // 2]
+    angles = angles if given else angles * t.N
+    text = f"an = Constant <value = float{form} {{{', '.join(f'{a:.3f}' for a in angles)}}}> ()\n"
+    text += "cs = Cos(an)  sn = Sin(an)\n"
+    places = [*range(t.T)] * t.N
+    text += f"ps = Constant <value = int64[{t.N}, {t.T}] {{{str(places)[1:-1]}}}> ()\n"
+    project = t.PROJECT.replace("perm = [0, 2, 3, 1]", "perm = [0, 2, 1, 3]")
+    for part in "qk":
+        result = f"{part}3" if flat else part
+        formals = f"<{attributes}>" if attributes else ""
+        turn = f"{result} = RotaryEmbedding {formals} ({part}0, cs, sn{', ps' * given})\n"
+        project = project.replace(f" {result} = ", f" {part}0 = ")
+        made = re.search(rf"{part}0 = .*?\)", project)
+        assert made is not None
+        project = project.replace(made[0], f"{made[0]}\n{turn}")
+    scores = "kt = Transpose <perm = [0, 1, 3, 2]> (k)  products = MatMul(q, kt)\n"
+    scores += "scores = Mul(products, scale)"
+    return tiny(opset=23, project=text + project, scores=scores)
+
+
+@pytest.mark.parametrize("name", ROTARY)
+def test_rotary_embedding(name: str) -> None:
+    model = _rotary(*ROTARY[name])
+    found = kinds(assert_agrees(model, picture(model)))
+    assert _within(["Rotary", "Rotary", "Attention"], found), found
+
+
+@pytest.mark.parametrize(
+    ("width", "attributes", "flat", "words"),
+    [(2, "", False, r"cosines \[3, 4, 1\] do not fit 4 channels"),
+     (4, "", True, "number of heads does not divide")],
+)  # fmt: skip
+def test_rotary_embedding_that_does_not_fit(
+    width: int, attributes: str, flat: bool, words: str
+) -> None:
+    with pytest.raises(UnsupportedOpError, match=rf"\(RotaryEmbedding\).*{words}"):
+        canonicalise(_rotary(width, attributes, flat, given=True))
