@@ -6,6 +6,7 @@ QONNX's ``Quant`` all become what :mod:`vitrify.frontend.saturation` reads.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -47,10 +48,11 @@ def _bias(edit: Editor, bias: Value, *scales: Value) -> Value:
     """An int32 bias in the units of the products."""
     if bias is None:
         return None
-    arrays = [constant_of(value) for value in (bias, *scales)]
-    if any(array is None for array in arrays):
+    found = [constant_of(value) for value in (bias, *scales)]
+    arrays = [array.astype(np.float64) for array in found if array is not None]
+    if len(arrays) < len(found):
         raise Unfit("its bias or its scales are no constants", node=edit.node)
-    product = np.prod(np.broadcast_arrays(*[np.float64(a) for a in arrays]), axis=0)  # type: ignore[arg-type]
+    product = functools.reduce(np.multiply, arrays)
     return edit.constant(product, (bias.name or "").removesuffix("_quantized"))
 
 
@@ -139,7 +141,8 @@ def _softmax(edit: Editor) -> Sequence[Value]:
 
 def _concat(edit: Editor) -> Sequence[Value]:
     scale, zero, *rest = edit.node.inputs
-    parts = [dequantised(edit, *rest[at : at + 3]) for at in range(0, len(rest), 3)]  # type: ignore[arg-type]
+    triples = zip(rest[::3], rest[1::3], rest[2::3], strict=True)
+    parts = [dequantised(edit, x, step, shift) for x, step, shift in triples]
     return [quantised(edit, edit.op("Concat", *parts, axis=edit.attribute("axis", 0)), scale, zero)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,9 +28,20 @@ def uniform(value: Const) -> Const:
     return value
 
 
-def _elementwise(tracer: Tracer, node: ir.Node, operands: list[Traced]) -> Elementwise | None:
+#: What a function of one variable may be computed from.
+_Operand = Const | View | Elementwise
+
+
+def _operand(tracer: Tracer, value: Traced | None) -> _Operand:
+    """``value``, of another kind as a view."""
+    return value if isinstance(value, _Operand) else tracer.view(value)
+
+
+def _elementwise(
+    tracer: Tracer, node: ir.Node, operands: Sequence[_Operand]
+) -> Elementwise | None:
     """The function of one view that ``node`` computes, or ``None``."""
-    live = [value for value in operands if isinstance(value, View | Elementwise)]
+    live = [value for value in operands if not isinstance(value, Const)]
     roots = samples_of(live[0])
     for value in live[1:]:
         also = samples_of(value)
@@ -37,13 +49,13 @@ def _elementwise(tracer: Tracer, node: ir.Node, operands: list[Traced]) -> Eleme
     result = {}
     for root in roots:
         arrays = [
-            _scalar(value) if isinstance(value, Const) else samples_of(value)[root]  # type: ignore[index]
+            _scalar(value) if isinstance(value, Const) else samples_of(value)[root]
             for value in operands
         ]
         result[root] = tracer.execute(node, arrays)[0]
     if not result:
         return None
-    return Elementwise(live[0].shape, result, node, operands)
+    return Elementwise(live[0].shape, result, node, list(operands))
 
 
 def _scalar(value: Const) -> np.ndarray:
@@ -128,14 +140,19 @@ def _holds_residual(value: Elementwise) -> bool:
 
 def _last_node(tracer: Tracer, value: Elementwise) -> View:
     """The last node of a function as an affine step or a residual addition."""
-    node, operands = value.node, value.operands
-    parts = [part if isinstance(part, Const) else tracer.view(part) for part in operands]
-    if any(isinstance(part, Const) for part in parts):
-        return _with_constant(node, *parts)
-    return _residual(tracer, node, *parts)  # type: ignore[arg-type]
+    x, y = value.operands
+    return _arithmetic(tracer, value.node, x, y)
 
 
-def _with_constant(node: ir.Node, x: Traced, y: Traced) -> View:
+def _arithmetic(tracer: Tracer, node: ir.Node, x: Traced, y: Traced) -> View:
+    """Of two views, or of a view and a constant array."""
+    x, y = (value if isinstance(value, Const) else tracer.view(value) for value in (x, y))
+    if isinstance(x, View) and isinstance(y, View):
+        return _residual(tracer, node, x, y)
+    return _with_constant(node, x, y)
+
+
+def _with_constant(node: ir.Node, x: Const | View, y: Const | View) -> View:
     """A view and a constant array."""
     if isinstance(x, View) and isinstance(y, Const):
         array = y.array.astype(np.float64)
@@ -193,17 +210,21 @@ def _residual(tracer: Tracer, node: ir.Node, x: View, y: View) -> View:
 def _scores(node: ir.Node, scores: Scores, other: Const, reverse: bool) -> Scores | None:
     """Attention scores scaled, or with a mask or a position bias; ``None`` if it is neither."""
     array = other.array.astype(np.float64)
-    if scores.normalised or np.broadcast_shapes(scores.shape, array.shape) != scores.shape:
-        return None if array.any() or node.op_type not in ("Add", "Sub") or reverse else scores
+    if np.broadcast_shapes(scores.shape, array.shape) != scores.shape:
+        return None
     if node.op_type == "Add" or (node.op_type == "Sub" and not reverse):
         if not array.any():
             return scores
+        if scores.normalised:
+            return None
         bias = array if node.op_type == "Add" else -array
         if scores.bias is not None:
             bias = bias + scores.bias
         return replace(scores, bias=np.broadcast_to(bias, scores.shape), view=None)
     divides = node.op_type == "Div"
-    if not (divides or node.op_type == "Mul") or (divides and (reverse or not array.all())):
+    if scores.normalised or not (divides or node.op_type == "Mul"):
+        return None
+    if divides and (reverse or not array.all()):
         return None
     factor = array if node.op_type == "Mul" else 1.0 / array
     bias = None if scores.bias is None else scores.bias * factor
@@ -232,21 +253,18 @@ def binary(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[T
             found = _scores(node, scores, other, reverse=scores is y)
             if found is not None:
                 return [found]
-    x, y = (tracer.view(value) if isinstance(value, Scores) else value for value in (x, y))
-    live = [value for value in (x, y) if isinstance(value, View | Elementwise)]
+    x, y = _operand(tracer, x), _operand(tracer, y)
+    live = [value for value in (x, y) if not isinstance(value, Const)]
     constants = [value for value in (x, y) if isinstance(value, Const)]
-    rank = len(live[0].shape) if live else 0
-    if all(value.is_scalar and value.array.ndim <= rank for value in constants):
+    if all(value.is_scalar and value.array.ndim <= len(live[0].shape) for value in constants):
         found = _elementwise(tracer, node, [x, y])
         if found is not None:
             return [found]
     if node.op_type == "Div" and len(live) == 2:
         # one function of y less than a quotient of its value
-        node, y = step("Mul", node), function(tracer, step("Reciprocal", node), [y])[0]
-    views = [value if isinstance(value, Const) else tracer.view(value) for value in (x, y)]
-    if len(live) == 2:
-        return [_residual(tracer, node, *views)]  # type: ignore[arg-type]
-    return [_with_constant(node, *views)]
+        inverse = function(tracer, step("Reciprocal", node), [y])[0]
+        return [_arithmetic(tracer, step("Mul", node), x, inverse)]
+    return [_arithmetic(tracer, node, x, y)]
 
 
 @handles(
@@ -261,24 +279,23 @@ def function(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list
     """A step of a function of one variable."""
     if node.op_type == "Sum" and len(inputs) == 2:
         return binary(tracer, step("Add", node), inputs)
-    if len(inputs) > 1 and all(value is None for value in inputs[1:]) and node.op_type == "Clip":
-        return [inputs[0]]  # type: ignore[list-item]
+    unbounded = node.op_type == "Clip" and all(value is None for value in inputs[1:])
+    if unbounded and inputs[0] is not None:
+        return [inputs[0]]
     if node.op_type == "Where":
         chosen = _decided(inputs)
         if chosen is not None:
             return [chosen]
-    operands: list[Traced | None] = [
-        uniform(value) if isinstance(value, Const) else value for value in inputs
-    ]
-    operands = [tracer.view(value) if isinstance(value, Scores) else value for value in operands]
+    if None in inputs:
+        node, inputs = _complete(node, inputs)
+    operands = [_operand(tracer, value) for value in inputs]
+    operands = [uniform(value) if isinstance(value, Const) else value for value in operands]
     for value in operands:
         if isinstance(value, View) and is_task(value):
             raise Unfit("it computes with task numbers", "use them to choose weights and biases")
         if isinstance(value, Const) and not value.is_scalar:
             raise Unfit("its constant is not one number")
-    if None in operands:
-        node, operands = _complete(node, operands)
-    found = _elementwise(tracer, node, operands)  # type: ignore[arg-type]
+    found = _elementwise(tracer, node, operands)
     if found is None:
         raise Unfit("it combines two different activations")
     return [found]

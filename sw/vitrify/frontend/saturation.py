@@ -44,8 +44,8 @@ class _Step:
 
     scale: np.ndarray
     zero: np.ndarray
-    low: float
-    high: float
+    low: float | np.ndarray
+    high: float | np.ndarray
 
     @property
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
@@ -255,11 +255,11 @@ def without_quantisers(model: ir.Model, images: np.ndarray | None = None) -> Non
             _plain(model, node, judge)
         elif node.outputs[0].meta.get("saturates"):
             edit = Editor(model.graph, node)
-            bounds = (constant_of(node.inputs[1]), constant_of(node.inputs[2]))
+            low, high = constant_of(node.inputs[1]), constant_of(node.inputs[2])
             assert node.inputs[0] is not None
-            assert bounds[0] is not None
-            assert bounds[1] is not None
-            step = _Step(np.ones(()), np.zeros(()), *bounds)  # type: ignore[arg-type]
+            assert low is not None
+            assert high is not None
+            step = _Step(np.ones(()), np.zeros(()), low, high)
             edit.replace(judge.clipped(edit, node.inputs[0], node.outputs[0], step))
     for node in list(model.graph):
         if node.op_type == "QuantizeLinear" and node.inputs[0] not in fixed:
