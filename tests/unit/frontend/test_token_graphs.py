@@ -114,6 +114,16 @@ CASES: dict[str, tuple[dict[str, str], list[str]]] = {
         },
         ["Product", "Add", "Softmax", "Product"],
     ),
+    "zeros of more axes than the attention weights": (
+        {
+            "softmax": t.SOFTMAX.replace("weights = ", "w0 = ").replace(
+                "mixed = ",
+                "zz = Constant <value = float[3,1,1,1,1] {0,0,0}> ()  w1 = Add(w0, zz)\n"
+                "weights = Gather <axis = 0> (w1, zero_i)  mixed = ",
+            )
+        },
+        ["Product", "Softmax", "Product"],
+    ),
     "queries and keys of unit length": (
         {
             "scores": "qn = ReduceL2 <keepdims = 1> (q, last)  qu = Div(q, qn)\n"
@@ -146,7 +156,7 @@ def test_operation(name: str) -> None:
 
 def test_convolutional_network() -> None:
     slots = {**dict.fromkeys(t.SLOTS, ""), **CONVOLUTIONAL, "head": t.HEAD}
-    model = tiny(image="float[1,3,8,8]", output="float[1,4]", **slots)
+    model = tiny(opset=18, image="float[1,3,8,8]", output="float[1,4]", task="", **slots)
     found = kinds(assert_agrees(model, picture(model)))
     assert found == ["ImageConv", "Activation", "MeanPool", "Linear"]
 
