@@ -16,10 +16,10 @@ from vitrify.arch.errors import CapacityError
 from vitrify.arch.isa import Opcode, Transform
 from vitrify.arch.modes import ADDING_OUTPUTS, Combine
 
-from .lists import RowLists
+from .lists import NEVER, RowLists
 from .pack import Bytes, ImageBuilder, gain_words, table_words
 from .placement import Placed
-from .product import At, MatrixProduct
+from .product import At, MatrixProduct, Picks
 
 #: Words of a row that a LOAD can bring.
 MOST_WORDS = isa.FORMATS[Opcode.LOAD].field("words").max
@@ -73,7 +73,7 @@ class Builder:
         self._code: list[tuple[Opcode, dict[str, int]]] = []
         self._loads = 0
         #: The latest MATMULs that a ROUTE has waited for, and that use its queues.
-        self._routed = self._queued = -1
+        self._routed = self._queued = NEVER
         self._history: dict[str, _History] = {}
         self._lists = RowLists(arch)
         self._gains: list[bytes] = [b"", b""]
@@ -136,9 +136,8 @@ class Builder:
         """ROUTE rows of ``logits``; ``after`` is there before anything is routed, too."""
         rows = logits.rows if rows is None else rows
         names = [logits.name] if after is None else [logits.name, after.name]
-        last = max(self._queued, *(self._history[name].writes[-1].matmul for name in names))
-        listed = self._lists.route(rows * choices)
-        last = last if listed is None else max(last, listed)
+        listed = self._lists.route(rows * choices, self._queued)
+        last = max(listed, *(self._history[name].writes[-1].matmul for name in names))
         self._code.append((Opcode.ROUTE, {
             "src_addr": logits.at(row), "src_stride": logits.stride,
             "rows": rows,
@@ -171,9 +170,10 @@ class Builder:
         if queue is not None and queue.gathers:
             self._wait_picked(fields, index, x.tensor)
         elif product.picks is not None:
-            self._pick(fields, index, product)
+            self._pick(fields, index, x, product.picks)
         elif product.taps is not None:
-            self._wait_map(fields, index, x, product.taps.height * product.taps.width)
+            end = x.row + product.taps.height * product.taps.width
+            self._wait_any(fields, index, x.tensor, x.row, end)
         else:
             self._wait_fetch(fields, index, x, product.depth)
         if product.tiles is not None:
@@ -303,42 +303,38 @@ class Builder:
                 max(0, last.last_tile - channel) // self.arch.depth, fields["k_tiles"]
             )
 
-    def _pick(self, fields: dict[str, int], index: int, product: MatrixProduct) -> None:
-        """Read rows by a list, which is loaded unless it is there, once all of them are written."""
-        picks = product.picks
-        assert picks is not None
+    def _pick(self, fields: dict[str, int], index: int, x: At, picks: Picks) -> None:
+        """Read rows by a list, which is loaded unless it is there."""
         found = self._lists.find(picks)
         if found is None:
             found, before = self._lists.place(picks, self._loads, index)
             self._code.append((Opcode.LOAD_INDEX, {
                 "region": isa.Region.PROGRAM, "base": found.base, "count": found.size,
                 "offset": self.image.add(np.asarray(picks, "<u2").view(np.uint8)),
-                "wait_distance": 0 if before is None else self._distance(index, before),
+                "wait_distance": 0 if before == NEVER else self._distance(index, before),
             }))
             self._loads += 1
         found.user = index
         fields |= {"src_list": 1, "src_list_base": found.base}
-        history, first = self._seen(product.x.tensor), product.x.row + int(picks.min())
-        end = product.x.row + int(picks.max()) + 1
+        first, end = x.row + int(picks.min()), x.row + int(picks.max()) + 1
+        self._wait_any(fields, index, x.tensor, first, end, found.load)
+
+    def _wait_any(
+        self, fields: dict[str, int], index: int, x: Placed, first: int, end: int,
+        load: int = NEVER,
+    ) -> None:
+        """Rows ``first`` to ``end`` may be read in any order, once all are written or loaded.
+
+        A ``load`` is waited for, too.
+        """
+        history = self._seen(x)
         needed = [w.matmul for w in history.writes if w.row < end and first < w.row + w.rows]
         if needed:
             fields |= {"dep_distance": self._distance(index, needed[-1]), "dep_end": 1}
-        last = found.load
-        for number, row, rows in history.loads:
-            if row < end and first < row + rows:
-                last = max(last, number)
-        fields["load_distance"] = self._distance(self._loads, last)
-
-    def _wait_map(self, fields: dict[str, int], index: int, x: At, pixels: int) -> None:
-        """Any pixel may be read, once all of them are written or loaded."""
-        history = self._seen(x.tensor)
-        end = x.row + pixels
-        needed = [w.matmul for w in history.writes if w.row < end and x.row < w.row + w.rows]
-        if needed:
-            fields |= {"dep_distance": self._distance(index, needed[-1]), "dep_end": 1}
-        loads = [n for n, row, rows in history.loads if row < end and x.row < row + rows]
-        if loads:
-            fields["load_distance"] = self._distance(self._loads, loads[-1])
+        loads = [n for n, row, rows in history.loads if row < end and first < row + rows]
+        last = max([load, *loads])
+        if last != NEVER:
+            fields["load_distance"] = self._distance(self._loads, last)
 
     def _wait_picked(self, fields: dict[str, int], index: int, x: Placed) -> None:
         """Any row may be read: wait for the last write, unless the ROUTE has waited for it."""

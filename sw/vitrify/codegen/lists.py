@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,9 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError
 
 from .product import Picks
+
+#: Number of no MATMUL or LOAD.
+NEVER = -1
 
 
 @dataclass
@@ -41,13 +45,15 @@ class RowLists:
         self._next = arch.index_entries
         #: Entries that the queues of the latest ROUTE take.
         self._queues = 0
+        #: What the latest ROUTE waits for.  A LOAD_INDEX behind it may come before the ROUTE does.
+        self._retired: list[RowList] = []
 
     def find(self, entries: Picks) -> RowList | None:
         """The list with these entries, if it is there."""
         return self._known.get(_key(entries))
 
-    def place(self, entries: Picks, load: int, user: int) -> tuple[RowList, int | None]:
-        """Room for a list; also the latest MATMUL that reads what lay there (``None``: nothing)."""
+    def place(self, entries: Picks, load: int, user: int) -> tuple[RowList, int]:
+        """Room for a list; also the latest MATMUL that reads what lay there, or ``NEVER``."""
         size = len(entries)
         if size > self._arch.index_entries - self._queues:
             raise CapacityError(
@@ -58,18 +64,29 @@ class RowLists:
         if self._next - size < self._queues:
             self._next = self._arch.index_entries
         self._next -= size
-        before = self._evict(self._next, self._next + size)
-        found = self._known[_key(entries)] = RowList(self._next, size, load, user)
+        base, end = self._next, self._next + size
+        retired = [each for each in self._retired if each.overlaps(base, end)]
+        before = _latest([*self._evict(base, end), *retired])
+        found = self._known[_key(entries)] = RowList(base, size, load, user)
         return found, before
 
-    def route(self, entries: int) -> int | None:
-        """Give the first ``entries`` to queues; the latest MATMUL that reads lists there."""
-        self._queues = entries
-        return self._evict(0, entries)
+    def route(self, entries: int, queued: int) -> int:
+        """Give the first ``entries`` to queues; the latest MATMUL that reads what lay there.
 
-    def _evict(self, base: int, end: int) -> int | None:
+        ``queued`` is the latest that uses the queues before.
+        """
+        before = RowList(0, self._queues, NEVER, queued)
+        self._retired = [before, *self._evict(0, entries)]
+        self._queues = entries
+        return _latest(self._retired)
+
+    def _evict(self, base: int, end: int) -> list[RowList]:
         gone = [key for key, each in self._known.items() if each.overlaps(base, end)]
-        return max((self._known.pop(key).user for key in gone), default=None)
+        return [self._known.pop(key) for key in gone]
+
+
+def _latest(lists: Sequence[RowList]) -> int:
+    return max((each.user for each in lists), default=NEVER)
 
 
 def _key(entries: Picks) -> bytes:
