@@ -54,6 +54,17 @@ def twice(net, index):
     return net.linear(x, 7, "last")
 
 
+def far_and_near(net):
+    """Lists of 45 entries, 180 in all, for a memory that holds 128."""
+    x, rng = net.tokens(), np.random.default_rng(0)
+    for i in range(4):
+        index = rng.permutation(np.repeat(np.arange(COUNT), 9)).tolist()
+        y = net.linear(rows(net, net.norm(x, f"norm{i}"), index, f"far{i}"), DIM, f"linear{i}")
+        x = net.add(x, rows(net, y, list(range(0, 45, 9)), f"near{i}"), f"sum{i}")
+    assert shape_of(x)[1] == COUNT
+    return net.linear(net.norm(x, "end"), 7, "last")
+
+
 def check(net, result, batch=1, arch=NANO):
     model, images = net.model(result), net.images(24)
     graph = quantise(model, images, arch=arch)
@@ -90,13 +101,7 @@ def test_a_list_is_loaded_once():
 
 def test_lists_take_turns_where_memory_is_short():
     net = Net(7)
-    x, rng = net.tokens(), np.random.default_rng(0)
-    for i in range(4):  # 45 entries each, 128 in all
-        index = rng.permutation(np.repeat(np.arange(COUNT), 9)).tolist()
-        y = net.linear(rows(net, net.norm(x, f"norm{i}"), index, f"far{i}"), DIM, f"linear{i}")
-        x = net.add(x, rows(net, y, list(range(0, 45, 9)), f"near{i}"), f"sum{i}")
-    assert shape_of(x)[1] == COUNT
-    check(net, net.linear(net.norm(x, "end"), 7, "last"))
+    check(net, far_and_near(net))
 
 
 def test_rows_of_zeros_are_refused():

@@ -1,0 +1,96 @@
+"""One graph of every kind of operation on the simulated core: every tensor as on golden."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from tests.cosim.test_compiled_experts import run
+from tests.unit.ops import (
+    test_attention,
+    test_conv,
+    test_joined,
+    test_map_pool,
+    test_mix,
+    test_multiply,
+    test_norm,
+    test_rotary,
+    test_rows,
+)
+from tests.unit.quant.graphs import DIM, Net
+from vitrify.arch.presets import preset
+from vitrify.compiler import compile_graph
+from vitrify.compiler.quantise import quantise
+from vitrify.runtime import InferenceSession
+
+pytestmark = pytest.mark.slow
+NANO = preset("nano")
+
+
+def rows(net: Net) -> ir.Value:
+    return test_rows.in_windows(net, test_rows.ORDERS["permuted"])
+
+
+def lists_that_take_turns(net: Net) -> ir.Value:
+    return test_rows.far_and_near(net)
+
+
+def windows_and_bias(net: Net) -> ir.Value:
+    heads, groups, own, queries, count = test_attention.BIASES["for each window and head"]
+    bias = 2 * net.normal(*own, count, 4 // groups)
+    bias[..., -1, 0] = -np.inf
+    return test_attention.crossed(net, heads, groups, queries, DIM, DIM, bias)
+
+
+def mix(net: Net) -> ir.Value:
+    return test_mix.mixed(net, *test_mix.CASES["heads and groups"])
+
+
+def conv(net: Net) -> ir.Value:
+    return convolved(net, "strides")
+
+
+def depthwise(net: Net) -> ir.Value:
+    return convolved(net, "depthwise")
+
+
+def convolved(net: Net, name: str) -> ir.Value:
+    case = test_conv.CASES[name]
+    return net.linear(test_conv.conv(net, test_conv.image_map(net, case[0], 4), case), 7, "last")
+
+
+def largest(net: Net) -> ir.Value:
+    return net.linear(test_map_pool.pool(net, test_map_pool.CASES["largest, padded"]), 7, "last")
+
+
+def concatenated(net: Net) -> ir.Value:
+    x = net.builder.emit("ConcatRows", *test_joined.parts(net), name="join")
+    return test_joined.finished(net, x)
+
+
+OPERATIONS: dict[str, Callable[[Net], ir.Value]] = {
+    **{f.__name__: f for f in (
+        rows, lists_that_take_turns, windows_and_bias, mix, conv, depthwise, largest, concatenated,
+    )},
+    "multiply": test_multiply.GRAPHS["swiglu"],
+    "rms_norm": test_norm.GRAPHS["in_every_block"],
+    "rotary": test_rotary.GRAPHS["halves"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operation(name: str) -> None:
+    net = Net(3)
+    model, images = net.model(OPERATIONS[name](net)), net.images(16)
+    program = compile_graph(quantise(model, images, arch=NANO), NANO, batch=2)
+    # Two jobs, so that nothing of the first may matter to the second.
+    out, statistics = run(program, images[:4], stall=0.2, seed=len(name))
+    with InferenceSession(program, "golden") as golden:
+        (exact,) = golden.run(None, {program.input.name: images[:4]})
+        np.testing.assert_array_equal(out, exact)
+        assert statistics is not None
+        assert golden.statistics is not None
+        assert statistics.macs == golden.statistics.macs
