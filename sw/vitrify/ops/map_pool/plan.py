@@ -8,33 +8,24 @@ import numpy as np
 import onnx_ir as ir
 
 from vitrify.ir import attributes_of, shape_of
+from vitrify.ops.channelwise import ChannelwiseOp
 from vitrify.ops.conv.plan import convolution, maps_of
 from vitrify.ops.linear.plan import LinearValue, Stored
 from vitrify.quant.calibrate import Request
-from vitrify.quant.plan import ByteNeeds, Operand, Plan, PlanOp, unsupported
+from vitrify.quant.plan import Operand, Plan, unsupported
 from vitrify.quant.planner import Planner, result_of
 from vitrify.quant.windows import Window
 
 
 @dataclass(frozen=True, kw_only=True)
-class LargestOp(PlanOp):
+class LargestOp(ChannelwiseOp):
     """The largest of each window of an int8 map, in the same format."""
 
-    x: str
     window: Window
 
-    def reads(self) -> list[tuple[str, int]]:
-        return [(self.x, 0)]
-
-    def channels(self, plan: Plan) -> int:
-        return plan.channels(self.x)
-
     def requests(self, plan: Plan) -> list[Request]:
+        """None: whatever those who read the result may need, ``x`` has that format, too."""
         return []
-
-    def needs(self, tensor: str) -> ByteNeeds:
-        """Whatever those who read the result may need: it has the same format."""
-        return ByteNeeds(one_step=True, zero=True, symmetric=True)
 
 
 def plan_pool(planner: Planner, node: ir.Node) -> LinearValue:

@@ -7,36 +7,22 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from vitrify.ir import attributes_of
+from vitrify.ops.channelwise import ChannelwiseOp
 from vitrify.ops.linear.plan import Stored, int8_in_groups
-from vitrify.quant.calibrate import Request
-from vitrify.quant.plan import Array, ByteNeeds, Operand, Plan, PlanOp
+from vitrify.quant.plan import Array, Operand
 from vitrify.quant.planner import Planner, parameter, result_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class MixOp(PlanOp):
+class MixOp(ChannelwiseOp):
     """``matrix [heads, out, in]`` times the rows of an int8 tensor, to an int16 tensor.
 
     Each of ``groups`` runs of rows is multiplied by itself; ``bias`` has one value a result row.
     """
 
-    x: str
     matrix: Array
     bias: Array
     groups: int
-
-    def reads(self) -> list[tuple[str, int]]:
-        return [(self.x, 0)]
-
-    def channels(self, plan: Plan) -> int:
-        return plan.channels(self.x)
-
-    def requests(self, plan: Plan) -> list[Request]:
-        return [self.result()]
-
-    def needs(self, tensor: str) -> ByteNeeds:
-        """One multiplier for all channels, and no bias of a channel."""
-        return ByteNeeds(one_step=True, zero=True, symmetric=True)
 
 
 def plan_mix(planner: Planner, node: ir.Node) -> Stored:

@@ -14,8 +14,9 @@ import onnx_ir as ir
 
 from vitrify.ir import attributes_of
 from vitrify.ops.linear.plan import Affine, LinearOp, Stored, affine_of
+from vitrify.ops.rows.joined import ConstantOp
 from vitrify.quant.calibrate import Request
-from vitrify.quant.plan import Array, Operand, Plan, PlanOp
+from vitrify.quant.plan import Array, Operand, Plan
 from vitrify.quant.planner import Planner, parameter, result_of
 
 
@@ -30,19 +31,8 @@ class BothOp(LinearOp):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnglesOp(PlanOp):
+class AnglesOp(ConstantOp):
     """Constant rows of an int8 tensor."""
-
-    rows: Array
-
-    def reads(self) -> list[tuple[str, int]]:
-        return []
-
-    def channels(self, plan: Plan) -> int:
-        return self.rows.shape[1]
-
-    def requests(self, plan: Plan) -> list[Request]:
-        return []
 
 
 def plan_rotary(planner: Planner, node: ir.Node) -> Affine:
