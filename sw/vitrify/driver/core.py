@@ -16,10 +16,9 @@ from vitrify.arch.config import CONTRACT_VERSION, ArchConfig
 from vitrify.arch.csr import ErrorCode
 from vitrify.arch.errors import BackendError
 
+from .lock import PATIENCE
 from .transport import Transport, UInt8
 
-#: Seconds in which a core must show some progress.
-PATIENCE = 20.0
 #: Longest wait between two looks at a core.
 _LOOK = 0.005
 #: The program is uploaded and compared in blocks of so many bytes.
@@ -73,7 +72,8 @@ class CoreDriver:
     arch : ArchConfig
         What the programs are made for.
     patience : float
-        Seconds without progress after which a run is given up.
+        Seconds without progress after which a run is given up, and that another process may
+        keep the core.
 
     Raises
     ------

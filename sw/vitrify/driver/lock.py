@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 
 from vitrify.arch.errors import BackendError
 
+#: Seconds that another process may keep a core, and that a core may do nothing.
+PATIENCE = 20.0
 #: Seconds between two looks at a lock that another process holds.
 _LOOK = 0.02
 

@@ -12,7 +12,7 @@ from vitrify.arch import link
 from vitrify.arch.errors import InputError
 from vitrify.arch.link import Command, Status
 
-from .lock import CoreLock
+from .lock import PATIENCE, CoreLock
 from .transport import LinkError, Transport, UInt8
 
 #: Seconds without a valid reply before a request is repeated; far longer than the silence after
@@ -20,8 +20,6 @@ from .transport import LinkError, Transport, UInt8
 TIMEOUT = 2.0
 #: How often a request is repeated.
 RETRIES = 6
-#: Seconds that another process may hold a port.
-PATIENCE = 20.0
 #: Each time, the patience grows by this factor.
 _GROWTH = 1.5
 #: Bytes that one CHECKSUM covers: a board answers within a fraction of a second.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -28,6 +29,8 @@ REGIONS = pack_input(ARCH, PROGRAM.input, FEED[PROGRAM.input.name])
 SEEDS = range(20)
 #: Where the driver puts the buffer.
 BASE = 3 * ALIGNMENT
+#: Half a second of patience outlasts a reset that gives the memory up, after 65,536 cycles.
+CYCLES_PER_SECOND = 200_000
 
 
 class HostDied(BaseException):
@@ -81,6 +84,14 @@ def golden():
     with InferenceSession(PROGRAM) as session:
         backend = session._backend
         return backend.execute(REGIONS, [0] * len(REGIONS), len(REGIONS))[0]
+
+
+@pytest.fixture(autouse=True)
+def simulated_seconds(transport, monkeypatch):
+    """The driver's patience is counted in cycles: it does not depend on the machine's load."""
+    core = transport.core
+    clock = SimpleNamespace(monotonic=lambda: core.state().cycle / CYCLES_PER_SECOND)
+    monkeypatch.setattr("vitrify.driver.core.time", clock)
 
 
 def loaded(transport):

@@ -9,9 +9,12 @@ import time
 
 import pytest
 
+from tests.support.boards import small_program
 from vitrify.arch.errors import BackendError
 from vitrify.driver.lock import CoreLock
 from vitrify.driver.serial_port import SerialTransport
+from vitrify.runtime import InferenceSession
+from vitrify.runtime.backends import board
 
 
 class Silent:
@@ -46,6 +49,18 @@ def test_a_port_in_use_is_not_disturbed():
     with pytest.raises(BackendError, match="does not answer HELLO"):
         SerialTransport(port, timeout=0.01, retries=0, patience=0.1)
     assert port.written
+    for file in (master, slave, other):
+        os.close(file)
+
+
+def test_a_session_waits_for_a_port_as_long_as_it_is_told(monkeypatch):
+    """The backend's patience is the port's, too."""
+    master, slave = os.openpty()
+    other = os.open(os.ttyname(slave), os.O_RDWR | os.O_NOCTTY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    monkeypatch.setattr(board, "open_port", lambda *_: Silent(slave))
+    with pytest.raises(BackendError, match=r"in use by another .* more than 0\.15 s"):
+        InferenceSession(small_program()[0], "board:ulx3s?port=it", patience=0.15)
     for file in (master, slave, other):
         os.close(file)
 

@@ -15,7 +15,8 @@ Devices
 Options
 -------
 ``patience``
-    Seconds without progress after which a run is given up.
+    Seconds without progress after which a run is given up, and that another process may keep
+    the board: 20 unless given.
 ``progress``
     Called as ``progress(done, total)`` in layers.
 """
@@ -30,7 +31,7 @@ from typing import Any
 from vitrify.arch.errors import InputError
 from vitrify.arch.link import BAUD
 from vitrify.driver import CoreDriver, Transport
-from vitrify.driver.core import PATIENCE
+from vitrify.driver.lock import PATIENCE
 from vitrify.driver.pynq import BUFFER_BYTES, PynqTransport
 from vitrify.driver.serial_port import TIMEOUT, SerialTransport, open_port
 from vitrify.driver.uio import UioTransport
@@ -48,33 +49,37 @@ from vitrify.runtime.statistics import Statistics, of_program
 
 
 def _ulx3s(
-    _program: Program, *, port: str, baud: int = BAUD, timeout: float = TIMEOUT
+    _program: Program, patience: float, *, port: str, baud: int = BAUD, timeout: float = TIMEOUT
 ) -> Transport:
     opened = open_port(port, int(baud))
     try:
-        return SerialTransport(opened, timeout=float(timeout))
+        return SerialTransport(opened, timeout=float(timeout), patience=patience)
     except BaseException:
         opened.close()
         raise
 
 
 def _pynq(
-    _program: Program, *, bitfile: str, ip: str | None = None, memory: int = BUFFER_BYTES
+    _program: Program, _patience: float, *, bitfile: str, ip: str | None = None,
+    memory: int = BUFFER_BYTES,
 ) -> Transport:
     return PynqTransport(bitfile, ip, int(memory))
 
 
-def _uio(_program: Program, *, uio: str = "/dev/uio0", buffer: str = "udmabuf0") -> Transport:
+def _uio(
+    _program: Program, _patience: float, *, uio: str = "/dev/uio0", buffer: str = "udmabuf0"
+) -> Transport:
     return UioTransport(uio, buffer)
 
 
-def _simulation(program: Program) -> Transport:
+def _simulation(program: Program, _patience: float) -> Transport:
     from vitrify.cosim.transport import SimulatedTransport
 
     return SimulatedTransport(program.arch)
 
 
-#: Makes a transport from a program and the options of its name; an option may be required.
+#: Makes a transport from a program, the patience and the options of its name; those that are
+#: required, and the others.
 DEVICES: dict[str, tuple[Callable[..., Transport], tuple[str, ...], tuple[str, ...]]] = {
     "ulx3s": (_ulx3s, ("port",), ("baud", "timeout")),
     "pynq": (_pynq, ("bitfile",), ("ip", "memory")),
@@ -138,8 +143,10 @@ class BoardBackend(ProgramBackend):
             self._transport.close()
 
 
-def connect(device: str, program: Program) -> Transport:
+def connect(device: str, program: Program, patience: float = PATIENCE) -> Transport:
     """The transport that ``DEVICE?OPTION=VALUE&…`` describes.
+
+    ``patience``: seconds that another process may keep a device that is spoken to at once.
 
     Raises
     ------
@@ -165,7 +172,7 @@ def connect(device: str, program: Program) -> Transport:
         if not options.get(option):
             raise InputError(f"board:{name} needs {option}=, as in board:{name}?{option}=…")
     try:
-        return make(program, **options)
+        return make(program, patience, **options)
     except ValueError as error:
         if isinstance(error, InputError):
             raise
@@ -178,4 +185,5 @@ def create(model: Program | Path, _preprocess: str | None, options: Mapping[str,
     device = settings.pop("device", "")
     check_options("board", settings, ("patience", "progress"))
     program = need_program("board", model)
-    return BoardBackend(program, connect(device, program), **settings)
+    patience = settings.get("patience", PATIENCE)
+    return BoardBackend(program, connect(device, program, patience), **settings)
