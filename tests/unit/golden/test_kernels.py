@@ -50,6 +50,13 @@ def test_softmax_edges() -> None:
     assert softmax.exp2(np.array([[127]], np.int8), np.array([-32])).tolist() == [[224]]
 
 
+@pytest.mark.parametrize("maximum", [40, 63, 64, 1000, 1 << 16])
+def test_a_maximum_beyond_all_logits_leaves_no_weight(maximum: int) -> None:
+    """Whatever statistic it is: the core takes 7 bits of it, which is more than logits have."""
+    logits = np.array([[127, 0, -128]], np.int8)
+    assert softmax.exp2(logits, np.array([maximum])).tolist() == [[0, 0, 0]]
+
+
 @pytest.mark.parametrize("total", [0, 1, 127, 128, 1023, 1024, 224 * 4096])
 def test_reciprocal_range(total: int) -> None:
     pre, multiplier = softmax.reciprocal(np.array([total]))
@@ -85,6 +92,21 @@ def test_constant_rows_do_not_blow_up(value: int, dim: int) -> None:
     assert 1 <= shift[0] <= 18
     assert 256 <= mantissa[0] <= 511
     assert abs(mean[0] / 4 - value) <= abs(value) * 2e-5 + 0.25
+
+
+@pytest.mark.parametrize("dim", [3, 7, 192])
+def test_the_variance_is_rounded_half_up(dim: int) -> None:
+    """For rows of mean 0 whose variance is so small that a step of it shows in the mantissa."""
+    inv, sh = formats.inv_dim(dim)
+    squares = np.arange(1, 4 * dim)
+    _, shift, mantissa = layernorm.finish(
+        0 * squares, squares, inv_dim=inv, inv_shift=sh, epsilon=1
+    )
+    table, unit = formats.rsqrt_table(), 2 ** (sh - 2 * formats.MEAN_FRAC)
+    for square, found in zip(squares, zip(shift, mantissa, strict=True), strict=True):
+        variance = (int(square) * inv * 2 + unit) // (2 * unit) + 1
+        half = (variance.bit_length() + 1) // 2
+        assert found == (half, table[(variance << formats.RSQRT_INDEX_BITS) >> 2 * half])
 
 
 def test_requantise_extremes() -> None:
