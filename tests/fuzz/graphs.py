@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ import numpy as np
 
 from tests.fuzz.networks import Network, core
 from vitrify.arch.config import ArchConfig
-from vitrify.arch.errors import CapacityError, ModelError, VitrifyError
+from vitrify.arch.errors import BackendError, CapacityError, ModelError, VitrifyError
 from vitrify.arch.presets import preset
 from vitrify.compiler import compile_graph
 from vitrify.compiler.quantise import quantise
@@ -62,10 +63,14 @@ def compiled(seed: int, number: int, arch: ArchConfig | None = None) -> Compiled
     return Compiled(program, images)
 
 
-def run(seed: int, number: int, arch: ArchConfig | None = None) -> str:
+def run(seed: int, number: int) -> str:
     """``ok``, a refusal, or what went wrong."""
+    return _verdict(compiled, seed, number)
+
+
+def _verdict(case: Callable[[int, int], object], seed: int, number: int) -> str:
     try:
-        compiled(seed, number, arch)
+        case(seed, number)
     except (ModelError, CapacityError) as error:
         return "refused: " + _reason(error)
     except VitrifyError as error:
@@ -92,14 +97,15 @@ class Simulation:
 
     def run(self, seed: int, number: int) -> str:
         """As :func:`run`, and on the core."""
-        from vitrify.cosim.check import Checker, MismatchError
+        return _verdict(self.simulate, seed, number)
+
+    def simulate(self, seed: int, number: int) -> None:
+        """Compare a case on the core with golden; what goes wrong is raised."""
+        from vitrify.cosim.check import Checker
         from vitrify.cosim.core import DramModel, SimulatedCore
         from vitrify.cosim.jobs import run_jobs
 
-        try:
-            case = compiled(seed, number, self._arch)
-        except (ModelError, CapacityError) as error:
-            return "refused: " + _reason(error)
+        case = compiled(seed, number, self._arch)
         rng = np.random.default_rng([seed, number, 1])
         program = case.program
         images = case.images[np.arange(2 * program.batch) % len(case.images)]
@@ -116,11 +122,10 @@ class Simulation:
             checker = Checker(program, regions, tasks=tasks)
             result = run_jobs(simulated, program, regions, tasks=tasks, inspect=checker.feed)
             checker.close(result.outputs)
-        except MismatchError as error:
-            return f"WRONG on the core, {dram}: {error}"
+        except BackendError as error:
+            raise BackendError(f"on the core, {dram}: {error}") from error
         finally:
             simulated.close()
-        return "ok"
 
 
 def main(arguments: list[str]) -> int:
@@ -138,8 +143,8 @@ def main(arguments: list[str]) -> int:
     warnings.simplefilter("ignore")
     arch = preset(options.arch) if options.rtl else None
     if options.case is not None:
-        print(Simulation(arch).run(options.seed, options.case) if arch
-              else compiled(options.seed, options.case).program.arch)
+        (Simulation(arch).simulate if arch else compiled)(options.seed, options.case)
+        print("ok")
         return 0
     step: Any = Simulation(arch).run if arch else run
     counts: collections.Counter[str] = collections.Counter()
