@@ -8,6 +8,8 @@ hardly use.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 import numpy.typing as npt
 
@@ -39,14 +41,21 @@ class Moments:
     def __init__(self, x: npt.NDArray[np.number]) -> None:
         self._x = x = np.asarray(x, np.float32)
         self.mean = x.mean(axis=0, dtype=np.float64)
-        second = (x.T @ x).astype(np.float64) / len(x)
-        self.energy = np.diag(second).copy()
+        self._second = (x.T @ x).astype(np.float64) / len(x)
+        self.energy = np.diag(self._second).copy()
         self._order = np.argsort(-self.energy, kind="stable")
-        damped = second[np.ix_(self._order, self._order)]
+
+    @cached_property
+    def _feedback(self) -> Float:
+        """What each column, in order, takes over of the errors of those before it.
+
+        Most of the time of a quantisation, and not everybody rounds by it.
+        """
+        damped = self._second[np.ix_(self._order, self._order)]
         damped[np.diag_indices_from(damped)] += max(_DAMPING * float(self.energy.mean()), 1e-9)
         # second = U D U^T with U unit upper triangular: a Cholesky factor, backwards.
         factor = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]
-        self._feedback = factor / np.diag(factor)
+        return factor / np.diag(factor)
 
     def peak(self, weight: Float) -> Float:
         """Largest magnitude of each column of ``x @ weight.T``: ``[out]``."""

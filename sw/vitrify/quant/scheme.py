@@ -109,7 +109,7 @@ def gains(rows: Rows, peak: Rows, matrix: Float) -> Float:
     matrix : ``[out, D]``, all weights that read the operand, gamma included
     """
     x = subsample(np.asarray(rows, np.float32))
-    gram = (matrix.T @ matrix).astype(np.float32)
+    gram, size = (matrix.T @ matrix).astype(np.float32), np.abs(matrix)
     # Each channel's own best range, outliers clipped.
     peak = np.maximum(INT8_MAX * channel_steps(rows, peak), 1e-3)
     weight = np.maximum(np.sqrt(np.diag(gram).astype(np.float64)), 1e-12)
@@ -125,8 +125,7 @@ def gains(rows: Rows, peak: Rows, matrix: Float) -> Float:
             gain = np.clip(np.rint(base * clip / unit), 1, top) * unit
             q = np.clip(np.rint(x * gain.astype(np.float32)), -128, INT8_MAX)
             error = x - q / gain.astype(np.float32)
-            scaled = matrix / gain
-            steps = np.abs(scaled).max(axis=1) / INT8_MAX
+            steps = (size / gain).max(axis=1) / INT8_MAX
             energy = float(np.mean(q.astype(np.float64) ** 2, axis=0).sum())
             cost = float(np.sum((error @ gram) * error)) / len(x)
             cost += _ROUNDING * float(np.sum(steps**2)) * energy
