@@ -7,22 +7,28 @@ import onnx_ir as ir
 
 from tests.support.execute import tensors
 from tests.unit.quant.graphs import Net
+from vitrify.arch.config import ArchConfig
 from vitrify.arch.presets import preset
 from vitrify.compiler import compile_graph
 from vitrify.compiler.quantise import quantise
+from vitrify.program import Program
 from vitrify.quant.compare import compare
 from vitrify.quant.evaluate import Evaluator
 
 NANO = preset("nano")
 
 
-def check(net: Net, *outputs: ir.Value, batch: int = 1, least: float = 20) -> None:
+def check(
+    net: Net, *outputs: ir.Value, batch: int = 1, least: float = 20, arch: ArchConfig = NANO
+) -> Program:
     """Integers close to the floats, and golden equal to the evaluator."""
     model, images = net.model(*outputs), net.images(24)
-    graph = quantise(model, images, arch=NANO)
-    assert min(one.sqnr for one in compare(model, graph, images[:8], NANO)) > least
-    program = compile_graph(graph, NANO, batch=batch)
+    graph = quantise(model, images, arch=arch)
+    assert min(one.sqnr for one in compare(model, graph, images[:8], arch)) > least
+    program = compile_graph(graph, arch, batch=batch)
+    assert program.macs == batch * sum(graph.macs.values())
     _, found = tensors(program, images[:batch])
-    real = Evaluator(graph, NANO).outputs(images[:batch])
+    real = Evaluator(graph, arch).outputs(images[:batch])
     for got, exact in zip(found, real.values(), strict=True):
         assert (got.reshape(exact.shape) == exact.astype(np.float32)).all()
+    return program

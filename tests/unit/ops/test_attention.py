@@ -5,18 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.support.execute import tensors
+from tests.unit.ops.checks import NANO, check
 from tests.unit.quant.graphs import DIM, Net
 from vitrify.arch.errors import CapacityError
 from vitrify.arch.isa import Opcode
-from vitrify.arch.presets import preset
 from vitrify.compiler import compile_graph
 from vitrify.compiler.quantise import quantise
 from vitrify.ir import shape_of
-from vitrify.quant.compare import compare
-from vitrify.quant.evaluate import Evaluator
 
-NANO = preset("nano")
 #: Heads, groups of rows, queries, channels of the queries, channels of the values.
 CASES = {
     "fewer queries": (2, 1, 3, 16, 16), "more queries": (2, 1, 40, 16, 16),
@@ -49,22 +45,12 @@ def crossed(net: Net, heads: int, groups: int, queries: int, dim: int, width: in
 @pytest.mark.parametrize("batch", [1, 2])
 def test_golden_equals_the_evaluator(case, batch):
     net = Net(3)
-    model, images = net.model(crossed(net, *CASES[case])), net.images(16)
-    graph = quantise(model, images, arch=NANO)
-    assert min(one.sqnr for one in compare(model, graph, images[:8], NANO)) > 20
-    program = compile_graph(graph, NANO, batch=batch)
-    _, (got,) = tensors(program, images[:batch])
-    (real,) = Evaluator(graph, NANO).outputs(images[:batch]).values()
-    assert (got.reshape(real.shape) == real.astype(np.float32)).all()
-    assert program.macs == batch * sum(graph.macs.values())
+    check(net, crossed(net, *CASES[case]), batch=batch)
 
 
 def test_a_bias_that_softmax_does_not_see():
     net = Net(3)
-    bias = net.normal(1, 2, 4, 1)
-    model = net.model(crossed(net, 2, 1, 4, DIM, DIM, bias))
-    graph = quantise(model, net.images(16), arch=NANO)
-    assert min(one.sqnr for one in compare(model, graph, net.images(8), NANO)) > 20
+    check(net, crossed(net, 2, 1, 4, DIM, DIM, net.normal(1, 2, 4, 1)))
 
 
 #: Heads and row groups of the attention, and of the bias; queries of the attention and of the bias.
@@ -82,13 +68,7 @@ def test_a_bias(case, batch):
     net = Net(3)
     bias = 2 * net.normal(*own, rows, 4 // groups)
     bias[..., -1, 0] = -np.inf
-    model, images = net.model(crossed(net, heads, groups, queries, DIM, DIM, bias)), net.images(16)
-    graph = quantise(model, images, arch=NANO)
-    assert min(one.sqnr for one in compare(model, graph, images[:8], NANO)) > 20
-    program = compile_graph(graph, NANO, batch=batch)
-    _, (got,) = tensors(program, images[:batch])
-    (real,) = Evaluator(graph, NANO).outputs(images[:batch]).values()
-    assert (got.reshape(real.shape) == real.astype(np.float32)).all()
+    check(net, crossed(net, heads, groups, queries, DIM, DIM, bias), batch=batch)
 
 
 def test_equal_tables_are_loaded_once():

@@ -3,19 +3,13 @@
 import numpy as np
 import pytest
 
-from tests.support.execute import tensors
+from tests.unit.ops.checks import check
 from tests.unit.quant.graphs import DIM, TOKENS, Net
 from vitrify.arch.errors import UnsupportedOpError
 from vitrify.arch.isa import Opcode
-from vitrify.arch.presets import preset
-from vitrify.compiler import compile_graph
-from vitrify.compiler.quantise import quantise
 from vitrify.ir import shape_of
-from vitrify.quant.compare import compare
-from vitrify.quant.evaluate import Evaluator
 from vitrify.quant.tensors import Rows
 
-NANO = preset("nano")
 COUNT = TOKENS + 1
 ORDERS = {
     "permuted": [3, 0, 4, 2, 1], "some": [4, 2], "repeated": [1, 1, 3, 0, 3, 3, 2],
@@ -65,17 +59,6 @@ def far_and_near(net):
     return net.linear(net.norm(x, "end"), 7, "last")
 
 
-def check(net, result, batch=1, arch=NANO):
-    model, images = net.model(result), net.images(24)
-    graph = quantise(model, images, arch=arch)
-    assert min(one.sqnr for one in compare(model, graph, images[:8], arch)) > 25
-    program = compile_graph(graph, arch, batch=batch)
-    _, (got,) = tensors(program, images[:batch])
-    (real,) = Evaluator(graph, arch).outputs(images[:batch]).values()
-    assert (got.reshape(real.shape) == real.astype(np.float32)).all()
-    return program
-
-
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("what", [of_normalised, of_linear, of_attention, twice])
 @pytest.mark.parametrize("batch", [1, 2])
@@ -83,25 +66,25 @@ def test_golden_equals_the_evaluator(what, order, batch):
     if what is twice and len(ORDERS[order]) < 2:
         pytest.skip("there is but one row")
     net = Net(3)
-    check(net, what(net, ORDERS[order]), batch)
+    check(net, what(net, ORDERS[order]), batch=batch, least=25)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_windows(batch):
     net = Net(5)
-    check(net, in_windows(net, ORDERS["permuted"]), batch)
+    check(net, in_windows(net, ORDERS["permuted"]), batch=batch, least=25)
 
 
 def test_a_list_is_loaded_once():
     net = Net(6)
-    program = check(net, in_windows(net, ORDERS["permuted"]))
+    program = check(net, in_windows(net, ORDERS["permuted"]), least=25)
     loaded = [op for op in program.instructions() if op.opcode is Opcode.LOAD_INDEX]
     assert len(loaded) == 2  # that of queries, keys and values, and the way back
 
 
 def test_lists_take_turns_where_memory_is_short():
     net = Net(7)
-    check(net, far_and_near(net))
+    check(net, far_and_near(net), least=25)
 
 
 def test_rows_of_zeros_are_refused():
