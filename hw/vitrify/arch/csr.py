@@ -46,8 +46,8 @@ class ErrorCode(enum.IntEnum):
     """Why the core stopped (ERROR_CODE).  It stays stopped until CONTROL.reset."""
 
     NONE = 0
-    #: Unknown opcode, wrong check field, a field out of range, or a program that ran past
-    #: PROGRAM_COUNT.
+    #: Unknown opcode, wrong check field, a field out of range, fields that exclude each other, or
+    #: a program that ran past PROGRAM_COUNT.
     ILLEGAL_INSTRUCTION = 1
     #: SLVERR or DECERR on a read.
     BUS_READ = 2

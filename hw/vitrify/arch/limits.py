@@ -8,6 +8,12 @@ from .isa import FORMATS, Instruction
 from .modes import Opcode, Output, RowScale, Stationary, Stats, Transform
 
 
+def opcodes(arch: ArchConfig) -> list[Opcode]:
+    """Opcodes that a core knows."""
+    lacking = {Opcode.ROUTE: not arch.experts, Opcode.PATTERN: not arch.patterns}
+    return [opcode for opcode in FORMATS if not lacking.get(opcode)]
+
+
 def limits(arch: ArchConfig, opcode: Opcode) -> dict[str, tuple[int, int]]:
     """``{field: (least, most)}`` on a core; those that its architecture lowers included.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from . import limits
 from .config import ArchConfig
 from .errors import ProgramError
-from .isa import Instruction
+from .isa import NO_PATTERN, Instruction
 from .modes import (
     ADDING_OUTPUTS,
     WITH_PARAMETERS,
@@ -17,18 +19,68 @@ from .modes import (
     Transform,
 )
 
-#: Attribute of the architecture: what a MATMUL wants that needs it.
-_NEEDS = {
+#: Values of fields; a MATMUL meets a condition if it has one of the values of every field.
+Condition = Mapping[str, tuple[int, ...]]
+#: Stands for every value but zero.
+NONZERO: tuple[int, ...] = ()
+
+#: Attribute of the architecture: what needs it, and how a MATMUL shows that it wants it.
+_NEEDS: dict[str, tuple[str, tuple[Condition, ...]]] = {
     "stored_weights": ("tiles STORED in the token memory",
-                       lambda op: op.stationary == Stationary.STORED),
-    "addends": ("output ADD8", lambda op: op.output == Output.ADD8),
-    "products": ("transform PRODUCT", lambda op: op.transform == Transform.PRODUCT),
-    "row_sums": ("statistics RMS or SUM, or rows divided by sums that are not those of EXP2",
-                 lambda op: op.stats in (Stats.RMS, Stats.SUM)
-                 or op.row_scale == RowScale.STATISTIC
-                 or (op.row_scale and op.transform != Transform.EXP2)),
-    "experts": ("rows or gates of experts", lambda op: op.gate or op.expert_rows),
+                       ({"stationary": (Stationary.STORED,)},)),
+    "addends": ("output ADD8", ({"output": (Output.ADD8,)},)),
+    "products": ("transform PRODUCT", ({"transform": (Transform.PRODUCT,)},)),
+    "row_sums": ("statistics RMS or SUM, or rows divided by sums that are not those of EXP2", (
+        {"stats": (Stats.RMS, Stats.SUM)},
+        {"row_scale": (RowScale.STATISTIC,)},
+        {"row_scale": NONZERO,
+         "transform": tuple(mode for mode in Transform if mode is not Transform.EXP2)},
+    )),
+    "experts": ("rows or gates of experts", ({"gate": NONZERO}, {"expert_rows": NONZERO})),
 }
+
+#: What a MATMUL may not have together.
+_CONTRADICTIONS: tuple[tuple[str, Condition], ...] = (
+    ("has either gate or row_scale", {"gate": NONZERO, "row_scale": NONZERO}),
+    ("has either gate or add_source", {"gate": NONZERO, "add_source": NONZERO}),
+    ("reads stat_src either in its transform or for row_scale",
+     {"row_scale": (RowScale.STATISTIC,), "transform": (Transform.NORM, Transform.EXP2)}),
+    ("has either a maximum with old values or an activation",
+     {"combine": NONZERO, "output": ADDING_OUTPUTS, "activation": NONZERO}),
+    ("is repeated only if its tiles are ROWS or COLUMNS of the token memory",
+     {"repeats": NONZERO, "stationary": WITH_PARAMETERS}),
+    *(("follows a load word by word only if it is not repeated",
+       {"repeats": NONZERO, field: NONZERO}) for field in ("load_stream", "epi_load_stream")),
+    *(("of an expert cannot be repeated", {"repeats": NONZERO, field: NONZERO})
+      for field in ("expert_rows", "gate")),
+    *(("follows a load word by word only if it streams all words of rows in order",
+       {"load_stream": NONZERO, field: NONZERO}) for field in ("tapped", "k_step")),
+)
+
+
+def forbidden(arch: ArchConfig) -> list[Condition]:
+    """Conditions that no MATMUL may meet, without those that fields within limits cannot meet.
+
+    Beside them, :func:`check` compares ``k_tiles`` with the taps, and gains with their memory.
+    """
+    ends = {name: (value, value) for name, value in NO_PATTERN.items()}
+    ends |= limits.limits(arch, Opcode.MATMUL)
+    if arch.patterns:
+        ends |= limits.limits(arch, Opcode.PATTERN)
+    lacking = [condition for name, (_, wants) in _NEEDS.items() if not getattr(arch, name)
+               for condition in wants]
+
+    def possible(name: str, values: tuple[int, ...]) -> bool:
+        low, high = ends[name]
+        return any(low <= value <= high for value in values) if values else (low, high) != (0, 0)
+
+    return [condition for condition in (*(c for _, c in _CONTRADICTIONS), *lacking)
+            if all(possible(name, values) for name, values in condition.items())]
+
+
+def _meets(op: Instruction, condition: Condition) -> bool:
+    return all(op.values[name] in values if values else op.values[name] != 0
+               for name, values in condition.items())
 
 
 def check(arch: ArchConfig, op: Instruction) -> None:
@@ -47,7 +99,7 @@ def check(arch: ArchConfig, op: Instruction) -> None:
         for problem in _problems(arch, op):
             raise ProgramError(f"a MATMUL {problem}")
         for name, (what, wants) in _NEEDS.items():
-            if not getattr(arch, name) and wants(op):
+            if not getattr(arch, name) and any(_meets(op, condition) for condition in wants):
                 raise ProgramError(_lacks(arch, name, what))
     limits.check(arch, op)
 
@@ -58,34 +110,10 @@ def _lacks(arch: ArchConfig, name: str, what: str) -> str:
 
 def _problems(arch: ArchConfig, op: Instruction) -> list[str]:
     """What contradicts itself."""
-    found = []
-    if op.gate and op.row_scale:
-        found.append("has either gate or row_scale")
-    if op.gate and op.add_source:
-        found.append("has either gate or add_source")
-    if op.row_scale == RowScale.STATISTIC and op.transform in (Transform.NORM, Transform.EXP2):
-        found.append("reads stat_src either in its transform or for row_scale")
-    if op.combine and op.output in ADDING_OUTPUTS and op.activation:
-        found.append("has either a maximum with old values or an activation")
+    found = [problem for problem, condition in _CONTRADICTIONS if _meets(op, condition)]
     if op.tapped and op.k_tiles != op.taps_y * op.taps_x * op.tap_k:
         found.append(
             f"of {op.taps_y} x {op.taps_x} taps of {op.tap_k} k tiles cannot have {op.k_tiles}")
-    if op.repeats:
-        found += _not_repeated(op)
     if op.load_gain and (op.gain_words or op.k_tiles) > arch.max_dim_words:
         found.append(f"has more gains than the {arch.max_dim_words} words that there is room for")
-    if op.load_stream and (op.tapped or op.k_step):
-        found.append("follows a load word by word only if it streams all words of rows in order")
-    return found
-
-
-def _not_repeated(op: Instruction) -> list[str]:
-    """What a MATMUL that is repeated may not do."""
-    found = []
-    if op.stationary in WITH_PARAMETERS:
-        found.append("is repeated only if its tiles are ROWS or COLUMNS of the token memory")
-    if op.load_stream or op.epi_load_stream:
-        found.append("follows a load word by word only if it is not repeated")
-    if op.expert_rows or op.gate:
-        found.append("of an expert cannot be repeated")
     return found

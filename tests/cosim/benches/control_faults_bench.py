@@ -85,22 +85,71 @@ async def illegal_fields(dut):
                       if least <= value < least + (1 << bits) and not low <= value <= high]
     assert len({name for _, name, _ in cases}) > 15
     cases = [(opcode, {name: value}) for opcode, name, value in cases]
-    cases += [(Opcode.MATMUL, {"gate": 1, "row_scale": 1}),
-              (Opcode.ROUTE, {"experts": 2, "choices": 3})]
+    cases += [(Opcode.ROUTE, {"experts": 2, "choices": 3})]
     for opcode, values in cases:
-        good = random_program(world.arch, random.randint(0, 2))
         plain = random_instruction(world.arch, opcode)
         if opcode is Opcode.MATMUL and random.random() < 0.5:
             plain = isa.make(opcode, **plain.values | {"expert_rows": 1, "expert": 0})
-        bad = isa.Instruction(opcode, {**plain.values, **values})
-        with pytest.raises(ProgramError):
-            support.check(world.arch, isa.attach(bad, None)[0])
-        await world.program([*map(isa.pack, good), isa.pack(bad), *pack([])])
-        await world.job(0, 0)
-        await world.until("STATUS", "error", 1)
-        assert await world.read("ERROR_CODE") == ErrorCode.ILLEGAL_INSTRUCTION, (opcode, values)
-        assert await world.wide("ERROR_INFO") == len(good), (opcode, values)
-        assert await world.read("DISPATCHED") == len(good)
+        await refused(world, [isa.Instruction(opcode, {**plain.values, **values})])
+    await works(world)
+
+
+async def refused(world, bad):
+    """The last instruction of ``bad`` is illegal, to golden as well, whatever comes before it."""
+    good, pattern = random_program(world.arch, random.randint(0, 2)), None
+    for op in good:
+        pattern = isa.attach(op, pattern)[1]
+    if pattern:
+        good.append(random_instruction(world.arch, Opcode.MATMUL, pattern))
+    good += bad[:-1]
+    with pytest.raises(ProgramError):
+        support.check(world.arch, isa.attach(bad[-1], bad[0] if bad[1:] else None)[0])
+    await world.program([*map(isa.pack, good), isa.pack(bad[-1]), *pack([])])
+    await world.job(0, 0)
+    await world.until("STATUS", "error", 1)
+    assert await world.read("ERROR_CODE") == ErrorCode.ILLEGAL_INSTRUCTION, [*map(str, bad)]
+    assert await world.wide("ERROR_INFO") == len(good), [*map(str, bad)]
+    assert await world.read("DISPATCHED") == len(good)
+    await world.reset()
+
+
+@cocotb.test()
+async def contradictions(dut):
+    """Legal fields that must not be together, of a MATMUL and the PATTERN before it."""
+    world = await start(dut)
+    arch = world.arch
+    cases = [
+        {name: random.choice(values or (1, 2, 3))
+         for name, values in condition.items()} for condition in support.forbidden(arch)
+    ]
+    assert len(cases) > 10
+    most = arch.max_dim_words
+    cases += [
+        {"load_gain": 1, "k_tiles": most + 1}, {"load_gain": 1, "gain_words": most + 1},
+        {"tapped": 1, "taps_y": 3, "taps_x": 5, "tap_k": 7, "k_tiles": 104},
+        {"tapped": 1, "taps_y": 8, "taps_x": 8, "tap_k": 1024, "k_tiles": 1024},
+    ]
+    for case in cases:
+        own, more = (
+            {name: min(case[name], most) for name, (_, most) in limits.limits(arch, op).items()
+             if name in case} for op in (Opcode.MATMUL, Opcode.PATTERN)
+        )
+        matmul = isa.make(Opcode.MATMUL, **own)
+        await refused(world, [*([isa.make(Opcode.PATTERN, **more)] if more else []), matmul])
+    # Just within.
+    for pattern, op in (({}, {"load_gain": 1, "k_tiles": most}),
+                        ({"gain_words": most}, {"load_gain": 1, "k_tiles": most + 1}),
+                        ({"gain_words": most + 1}, {"k_tiles": most + 1}),
+                        ({"tapped": 1, "taps_y": 3, "taps_x": 5, "tap_k": 7}, {"k_tiles": 105}),
+                        ({"taps_y": 8, "taps_x": 8, "tap_k": 16}, {"k_tiles": 3})):
+        ops = [isa.make(Opcode.PATTERN, **pattern), isa.make(Opcode.MATMUL, **op)]
+        expected = Expectation(world)
+        await world.program(pack(ops))
+        expected.run(ops, 0x1000, 0x2000)
+        await world.job(0x1000, 0x2000)
+        await world.until("STATUS", "busy", 0)
+        assert await world.read("ERROR_CODE") == ErrorCode.NONE, [*map(str, ops)]
+        expected.check()
         await world.reset()
     await works(world)
 

@@ -9,8 +9,9 @@ from bus_support import HoleyMemory, pauses, quiet, watch_channel
 from cocotb.triggers import FallingEdge, ReadOnly
 from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiSlave
 
-from vitrify.arch import csr, isa, memmap
-from vitrify.arch.isa import Opcode, Region
+from vitrify.arch import csr, isa, memmap, support
+from vitrify.arch.errors import ProgramError
+from vitrify.arch.isa import Opcode, Region, Stationary
 from vitrify.arch.limits import limits
 from vitrify.cosim import bench
 from vitrify.rtl.control.decode import payloads
@@ -198,27 +199,52 @@ async def start(dut, pause=0.0):
     return world
 
 
-def random_instruction(arch, opcode):
-    values = {name: random.randint(*ends) for name, ends in limits(arch, opcode).items()}
+def random_instruction(arch, opcode, pattern=None):
+    """A legal instruction; a MATMUL is one behind ``pattern``."""
+    while True:
+        values = {name: random.randint(*ends) for name, ends in limits(arch, opcode).items()}
+        op = isa.make(opcode, **values | _sensible(arch, opcode, values, pattern))
+        try:
+            support.check(arch, isa.attach(op, pattern)[0])
+        except ProgramError:
+            continue
+        return op
+
+
+def _sensible(arch, opcode, values, pattern):
+    """Other values for fields, so that random ones are legal not too seldom."""
     k = arch.depth
     if opcode is Opcode.MATMUL:
-        values["stream_words"] = random.choice((0, 0, 1, random.randint(2, 40)))
-        values["stream_offset"] = k * random.randrange((SIZE - PROGRAM) // k - 40)
-        values["task_stride"] = 0 if random.random() < 0.7 else random.getrandbits(24)
-        values["expert_rows"] = int(random.random() < 0.5)
-        values["gate"] &= values["row_scale"] == 0
-    elif opcode is Opcode.ROUTE:
-        values["choices"] = min(values["choices"], values["experts"])
-    elif opcode is not Opcode.PATTERN:
-        values["task_stride"] = random.choice((0, 1, random.getrandbits(24)))
-        values["offset"] = k * (values["offset"] // k)
-    return isa.make(opcode, **values)
+        more = {"stream_words": random.choice((0, 0, 1, random.randint(2, 40))),
+                "stream_offset": k * random.randrange((SIZE - PROGRAM) // k - 40),
+                "task_stride": 0 if random.random() < 0.7 else random.getrandbits(24),
+                "expert_rows": int(random.random() < 0.5)}
+        if pattern and pattern.tapped:
+            more["k_tiles"] = pattern.taps_y * pattern.taps_x * pattern.tap_k
+        if pattern and pattern.repeats:
+            more |= {"stationary": random.choice((Stationary.ROWS, Stationary.COLUMNS)),
+                     "expert_rows": 0, "gate": 0}
+        return more
+    if opcode is Opcode.PATTERN:
+        more = {name: random.choice((0, values[name])) for name in ("repeats", "k_step")}
+        most = 1024 // (values["taps_y"] * values["taps_x"]) if values["tapped"] else 1024
+        return more | {"tap_k": random.randint(1, most)}
+    if opcode is Opcode.ROUTE:
+        return {"choices": min(values["choices"], values["experts"])}
+    if opcode is Opcode.END:
+        return {}
+    return {"task_stride": random.choice((0, 1, random.getrandbits(24))),
+            "offset": k * (values["offset"] // k)}
 
 
 def random_program(arch, length):
     kinds = (Opcode.MATMUL, Opcode.MATMUL, Opcode.LOAD, Opcode.STORE, Opcode.LOAD_INDEX,
              Opcode.ROUTE, *([Opcode.PATTERN] * arch.patterns))
-    return [random_instruction(arch, random.choice(kinds)) for _ in range(length)]
+    ops, pattern = [], None
+    for _ in range(length):
+        ops.append(random_instruction(arch, random.choice(kinds), pattern))
+        pattern = isa.attach(ops[-1], pattern)[1]
+    return ops
 
 
 class Expectation:

@@ -72,3 +72,13 @@ def test_a_bare_core_refuses_a_pattern() -> None:
 def test_what_contradicts_itself(fields: dict[str, int], message: str) -> None:
     with pytest.raises(ProgramError, match=message):
         support.check(NANO, matmul(**fields))
+
+
+def test_what_the_hardware_has_to_look_for() -> None:
+    """Only what fields within the limits of the core can meet."""
+    assert [sorted(condition) for condition in support.forbidden(BARE)] == [
+        ["row_scale", "transform"]]
+    full = [sorted(condition) for condition in support.forbidden(NANO)]
+    assert ["gate", "row_scale"] in full
+    assert ["add_source", "gate"] in full
+    assert full.count(["row_scale", "transform"]) == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Module, Mux, Signal, signed, unsigned
+from amaranth import Module, Mux, Signal
 from amaranth.hdl import Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -27,6 +27,7 @@ from .distances import DISTANCES, Distances
 from .expert_rows import ROWS, ExpertRows
 from .instruction_fetch import INSTRUCTION_BITS
 from .jobs import JOB, page_address
+from .pattern import PATTERN, KeptPattern
 from .task_offset import TaskOffset
 
 #: Engines that get a MATMUL.
@@ -67,6 +68,8 @@ class Decode(wiring.Component):
         The word is a MATMUL, and is dispatched or skipped in this cycle.
     prefix, forget : :py:`In(1)`
         The word is a PATTERN, which is kept for the next MATMUL; what was kept is none any more.
+    pattern : :py:`Out(PATTERN)`
+        What is kept, if the core has patterns.
     queue : :py:`In(QUEUE)`
         The queue of the word's expert.
     <queue> : :py:`Out(payloads(arch)[queue])`
@@ -84,6 +87,7 @@ class Decode(wiring.Component):
     skip: Signal
     prefix: Signal
     forget: Signal
+    pattern: Any
     queue: Any
     busy: Signal
     empty: Signal
@@ -97,6 +101,7 @@ class Decode(wiring.Component):
             "advance": In(1), "skip": In(1), "prefix": In(1), "forget": In(1), "queue": In(QUEUE),
             **{name: Out(layout) for name, layout in self._payloads.items()},
             "busy": Out(1), "empty": Out(1),
+            **({"pattern": Out(PATTERN)} if arch.patterns else {}),
         })
 
     def elaborate(self, _platform: Any) -> Module:
@@ -107,7 +112,7 @@ class Decode(wiring.Component):
         distances = self._distances(m, view)
         self._special: dict[str, Value] = {}
         if self.arch.patterns:
-            self._pattern(m, view[Opcode.PATTERN], view[Opcode.MATMUL])
+            self._pattern(m, view[Opcode.MATMUL])
         self._matmul(m, view[Opcode.MATMUL], distances)
         m.d.comb += [
             self.weights.address.eq(address),
@@ -162,16 +167,14 @@ class Decode(wiring.Component):
         ]
         return unit.real
 
-    def _pattern(self, m: Module, pattern: Any, matmul: Any) -> None:
+    def _pattern(self, m: Module, matmul: Any) -> None:
         """Keep a PATTERN for the next MATMUL, and what of it has to be multiplied."""
-        fields = FORMATS[Opcode.PATTERN].fields
-        shapes = {f.name: signed(f.bits) if f.low < 0 else unsigned(f.bits) for f in fields}
-        layout = data.StructLayout(shapes)
-        kept = Signal(layout, name="pattern", init=NO_PATTERN)
-        with m.If(self.prefix):
-            m.d.sync += [kept[f.name].eq(pattern[f.name]) for f in fields]
-        with m.Elif(self.forget | self.advance | self.skip):
-            m.d.sync += kept.eq(layout.const(NO_PATTERN))
+        m.submodules.kept = unit = KeptPattern()
+        kept = self.pattern
+        m.d.comb += [
+            unit.word.eq(self.word), unit.keep.eq(self.prefix),
+            unit.forget.eq(self.forget | self.advance | self.skip), kept.eq(unit.o),
+        ]
         # It stands still for some cycles before a MATMUL is dispatched.
         above, origin, line = Signal(32), Signal(16), Signal(16)
         width = kept.map_width
@@ -180,7 +183,7 @@ class Decode(wiring.Component):
             line.eq(sum(Mux(bit, width << at, 0) for at, bit in enumerate(kept.tap_stride))),
         ]
         self._special = {
-            **{f.name: kept[f.name] for f in fields}, "origin": origin, "line": line,
+            **{name: kept[name] for name in NO_PATTERN}, "origin": origin, "line": line,
             "gain_words": Mux(kept.gain_words == 0, matmul.k_tiles, kept.gain_words),
         }
 

@@ -11,7 +11,8 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from vitrify.arch.config import ArchConfig
-from vitrify.arch.isa import FORMATS, Opcode
+from vitrify.arch.isa import Opcode
+from vitrify.arch.limits import opcodes
 from vitrify.rtl.bus.csr import REGISTER_BITS
 from vitrify.rtl.interfaces import (
     COMMAND_DEPTH,
@@ -150,8 +151,8 @@ class Dispatcher(wiring.Component):
             decode.job.eq(job), self.present.eq(job),
             *(queue.w_data.eq(getattr(decode, name)) for name, queue in queues.items()),
         ]
-        lacking = {Opcode.ROUTE: not self.arch.experts, Opcode.PATTERN: not self.arch.patterns}
-        known = [op for op in FORMATS if not lacking.get(op)]
+        if self.arch.patterns:
+            m.d.comb += legal.pattern.eq(decode.pattern)
         push, skip = Signal(), Signal()
         room = self._rules(m, queues, matmul, push, skip)
 
@@ -180,7 +181,7 @@ class Dispatcher(wiring.Component):
                     m.d.comb += self.stop.eq(1)
                     m.d.sync += quiet.eq(0)
                     m.next = "END"
-                with m.Elif(~Cat(opcode == op for op in known).any()):
+                with m.Elif(~Cat(opcode == op for op in opcodes(self.arch)).any()):
                     m.next = "ERROR"
                 if self.arch.experts:
                     with m.If((opcode == Opcode.MATMUL) & matmul.expert_rows):
@@ -188,7 +189,7 @@ class Dispatcher(wiring.Component):
             if self.arch.experts:
                 self._look_up(m, matmul, index, skip, damaged | legal.illegal)
             with m.State("PUSH"):
-                # In its first cycle decode is busy, and a field out of range not yet known.
+                # In its first cycle decode is busy, and what is illegal is not yet known.
                 with m.If(damaged | (legal.illegal & ~decode.busy)):
                     m.next = "ERROR"
                 with m.Elif(room & ~self.halt & ~decode.busy):
