@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Module, Signal, unsigned
+from amaranth import Module, Mux, Signal, unsigned
 from amaranth.hdl import Value
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
@@ -39,7 +39,7 @@ class RouteQueues(wiring.Component):
         Pulse: the queues are written.
     expert, queue : :py:`In(EXPERT_BITS)`, :py:`Out(QUEUE)`
         Where an expert's queue is; one cycle later.  An expert that the ROUTE did not know has
-        an empty one.
+        an empty one, and before the first ROUTE everyone has.
     """
 
     command: data.View
@@ -133,9 +133,14 @@ class RouteQueues(wiring.Component):
             with m.State("END"), m.If(~self.write.valid):
                 m.d.comb += self.done.eq(1)
                 m.next = "IDLE"
-        for found, table in ((self.queue.start, starts), (self.queue.count, counts)):
-            m.d.comb += table.lookup.addr.eq(self.expert)
-            m.d.sync += found.eq(table.lookup.data)
+        routed = Signal()       # the tables hold anything at power-on
+        with m.If(self.done):
+            m.d.sync += routed.eq(1)
+        m.d.comb += [table.lookup.addr.eq(self.expert) for table in (starts, counts)]
+        m.d.sync += [
+            self.queue.start.eq(starts.lookup.data),
+            self.queue.count.eq(Mux(routed, counts.lookup.data, 0)),
+        ]
         return m
 
     def _rows(self, m: Module, step: Signal) -> tuple[Signal, Signal]:
