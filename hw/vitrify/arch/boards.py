@@ -152,11 +152,10 @@ class Board:
                 f"arch {arch.name!r}: a memory port of {self.name} carries {ports.bytes} bytes a "
                 f"cycle, not {arch.port_bytes}; set ports (at most {ports.most}) or bus_bytes"
             )
-        beats = arch.burst_beats if arch.ports == 1 else arch.stripe_bytes // arch.port_bytes
-        if beats > ports.burst_beats:
+        if arch.port_beats > ports.burst_beats:
             raise ConfigError(
                 f"arch {arch.name!r}: the memory ports of {self.name} take bursts of "
-                f"{ports.burst_beats} beats, not {beats}; set burst_beats"
+                f"{ports.burst_beats} beats, not {arch.port_beats}; set burst_beats"
             )
 
 

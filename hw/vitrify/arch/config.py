@@ -20,7 +20,7 @@ CONTRACT_VERSION = 6
 MAX_CLOCK_MHZ = 10_000
 #: Beats of a burst on one of several AXI ports: what AXI3 takes.
 STRIPE_BEATS = 16
-#: An AXI burst stays within a page of this size.
+#: An AXI burst stays within a page of this size (AMBA AXI, A3.4.1).
 PAGE_BYTES = 4096
 
 
@@ -212,6 +212,16 @@ class ArchConfig:
         No more than AXI3 takes.
         """
         return min(STRIPE_BEATS, PAGE_BYTES // self.port_bytes) * self.port_bytes
+
+    @property
+    def stripe_beats(self) -> int:
+        """Beats of the whole bus in a stripe."""
+        return max(1, self.stripe_bytes // self.bus_bytes)
+
+    @property
+    def port_beats(self) -> int:
+        """Longest burst on an AXI port, in beats of the port."""
+        return self.burst_beats if self.ports == 1 else self.stripe_bytes // self.port_bytes
 
     @property
     def fifo_words(self) -> dict[str, int]:

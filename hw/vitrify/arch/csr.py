@@ -71,7 +71,8 @@ class ErrorCode(enum.IntEnum):
 MAGIC = int.from_bytes(b"VTFY", "little")
 #: Jobs that the queue holds.
 QUEUE_DEPTH = 8
-#: Cycles of one unit of CYCLE_LIMIT.
+#: Bits of CYCLE_LIMIT, and cycles of one unit of it.
+LIMIT_BITS = 16
 LIMIT_CYCLES = 1 << 16
 #: Cycles for which a reset waits for the bus.
 DRAIN_CYCLES = 1 << 16
@@ -151,7 +152,7 @@ def _build() -> tuple[Register, ...]:
             for half in ("LO", "HI")
         ),
         ("CYCLE_LIMIT", Access.RW, "a job that takes longer is an error; 0: no limit", (
-            Bit("limit", 0, 16, f"in units of {LIMIT_CYCLES} cycles"),
+            Bit("limit", 0, LIMIT_BITS, f"in units of {LIMIT_CYCLES} cycles"),
         )),
         ("DISPATCHED", Access.RO, "instructions of the present or last job that were handed out",
          ()),

@@ -31,6 +31,8 @@ _SHALLOW = 64
 #: the address generators of fetch and epilogue.
 _FINISH_MULTIPLIERS = 6
 _ADDRESS_MULTIPLIERS = 2
+#: Multiplications of the dispatcher for a PATTERN: origin of the map, k tiles of all taps.
+_PATTERN_MULTIPLIERS = 2
 #: Multiplications of a LayerNorm lane: mantissa, gain.
 _NORM_MULTIPLIERS = 2
 #: Logits that the router takes in a cycle.
@@ -65,7 +67,8 @@ def memories(arch: ArchConfig) -> tuple[MemoryUse, ...]:
         MemoryUse("row statistics in progress", 1, formats.SUM_BITS + formats.SUMSQ_BITS,
                   arch.max_rows),
         MemoryUse("row maxima in progress", 1, 8, arch.max_rows),
-        MemoryUse("row statistics", 1, _STAT_BITS, arch.stat_rows),
+        # The epilogue reads as well if sums of rows divide.
+        MemoryUse("row statistics", 2 if arch.row_sums else 1, _STAT_BITS, arch.stat_rows),
         MemoryUse("row indices", 2, 8 * formats.INDEX_BYTES, arch.index_entries),
         MemoryUse("reciprocal table", 1, 13, 1 << formats.RECIPROCAL_INDEX_BITS),
         MemoryUse("rsqrt table", 1, formats.RSQRT_FRAC + 1, 1 << formats.RSQRT_INDEX_BITS),
@@ -78,7 +81,7 @@ def memories(arch: ArchConfig) -> tuple[MemoryUse, ...]:
             MemoryUse("gate reciprocal", 1, 13, 1 << formats.RECIPROCAL_INDEX_BITS),
         )  # fmt: skip
     if arch.ports > 1:
-        depth = arch.outstanding * max(1, arch.stripe_bytes // arch.bus_bytes)
+        depth = arch.outstanding * arch.stripe_beats
         found += (MemoryUse("memory ports", arch.ports, 8 * arch.bus_bytes + 1, depth),)
     return tuple(use for use in found if use.depth > _SHALLOW)
 
@@ -89,6 +92,9 @@ def fits(arch: ArchConfig, *, surely: bool = False) -> bool | None:
     Parameters
     ----------
     surely : also if every modelled number is too low by its whole error
+
+    LUTs and flip-flops do not have what `patterns`, `addends`, `products` and `row_sums` add, which
+    no fitted core had, and their error is without it (:mod:`~vitrify.arch.area`).
     """
     if arch.part.family == "none":
         return None
@@ -108,6 +114,7 @@ def multipliers(arch: ArchConfig) -> dict[str, int]:
         "LayerNorm lanes": 0 if arch.fabric_multipliers else _NORM_MULTIPLIERS * arch.depth,
         "LayerNorm finisher": _FINISH_MULTIPLIERS,
         "addresses": _ADDRESS_MULTIPLIERS,
+        "patterns": _PATTERN_MULTIPLIERS if arch.patterns else 0,
         "gate weights": (0 if arch.fabric_multipliers else arch.lanes) + 1 if arch.experts else 0,
     }
 

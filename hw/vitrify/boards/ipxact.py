@@ -158,9 +158,8 @@ def _memory(
     bus = _bus(interfaces, name, "interface", "aximm")
     _add(_add(bus, "master"), "addressSpaceRef", addressSpaceRef=name)
     _maps(bus, _axi(ports, name))
-    longest = arch.burst_beats if arch.ports == 1 else arch.stripe_bytes // arch.port_bytes
     _parameters(bus, name, {
-        "PROTOCOL": "AXI4", "DATA_WIDTH": 8 * arch.port_bytes, "MAX_BURST_LENGTH": longest,
+        "PROTOCOL": "AXI4", "DATA_WIDTH": 8 * arch.port_bytes, "MAX_BURST_LENGTH": arch.port_beats,
         "SUPPORTS_NARROW_BURST": 0, "NUM_READ_OUTSTANDING": arch.outstanding,
         "NUM_WRITE_OUTSTANDING": arch.outstanding,
     })

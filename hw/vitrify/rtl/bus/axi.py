@@ -20,8 +20,6 @@ from amaranth.utils import exact_log2
 from vitrify.arch import csr, memmap
 from vitrify.arch.config import ArchConfig
 
-#: Bytes that a burst must not straddle (AMBA AXI, A3.4.1).
-PAGE_BYTES = 4096
 #: Most beats of an INCR burst.
 MAX_BEATS = 256
 #: ``awburst`` / ``arburst`` of an incrementing burst.

@@ -10,10 +10,10 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from vitrify.arch import memmap
-from vitrify.arch.config import ArchConfig
+from vitrify.arch.config import PAGE_BYTES, ArchConfig
 from vitrify.rtl.interfaces import MEMORY_REQUEST
 
-from .axi import MAX_BEATS, PAGE_BYTES
+from .axi import MAX_BEATS
 
 
 def unit_bytes(arch: ArchConfig, burst_beats: int) -> int:

@@ -36,11 +36,6 @@ def port_arch(arch: ArchConfig) -> ArchConfig:
     return dataclasses.replace(arch, bus_bytes=arch.port_bytes, ports=1)
 
 
-def stripe_beats(arch: ArchConfig) -> int:
-    """Beats of the whole bus in a stripe."""
-    return max(1, arch.stripe_bytes // arch.bus_bytes)
-
-
 class Splitter(wiring.Component):
     """Cut bursts at multiples of a stripe.  A stripe every cycle, two cycles after its burst.
 
@@ -59,7 +54,7 @@ class Splitter(wiring.Component):
 
     def __init__(self, arch: ArchConfig) -> None:
         self.arch = arch
-        self.beats = stripe_beats(arch)
+        self.beats = arch.stripe_beats
         super().__init__({
             "i": In(stream.Signature(data.StructLayout({
                 "address": memmap.ADDRESS_BITS, "len": unsigned(8),
@@ -163,7 +158,7 @@ class Striper(wiring.Component):
 
     # Reads -------------------------------------------------------------------------------
     def _read(self, m: Module, ports: list[Any]) -> None:
-        arch, bus, per = self.arch, self.bus, stripe_beats(self.arch)
+        arch, bus, per = self.arch, self.bus, self.arch.stripe_beats
         stripes = self._split(m, "ar")
         order = data.StructLayout({"port": range(arch.ports), "beats": range(per + 1),
                                    "last": unsigned(1)})
@@ -235,7 +230,7 @@ class Striper(wiring.Component):
 
     # Writes ------------------------------------------------------------------------------
     def _write(self, m: Module, ports: list[Any]) -> None:
-        arch, bus, per = self.arch, self.bus, stripe_beats(self.arch)
+        arch, bus, per = self.arch, self.bus, self.arch.stripe_beats
         stripes = self._split(m, "aw")
         depth = arch.outstanding * arch.ports
         route = data.StructLayout({"port": range(arch.ports), "beats": range(per + 1)})
@@ -323,7 +318,7 @@ class _WritePort(wiring.Component):
 
     def __init__(self, arch: ArchConfig) -> None:
         self.arch = arch
-        self.beats = stripe_beats(arch)
+        self.beats = arch.stripe_beats
         burst = data.StructLayout(
             {"address": memmap.ADDRESS_BITS, "beats": range(self.beats + 1)}
         )

@@ -7,7 +7,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-LIMIT_BITS = 16
+from vitrify.arch.csr import LIMIT_BITS
 
 
 class Watchdog(wiring.Component):

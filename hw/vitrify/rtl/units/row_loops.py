@@ -9,6 +9,7 @@ from amaranth.hdl import Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from vitrify.arch import isa
 from vitrify.arch.config import ArchConfig
 from vitrify.rtl import interfaces
 from vitrify.rtl.memory.index_memory import ENTRY_BITS
@@ -19,6 +20,9 @@ POSITION_BITS = interfaces.ROW_BITS + K_BITS
 _SEQ = interfaces.SEQ_BITS
 REPEAT_BITS = interfaces.pattern_bits("repeats")
 STAT_BITS = interfaces.matmul_bits("stat_src")
+_OUT_BITS = interfaces.pattern_bits("out_width")
+#: A tap's row or column, from 0 to one less than there are.
+_TAP_BITS = (isa.FORMATS[isa.Opcode.PATTERN].field("taps_x").max - 1).bit_length()
 #: Map rows and columns, counted from the origin, and their bounds.
 _MAP_BITS = 16
 
@@ -29,8 +33,9 @@ def instruction_layout(arch: ArchConfig) -> data.StructLayout:
         "row_end": interfaces.ROW_BITS, "k_end": K_BITS, "c_end": C_BITS,   # last of each loop
         "dep_k": K_BITS, "sums": 1,
         **({
-            "tapped": 1, "tap_end": K_BITS, "tap_x_end": 3, "stride": 4, "out_end": 13,
-            "width": 13, "line": ENTRY_BITS, "origin": ENTRY_BITS,
+            "tapped": 1, "tap_end": K_BITS, "tap_x_end": _TAP_BITS,
+            "stride": interfaces.pattern_bits("tap_stride"), "out_end": _OUT_BITS,
+            "width": interfaces.pattern_bits("map_width"), "line": ENTRY_BITS, "origin": ENTRY_BITS,
             "top": signed(_MAP_BITS), "bottom": signed(_MAP_BITS),
             "left": signed(_MAP_BITS), "right": signed(_MAP_BITS),
             "k_step": K_BITS, "group_end": C_BITS,
@@ -172,11 +177,11 @@ class RowLoops(wiring.Component):
     def _taps(self, m: Module) -> None:
         """Output pixel and tap to map pixel, and whether it is inside."""
         i, o = self.i, self.o
-        out, tap_x = Signal(13), Signal(3)
+        out, tap_x = Signal(_OUT_BITS), Signal(_TAP_BITS)
         y, x, place = Signal(_MAP_BITS), Signal(_MAP_BITS), Signal(ENTRY_BITS)
         # Where the present output row began; the tap; the tap's row.
         line = Signal(ENTRY_BITS)
-        tap, tap_y, tap_at = Signal(ENTRY_BITS), Signal(3), Signal(ENTRY_BITS)
+        tap, tap_y, tap_at = Signal(ENTRY_BITS), Signal(_TAP_BITS), Signal(ENTRY_BITS)
         m.d.comb += [
             self.place.eq(place), o.pixel.eq(place + i.origin),
             o.outside.eq(i.tapped & ~(
