@@ -13,7 +13,7 @@ from .mix import mix, runs_over_rows
 from .mixed import Gating, Mixture, Stack
 from .on_experts import weigh
 from .on_map import convolve
-from .on_reduce import group_norm, mean_of
+from .on_reduce import axes_of, group_norm, shaped, total
 from .product import multiply_matrices
 from .stack import expert_products, moved, weighed_sum
 from .task import add_selected, is_selected, task_linear
@@ -242,47 +242,39 @@ def layer_norm(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> li
 @handles("ReduceMean", "GlobalAveragePool")
 def mean(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
     """The mean over tokens, wherever the token axes are; or over anything else."""
-    try:
-        return _mean_of_tokens(tracer, node, inputs)
-    except Unfit:
-        return mean_of(tracer, node, inputs)
-
-
-def _mean_of_tokens(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
     view = tracer.view(inputs[0])
-    rank = len(view.shape)
-    keep = True
     if node.op_type == "GlobalAveragePool":
-        axes = tuple(range(2, rank))
+        axes, keep = tuple(range(2, len(view.shape))), True
     else:
-        given = attribute(node, "axes", None)
-        if len(inputs) > 1 and inputs[1] is not None:
-            given = constant(inputs[1], "axes").array.tolist()
-        axes = tuple(sorted(int(axis) % rank for axis in given or ()))
+        axes = axes_of(node, inputs, len(view.shape))
         keep = bool(attribute(node, "keepdims", 1))
+    pooled = _mean_of_tokens(tracer, view, axes)
+    result = total(tracer, view, axes, mean=True) if pooled is None else pooled
+    return [shaped(result, view.shape, axes, keep)]
+
+
+def _mean_of_tokens(tracer: Tracer, view: View, axes: tuple[int, ...]) -> View | None:
+    """The mean over consecutive tokens of an image, all channels; ``None`` if it is another."""
+    rank = len(view.shape)
     rest = [axis for axis in range(rank) if axis not in axes and view.shape[axis] != 1]
     *lead, channel = rest or [0]
-    fix = "pool over tokens, normalise over channels with LayerNormalization"
     if not axes or np.prod([view.shape[axis] for axis in lead], dtype=int) != tracer.batch:
-        raise Unfit("it takes a mean over something else than the tokens", fix)
+        return None
     others = [axis for axis in range(rank) if axis not in axes and axis not in rest]
 
     def line_up(array: np.ndarray) -> np.ndarray:
         order = (*lead, *axes, *others, channel)
         return array.transpose(order).reshape(tracer.batch, -1, view.shape[channel])
 
-    value, rows = tracer.settler.settle(view.moved(line_up), strict=True)
+    try:
+        value, rows = tracer.settler.settle(view.moved(line_up), strict=True)
+    except Unfit:
+        return None
     shape = shape_of(value)
     start, count = int(rows[0, 0]), rows.shape[1]
-    total = int(shape[1]) if len(shape) == 3 else 1
-    expected = np.arange(tracer.batch)[:, None] * total + start + np.arange(count)
+    tokens = int(shape[1]) if len(shape) == 3 else 1
+    expected = np.arange(tracer.batch)[:, None] * tokens + start + np.arange(count)
     if len(shape) != 3 or not np.array_equal(rows, expected):
-        raise Unfit("it takes a mean over something else than consecutive tokens", fix)
+        return None
     pooled = tracer.settler.emit("MeanPool", value, start=start, end=start + count)
-    result = tracer.settler.view_of_rows(pooled, np.arange(tracer.batch))
-    kept = tuple(
-        1 if axis in axes else size
-        for axis, size in enumerate(view.shape)
-        if keep or axis not in axes
-    )
-    return [result.moved(lambda array: array.reshape(kept))]
+    return tracer.settler.view_of_rows(pooled, np.arange(tracer.batch))

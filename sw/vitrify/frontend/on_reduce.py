@@ -116,17 +116,6 @@ def add_up(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[T
     return [result]
 
 
-def mean_of(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
-    """The mean over any axes."""
-    view = tracer.view(inputs[0])
-    if node.op_type == "GlobalAveragePool":
-        axes, keep = tuple(range(2, len(view.shape))), True
-    else:
-        axes = axes_of(node, inputs, len(view.shape))
-        keep = bool(attribute(node, "keepdims", 1))
-    return [shaped(total(tracer, view, axes, mean=True), view.shape, axes, keep)]
-
-
 @handles("ReduceMax")
 def largest(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
     """The largest over axes that run over rows: a pool whose window is one line of a map."""
