@@ -110,12 +110,6 @@ def test_mask_of_zeros() -> None:
 
 
 def test_softmax_over_all_axes() -> None:
-    """Operator set 12, no axis: right, or a sentence."""
-    path = case("softmax_opset12_noaxis.onnx")
-    try:
-        result = compiled(path)
-    except VitrifyError as error:
-        assert "Node '" in str(error)  # noqa: PT017
-        assert "fault of the compiler" not in str(error)  # noqa: PT017
-    else:
-        assert result.snr() >= 30
+    """Operator set 12, no axis: the softmax of whole rows of scores, which the core cannot lay."""
+    with pytest.raises(VitrifyError, match=r"Node 'product' .*cannot run on the core"):
+        compiled(case("softmax_opset12_noaxis.onnx"))

@@ -23,9 +23,9 @@ from vitrify.program import Program
 from vitrify.runtime import InferenceSession
 
 
-def of(tmp_path: Path, model: ir.Model, **options: float) -> Compiled:
+def of(tmp_path: Path, model: ir.Model, *, scale: float = 1.0) -> Compiled:
     ir.save(model, tmp_path / "model.onnx")
-    return compiled(tmp_path / "model.onnx", **options)  # type: ignore[arg-type]
+    return compiled(tmp_path / "model.onnx", scale=scale)
 
 
 @pytest.mark.parametrize(
