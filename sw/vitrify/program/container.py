@@ -100,7 +100,7 @@ def parse(data: bytes, name: str) -> Program:
     text, rest = _split(data, name)
     try:
         fields = header.parse(text)
-        image = _sections(fields.pop("sections"), rest)["image"]
+        image = _image(fields.pop("sections"), rest)
         program = _build(header.checked(fields), image)
         verify(program)
     except (ProgramError, ConfigError, InputError) as error:
@@ -140,27 +140,20 @@ def _split(data: bytes, name: str) -> tuple[bytes, memoryview]:
     return text, memoryview(data)[_PREAMBLE.size + length :]
 
 
-def _sections(table: Any, data: memoryview) -> dict[str, memoryview]:
-    """The sections, all checksums verified."""
-    sections: dict[str, memoryview] = {}
-    for row in header.several(lambda what, row: header.mapping(
-        what, row, header.SECTION, header.SECTION
-    ), 1, 1)("sections", table):
-        name, size, digest = (check(key, row[key]) for key, check in header.SECTION.items())
-        if name != "image":
-            raise ProgramError(f"it has an unknown section {short(name)}")
-        section = data[:size]
-        if len(section) < size:
-            raise ProgramError(
-                f"it is truncated: section {name!r} has {len(section)} of {size} bytes"
-            )
-        if hashlib.sha256(section).hexdigest() != digest:
-            raise ProgramError(f"it is corrupt: section {name!r} does not match its checksum")
-        sections[name] = section
-        data = data[size:]
-    if data:
-        raise ProgramError(f"it is corrupt: {len(data)} bytes follow its end")
-    return sections
+def _image(table: Any, data: memoryview) -> memoryview:
+    """The one section there is, its checksum verified."""
+    (row,) = header.sections("sections", table)
+    name, size = row["name"], row["size"]
+    if name != "image":
+        raise ProgramError(f"it has an unknown section {short(name)}")
+    section, rest = data[:size], data[size:]
+    if len(section) < size:
+        raise ProgramError(f"it is truncated: section {name!r} has {len(section)} of {size} bytes")
+    if hashlib.sha256(section).hexdigest() != row["sha256"]:
+        raise ProgramError(f"it is corrupt: section {name!r} does not match its checksum")
+    if rest:
+        raise ProgramError(f"it is corrupt: {len(rest)} bytes follow its end")
+    return section
 
 
 def _build(fields: dict[str, Any], image: memoryview) -> Program:

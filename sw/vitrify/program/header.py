@@ -74,7 +74,8 @@ def several(check: Check, most: int, least: int = 0) -> Check:
     """A list, as a tuple."""
     def checked(what: str, value: Any) -> tuple[Any, ...]:
         if not isinstance(value, list) or not least <= len(value) <= most:
-            raise _wrong(what, f"a list of {least} to {most}", value)
+            count = f"{most}" if least == most else f"{least} to {most}"
+            raise _wrong(what, f"a list of {count}", value)
         return tuple(check(f"{what}[{i}]", item) for i, item in enumerate(value))
 
     return checked
@@ -207,7 +208,16 @@ FIELDS: dict[str, Check] = {
     "layers": several(_LAYER, 1 << 24),
     "metadata": metadata,
 }
-SECTION: dict[str, Check] = {"name": text, "size": whole(0, 1 << 40), "sha256": text}
+_SECTION: dict[str, Check] = {"name": text, "size": whole(0, 1 << 40), "sha256": text}
+
+
+def _section(what: str, value: Any) -> dict[str, Any]:
+    row = mapping(what, value, _SECTION, _SECTION)
+    return {key: check(f"{what}.{key}", row[key]) for key, check in _SECTION.items()}
+
+
+#: The table of sections, which has one row.
+sections = several(_section, 1, 1)
 
 
 def parse(data: bytes) -> dict[str, Any]:
