@@ -49,7 +49,8 @@ def register(commands: Any) -> None:
         "--calib",
         type=Path,
         metavar="FILE.npz|FILE.npy|IMAGE_DIR",
-        help="calibration images for a model (default: noise)",
+        help="calibration images for a model (default: noise, also for what a quantised model "
+        "saturates)",
     )
     add_preprocess(parser)
     source = parser.add_mutually_exclusive_group()

@@ -121,6 +121,7 @@ def of_model(path: Path) -> dict[str, Any]:
     """Facts of an ONNX model: as exported, and as the core would see it."""
     from vitrify import frontend
     from vitrify.arch.errors import ModelError
+    from vitrify.ir.run import is_quantised
 
     model = frontend.load(path)
     image = frontend.image_input(model)
@@ -148,8 +149,10 @@ def of_model(path: Path) -> dict[str, Any]:
     weights = sum(
         int(v.const_value.size)
         for v in canonical.graph.initializers.values()
-        if v.const_value is not None and len(v.const_value.shape) in (2, 3)
+        if v.const_value is not None and len(v.const_value.shape) > 1
     )
+    if is_quantised(node.op_type for node in model.graph):
+        data["saturation"] = "bounds at zero are taken for ReLU; compile asks its images"
     data |= {
         "on the core": "yes",
         "canonical ops": dict(Counter(n.op_type for n in canonical.graph).most_common()),
@@ -183,22 +186,31 @@ def _least_memory(graph: Any) -> int:
 
 def _macs(node: Any) -> int:
     """Exact multiply-accumulates of a canonical node, one image."""
-    from vitrify.ir import shape_of
+    from vitrify.ir import attributes_of, shape_of
 
-    if node.op_type in ("PatchEmbed", "Linear"):
-        return math.prod(int(n) for n in shape_of(node.outputs[0])[1:]) * int(
-            shape_of(node.inputs[1])[1]
-        )
-    if node.op_type == "TaskLinear":
-        return math.prod(int(n) for n in shape_of(node.outputs[0])[1:]) * int(
-            shape_of(node.inputs[1])[2]
-        )
-    if node.op_type == "Experts":
-        rows, (_, hidden, dim) = shape_of(node.inputs[0])[1], shape_of(node.inputs[2])
-        return int(rows) * 2 * int(hidden) * int(dim) * node.attributes["k"].as_int()
-    if node.op_type == "Attention":
-        _, tokens, dim = shape_of(node.inputs[0])
-        return 2 * int(tokens) ** 2 * int(dim)
+    # of an image, or of a parameter without its first axis
+    out, first, *rest = (
+        [int(size) for size in shape_of(value)[1:]] for value in (node.outputs[0], *node.inputs)
+    )
+    attributes = attributes_of(node)
+    match node.op_type:
+        case "PatchEmbed" | "Linear" | "TaskLinear" | "Mix":
+            return math.prod(out) * rest[0][-1]
+        case "ImageConv" | "Conv":
+            return math.prod(out) * math.prod(rest[0])
+        case "Experts":
+            return first[0] * 2 * math.prod(rest[1]) * attributes["k"]
+        case "Attention" | "RoutedHeads" | "BalancedHeads":
+            heads = attributes["heads"]
+            chosen = heads - rest[2][-1] + attributes["k"] if rest[2:] else heads
+            return 2 * first[0] * math.prod(first) * chosen // heads
+        case "CrossAttention":
+            keys, values = rest[:2]
+            return first[0] * (keys[0] // attributes["groups"]) * (first[1] + values[1])
+        case "Product":
+            turned = attributes["layout"] == "nt"
+            size, parts = (rest[0][0], "groups") if turned else (rest[0][1], "heads")
+            return math.prod(first) * size // attributes[parts]
     return 0
 
 
