@@ -137,7 +137,9 @@ def main(arguments: list[str]) -> int:
             return 1
         result = "" if options.list else survey(mutant)
         counts[result] += 1
-        if result != "killed":
+        if result == "killed":
+            print(f"{number} killed", file=sys.stderr)
+        else:
             print(f"{number} {result} {mutant.path}\n  - {mutant.old}\n  + {mutant.new}",
                   flush=True)
     print(", ".join(f"{count} {name or 'listed'}" for name, count in counts.items()))

@@ -35,8 +35,6 @@ def finish(
     )
     if not centred:
         mean = 0 * mean
-    # squares * inv_dim can exceed 63 bits in the worst case: multiply in two halves.
-    # 4 * MEAN_FRAC spare low bits keep the rounding of the two halves exact.
     power = _mul_round(squares, inv_dim, inv_shift - 2 * formats.MEAN_FRAC)
     variance = np.maximum(power - mean * mean, 0) + epsilon
     variance = np.maximum(variance, 1)

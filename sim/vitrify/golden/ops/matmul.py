@@ -1,4 +1,4 @@
-"""The matrix unit: exact integer dot products, with at the speed of floating-point BLAS."""
+"""The matrix unit: exact integer dot products, at the speed of floating-point BLAS."""
 
 from __future__ import annotations
 
