@@ -32,7 +32,7 @@ CALIBRATION, JUDGED = 16, 4
 PATCHES = 7
 #: Decibels from which an output counts as right.
 ENOUGH = 20.0
-TIMEOUT_SECONDS = 600
+TIMEOUT_SECONDS = 300
 
 
 def shake(model: ir.Model) -> None:
