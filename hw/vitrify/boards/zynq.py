@@ -29,6 +29,12 @@ _INTERRUPTS = {
     "zynq7": ("IRQ_F2P[0]", "intc", 61 - 32),
     "zynqmp": ("pl_ps_irq0[0]", "gic", 121 - 32),
 }
+#: What makes the bitstream loadable by Linux: input of bootgen, and what dfx-mgr reads (a design
+#: of the whole fabric, without slots).
+_FIRMWARE = {
+    "vitrify.bif": "all:\n{\n    system.bit\n}\n",
+    "shell.json": '{"shell_type": "XRT_FLAT", "num_slots": "1"}\n',
+}
 #: Bytes of the buffer in the device tree.
 _BUFFER_BYTES = 64 << 20
 
@@ -48,7 +54,8 @@ def package(
     Returns
     -------
     The files: ``ip/`` (Verilog, ``component.xml``, constraints of the core alone), ``build.tcl``,
-    ``timing.xdc``, ``vitrify.dtso`` and a FuseSoC ``.core``.
+    ``timing.xdc``, ``vitrify.dtso``, a FuseSoC ``.core``, and for UltraScale+ ``vitrify.bif`` and
+    ``shell.json``, which make the bitstream a firmware of the kernel's FPGA manager.
 
     Raises
     ------
@@ -76,6 +83,7 @@ def package(
     values = {
         "name": name, "version": version, "board": board.name, "part": arch.part.name,
         "board_part": zynq.board_part, "clock": f"{board.clock_mhz:g}",
+        "clock_hz": str(round(board.clock_mhz * 1e6)),
         "registers": f"0x{zynq.registers:08x}", "register_bytes": f"0x{board.register_bytes:x}",
         "register_hex": f"{zynq.registers:x}", "memory_bytes": f"0x{zynq.memory_bytes:x}",
         "buffer_bytes": f"0x{_BUFFER_BYTES:x}", "block": ipxact.BLOCK,
@@ -87,11 +95,12 @@ def package(
         "hash": f"{arch.hash:08x}", "source": source.name, "ooc": alone.name, "timing": TIMING,
     }
     values |= _memory_ports(board, zynq, arch)
-    system = _fill(f"{zynq.family}.tcl", values)
+    system, fabric = (_fill(f"{zynq.family}.{kind}", values) for kind in ("tcl", "dtso"))
     for target, text in (
         ("build.tcl", _fill("build.tcl", values | {"system": system})),
         (f"{name}.core", _fill("fusesoc.core", values)),
-        ("vitrify.dtso", _fill("overlay.dtso", values)),
+        ("vitrify.dtso", _fill("overlay.dtso", values | {"fabric": fabric})),
+        *(_FIRMWARE.items() if zynq.family == "zynqmp" else ()),
     ):
         (folder / target).write_text(text)
     return sorted(path for path in folder.rglob("*") if path.is_file())
@@ -106,7 +115,8 @@ def _zynq(name: str) -> tuple[Board, Zynq]:
 
 def _memory_ports(found: Board, zynq: Zynq, arch: ArchConfig) -> dict[str, str]:
     """Tcl of the ports to memory: their settings, their clocks, and who is joined to whom."""
-    settings, lists = [], {name: [] for name in ("core", "slaves", "clocks", "segments")}
+    settings, afi = [], []
+    lists = {name: [] for name in ("core", "slaves", "clocks", "segments")}
     for name, number in zip(port_names(arch), found.ports.taken(arch.ports), strict=True):
         if zynq.family == "zynqmp":
             gp = number + 2     # the vendor's number of S_AXI_HP0_FPD
@@ -114,6 +124,9 @@ def _memory_ports(found: Board, zynq: Zynq, arch: ArchConfig) -> dict[str, str]:
                          (f"PSU__SAXIGP{gp}__DATA_WIDTH", 8 * found.ports.bytes)]
             slave, clock = f"S_AXI_HP{number}_FPD", f"saxihp{number}_fpd_aclk"
             segment = f"SAXIGP{gp}/HP{number}_DDR_LOW"
+            # Read and write side of HP0 come fourth and fifth; 0 is 128 bits, 1 is 64, 2 is 32.
+            code = (128 // (8 * found.ports.bytes)).bit_length() - 1
+            afi += [f"<{2 * number + side} {code}>" for side in (4, 5)]
         else:
             settings += [(f"PCW_USE_S_AXI_HP{number}", 1),
                          (f"PCW_S_AXI_HP{number}_DATA_WIDTH", 8 * found.ports.bytes)]
@@ -124,6 +137,7 @@ def _memory_ports(found: Board, zynq: Zynq, arch: ArchConfig) -> dict[str, str]:
             lists[key].append(value)
     return {
         "port_settings": " \\\n    ".join(f"CONFIG.{key} {value}" for key, value in settings),
+        "port_bits": str(8 * found.ports.bytes), "afi": ", ".join(afi),
         **{f"port_{key}": " ".join(values) for key, values in lists.items()},
     }
 

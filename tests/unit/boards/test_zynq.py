@@ -7,7 +7,10 @@ run by a Tcl interpreter whose unknown commands only take notes.
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
+import shutil
+import subprocess
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -280,6 +283,39 @@ def test_device_tree(made):
     )
     assert buffer["compatible"] == "ikwzm,u-dma-buf"
     assert int(buffer["size"], 0) == 64 << 20
+
+
+def test_overlay_is_what_the_compiler_takes(made, tmp_path):
+    if shutil.which("dtc") is None:
+        pytest.skip("needs dtc (Debian: device-tree-compiler)")
+    _, _, folder = made
+    subprocess.run(
+        ["dtc", "-@", "-O", "dtb", "-o", tmp_path / "vitrify.dtbo", folder / "vitrify.dtso"],
+        check=True,
+    )
+
+
+def test_firmware_of_ultrascale(made):
+    """What Linux loads by itself: file names agree, clock and ports are the board's."""
+    board, arch, folder = made
+    overlay = (folder / "vitrify.dtso").read_text()
+    if board.zynq.family == "zynq7":
+        assert "fpga_full" not in overlay
+        assert not (folder / "shell.json").exists()
+        return
+    assert json.loads((folder / "shell.json").read_text())["shell_type"] == "XRT_FLAT"
+    built = "system.bit"
+    assert built in (folder / "build.tcl").read_text()
+    assert built in (folder / "vitrify.bif").read_text().split()
+    assert 'firmware-name = "vitrify.bit.bin"' in overlay
+    assert f"assigned-clock-rates = <{round(board.clock_mhz * 1e6)}>" in overlay
+    (settings,) = re.findall("config-afi = (.*);", overlay)
+    widths = {int(place): int(code, 0)
+              for place, code in re.findall(r"<(\d+) (\w+)>", settings)}
+    assert widths.pop(14) == 0xA00
+    ports = board.ports.taken(arch.ports)
+    assert widths == {place: 0 for port in ports for place in (4 + 2 * port, 5 + 2 * port)}
+    assert board.ports.bytes == 16
 
 
 def test_unsuitable_cores_are_refused(tmp_path):
