@@ -14,7 +14,7 @@ from vitrify.arch import formats, isa
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError
 from vitrify.arch.isa import Opcode, Transform
-from vitrify.arch.modes import ADDING_OUTPUTS, Combine
+from vitrify.arch.modes import ADDING_OUTPUTS
 
 from .lists import NEVER, RowLists
 from .pack import Bytes, ImageBuilder, gain_words, table_words
@@ -158,7 +158,7 @@ class Builder:
         c_tiles, k_tiles = -(-columns // arch.width), -(-product.depth // arch.depth)
         fields = dict(
             product.fields, rows=product.rows,
-            src_addr=x.address, src_stride=x.tensor.stride,
+            src_addr=x.address, src_stride=product.fold * x.tensor.stride,
             dst_addr=out.address, dst_stride=out.tensor.stride,
             k_tiles=k_tiles, k_last=product.depth - (k_tiles - 1) * arch.depth,
             c_tiles=c_tiles, c_last=columns - (c_tiles - 1) * arch.width,
@@ -174,8 +174,10 @@ class Builder:
         elif product.taps is not None:
             end = x.row + product.taps.height * product.taps.width
             self._wait_any(fields, index, x.tensor, x.row, end)
+        elif product.fold > 1:
+            self._wait_any(fields, index, x.tensor, x.row, x.row + product.fold * product.rows)
         else:
-            self._wait_fetch(fields, index, x, product.depth)
+            self._wait_fetch(fields, index, x, product)
         if product.tiles is not None:
             at = product.tiles.at
             writes = self._history[at.tensor.name].writes
@@ -191,7 +193,10 @@ class Builder:
                 "stationary": isa.Stationary.STORED, "st_addr": product.stored.address,
                 "load_distance": self._distance(self._loads, product.stored.load),
             }
-        pattern = _pattern(product, k_tiles)
+        pattern = product.pattern(k_tiles)
+        if product.k_step and "load_gain" in fields:
+            assert product.gain is not None
+            pattern["gain_words"] = -(-len(product.gain) // arch.depth)
         if product.adds is not None:
             fields["add_addr"] = product.adds.address
             pattern |= {"add_source": 1, "add_stride": product.adds.tensor.stride}
@@ -274,15 +279,19 @@ class Builder:
             sorted(load for part in parts if not part.writes for load in part.loads),
         )
 
-    def _wait_fetch(self, fields: dict[str, int], index: int, x: At, channels: int) -> None:
+    def _wait_fetch(
+        self, fields: dict[str, int], index: int, x: At, product: MatrixProduct
+    ) -> None:
         row, rows, channel = x.row, fields["rows"], x.channel
+        moved = (fields["c_tiles"] - 1) // product.c_group * product.k_step
+        channels = product.depth + moved * self.arch.depth
         history = self._seen(x.tensor)
         loads = [item for item in history.loads if item[1] < row + rows and row < sum(item[1:])]
         if loads:
             fields["load_distance"] = self._distance(self._loads, loads[-1][0])
             fields["load_stream"] = int(
                 loads[-1][1:] == (row, rows) and fields["k_tiles"] == x.tensor.stride
-                and not x.tensor.planes
+                and not x.tensor.planes and not product.k_step
             )
         needed = [
             w for w in history.writes
@@ -296,7 +305,7 @@ class Builder:
         if last.queued or last.row < row:
             # Rows are counted from the first one of each, and so would come before their time.
             fields["dep_end"] = 1
-        elif fields.get("transform", 0) in (Transform.NORM, Transform.EXP2):
+        elif fields.get("transform", 0) in (Transform.NORM, Transform.EXP2) or product.k_step:
             fields["dep_k"] = 0
         else:
             fields["dep_k"] = min(
@@ -369,23 +378,6 @@ class Builder:
         image, offset = self.image.build(bytes(code))
         assert offset == moved
         return image, len(self._code)
-
-
-def _pattern(product: MatrixProduct, k_tiles: int) -> dict[str, int]:
-    """Fields of the PATTERN for what is streamed; none for rows one after another."""
-    fields, taps = {}, product.taps
-    if taps is not None:
-        fields = {
-            "tapped": 1, "taps_y": taps.taps_y, "taps_x": taps.taps_x,
-            "tap_k": k_tiles // (taps.taps_y * taps.taps_x), "tap_stride": taps.stride,
-            "map_height": taps.height, "map_width": taps.width, "out_width": taps.out_width,
-            "origin_y": taps.origin_y, "origin_x": taps.origin_x,
-        }
-    if product.largest:
-        fields["combine"] = Combine.MAX
-    if product.k_step:
-        fields |= {"k_step": product.k_step, "c_group": product.c_group}
-    return fields
 
 
 def post_code(shift: int) -> int:

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from vitrify.arch.access import Taps
 from vitrify.arch.isa import Stationary
+from vitrify.arch.modes import Combine
 
 from .pack import Bytes
 from .placement import Placed
@@ -93,6 +94,7 @@ class MatrixProduct:
     gain, table : of the operand's normalisation, and of the activation
     picks : rows of ``x`` that are read, counted from its row; all from there on without
     taps : rows are windows of a map that begins at ``x``; ``depth`` is that of all taps
+    fold : rows of ``x``, one behind the other, that are streamed as one
     k_step, c_group : words by which what is streamed moves on behind so many c tiles
     largest : what ADD16 and ADD8 keep is the larger of result and old value
     adds : old values that the result is combined with, where they are not its own
@@ -116,9 +118,26 @@ class MatrixProduct:
     table: np.ndarray | None = None
     picks: Picks | None = None
     taps: Taps | None = None
+    fold: int = 1
     k_step: int = 0
     c_group: int = 1
     largest: bool = False
     adds: At | None = None
     queue: Queue | None = None
     stored: Stored | None = None
+
+    def pattern(self, k_tiles: int) -> dict[str, int]:
+        """Fields of the PATTERN for what is streamed; none for rows one after another."""
+        fields, taps = {}, self.taps
+        if taps is not None:
+            fields = {
+                "tapped": 1, "taps_y": taps.taps_y, "taps_x": taps.taps_x,
+                "tap_k": k_tiles // (taps.taps_y * taps.taps_x), "tap_stride": taps.stride,
+                "map_height": taps.height, "map_width": taps.width, "out_width": taps.out_width,
+                "origin_y": taps.origin_y, "origin_x": taps.origin_x,
+            }
+        if self.largest:
+            fields["combine"] = Combine.MAX
+        if self.k_step:
+            fields |= {"k_step": self.k_step, "c_group": self.c_group}
+        return fields

@@ -44,6 +44,12 @@ class Window:
         )
 
     @property
+    def lines(self) -> bool:
+        """Whether every window is a line of the map: its pixels side by side."""
+        line = (1, self.map[1])
+        return self.kernel == line and self.stride == 1 and not any(self.pads) and self.groups == 1
+
+    @property
     def pixels(self) -> int:
         """Rows of a map."""
         return self.map[0] * self.map[1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 
@@ -71,7 +73,8 @@ def plan_fold(planner: Planner, node: ir.Node) -> Affine:
     channels = int(size) // rows
     weight = np.eye(rows * channels).reshape(-1, 1, rows, channels).transpose(0, 3, 1, 2)
     window = Window((int(folded), rows), (1, rows))
-    return convolution(planner, node, weight, np.zeros(rows * channels), window)
+    made = convolution(planner, node, weight, np.zeros(rows * channels), window)
+    return replace(made, identity=True)
 
 
 def _spread(weight: Array, dilations: tuple[int, int]) -> Array:

@@ -1,4 +1,4 @@
-"""The patch embedding to integers: initial values of the stream, and a layer that adds to it."""
+"""The patch embedding to integers: a layer, which adds to initial values where rows differ."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PIXEL_IMAGES = 16
 
 
 def assemble(a: Assembler, op: PatchOp) -> None:
-    """The layer, its operand of pixels, and the constant with positions and bias."""
+    """The layer, its operand of pixels, and a constant if some row has one of its own."""
     spec, graph = a.graph.input, a.graph
     rows = quantise_input(spec, a.images[:_PIXEL_IMAGES]).astype(np.float64)
     rows = rows[:, spec.prefix :].reshape(-1, rows.shape[2])
@@ -35,23 +35,27 @@ def assemble(a: Assembler, op: PatchOp) -> None:
     step = a.steps[op.out]
     weight = op.weight / multiplier
     dim, total = len(weight), len(op.position)
+    alike = not len(op.prefix) and not np.ptp(op.position, axis=0).any()
+    bias = op.bias + op.position[0] if alike else op.bias
     part = columns(
-        weight, op.bias - weight @ offset, step, moments=Moments(rows), reach=INT16_MAX,
+        weight, bias - weight @ offset, step, moments=Moments(rows), reach=INT16_MAX,
         requant_bits=a.arch.requant_bits, what=op.name,
     )
-    # The bias goes into the constant: the prefix rows, products of zeros, must not have it.
-    value = op.position.copy()
-    value[: len(op.prefix)] += op.prefix
-    value[len(op.prefix) :] += part.requant.bias * part.step
-    constant = np.clip(np.rint(value / step), -INT16_MAX - 1, INT16_MAX).astype(np.int16)
+    requant = part.requant
+    if not alike:
+        # The bias goes into the constant: the prefix rows, products of zeros, must not have it.
+        value = op.position.copy()
+        value[: len(op.prefix)] += op.prefix
+        value[len(op.prefix) :] += requant.bias * part.step
+        initial = np.clip(np.rint(value / step), -INT16_MAX - 1, INT16_MAX).astype(np.int16)
+        graph.constants.append(QConstant(op.out, initial))
+        requant = replace(requant, bias=0)
     graph.tensors[spec.out] = QTensor(
         spec.out, total, weight.shape[1], 8, np.repeat(1 / spec.multiplier, count)
     )
     graph.tensors[op.out] = QTensor(op.out, total, dim, formats.RESIDUAL_BITS, step)
-    graph.constants.append(QConstant(op.out, constant))
     graph.ops.append(QLinear(
-        name=op.name, x=spec.out, out=op.out, weight=part.weight,
-        requant=replace(part.requant, bias=0), add=True,
-        statistics=a.statistics(op.out, 0, dim),
+        name=op.name, x=spec.out, out=op.out, weight=part.weight, requant=requant,
+        add=not alike, statistics=a.statistics(op.out, 0, dim),
     ))
     graph.macs[op.name] = (total - len(op.prefix)) * weight.size

@@ -15,6 +15,7 @@ from vitrify.codegen.pack import Bytes, parameter_words, weight_words
 from vitrify.codegen.placement import Placed
 from vitrify.codegen.product import At, MatrixProduct, Picks, Queue, Stored
 
+from .bands import Band
 from .integer import QLinear
 from .map_layout import Layout
 
@@ -74,14 +75,13 @@ def prepare(
         parameters = per_column(bias, np.int32), per_column(multiplier, np.uint16)
         if stored is not None:
             return parameter_words(state.arch, *parameters).reshape(-1)
-        if layout is not None:
-            return weight_words(state.arch, layout.matrix(weight), *parameters)
-        return weight_words(
-            state.arch, out.spread.scatter(x.spread.scatter(weight, axis=1)), *parameters
-        )
+        return weight_words(state.arch, layout.matrix(weight), *parameters)
 
-    layout = None if op.window is None else Layout(state.arch, op.window, x.spread, out.spread)
-    depth = x.spread.physical if layout is None else layout.depth
+    fold = op.window.map[1] if op.window is not None and op.window.lines else 1
+    if op.window is not None and not op.window.lines:
+        layout = Layout(state.arch, op.window, x.spread, out.spread)
+    else:
+        layout = Band(state.arch, op.weight, x.spread, out.spread, fold)
     bias, multiplier = op.requant.bias, op.requant.multiplier
     if op.task is None:
         streams = [stream(op.weight, bias, multiplier)]
@@ -105,10 +105,10 @@ def prepare(
             block["task_source"] = task_source(state, op, image)
         state.builder.matmul(MatrixProduct(
             name=op.name, op="linear", macs=macs * rows // total if queue is None else queue.macs,
-            rows=rows, depth=depth, columns=out.spread.physical, x=At(x, x_row),
+            rows=rows, depth=layout.depth, columns=out.spread.physical, x=At(x, x_row),
             out=At(out, out_row), row=row, weights=streams, gain=gain, table=op.table,
             queue=queue, picks=picks, stored=stored, fields=block, taps=taps,
-            k_step=layout.step if layout else 0, c_group=layout.group if layout else 1,
+            fold=fold, k_step=layout.step, c_group=layout.group,
         ))
 
     return emit

@@ -22,7 +22,7 @@ def lower(state: Lowering, op: QLinear, step: int) -> int:
     if embed.takes_image(state, op):
         embed.lower(state, op, step)
     elif op.window is not None:
-        _convolve(state, op, op.window)
+        (_fold if op.window.lines else _convolve)(state, op, op.window)
     else:
         _whole(state, op)
     return 1
@@ -59,3 +59,12 @@ def _convolve(state: Lowering, op: QLinear, window: Window) -> None:
         for start, rows, taps in blocks(window, state.arch.max_rows):
             to = number * window.places + start
             emit(number * window.pixels, to, rows, to, taps=taps)
+
+
+def _fold(state: Lowering, op: QLinear, window: Window) -> None:
+    """One MATMUL for each block of result rows; pixels of a line are words of a longer row."""
+    x = state.placed[op.x]
+    out = place_result(state, op)
+    emit = prepare(state, op, x, out)
+    for start, rows in state.row_blocks(state.images * window.count):
+        emit(start * window.map[1], start, rows, start)

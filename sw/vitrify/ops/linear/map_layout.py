@@ -13,6 +13,8 @@ from vitrify.codegen.placement import Spread
 from vitrify.quant.tensors import Int8
 from vitrify.quant.windows import Window
 
+from .bands import fewest_words
+
 
 def blocks(window: Window, most: int) -> Iterator[tuple[int, int, Taps]]:
     """``(first row, rows, taps)`` of blocks of at most so many rows: whole lines where they fit."""
@@ -60,15 +62,7 @@ class Layout:
         low, high = np.full(tiles, words - 1), np.zeros(tiles, np.int64)
         np.minimum.at(low, tile, read[:, 0])
         np.maximum.at(high, tile, read[:, -1])
-        best = words, 0, 1
-        for group in range(1, tiles + 1):
-            number = np.arange(tiles) // group
-            for step in range(1, words // max(1, number[-1]) + 1):
-                count = int((high - number * step).max()) + 1
-                fits = (low >= number * step).all() and number[-1] * step + count <= words
-                if fits and count < best[0]:
-                    best = count, step, group
-        return best
+        return fewest_words(low, high, words)
 
     def matrix(self, weight: Int8) -> Int8:
         """``[out, taps * channels of a group]`` as ``[columns, depth]`` of the core."""
