@@ -6,179 +6,120 @@ import dataclasses
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from vitrify.arch.config import ArchConfig
+from tests.fuzz.branches import choose, mixture, mlp, single, stage
+from tests.fuzz.pieces import Pieces, channels, rows
+from vitrify.arch.config import MECHANISMS, ArchConfig
 from vitrify.arch.presets import preset
-from vitrify.ir import BATCH, Builder, shape_of, tensor
-
-#: Activations that every core computes.
-KINDS = ("gelu", "gelu_tanh", "quick_gelu", "silu", "relu", "tanh", "sigmoid", "hard_swish", "elu")
-TASKS = 3
 
 
-class Network:
-    """A network of random shape and structure, with weights that keep values of order one."""
+class Network(Pieces):
+    """A network of random shape and structure: stem, blocks in up to two stages, outputs."""
 
     def __init__(self, rng: np.random.Generator, experts: int) -> None:
-        self.rng, self._experts = rng, experts
-        channels, self.patch = self.pick(1, 2, 3, 4), (self.pick(1, 2, 3, 4), self.pick(1, 2, 4))
-        grid = (int(rng.integers(1, 6)), int(rng.integers(1, 6)))
-        self.size = (channels, grid[0] * self.patch[0], grid[1] * self.patch[1])
-        self.heads = self.pick(1, 1, 2, 2, 3, 4)
-        # A LayerNorm of one channel has nothing to say.
-        self.dim = max(2, self.heads * int(rng.integers(1, 13)))
-        self.image = tensor("image", (BATCH, *self.size))
-        self.task = tensor("task", (BATCH,), ir.DataType.INT64)
-        self.tasks = 0
-        self.builder = Builder([self.image], name="net")
-        self._count = 0
-        x = self.tokens(grid[0] * grid[1])
-        for _ in range(int(rng.integers(0, 3))):
-            x = self.block(x)
-        outputs = self.outputs(x)
+        super().__init__(rng, experts)
+        x = self.stem()
+        taps = [x]
+        for _ in range(self.pick(1, 1, 1, 2)):
+            for _ in range(self.pick(0, 1, 1, 2)):
+                x = self.block(x)
+                taps.append(x)
+            if self.chance(0.25):
+                x = stage(self, x)
+                taps.append(x)
+        outputs = self.outputs(x, taps)
         if self.tasks:
             self.builder.graph.inputs.append(self.task)
         self.model = self.builder.model(outputs)
+        RemoveUnusedNodesPass()(self.model)  # as the front end does
 
-    def pick(self, *choices: int) -> int:
-        return int(self.rng.choice(choices))
-
-    def name(self, what: str) -> str:
-        self._count += 1
-        return f"{what}{self._count}"
-
-    def normal(self, *shape: int) -> np.ndarray:
-        return self.rng.normal(size=shape).astype(np.float32)
-
-    def images(self, count: int) -> np.ndarray:
-        return self.normal(count, *self.size)
-
-    # Pieces
-    def tokens(self, patches: int) -> ir.Value:
-        inner = self.size[0] * self.patch[0] * self.patch[1]
-        x = self.builder.emit(
-            "PatchEmbed", self.image, self.normal(self.dim, inner) / np.sqrt(inner),
-            0.3 * self.normal(self.dim), name="patch", patch=[*self.patch])
-        if self.rng.random() < 0.8:
+    def stem(self) -> ir.Value:
+        """Patches, or a convolution whose windows overlap; then perhaps positions."""
+        # A LayerNorm of one channel has nothing to say.
+        dim = max(2, self.heads * int(self.rng.integers(1, 13)))
+        if self.chance(0.75):
+            inner = self.size[0] * self.patch[0] * self.patch[1]
+            x = self.emit("PatchEmbed", self.image, self.normal(dim, inner) / np.sqrt(inner),
+                          0.3 * self.normal(dim), patch=[*self.patch])
+        else:
+            kernel = [self.pick(1, 2, 3), self.pick(1, 2, 3)]
+            pads = [int(self.rng.integers(size)) for size in kernel * 2]
+            for axis, size in enumerate(kernel):
+                pads[axis] = max(pads[axis], size - self.size[1 + axis])
+            weight = self.normal(dim, self.size[0], *kernel)
+            x = self.emit("ImageConv", self.image, weight / np.sqrt(weight[0].size),
+                          0.3 * self.normal(dim), strides=[*self.patch], pads=pads)
+        if self.chance(0.7):
             prefix = self.pick(0, 1, 1, 2, 3)
-            x = self.builder.emit(
-                "Tokens", x, self.normal(prefix, self.dim),
-                self.normal(prefix + patches, self.dim), name="tokens")
-        return self.norm(x) if self.rng.random() < 0.15 else x
-
-    def norm(self, x: ir.Value) -> ir.Value:
-        dim = int(shape_of(x)[-1])
-        return self.builder.emit("LayerNorm", x, 1 + 0.3 * self.normal(dim),
-                                 0.3 * self.normal(dim), name=self.name("norm"), epsilon=1e-5)
-
-    def linear(self, x: ir.Value, out: int, gain: float = 1.0) -> ir.Value:
-        inner = int(shape_of(x)[-1])
-        return self.builder.emit("Linear", x, gain * self.normal(out, inner) / np.sqrt(inner),
-                                 0.3 * self.normal(out), name=self.name("linear"))
-
-    def activation(self, x: ir.Value) -> ir.Value:
-        return self.builder.emit("Activation", x, name=self.name("act"),
-                                 kind=str(self.rng.choice(KINDS)))
-
-    def add(self, x: ir.Value, y: ir.Value) -> ir.Value:
-        return self.builder.emit("Add", *((x, y) if self.rng.random() < 0.7 else (y, x)),
-                                 name=self.name("add"))
-
-    def attention(self, x: ir.Value) -> ir.Value:
-        made = [self.linear(x, self.dim) for _ in "qkv"]
-        scale = (self.dim // self.heads) ** -0.5
-        routed = self.heads - 1
-        if self._experts and routed >= 2 and self.rng.random() < 0.5:
-            count = self.pick(*range(2, routed + 1))
-            k = int(self.rng.integers(1, count + 1))
-            gates, kind = [self.linear(x, count, 2.0)], "RoutedHeads"
-            if self.rng.random() < 0.4:
-                kind = "BalancedHeads"
-                gates += [self.linear(x, self.heads - count, 2.0), self.linear(x, 2, 2.0)]
-            out = self.builder.emit(kind, *made, *gates, name=self.name("heads"),
-                                    heads=self.heads, scale=scale, k=k,
-                                    normalize=self.pick(0, 1))
-        else:
-            out = self.builder.emit("Attention", *made, name=self.name("attention"),
-                                    heads=self.heads, scale=scale)
-        return self.linear(out, self.dim)
-
-    def mlp(self, x: ir.Value) -> ir.Value:
-        hidden = self.linear(x, int(self.rng.integers(1, 60)))
-        return self.linear(self.activation(hidden), self.dim)
-
-    def mixture(self, x: ir.Value) -> ir.Value:
-        count = int(self.rng.integers(2, min(self._experts, 6) + 1))
-        hidden, k = int(self.rng.integers(1, 30)), int(self.rng.integers(1, min(count, 4) + 1))
-        if self.rng.random() < 0.3:
-            self.tasks = TASKS
-            logits = self.builder.emit(
-                "TaskLinear", x, 3 * self.normal(TASKS, count, self.dim) / np.sqrt(self.dim),
-                0.3 * self.normal(TASKS, count), self.task, name=self.name("gate"))
-        else:
-            logits = self.linear(x, count, 3.0)
-        return self.builder.emit(
-            "Experts", x, logits, self.normal(count, hidden, self.dim) / np.sqrt(self.dim),
-            0.3 * self.normal(count, hidden), self.normal(count, self.dim, hidden) / 3,
-            0.3 * self.normal(count, self.dim), name=self.name("experts"), k=k,
-            normalize=self.pick(0, 1), kind=str(self.rng.choice(["gelu", "silu", "relu"])))
+            x = self.emit("Tokens", x, self.normal(prefix, dim),
+                          self.normal(prefix + rows(x), dim))
+        return self.norm(x) if self.chance(0.15) else x
 
     def block(self, x: ir.Value) -> ir.Value:
         """One of the ways to add to the residual stream."""
-        normal = self.norm(x) if self.rng.random() < 0.9 else x
+        normal = self.norm(x) if self.chance(0.85) else x
         kind = self.rng.choice(
-            ["usual", "parallel", "twins", "single", "chain", "skip", "mixture", "shared"],
-            p=[0.3, 0.12, 0.12, 0.1, 0.08, 0.08, 0.12, 0.08])
-        if kind in ("mixture", "shared") and self._experts < 2:
+            ["usual", "parallel", "skip", "past", "mixture", "shared"],
+            p=[0.45, 0.2, 0.1, 0.05, 0.12, 0.08])
+        if kind in ("mixture", "shared") and self.experts < 2:
             kind = "usual"
-        if kind == "parallel":
-            return self.add(self.add(x, self.attention(normal)), self.mlp(normal))
-        if kind == "twins":
+        if kind == "parallel":  # of different kinds, or twins
+            way, twins = choose(self), self.chance(0.4)
             for _ in range(self.pick(2, 2, 3)):
-                x = self.add(x, self.attention(normal))
+                x = self.add(x, way(self, normal))
+                way = way if twins else choose(self)
             return x
-        if kind == "single":
-            return self.add(x, self.linear(normal, self.dim))
-        if kind == "chain":
-            return self.add(x, self.linear(self.linear(normal, 9), self.dim))
         if kind == "skip":
-            return self.add(self.add(x, self.mlp(normal)), self.linear(x, self.dim))
+            return self.add(self.add(x, choose(self)(self, normal)), single(self, x))
+        if kind == "past":
+            return self.add(self.add(x, choose(self)(self, normal)), x)
         if kind == "mixture":
-            return self.add(x, self.mixture(self.norm(x)))
+            return self.add(x, mixture(self, self.norm(x)))
         if kind == "shared":
             normal = self.norm(x)
-            return self.add(x, self.add(self.mixture(normal), self.mlp(normal)))
-        x = self.add(x, self.attention(normal))
-        return self.add(x, self.mlp(self.norm(x)))
+            return self.add(x, self.add(mixture(self, normal), mlp(self, normal)))
+        x = self.add(x, choose(self)(self, normal))
+        return self.add(x, choose(self)(self, self.norm(x))) if self.chance(0.7) else x
 
-    def outputs(self, x: ir.Value) -> list[ir.Value]:
-        """One to three: heads of single tokens, of means and of sums, and all tokens."""
-        rows = int(shape_of(x)[1])
-        normal = self.norm(x) if self.rng.random() < 0.8 else x
+    def outputs(self, x: ir.Value, taps: list[ir.Value]) -> list[ir.Value]:
+        """One to three: heads of single tokens, of means and of sums, rows, and earlier tokens."""
+        normal = self.norm(x) if self.chance(0.8) else x
         found: list[ir.Value] = []
         for _ in range(self.pick(1, 1, 2, 3)):
-            kind = self.rng.choice(["token", "mean", "sum", "all"])
+            kind = self.rng.choice(["token", "mean", "sum", "rows", "all", "tap", "form"])
             classes = int(self.rng.integers(1, 24))
-            first = self.select(normal, int(self.rng.integers(rows)))
             if kind == "mean":
-                start = int(self.rng.integers(rows))
-                first = self.builder.emit(
-                    "MeanPool", normal, name=self.name("pool"), start=start,
-                    end=int(self.rng.integers(start + 1, rows + 1)))
-            if kind == "all":
-                found.append(self.linear(normal, classes) if self.rng.random() < 0.5 or found
-                             else self.norm(x))
+                start = int(self.rng.integers(rows(x)))
+                mean = self.emit("MeanPool", normal, start=start,
+                                 end=int(self.rng.integers(start + 1, rows(x) + 1)))
+                found.append(self.linear(mean, classes))
+            elif kind == "all":
+                found.append(self.linear(normal, classes) if self.chance(0.5) else self.norm(x))
+            elif kind == "rows":
+                some = self.rng.integers(rows(x), size=int(self.rng.integers(1, 9)))
+                found.append(self.linear(self.rows(normal, some), classes))
+            elif kind == "tap":
+                early = taps[int(self.rng.integers(len(taps)))]
+                found.append(self.linear(early, classes) if self.chance(0.7) else early)
+            elif kind == "form":
+                found.append(self.arranged(self.linear(normal, classes)))
             elif kind == "sum":
-                second = self.select(normal, int(self.rng.integers(rows)))
-                found.append(self.builder.emit(
-                    "Add", self.linear(first, classes), self.linear(second, classes),
-                    name=self.name("sum")))
+                found.append(self.emit("Add", *(
+                    self.linear(self.select(normal), classes) for _ in range(2))))
             else:
-                found.append(self.linear(first, classes))
-        return found
+                found.append(self.linear(self.select(normal), classes))
+        return list(dict.fromkeys(found))
 
-    def select(self, x: ir.Value, index: int) -> ir.Value:
-        return self.builder.emit("SelectToken", x, name=self.name("select"), index=index)
+    def arranged(self, x: ir.Value) -> ir.Value:
+        """Some elements of ``x``, rows and channels in turn, with a scale and a shift."""
+        count, dim = rows(x), channels(x)
+        index = np.arange(count * dim).reshape(count, dim)
+        index = index[self.pick(0, count - 1) :: self.pick(1, 2), :: self.pick(1, 2)]
+        if self.chance(0.5):
+            index = index.T
+        return self.emit("Arrange", x, self.normal(dim), self.normal(dim),
+                         index=index.ravel().tolist(), form=[*index.shape])
 
 
 def core(rng: np.random.Generator) -> ArchConfig:
@@ -191,8 +132,26 @@ def core(rng: np.random.Generator) -> ArchConfig:
     lanes = min(power(0, 4), depth, width)
     return dataclasses.replace(
         preset("nano"), name="fuzz", depth=depth, width=width, lanes=lanes,
-        max_rows=power(4, 6), banks=2 * int(rng.integers(2, 7)), bank_words=power(5, 10),
+        max_rows=power(4, 6), banks=2 * int(rng.integers(2, 7)), bank_words=power(6, 10),
         stat_rows=power(6, 9), index_entries=power(6, 8), bus_bytes=min(depth, power(0, 3)),
-        experts=int(rng.choice([0, 4, 8])), stored_weights=bool(rng.integers(2)),
-        requant_bits=int(rng.choice([18, 24])), burst_beats=256,
+        experts=int(rng.choice([0, 4, 8])), requant_bits=int(rng.choice([18, 24])),
+        burst_beats=256, **{name: bool(rng.random() < 0.9) for name in MECHANISMS},
     )
+
+
+def _nano(name: str, **settings: int | bool) -> ArchConfig:
+    return dataclasses.replace(preset("nano"), name=f"fuzz-{name}", **settings)
+
+
+#: Cores that are built for simulation: few, as building one takes a minute, and unlike each other.
+BUILT = (
+    preset("nano"),
+    _nano("narrow", depth=4, width=2, lanes=1, bus_bytes=1, bank_words=512, burst_beats=4,
+          weight_fifo_words=16, outstanding=1),
+    _nano("wide", depth=8, width=32, lanes=8, bus_bytes=8, ports=2, banks=4, bank_words=512,
+          packing=True, burst_beats=8),
+    _nano("deep", depth=32, width=4, lanes=4, bus_bytes=16, requant_bits=24, max_rows=16,
+          experts=5, outstanding=2),
+    _nano("plain", depth=16, width=8, lanes=8, bus_bytes=2, experts=0, burst_beats=256,
+          **dict.fromkeys(MECHANISMS, False)),
+)

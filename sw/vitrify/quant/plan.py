@@ -23,10 +23,9 @@ Array = np.ndarray
 
 @dataclass(frozen=True)
 class ReadNorm:
-    """A normalisation on read: ``normaliser(x) * gamma + beta``; ``value`` names its result."""
+    """A normalisation on read: ``normaliser(x) * gamma + beta``."""
 
     node: str
-    value: str
     gamma: Array
     beta: Array
     normaliser: Normaliser
@@ -37,7 +36,8 @@ class Operand:
     """What a matrix product streams: ``rows`` of a tensor, normalised or not.
 
     ``value`` names the float tensor with the same contents (before norm and row choice); pixels
-    have none.  With ``times``, another int8 tensor, it is the product of both, element by element.
+    have none.  ``made`` names one, and rows of it, with what is read.  With ``times``, another int8
+    tensor, it is the product of both, element by element.
     """
 
     tensor: str
@@ -47,6 +47,7 @@ class Operand:
     rows: Rows | None = None
     norm: ReadNorm | None = None
     times: str | None = None
+    made: tuple[str, Rows | None] | None = None
 
     @property
     def read(self) -> tuple[str, int]:
@@ -244,7 +245,7 @@ def ordered(ops: list[PlanOp], copy: Callable[[Operand], Operand]) -> list[PlanO
                 raise unsupported(
                     late.value, f"it adds to the residual stream {old[0]!r} as it was before"
                 )
-            fresh = fresh or copy(replace(x, rows=None, norm=None))
+            fresh = fresh or copy(replace(x, rows=None, norm=None, made=None))
             waiting[i] = late.reading(old, fresh)
         waiting[:0] = ops[known:]
         known = len(ops)

@@ -92,7 +92,7 @@ class Planner:
     -------
     versions : additions to each stream so far
     made : operands by what they hold and its form: none is computed twice
-    groups : of int8 tensors whose channels are used in equal parts (heads): how many those are
+    groups : of tensors whose channels are used in equal parts (heads): how many those are
     """
 
     def __init__(self, name: str, image: str) -> None:

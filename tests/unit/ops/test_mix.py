@@ -100,3 +100,14 @@ def test_biases_come_when_they_are_needed():
         return compile_graph(graph, NANO).metadata["token_memory_bytes"]
 
     assert peak(9) == peak(3)
+
+
+def test_heads_are_an_output():
+    """Heads begin at a word each; what is stored has its channels one behind the other."""
+    net = Net(7)
+    x = net.norm(net.block(net.tokens(0), "block"), "before")
+    count = int(shape_of(x)[1])
+    y = net.builder.emit(
+        "Mix", x, net.normal(4, 3, count) / 2, net.normal(3), name="mix", heads=4, groups=1
+    )
+    check(net, y, heads=4)

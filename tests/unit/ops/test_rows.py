@@ -100,3 +100,26 @@ def test_rows():
     assert Rows.span(2, 2).start == 2
     array = np.arange(10).reshape(1, 5, 2)
     assert some.of(array)[0, :, 0].tolist() == [8, 4, 6]
+
+
+def normalised_after(net, index):
+    """What is normalised is some rows, and so is what is read: of statistics of their own."""
+    x = rows(net, net.block(net.tokens(), "block"), [3, 1], "chosen")
+    return rows(net, net.norm(x, "norm"), index, "again")
+
+
+@pytest.mark.parametrize("index", [[0, 1], [1, 1, 0]])
+def test_rows_of_normalised_rows(index):
+    net = Net(9)
+    check(net, normalised_after(net, index), least=25)
+
+
+def test_a_convolution_of_some_rows():
+    """Calibration sees the rows that are read, and not those of the whole tensor."""
+    net = Net(9)
+    x = rows(net, net.norm(net.tokens(), "norm"), [4, 1, 3, 1])
+    made = net.builder.emit(
+        "Conv", x, net.normal(DIM, 1, 2, 2), net.normal(DIM), name="conv", map=[2, 2],
+        strides=[1, 1], pads=[1, 0, 0, 1], dilations=[1, 1], groups=DIM,
+    )
+    check(net, net.linear(made, 7, "last"), least=25)

@@ -234,9 +234,9 @@ class Stored(LinearValue):
         """A copy that passes the matrix unit."""
         x = self.x
         dim = planner.plan.channels(x.tensor) if x.norm is None else len(x.norm.gamma)
-        value = x.value if x.norm is None else x.norm.value
+        value, rows = x.made or (x.value, x.rows)
         name = planner.unique(f"{value}.copy")
-        return Affine(x, np.eye(dim), np.zeros(dim), name, value, identity=True, rows=x.rows)
+        return Affine(x, np.eye(dim), np.zeros(dim), name, value, identity=True, rows=rows)
 
     def int8(self, planner: Planner, node: ir.Node) -> Operand:
         x = self.x
@@ -254,18 +254,24 @@ class Stored(LinearValue):
         return self.x if whole else self.stream(planner, node)
 
     def pick(self, planner: Planner, node: ir.Node, rows: Rows) -> Stored:
-        return Stored(picked(self.x, rows))
+        return Stored(picked(self.x, rows, result_of(node)))
 
     def output(self, planner: Planner, name: str) -> str:
         latest = self.is_stream and self.x.version == planner.versions[self.x.tensor]
-        if not latest or self.x.rows is not None:
+        # Channels that each head begins at a word with are not stored one behind the other.
+        apart = planner.groups.get(self.x.tensor, 1) > 1
+        if not latest or apart or self.x.rows is not None:
             return super().output(planner, name)
         return self.x.tensor
 
 
-def picked(x: Operand, rows: Rows) -> Operand:
-    """Some rows of an operand."""
-    return replace(x, rows=x.rows.then(rows) if x.rows else rows)
+def picked(x: Operand, rows: Rows, made: str = "") -> Operand:
+    """Some rows of an operand; ``made`` names the float tensor with them, if there is one."""
+    value, before = x.made or (x.value, x.rows)
+    return replace(
+        x, rows=x.rows.then(rows) if x.rows else rows,
+        made=(made, None) if made else (value, before.then(rows) if before else rows),
+    )
 
 
 def copy_stream(planner: Planner, x: Operand) -> Operand:

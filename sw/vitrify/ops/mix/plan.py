@@ -29,6 +29,7 @@ def plan_mix(planner: Planner, node: ir.Node) -> Stored:
     """``Mix`` of the int8 form."""
     matrix, name = parameter(node, 1), result_of(node)
     x = int8_in_groups(planner, node, 0, len(matrix))
+    planner.groups[name] = len(matrix)
     planner.versions[name] = 0
     planner.append(MixOp(
         name=node.name or name, out=name, value=name, x=x, matrix=matrix,

@@ -34,5 +34,6 @@ def plan_rms_norm(planner: Planner, node: ir.Node) -> Stored:
 
 
 def _read(planner: Planner, node: ir.Node, normaliser: Normaliser, beta: Array) -> Stored:
-    norm = ReadNorm(node.name or "", result_of(node), parameter(node, 1), beta, normaliser)
-    return Stored(replace(planner.of(node, 0).stream(planner, node), norm=norm))
+    norm = ReadNorm(node.name or "", parameter(node, 1), beta, normaliser)
+    stream = planner.of(node, 0).stream(planner, node)
+    return Stored(replace(stream, norm=norm, made=(result_of(node), None)))
