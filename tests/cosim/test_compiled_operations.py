@@ -71,11 +71,21 @@ def concatenated(net: Net) -> ir.Value:
     return test_joined.finished(net, x)
 
 
+def zeros_between_rows(net: Net) -> ir.Value:
+    return test_rows.of_attention(net, test_rows.ZEROS["between"])
+
+
+def parts_of_rows(net: Net) -> ir.Value:
+    return test_rows.parts_of_rows(net, 2)
+
+
 OPERATIONS: dict[str, Callable[[Net], ir.Value]] = {
     **{f.__name__: f for f in (
         rows, lists_that_take_turns, windows_and_bias, mix, conv, depthwise, largest, concatenated,
+        zeros_between_rows, parts_of_rows,
     )},
     "multiply": test_multiply.GRAPHS["swiglu"],
+    "multiply_by_narrow": test_multiply.GRAPHS["weighed_heads"],
     "rms_norm": test_norm.GRAPHS["in_every_block"],
     "rotary": test_rotary.GRAPHS["halves"],
 }  # fmt: skip

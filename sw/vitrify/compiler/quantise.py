@@ -12,9 +12,10 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import InputError, UnsupportedOpError
 from vitrify.ir import ARRANGE, DTYPE, attributes_of, shape_of, steps_of
 from vitrify.ops.linear.plan import copy_stream
-from vitrify.ops.registry import ASSEMBLES, PLANS
+from vitrify.ops.registry import ASSEMBLES, DECOMPOSITIONS, PLANS
 from vitrify.quant.assemble import Assembler, assemble
 from vitrify.quant.calibrate import Progress, collect
+from vitrify.quant.decompose import decompose
 from vitrify.quant.graph import OutputForm, QInput, QuantGraph
 from vitrify.quant.planner import image_of, make_plan, parameter
 from vitrify.quant.tensors import Float
@@ -60,12 +61,13 @@ def quantise(
         If the calibration images do not fit the model.
     """
     images = check_images(canonical, calibration)
-    plan = make_plan(canonical, PLANS, copy_stream)
+    plain = decompose(canonical, DECOMPOSITIONS)
+    plan = make_plan(plain, PLANS, copy_stream)
     if plan.rows is None:
         raise UnsupportedOpError(f"nothing embeds the image {plan.image!r} in patches")
     requests = [request for op in plan.ops for request in op.requests(plan)]
     stats = collect(
-        canonical, images, requests, _part(progress, 0.0, _CALIBRATION), tasks=plan.tasks
+        plain, images, requests, _part(progress, 0.0, _CALIBRATION), tasks=plan.tasks
     )
     multiplier, offset = _input_map(images, preprocess)
     _, channels, height, width = images.shape
@@ -80,7 +82,10 @@ def quantise(
         forms={value.name or "": _form(value) for value in canonical.graph.outputs},
     )
     assembler = Assembler(plan, stats, graph, arch, images)
-    return assemble(assembler, ASSEMBLES, _part(progress, _CALIBRATION, 1.0))
+    assemble(assembler, ASSEMBLES, _part(progress, _CALIBRATION, 1.0))
+    known = {value.name for node in canonical.graph for value in node.outputs}
+    graph.values = {name: value for name, value in graph.values.items() if value in known}
+    return graph
 
 
 def _form(output: ir.Value) -> OutputForm:

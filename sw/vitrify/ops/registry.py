@@ -23,6 +23,10 @@ OPERATIONS = (
     MIX, MULTIPLY, ROTARY,
 )  # fmt: skip
 
+#: How canonical operations are made of others, by their names.
+DECOMPOSITIONS = {
+    name: each for operation in OPERATIONS for name, each in operation.decompositions.items()
+}
 #: How each canonical operation is planned, by its name.
 PLANS = {name: plan for operation in OPERATIONS for name, plan in operation.plans.items()}
 #: How each class of plan ops becomes integers.

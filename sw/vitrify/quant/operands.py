@@ -118,9 +118,12 @@ class Operands:
 
     def needs(self, tensor: str) -> ByteNeeds:
         """What any reader of an int8 tensor cannot absorb of its format."""
-        needs = [reader.needs(tensor) for reader in self.plan.readers(tensor)]
+        readers = self.plan.readers(tensor)
+        needs = [reader.needs(tensor) for reader in readers]
+        behind = [self.needs(reader.out) for reader in readers if reader.passes_on(tensor)]
         return ByteNeeds(
-            one_step=any(n.one_step for n in needs), zero=any(n.zero for n in needs),
+            one_step=any(n.one_step for n in needs + behind),
+            zero=any(n.zero for n in needs + behind),
             symmetric=any(n.symmetric for n in needs),
         )
 

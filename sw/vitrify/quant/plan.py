@@ -126,6 +126,11 @@ class PlanOp(ABC):
         del tensor
         return ByteNeeds(symmetric=True)
 
+    def passes_on(self, tensor: str) -> bool:
+        """Whether the result has the format of this int8 tensor that it reads."""
+        del tensor
+        return False
+
     def overwrites(self) -> tuple[str, int] | None:
         """``(tensor, version)`` that is gone when it has run."""
         return None

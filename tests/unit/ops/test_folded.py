@@ -5,7 +5,6 @@ import pytest
 
 from tests.unit.ops.checks import check
 from tests.unit.quant.graphs import DIM, Net
-from vitrify.arch.errors import UnsupportedOpError
 
 
 def emit(net: Net, kind: str, x, *parameters, name: str = "tested", **attributes):
@@ -49,8 +48,37 @@ def test_channels(form, index):
     check(net, net.linear(emit(net, "Channels", source(net, form), index=index), 7, "last"))
 
 
-def test_scales_of_tokens_are_refused():
+@pytest.mark.parametrize("form", ["stream", "linear", "activated"])
+@pytest.mark.parametrize(("scale", "shift"), [
+    ((5, 1), (1, 1)), ((1, 1), (5, DIM)), ((5, DIM), (5, 1)),
+])
+def test_scales_and_shifts_of_tokens(form, scale, shift):
     net = Net(5)
-    y = emit(net, "Affine", source(net, "linear"), net.normal(5, 1), np.zeros((1, 1), np.float32))
-    with pytest.raises(UnsupportedOpError, match="its scale differs from token to token"):
-        check(net, y)
+    y = emit(net, "Affine", source(net, form), 1 + net.normal(*scale), net.normal(*shift))
+    check(net, net.linear(net.add(y, net.linear(y, DIM, "more"), "sum"), 7, "last"), batch=2)
+
+
+def test_positions_scaled_from_a_patch_embedding():
+    net = Net(5)
+    y = emit(net, "Affine", net.patches(), net.normal(1, 1), net.normal(4, DIM))
+    check(net, net.head(net.norm(net.block(y, "block"), "norm")))
+
+
+@pytest.mark.parametrize("kind", ["Affine", "Channels"])
+def test_a_chosen_token(kind):
+    net = Net(5)
+    token = net.select(source(net, "stream"), index=3)
+    token = net.builder.emit("Unfold", token, name="row", parts=1)
+    y = {
+        "Affine": lambda: emit(net, kind, token, net.normal(1, DIM), net.normal(1, DIM)),
+        "Channels": lambda: emit(net, kind, token, index=[2, 1, 5]),
+    }[kind]()
+    check(net, net.linear(y, 7, "last"))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_larger_of_two(form):
+    net = Net(5)
+    x = source(net, form)
+    y = emit(net, "Maximum", x, net.linear(x, DIM, "other"))
+    check(net, net.linear(y, 7, "last"), batch=2)

@@ -5,7 +5,6 @@ import pytest
 
 from tests.unit.ops.checks import check
 from tests.unit.quant.graphs import DIM, TOKENS, Net
-from vitrify.arch.errors import UnsupportedOpError
 from vitrify.arch.isa import Opcode
 from vitrify.ir import shape_of
 from vitrify.quant.tensors import Rows
@@ -87,10 +86,37 @@ def test_lists_take_turns_where_memory_is_short():
     check(net, far_and_near(net), least=25)
 
 
-def test_rows_of_zeros_are_refused():
+ZEROS = {
+    "between": [3, -1, 0, 4, -1, 2, 1, -1], "before": [-1, *range(COUNT)],
+    "around": [-1, -1, *range(COUNT), -1], "some rows only": [-1, 2, 3],
+}
+
+
+@pytest.mark.parametrize("order", ZEROS)
+@pytest.mark.parametrize("what", [of_normalised, of_linear, of_attention])
+def test_rows_of_zeros(what, order):
     net = Net(8)
-    with pytest.raises(UnsupportedOpError, match=r"'rows' \(Rows\) .* rows of zeros"):
-        check(net, of_normalised(net, [0, -1, 1]))
+    check(net, what(net, ZEROS[order]), batch=2, least=25)
+
+
+def parts_of_rows(net, parts):
+    """The parts of every row as rows, and what attends to them."""
+    x = net.linear(net.block(net.tokens(0), "block"), parts * DIM, "wide")
+    y = net.builder.emit("Unfold", x, name="unfold", parts=parts)
+    return net.linear(net.norm(net.add(y, net.attention(y, "a"), "add"), "norm"), 7, "last")
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_parts_of_rows(parts):
+    net = Net(9)
+    check(net, parts_of_rows(net, parts), batch=2)
+
+
+def test_parts_of_a_token():
+    net = Net(9)
+    token = net.select(net.block(net.tokens(), "block"), index=1)
+    x = net.builder.emit("Unfold", token, name="unfold", parts=2)
+    check(net, net.linear(x, 7, "last"), batch=2)
 
 
 def test_rows():

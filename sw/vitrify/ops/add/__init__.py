@@ -2,6 +2,7 @@
 
 from vitrify.ops.operation import Operation
 
+from .decompose import decompose_maximum
 from .plan import plan_add
 
-ADD = Operation(plans={"Add": plan_add})
+ADD = Operation(decompositions={"Maximum": decompose_maximum}, plans={"Add": plan_add})

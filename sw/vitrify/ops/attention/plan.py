@@ -68,6 +68,9 @@ class AttentionOp(PlanOp):
         """The gated heads, with the balance's logits if there is one."""
         return Request(self.value, beside=self.balance.scores if self.balance else None)
 
+    def passes_on(self, tensor: str) -> bool:
+        return tensor == self.v
+
     def needs(self, tensor: str) -> ByteNeeds:
         """What softmax and the sums over channels and keys do not absorb.
 

@@ -2,6 +2,10 @@
 
 from vitrify.ops.operation import Operation
 
+from .decompose import decompose_affine
 from .plan import plan_affine, plan_channels
 
-CHANNELS = Operation(plans={"Affine": plan_affine, "Channels": plan_channels})
+CHANNELS = Operation(
+    decompositions={"Affine": decompose_affine},
+    plans={"Affine": plan_affine, "Channels": plan_channels},
+)

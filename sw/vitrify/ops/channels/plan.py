@@ -9,21 +9,18 @@ import onnx_ir as ir
 
 from vitrify.ir import attributes_of
 from vitrify.ops.linear.plan import Affine, Stored, affine_of
-from vitrify.quant.plan import unsupported
 from vitrify.quant.planner import Planner, parameter, result_of
 
 
 def plan_affine(planner: Planner, node: ir.Node) -> Affine:
-    """``Affine`` of channels: delayed like the linear map that it becomes part of."""
+    """``Affine``, for all tokens the same: delayed like the linear map that it becomes part of."""
     scale, shift = parameter(node, 1), parameter(node, 2)
-    for name, given in (("scale", scale), ("shift", shift)):
-        if np.any(given != given[:1]):
-            raise unsupported(node, f"its {name} differs from token to token")
     x = affine_of(planner, node, 0)
     channels = x.weight.shape[-2]
     factor, offset = (np.broadcast_to(each[0], (channels,)) for each in (scale, shift))
     return replace(
-        x, weight=x.weight * factor[:, None], bias=x.bias * factor + offset, value=result_of(node)
+        x, weight=x.weight * factor[:, None], bias=x.bias * factor + offset, rows=None,
+        value=result_of(node),
     )
 
 
@@ -36,5 +33,5 @@ def plan_channels(planner: Planner, node: ir.Node) -> Affine:
     kept = index >= 0
     return replace(
         x, weight=x.weight[..., index, :] * kept[:, None], bias=x.bias[..., index] * kept,
-        value=result_of(node),
+        rows=None, value=result_of(node),
     )

@@ -8,12 +8,12 @@ import numpy as np
 import onnx_ir as ir
 
 from vitrify.ir import attributes_of, shape_of
-from vitrify.ops.linear.plan import Affine, LinearValue, Stored, affine_of
+from vitrify.ops.linear.late import LateStream
+from vitrify.ops.linear.plan import Stored, affine_of
 from vitrify.ops.rows.joined import constant, shifted
 from vitrify.quant.calibrate import Request
 from vitrify.quant.plan import Array, ImageRows, Operand, Plan, PlanOp, unsupported
-from vitrify.quant.planner import Planner, Value, parameter, result_of
-from vitrify.quant.tensors import Rows
+from vitrify.quant.planner import Planner, parameter, result_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,33 +37,14 @@ class PatchOp(PlanOp):
 
 
 @dataclass(frozen=True)
-class Patch(LinearValue):
+class Patch(LateStream):
     """Patch embedding that waits for its positions."""
 
-    node: ir.Node
-
-    @property
-    def is_stream(self) -> bool:
-        return True
-
-    def stream(self, planner: Planner, node: ir.Node) -> Operand:
+    def make(self, planner: Planner) -> Operand:
         """Without positions, if nothing has added them so far."""
+        count, dim = (int(size) for size in shape_of(self.node.outputs[0])[1:])
         name = result_of(self.node)
-        _, count, dim = (
-            int(size) if i else 0 for i, size in enumerate(shape_of(self.node.outputs[0]))
-        )
-        x = self.embed(planner, name, np.zeros((0, dim)), np.zeros((count, dim)))
-        planner.values[name] = Stored(x)
-        return x
-
-    def affine(self, planner: Planner, node: ir.Node) -> Affine:
-        return Stored(self.stream(planner, node)).affine(planner, node)
-
-    def pick(self, planner: Planner, node: ir.Node, rows: Rows) -> Value:
-        return Stored(self.stream(planner, node)).pick(planner, node, rows)
-
-    def output(self, planner: Planner, name: str) -> str:
-        return self.stream(planner, self.node).tensor
+        return self.embed(planner, name, np.zeros((0, dim)), np.zeros((count, dim)))
 
     def embed(self, planner: Planner, value: str, prefix: Array, position: Array) -> Operand:
         """Compute it behind ``prefix`` tokens, with ``position`` of all tokens added."""
@@ -97,8 +78,8 @@ def plan_tokens(planner: Planner, node: ir.Node) -> Stored:
         return Stored(x.embed(planner, result_of(node), prefix, position))
     value = position.copy()
     value[: len(prefix)] += prefix
-    behind = shifted(planner, node, 0, len(prefix), 0) if len(prefix) else affine_of(
-        planner, node, 0
-    )
+    behind = affine_of(planner, node, 0)
+    if len(prefix):
+        behind = shifted(planner, node, x, len(position) - len(prefix), len(prefix), 0)
     stream = constant(planner, node, value)
     return Stored(behind.add_to(planner, node, stream, result_of(node)))

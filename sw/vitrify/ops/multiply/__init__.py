@@ -2,6 +2,9 @@
 
 from vitrify.ops.operation import Operation
 
+from .decompose import decompose_multiply
 from .plan import plan_multiply
 
-MULTIPLY = Operation(plans={"Multiply": plan_multiply})
+MULTIPLY = Operation(
+    decompositions={"Multiply": decompose_multiply}, plans={"Multiply": plan_multiply}
+)

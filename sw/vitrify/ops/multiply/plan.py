@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from vitrify.ir import shape_of
 from vitrify.ops.linear.plan import LinearValue, Stored
-from vitrify.quant.plan import Operand, unsupported
+from vitrify.quant.plan import Operand
 from vitrify.quant.planner import Planner, result_of
 from vitrify.quant.tensors import Rows
 
@@ -20,11 +20,6 @@ def plan_multiply(planner: Planner, node: ir.Node) -> Stored:
     A factor with one row for all makes as many equal ones.
     """
     x, y = (shape_of(value) for value in node.inputs if value is not None)
-    if x[-1] != y[-1]:
-        raise unsupported(
-            node, f"its factors have {x[-1]} and {y[-1]} channels, and the core multiplies "
-            f"channel by channel"
-        )
     name, count = result_of(node), int(x[1]) if len(x) == _RANK else 1
     rows = Rows((0,) * count) if x != y else None
     low = _factor(planner, node, 0, f"{name}.0", None)

@@ -9,13 +9,14 @@ import onnx_ir as ir
 
 from vitrify.arch import formats
 from vitrify.ir import shape_of
-from vitrify.ops.linear.plan import Affine, LinearValue, Stored, affine_of
+from vitrify.ops.linear.late import LateStream
+from vitrify.ops.linear.plan import Affine, Stored, affine_of
 from vitrify.quant.assemble import Assembler
 from vitrify.quant.calibrate import Request
 from vitrify.quant.graph import QConstant
 from vitrify.quant.operands import INT16_MAX
 from vitrify.quant.plan import Array, Operand, Plan, PlanOp, unsupported
-from vitrify.quant.planner import Planner, parameter, result_of
+from vitrify.quant.planner import Planner, Value, parameter, result_of
 from vitrify.quant.tensors import QTensor
 from vitrify.quant.windows import Window
 
@@ -56,15 +57,47 @@ def constant(planner: Planner, node: ir.Node, rows: Array, value: str = "") -> O
     return Operand(name, value, 0)
 
 
-def shifted(planner: Planner, node: ir.Node, index: int, before: int, behind: int) -> Affine:
-    """An input with so many rows of zeros before and behind it."""
-    x = planner.of(node, index).int8(planner, node)
-    rows, dim = (int(size) for size in shape_of(_input(node, index))[1:])
+@dataclass(frozen=True)
+class Joined(LateStream):
+    """Values one behind the other, each with its number of rows."""
+
+    parts: tuple[tuple[Value, int], ...]
+
+    def make(self, planner: Planner) -> Operand:
+        """The first, and behind it zeros to which the others are added."""
+        first, total = 0, sum(rows for _, rows in self.parts)
+        stream: Operand | None = None
+        for x, rows in self.parts:
+            part = shifted(planner, self.node, x, rows, first, total - first - rows)
+            first += rows
+            name = result_of(self.node) if first == total else ""
+            stream = part.add_to(planner, self.node, stream, name) if stream else (
+                part.new_stream(planner)
+            )
+        assert stream is not None
+        return stream
+
+
+def shifted(
+    planner: Planner, node: ir.Node, x: Value, rows: int, before: int, behind: int,
+    value: str = "",
+) -> Affine:
+    """``x`` with so many rows of zeros before and behind it; ``value`` names that."""
+    made = x.affine(planner, node) if isinstance(x, Affine) else None
     window = Window((rows, 1), (1, 1), pads=(before, 0, behind, 0))
+    if made is None or not _of_bytes(made):
+        operand, dim = x.int8(planner, node), int(shape_of(node.outputs[0])[-1])
+        made = Affine(operand, np.ones((dim, 1)), np.zeros(dim), "", "", identity=True)
+        window = replace(window, groups=dim)
     name = planner.unique(f"{result_of(node)}.part")
-    return Affine(
-        x, np.eye(dim), np.zeros(dim), name, "", identity=True, window=window
-    )
+    return replace(made, name=name, value=value, window=window)
+
+
+def _of_bytes(made: Affine) -> bool:
+    """Whether rows of zeros, put before it, are zeros behind it."""
+    x = made.x
+    whole = x.version is None and x.rows is None and x.times is None
+    return whole and made.task is None and made.window is None and not made.bias.any()
 
 
 def plan_constant_rows(planner: Planner, node: ir.Node) -> Stored:
@@ -72,20 +105,23 @@ def plan_constant_rows(planner: Planner, node: ir.Node) -> Stored:
     return Stored(constant(planner, node, parameter(node, 1), result_of(node)))
 
 
-def plan_concat_rows(planner: Planner, node: ir.Node) -> LinearValue:
-    """``ConcatRows``: the first, and behind it zeros to which the second is added."""
-    first, second = (int(shape_of(_input(node, i))[1]) for i in range(2))
-    above, below = shifted(planner, node, 0, 0, second), shifted(planner, node, 1, first, 0)
-    return _sum(planner, node, above, below)
+def plan_concat_rows(planner: Planner, node: ir.Node) -> Joined:
+    """``ConcatRows``: delayed, so that what comes behind it goes to the same stream."""
+    parts: list[tuple[Value, int]] = []
+    for index, value in enumerate(node.inputs):
+        assert value is not None
+        x = planner.of(node, index)
+        parts += x.parts if isinstance(x, Joined) else [(x, int(shape_of(value)[1]))]
+    return Joined(node, tuple(parts))
 
 
-def plan_concat_channels(planner: Planner, node: ir.Node) -> LinearValue:
+def plan_concat_channels(planner: Planner, node: ir.Node) -> Stored:
     """``ConcatChannels``: linear maps with zeros for the channels of the other."""
     x, y = affine_of(planner, node, 0), affine_of(planner, node, 1)
     before, behind = x.weight.shape[-2], y.weight.shape[-2]
-    return _sum(planner, node, _wider(planner, node, x, 0, behind), _wider(
-        planner, node, y, before, 0
-    ))
+    stream = _wider(planner, node, x, 0, behind).new_stream(planner)
+    added = _wider(planner, node, y, before, 0)
+    return Stored(added.add_to(planner, node, stream, result_of(node)))
 
 
 def _wider(planner: Planner, node: ir.Node, x: Affine, before: int, behind: int) -> Affine:
@@ -95,15 +131,3 @@ def _wider(planner: Planner, node: ir.Node, x: Affine, before: int, behind: int)
         x, weight=np.pad(x.weight, ((before, behind), (0, 0))), value="", name=x.name or "part",
         bias=np.pad(x.bias, (before, behind)), rows=None,
     )
-
-
-def _sum(planner: Planner, node: ir.Node, x: Affine, y: Affine) -> Stored:
-    """The stream that begins with ``x``, and that ``y`` is added to."""
-    stream = x.new_stream(planner)
-    return Stored(y.add_to(planner, node, stream, result_of(node)))
-
-
-def _input(node: ir.Node, index: int) -> ir.Value:
-    value = node.inputs[index]
-    assert value is not None
-    return value

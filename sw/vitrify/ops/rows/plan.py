@@ -7,13 +7,15 @@ and single tokens cost nothing but a list in the row-index memory.
 
 from __future__ import annotations
 
+import numpy as np
 import onnx_ir as ir
 
-from vitrify.ir import attributes_of
-from vitrify.ir.movement import NOTHING
-from vitrify.quant.plan import unsupported
-from vitrify.quant.planner import Planner, Value
+from vitrify.ir import attributes_of, shape_of
+from vitrify.quant.planner import Planner, Value, result_of
 from vitrify.quant.tensors import Rows
+
+from .decompose import framed
+from .joined import shifted
 
 
 def plan_select_token(planner: Planner, node: ir.Node) -> Value:
@@ -23,8 +25,19 @@ def plan_select_token(planner: Planner, node: ir.Node) -> Value:
 
 
 def plan_rows(planner: Planner, node: ir.Node) -> Value:
-    """``Rows``: whoever reads the tensor reads these rows of it."""
-    index = tuple(int(i) for i in attributes_of(node)["index"])
-    if NOTHING in index:
-        raise unsupported(node, "it puts rows of zeros between others")
-    return planner.of(node, 0).pick(planner, node, Rows(index))
+    """``Rows``: whoever reads the tensor reads these rows of it.
+
+    Rows of zeros before or behind all others are what a window reads outside of its map.
+    """
+    index, x = np.asarray(attributes_of(node)["index"]), node.inputs[0]
+    assert x is not None
+    count = int(shape_of(x)[1])
+    zeros = framed(index, count)
+    if zeros is not None:
+        return shifted(planner, node, planner.of(node, 0), count, *zeros, result_of(node))
+    return planner.of(node, 0).pick(planner, node, Rows(tuple(index.tolist())))
+
+
+def plan_unfold(planner: Planner, node: ir.Node) -> Value:
+    """``Unfold`` to one part: the same rows."""
+    return planner.of(node, 0)

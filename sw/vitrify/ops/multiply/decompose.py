@@ -1,0 +1,20 @@
+"""Factors with a channel for every few, by other operations."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from vitrify.ir import Builder, shape_of
+
+
+def decompose_multiply(builder: Builder, node: ir.Node) -> ir.Value | None:
+    """``Multiply`` with a factor whose channels are repeated: as many channels on both sides."""
+    x, y = node.inputs
+    assert x is not None
+    assert y is not None
+    dim, width = (int(shape_of(value)[-1]) for value in (x, y))
+    if dim == width:
+        return None
+    index = np.repeat(np.arange(width), dim // width).tolist()
+    return builder.emit("Multiply", x, builder.emit("Channels", y, index=index))
