@@ -214,7 +214,6 @@ def mixture(net: Pieces, x: ir.Value) -> ir.Value:
     count = int(net.rng.integers(2, min(net.experts, 6) + 1))
     hidden, k = int(net.rng.integers(1, 30)), int(net.rng.integers(1, min(count, 4) + 1))
     if net.chance(0.3):
-        net.tasks = TASKS
         logits = net.emit("TaskLinear", x, 3 * net.normal(TASKS, count, dim) / np.sqrt(dim),
                           0.3 * net.normal(TASKS, count), net.task)
     else:

@@ -29,10 +29,10 @@ class Network(Pieces):
                 x = stage(self, x)
                 taps.append(x)
         outputs = self.outputs(x, taps)
-        if self.tasks:
-            self.builder.graph.inputs.append(self.task)
         self.model = self.builder.model(outputs)
         RemoveUnusedNodesPass()(self.model)  # as the front end does
+        if self.task.consumers():
+            self.model.graph.inputs.append(self.task)
 
     def stem(self) -> ir.Value:
         """Patches, or a convolution whose windows overlap; then perhaps positions."""

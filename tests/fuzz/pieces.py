@@ -30,7 +30,6 @@ class Pieces:
         self.heads = self.pick(1, 1, 2, 2, 3, 4)
         self.image = tensor("image", (BATCH, *self.size))
         self.task = tensor("task", (BATCH,), ir.DataType.INT64)
-        self.tasks = 0
         self.builder = Builder([self.image], name="net")
         #: Rows of one stream are normalised in one way, so that most networks have but one.
         self.usual_norm = "LayerNorm" if self.chance(0.7) else "RMSNorm"

@@ -98,10 +98,17 @@ def check(arch: ArchConfig, op: Instruction) -> None:
     if op.opcode is Opcode.MATMUL:
         for problem in _problems(arch, op):
             raise ProgramError(f"a MATMUL {problem}")
-        for name, (what, wants) in _NEEDS.items():
-            if not getattr(arch, name) and any(_meets(op, condition) for condition in wants):
-                raise ProgramError(_lacks(arch, name, what))
+        for name, what in lacking(arch, op):
+            raise ProgramError(_lacks(arch, name, what))
     limits.check(arch, op)
+
+
+def lacking(arch: ArchConfig, op: Instruction) -> list[tuple[str, str]]:
+    """Mechanisms that a MATMUL needs and ``arch`` is without, and what it needs them for."""
+    return [
+        (name, what) for name, (what, wants) in _NEEDS.items()
+        if not getattr(arch, name) and any(_meets(op, condition) for condition in wants)
+    ]
 
 
 def _lacks(arch: ArchConfig, name: str, what: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vitrify.arch import formats, isa
+from vitrify.arch import formats, isa, support
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError
 from vitrify.arch.isa import Opcode, Transform
@@ -201,13 +201,15 @@ class Builder:
             fields["add_addr"] = product.adds.address
             pattern |= {"add_source": 1, "add_stride": product.adds.tensor.stride}
         self._wait_epilogue(fields, product.adds or out)
+        needs = support.lacking(arch, isa.make(Opcode.MATMUL, **fields))
         if pattern:
-            if not arch.patterns:
-                raise CapacityError(
-                    f"{product.name!r} needs access patterns, and arch {arch.name!r} is "
-                    f"without 'patterns'; choose an architecture that has them"
-                )
             self._code.append((Opcode.PATTERN, pattern))
+            needs += [] if arch.patterns else [("patterns", "access patterns")]
+        for mechanism, what in needs:
+            raise CapacityError(
+                f"{product.name!r} needs {what}, and arch {arch.name!r} is without {mechanism!r}; "
+                f"choose an architecture that has them"
+            )
         self._code.append((Opcode.MATMUL, fields))
         scattered = queue is not None and queue.scatters
         rows = (0, out.tensor.rows) if scattered else (out.row, product.rows)

@@ -1,11 +1,15 @@
 """Pools of maps, from the canonical graph to the golden machine."""
 
+from dataclasses import replace
+
 import pytest
 
-from tests.unit.ops.checks import check
+from tests.unit.ops.checks import NANO, check
 from tests.unit.ops.test_conv import image_map
 from tests.unit.quant.graphs import Net
-from vitrify.arch.errors import UnsupportedOpError
+from vitrify.arch.errors import CapacityError, UnsupportedOpError
+from vitrify.compiler import compile_graph
+from vitrify.compiler.quantise import quantise
 
 #: Kind, channels, kernel, stride, pads (top, left, bottom, right), whether pads count.
 CASES = {
@@ -44,3 +48,15 @@ def test_a_border_that_does_not_count():
     x = pool(net, ("average", 16, (3, 3), 1, (1, 1, 1, 1), 0))
     with pytest.raises(UnsupportedOpError, match="fewer pixels at the border"):
         check(net, net.linear(x, 7, "last"))
+
+
+@pytest.mark.parametrize(("mechanism", "what"), [
+    ("addends", "output ADD8"), ("patterns", "access patterns"),
+])
+def test_an_architecture_without_what_maxima_need_says_so(mechanism, what):
+    net = Net(2)
+    model = net.model(net.linear(pool(net, CASES["largest"]), 7, "last"))
+    arch = replace(NANO, **{mechanism: False})
+    graph = quantise(model, net.images(4), arch=arch)
+    with pytest.raises(CapacityError, match=f"'pool' needs {what}, .* without '{mechanism}'"):
+        compile_graph(graph, arch)
