@@ -15,6 +15,7 @@ from vitrify.rtl.array.matrix import MatrixUnit
 from vitrify.rtl.bus.axi import axi4, axi4_lite
 from vitrify.rtl.bus.master import AxiMaster
 from vitrify.rtl.control.controller import BUS_ERRORS, Controller
+from vitrify.rtl.control.counters import EVENTS
 from vitrify.rtl.lib.reset import ResetChain
 from vitrify.rtl.memory import IndexMemory, StatMemory, TokenMemory
 from vitrify.rtl.units.epilogue import Epilogue
@@ -31,7 +32,7 @@ def trace_layout(arch: ArchConfig) -> dict[str, int]:
     ``valid``, ``wide``, ``addr``, ``mask``, ``lo``, ``hi``: a result of MATMUL ``seq`` is written
     to the token memory (counted from power-on, skipped ones included).  ``mover_…``: a word of a
     LOAD is.  ``row``: the fetch issued a row of MATMUL ``row_seq`` (counted from reset, without
-    those that were skipped).
+    those that were skipped).  ``events``: what the counters count.  ``router``: it works.
     """
     write = {
         "valid": 1, "wide": 1, "addr": interfaces.ADDR_BITS, "mask": arch.depth // arch.lanes,
@@ -40,7 +41,7 @@ def trace_layout(arch: ArchConfig) -> dict[str, int]:
     return {
         **write, "seq": interfaces.SEQ_BITS,
         **{f"mover_{name}": bits for name, bits in write.items()},
-        "row": 1, "row_seq": interfaces.SEQ_BITS,
+        "row": 1, "row_seq": interfaces.SEQ_BITS, "events": EVENTS.size, "router": 1,
     }
 
 
@@ -243,7 +244,8 @@ class Core(wiring.Component):
             m.d.comb += getattr(trace, f"{prefix}valid").eq(write.valid & write.ready)
         m.d.comb += [
             trace.seq.eq(present), trace.row.eq(self._fetch.row),
-            trace.row_seq.eq(self._fetch.progress.seq),
+            trace.row_seq.eq(self._fetch.progress.seq), trace.events.eq(self._control.counted),
+            trace.router.eq(self._router.busy if self.arch.experts else 0),
         ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,14 @@ from vitrify.arch.errors import BackendError, InputError
 RESET_CYCLES = 8
 CSR_LIMIT = 10_000
 _NOT_SHARED = Dram().cycles(1.0)
+#: Engines in the harness's order.
+ENGINES = (
+    "instructions", "loader", "array", "epilogue", "router", "loads", "stores", "bus",
+)  # fmt: skip
+_STRETCH = np.dtype(
+    [("begin", "<u8"), ("end", "<u8"), ("number", "<u4"), ("engine", "u1"), ("state", "u1"),
+     ("pad", "V2")]
+)
 #: Bytes of a record's byte mask.
 _MASK_BYTES = 16
 #: What the harness calls protocol errors, by number.
@@ -239,6 +248,33 @@ class SimulatedCore:
         records = np.zeros(self.state().records, self._record)
         self._lib.vfy_take_records(self._core, records.ctypes.data_as(ctypes.c_void_p))
         return records
+
+    def watch(self, parts: Mapping[int, int]) -> None:
+        """Keep what the engines do from now on.
+
+        ``parts``: what begins where in the memory, by its first byte; numbers up to 255.
+        """
+        bounds = np.array(sorted(parts), np.uint64)
+        kinds = np.array([parts[int(first)] for first in bounds], np.uint8)
+        self._lib.vfy_watch(
+            self._core, bounds.ctypes.data_as(ctypes.c_void_p),
+            kinds.ctypes.data_as(ctypes.c_void_p), len(bounds),
+        )
+
+    def watched(self) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint32]]:
+        """What the engines did, and bytes read in every 64 cycles since the start.
+
+        Fields of the first: begin, end (cycles), number (of the MATMUL, ROUTE or instruction),
+        engine (place in :data:`ENGINES`), state (what the harness says, not 0).
+        """
+        sizes = (ctypes.c_uint64 * 2)()
+        self._lib.vfy_watched(self._core, sizes)
+        stretches, read = np.zeros(sizes[0], _STRETCH), np.zeros(sizes[1], np.uint32)
+        self._lib.vfy_take_watched(
+            self._core, stretches.ctypes.data_as(ctypes.c_void_p),
+            read.ctypes.data_as(ctypes.c_void_p),
+        )
+        return stretches, read
 
     def spans(self) -> npt.NDArray[np.uint64]:
         """First and last write cycle of every MATMUL since the start, ``[matmuls, 2]``."""

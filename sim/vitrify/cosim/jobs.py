@@ -13,7 +13,7 @@ import numpy.typing as npt
 from vitrify.arch import csr, memmap
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import BackendError
-from vitrify.arch.isa import Opcode
+from vitrify.arch.isa import Opcode, Region
 from vitrify.program import Program
 
 from .core import SimulatedCore
@@ -31,6 +31,23 @@ _FIRST_SLICE = 2_000
 _PATIENCE = 50_000
 
 
+#: Parts of the memory, as numbers of the states of the bus.
+PARTS = {"instructions": 1, "weights": 2, "loads": 3}
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What the engines did; see :meth:`SimulatedCore.watched`.
+
+    ``matmuls`` are the places in ``program.layers`` of the MATMULs that had rows, all jobs one
+    after the other.
+    """
+
+    stretches: npt.NDArray[Any]
+    read_bytes: npt.NDArray[np.uint32]
+    matmuls: list[int]
+
+
 @dataclass(frozen=True)
 class JobResult:
     """What a batch cost, and its output regions ``[N, output_bytes]``."""
@@ -42,6 +59,8 @@ class JobResult:
     layer_cycles: list[int] | None
     #: How many jobs left each of them out, because their expert had no rows; as above.
     skipped: list[int] | None
+    #: What the engines did, if somebody wanted to know.
+    watched: Watched | None = None
 
 
 def run_jobs(
@@ -52,10 +71,11 @@ def run_jobs(
     tasks: Sequence[int] | None = None,
     progress: Progress = lambda *_: None,
     inspect: Inspect | None = None,
+    watch: bool = False,
 ) -> JobResult:
     """Run one job for each of the input regions ``[N, input_bytes]``, queued as far as they fit.
 
-    ``tasks`` holds the register TASK of each job (default 0).
+    ``tasks`` holds the register TASK of each job (default 0).  ``watch`` keeps what the engines do.
 
     Raises
     ------
@@ -65,6 +85,8 @@ def run_jobs(
     run = _Run(core, program, regions, [0] * len(regions) if tasks is None else tasks)
     core.record(inspect is not None)
     run.start()
+    if watch:
+        core.watch(run.parts())
     slice_cycles, patience = _FIRST_SLICE, _patience(program)
     last, idle = core.state(), 0
     while run.done < len(regions):
@@ -94,7 +116,7 @@ def run_jobs(
         if not interrupt:
             faster = _SLICE_SECONDS / max(seconds, 1e-6)
             slice_cycles = max(_FIRST_SLICE, int(slice_cycles * min(2.0, faster)))
-    return run.result()
+    return run.result(watch)
 
 
 def _patience(program: Program) -> int:
@@ -148,6 +170,16 @@ class _Run:
         core.write("IRQ_ENABLE", 0b11)
         self._first_matmul = core.state().matmuls
         self._start_cycle = core.state().cycle
+
+    def parts(self) -> dict[int, int]:
+        """What begins where in the memory, for :meth:`SimulatedCore.watch`."""
+        found = {0: PARTS["instructions"]}
+        for op in self._program.instructions():
+            if op.opcode is Opcode.MATMUL and op.stream_words:
+                found[op.stream_offset] = PARTS["weights"]
+            elif op.opcode in (Opcode.LOAD, Opcode.LOAD_INDEX) and op.region == Region.PROGRAM:
+                found[op.offset] = PARTS["loads"]
+        return found | {self._inputs: PARTS["loads"]}
 
     def push(self) -> None:
         """Queue as many jobs as there is room for."""
@@ -204,11 +236,11 @@ class _Run:
         known = code in list(csr.ErrorCode)
         return f"{csr.ErrorCode(code).name if known else code} (info 0x{info:x})"
 
-    def result(self) -> JobResult:
+    def result(self, watch: bool) -> JobResult:
         """Outputs and cost."""
         program, core = self._program, self._core
         outputs = self.memory[self._outputs :].reshape(self._jobs, self._out_step)
-        cycles = skipped = None
+        cycles = skipped = watched = None
         spans = core.spans()[self._first_matmul :].astype(np.int64)
         if len(spans) and may_leave_out(program, self.total - len(spans)):
             # Left out: nothing was written before the next one began to write, or any more.
@@ -220,8 +252,11 @@ class _Run:
             per = np.diff(np.maximum.accumulate(ends)).reshape(self._jobs, len(program.layers))
             cycles = per.sum(axis=0).tolist()
             skipped = idle.reshape(per.shape).sum(axis=0).tolist()
+            if watch:
+                matmuls = np.flatnonzero(~idle) % len(program.layers)
+                watched = Watched(*core.watched(), matmuls.tolist())
         return JobResult(
-            outputs[:, : program.output_bytes].copy(), core.counters(), cycles, skipped
+            outputs[:, : program.output_bytes].copy(), core.counters(), cycles, skipped, watched
         )
 
 

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-from pathlib import Path
 from typing import Any
 
-from vitrify.arch.boards import BOARDS, board
 from vitrify.arch.config import ArchConfig
-from vitrify.arch.errors import InputError
 from vitrify.arch.estimate import fits
-from vitrify.arch.load import load as load_arch
 from vitrify.estimate import LIMITS, Estimate, estimate
-from vitrify.program import Program
-from vitrify.runtime import open_model
-from vitrify.runtime.backend import as_jobs
-from vitrify.runtime.images import read_batch
-from vitrify.runtime.routing import Routing, read, replay, routes, typical
 
 from .emit import summary
-from .models import AUTO, compile_shown, known_preprocess, read_calibration
-from .options import add_arch, add_json, add_preprocess, add_task, human_bytes, task_feed
+from .options import add_json, human_bytes
+from .placed import add_program, placed_program, routing_of
 from .terminal import new_table, print_json, progress_bar, say, show
 
 
@@ -34,104 +24,20 @@ def register(commands: Any) -> None:
         "core's engines; nothing is simulated.  A model is compiled first: without --calib "
         "with noise, which changes its numbers and hardly ever its cycles.",
     )
-    parser.add_argument("model", metavar="OUT.vfy|MODEL.onnx", type=Path)
-    add_arch(parser, required=False)
-    parser.add_argument(
-        "--board", metavar="|".join(BOARDS),
-        help="on this board: its clock, memory ports and memory (default for --arch: its preset)",
-    )
-    parser.add_argument("--clock", type=float, metavar="MHZ", help="clock of the core")
-    parser.add_argument(
-        "--dram-bandwidth", type=float, metavar="GB/S",
-        help="what the memory sustains, reads and writes of all ports together",
-    )
-    parser.add_argument(
-        "--calib",
-        type=Path,
-        metavar="FILE.npz|FILE.npy|IMAGE_DIR",
-        help="calibration images for a model (default: noise, also for what a quantised model "
-        "saturates)",
-    )
-    add_preprocess(parser)
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument(
-        "--input", nargs="+", type=Path, metavar="FILE",
-        help="experts: replay the routing of these pictures (default: all experts alike)",
-    )
-    source.add_argument(
-        "--routing", type=Path, metavar="FILE.json",
-        help="experts: replay a routing of `vitrify routing -o`",
-    )
-    add_task(parser)
+    add_program(parser)
     add_json(parser)
     parser.set_defaults(execute=execute)
 
 
 def execute(options: argparse.Namespace) -> None:
     """Run the command."""
-    program = _program(options)
-    program = dataclasses.replace(program, arch=_conditions(program.arch, options))
+    program = placed_program(options)
     with progress_bar(f"estimating {program.model}") as bar:
-        result = estimate(program, bar, _routing(options, program))
+        result = estimate(program, bar, routing_of(options, program))
     if options.json:
         print_json(result.to_dict())
     else:
         _show(result)
-
-
-def _program(options: argparse.Namespace) -> Program:
-    """The program in the file, or that of the model in it."""
-    model = open_model(options.model)
-    if isinstance(model, Program):
-        if options.calib is not None or options.preprocess is not None:
-            raise InputError(
-                f"--calib and --preprocess belong to a model that is compiled, and "
-                f"{str(options.model)!r} is a program"
-            )
-        if options.arch is None:
-            return model
-        arch = load_arch(options.arch)
-        model.require_arch(arch)
-        return dataclasses.replace(model, arch=arch)
-    if options.arch is None and options.board is None:
-        raise InputError(f"{str(model)!r} is a model: say with --arch or --board for which core")
-    arch = load_arch(options.arch or options.board)
-    if options.preprocess == AUTO:
-        options.preprocess = known_preprocess(model, AUTO)
-    calibration = read_calibration(model, options.calib, options.preprocess)
-    return compile_shown(model, arch, calibration, options.preprocess, verify=False, warn=False)
-
-
-def _conditions(arch: ArchConfig, options: argparse.Namespace) -> ArchConfig:
-    """The core on the board, at the clock and behind the memory that the options name."""
-    if options.board is not None:
-        arch = board(options.board).place(arch)
-    if options.clock is not None:
-        if not 1 <= options.clock <= 1000:
-            raise InputError(f"--clock must be 1 to 1000 MHz, not {options.clock:g}")
-        arch = dataclasses.replace(arch, clock_mhz=options.clock)
-    if options.dram_bandwidth is not None:
-        if not 0.001 <= options.dram_bandwidth <= 10_000:
-            raise InputError(
-                f"--dram-bandwidth must be 0.001 to 10000 GB/s, not {options.dram_bandwidth:g}"
-            )
-        dram = arch.dram.sustaining(options.dram_bandwidth * 1e9)
-        arch = dataclasses.replace(arch, dram=dram)
-    return arch
-
-
-def _routing(options: argparse.Namespace, program: Program) -> Routing | None:
-    """What the options say about the experts."""
-    if options.routing is not None:
-        return read(options.routing, program)
-    if options.input is None:
-        return None
-    spec = program.input
-    preprocess = known_preprocess(program, options.preprocess) or spec.preprocess
-    images = read_batch(options.input, spec.name, spec.shape, preprocess)
-    tasks = task_feed(options.task, [task.name for task in program.tasks])
-    regions, words, _ = as_jobs(program, images, tasks)
-    return typical(replay(program, regions, words), routes(program))
 
 
 def _show(result: Estimate) -> None:

@@ -32,6 +32,7 @@ COMMANDS = {
     "compile": "compile an ONNX model to a program",
     "run": "run a program or a model",
     "estimate": "predict the cycles of a program or a model on a core",
+    "trace": "write what every engine does when, for ui.perfetto.dev",
     "routing": "count which experts the pictures of a data set ask for",
     "accuracy": "classify labelled pictures and compare with the float model",
     "info": "show what is in a program, a model or a preset",

@@ -27,6 +27,7 @@ from .options import (
     task_feed,
 )
 from .terminal import new_table, print_json, progress_bar, say, show
+from .trace import write_trace
 
 #: Best results shown for an image.
 _TOP = 5
@@ -79,6 +80,11 @@ def register(commands: Any) -> None:
     )
     parser.add_argument("--trace", type=Path, metavar="FILE.fst", help="rtl: write a waveform")
     parser.add_argument(
+        "--perfetto", type=Path, metavar="TRACE.json[.gz]",
+        help="rtl: write what every engine does when, for ui.perfetto.dev (`vitrify trace` puts "
+        "the estimate beside it)",
+    )
+    parser.add_argument(
         "--dram-latency",
         type=int,
         metavar="CYCLES",
@@ -109,7 +115,7 @@ def register(commands: Any) -> None:
 def execute(options: argparse.Namespace) -> None:
     """Run the command."""
     given = [part for text in options.input for part in (text, text.partition("=")[2]) if part]
-    for path in (options.output, options.stats, options.trace):
+    for path in (options.output, options.stats, options.trace, options.perfetto):
         check_writable(path, [options.model, *map(Path, given)])
     settings = _backend_options(options)
     if options.preprocess == AUTO:
@@ -129,12 +135,18 @@ def execute(options: argparse.Namespace) -> None:
             results = session.run(None, feed)
             names = [out.name for out in session.get_outputs()]
             statistics = session.statistics
+            program = session.program
     outputs = dict(zip(names, results, strict=True))
     if options.output is not None:
         write_atomic(options.output, npz(outputs))
     if options.stats is not None and statistics is not None:
         text = json.dumps(statistics.to_dict(), indent=2) + "\n"
         write_atomic(options.stats, text.encode())
+    if options.perfetto is not None:
+        assert program is not None
+        assert statistics is not None
+        assert statistics.activity is not None
+        write_trace(options.perfetto, program, [statistics.activity])
     if options.json:
         print_json(
             {
@@ -151,6 +163,7 @@ def _backend_options(options: argparse.Namespace) -> dict[str, Any]:
     given = {
         "check": options.check or None,
         "trace": options.trace,
+        "activity": None if options.perfetto is None else True,
         "latency": options.dram_latency,
         "outstanding": options.dram_outstanding,
         "bytes_per_cycle": options.dram_bandwidth,
@@ -159,6 +172,7 @@ def _backend_options(options: argparse.Namespace) -> dict[str, Any]:
     flags = {
         "check": "--check",
         "trace": "--trace",
+        "activity": "--perfetto",
         "latency": "--dram-latency",
         "outstanding": "--dram-outstanding",
         "bytes_per_cycle": "--dram-bandwidth",

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from vitrify.arch.config import ArchConfig
 
 from .dram import Memory
+from .recorder import Observer
 from .timing import burst_units, unit_bytes
 
 #: Cycles from a request to its first burst, from a bus beat to its word at the client.
@@ -89,14 +90,17 @@ class Client:
 class Bus:
     """Serves the clients in turn; bursts overlap as far as master and DRAM allow."""
 
-    def __init__(self, arch: ArchConfig, clients: list[Client]) -> None:
+    def __init__(
+        self, arch: ArchConfig, clients: dict[str, Client], observer: Observer
+    ) -> None:
+        self._observer = observer
         self._unit, self._beats = unit_bytes(arch), unit_bytes(arch) // arch.bus_bytes
         self._memory = Memory(arch)
         self._master = arch.outstanding
         # Several ports have their bursts each.
         behind = arch.dram.outstanding if arch.ports == 1 else arch.outstanding
         self._outstanding = min(arch.outstanding, behind)
-        self._clients = clients
+        self._names, self._clients = list(clients), list(clients.values())
         self._turn = 0
         self._free = 0
         self._last_beats: list[int] = []
@@ -134,6 +138,7 @@ class Bus:
         step = self._beats
         beats = self._memory.read(at * self._unit, units * step, accepted)
         client.arrive([beat + _DELIVER for beat in beats[step - 1 :: step]])
+        self._observer.burst(self._names[chosen], beats)
         ends.append(beats[-1])
         if len(ends) > 2 * self._master:
             del ends[: self._master]

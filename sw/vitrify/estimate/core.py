@@ -20,6 +20,7 @@ from .bus import Bus, Client
 from .epilogue import COMMAND, Epilogue, Results
 from .loader import Loader, LoaderCommand, Tile
 from .moves import QUEUE, Dispatcher, Loads, job_end, store_end
+from .recorder import Observer
 from .router import Queues, route_cycles
 from .rows import Rows, RowTimes, tensor_rows
 from .timing import COMMAND_DEPTH, SLOTS, Timing
@@ -63,14 +64,16 @@ class Timeline:
 
 
 def timeline(
-    program: Program, progress: Progress | None = None, routing: Routing | None = None
+    program: Program, progress: Progress | None = None, routing: Routing | None = None,
+    observer: Observer | None = None,
 ) -> Timeline:
     """Predict one job of ``program``, whose rows go to experts as ``routing`` says.
 
     The engines are taken pass by pass: a pass knows everything that engines before it in the
     pipeline have done, and everything that older passes did to those behind it.
     """
-    core, queues = _Core(program), Queues(program, routing or uniform(program))
+    core = _Core(program, observer or Observer())
+    queues = Queues(program, routing or uniform(program))
     total, ran = len(program.layers), []
     for number, op in enumerate(program.instructions()):
         resolved = queues.resolve(op)
@@ -106,8 +109,9 @@ class _Entered:
 
 
 class _Core:
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, observer: Observer) -> None:
         self.arch = arch = program.arch
+        self.observer = observer
         self.timing = timing = Timing.of(arch)
         instructions = Client(arch, arch.fifo_words["instructions"])
         self.weights = Client(
@@ -115,12 +119,13 @@ class _Core:
             ahead=timing.tile_buffer + arch.groups * arch.param_words,
         )
         moves = Client(arch, arch.fifo_words["loads"], ahead=_EVERYTHING)
-        self.bus = Bus(arch, [instructions, self.weights, moves])
+        clients = {"instructions": instructions, "weights": self.weights, "loads": moves}
+        self.bus = Bus(arch, clients, observer)
         self.dispatcher = Dispatcher(arch, self.bus, instructions, program.instruction_count)
-        self.loads = Loads(arch, self.bus, moves, self._finished, self._known)
-        self.rows, self.epilogue = Rows(arch), Epilogue(arch, timing)
+        self.loads = Loads(arch, self.bus, moves, self._finished, self._known, observer)
+        self.rows, self.epilogue = Rows(arch, observer), Epilogue(arch, timing, observer)
         self.loader = Loader(
-            arch, timing, self.bus, self.weights, [self.epilogue.reads, self.rows.reads]
+            arch, timing, self.bus, self.weights, [self.epilogue.reads, self.rows.reads], observer
         )
         self.matmuls: list[MatmulTimes] = []
         self._queue: deque[_Issued] = deque()
@@ -154,8 +159,9 @@ class _Core:
             cycle = max(cycle, self.loads.room())
             self.loads.push(cycle, op, self._count)
         elif op.opcode is Opcode.ROUTE:
-            logits = self._finished(self._count - op.wait_distance)
-            self._routed = max(cycle, logits) + route_cycles(self.arch, op)
+            begin = max(cycle, self._finished(self._count - op.wait_distance))
+            self._routed = begin + route_cycles(self.arch, op)
+            self.observer.add("router", "ROUTE", begin, self._routed, matmul=-1)
         elif op.opcode is not Opcode.PATTERN:
             while self._queue:
                 self._execute()
@@ -164,10 +170,16 @@ class _Core:
                 if op.wait_distance:
                     start = max(start, self._finished(self._count - op.wait_distance))
                 self._stored = store_end(self.arch, op, start)
+                self.observer.add("stores", "STORE", start, self._stored, matmul=-1)
             else:
                 finished = self._finished(self._count - 1) if self._count else 0
                 self.end = job_end(max(cycle, finished), self._stored)
         self.dispatcher.pushed(cycle)
+        name = "left out" if op is None else op.opcode.name
+        self.observer.add(
+            "instructions", name, self.dispatcher.decoded, cycle + 1,
+            matmul=self._count - 1 if name == "MATMUL" else -1,
+        )
 
     def _finished(self, number: int) -> int:
         """Cycle in which MATMUL ``number`` has finished."""
@@ -216,6 +228,7 @@ class _Core:
         loader, rows, epilogue = self.loader, self.rows, self.epilogue
         issued = self._queue.popleft()
         op = issued.op
+        self.observer.matmul, self.observer.tile = issued.number, None
         loader.begin(command)
         times = MatmulTimes(RowTimes(), Results())
         drain = _Drain(self, issued, grouped, command, times.results)
@@ -229,6 +242,7 @@ class _Core:
             last = k == op.k_tiles - 1
             if last:
                 drain.catch_up()
+            self.observer.tile = c, k
             tile = loader.tile(command, c, k, epilogue.done, rows.taken)
             own = partial(drain.rivals, c) if last and op.output in ADDING_OUTPUTS else None
             cycles = self._pass(issued, tile, c, k, fetched + _COMMAND, own, times)
@@ -311,7 +325,7 @@ class _Drain:
     ) -> None:
         self._core, self.op, self._accepted = core, issued.op, accepted
         self._load = issued.loads - issued.op.epi_load_distance
-        self._command, self._results = command, results
+        self._command, self._results, self._number = command, results, issued.number
         self._waiting: tuple[int, Cycles] | None = None
         #: The first c tile has been taken.
         self._begun = False
@@ -361,5 +375,5 @@ class _Drain:
         (c, drained), self._waiting = self._waiting, None
         start = self._start(c, self._loaded(c) if self._waits(c) else 0)
         chosen = core.epilogue.choose(op, c, start, drained)
-        core.epilogue.finish(op, c, chosen, self._results)
+        core.epilogue.finish(op, c, chosen, self._results, self._number)
         self._begun = True

@@ -11,6 +11,7 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.isa import Instruction
 from vitrify.arch.modes import ADDING_OUTPUTS, NORM_STATS, Stats
 
+from .recorder import Observer
 from .timing import Timing
 from .tokens import Cycles, Reads, spread
 
@@ -46,8 +47,8 @@ class Epilogue:
     latest one, the cycle from which a row may take its place in the drain memory.
     """
 
-    def __init__(self, arch: ArchConfig, timing: Timing) -> None:
-        self._arch, self._timing = arch, timing
+    def __init__(self, arch: ArchConfig, timing: Timing, observer: Observer) -> None:
+        self._arch, self._timing, self._observer = arch, timing, observer
         self.reads = Reads(arch)
         self.done: list[int] = []
         self.replaced: Cycles = np.zeros(0, np.int64)
@@ -83,9 +84,12 @@ class Epilogue:
         cycles = chosen[:, None] + 1 + np.arange(count)
         return cycles.reshape(-1), np.repeat(banks, count)
 
-    def finish(self, op: Instruction, c: int, chosen: Cycles, results: Results) -> None:
-        """Take the rows of c tile ``c`` at the cycles ``chosen``."""
+    def finish(
+        self, op: Instruction, c: int, chosen: Cycles, results: Results, number: int
+    ) -> None:
+        """Take the rows of c tile ``c`` of MATMUL ``number`` at the cycles ``chosen``."""
         timing, count = self._timing, self.groups(op, c)
+        self._observer.groups(number, c, chosen, count)
         last = chosen + count - 1
         if op.output in ADDING_OUTPUTS:
             self.reads.add(*self.old_values(op, c, chosen))

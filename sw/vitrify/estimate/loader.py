@@ -10,6 +10,7 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.isa import WITH_PARAMETERS, Instruction, Stationary
 
 from .bus import Bus, Client
+from .recorder import Observer
 from .timing import PARAM_SLOTS, Timing
 from .tokens import Cycles, Reads, meets
 
@@ -62,8 +63,10 @@ class Loader:
     """
 
     def __init__(
-        self, arch: ArchConfig, timing: Timing, bus: Bus, weights: Client, rivals: list[Reads]
+        self, arch: ArchConfig, timing: Timing, bus: Bus, weights: Client, rivals: list[Reads],
+        observer: Observer,
     ) -> None:
+        self._observer = observer
         self._arch, self._timing, self._bus, self._weights = arch, timing, bus, weights
         self._rivals = rivals
         self._reads = Reads(arch)
@@ -132,6 +135,7 @@ class Loader:
         """No word up to ``cycle``."""
         if cycle > self.time:
             self._lost[why] = self._lost.get(why, 0) + cycle - self.time
+            self._observer.add("loader", why, self.time + 1, cycle + 1)
             self.time = cycle
 
     def _stream(self, words: int) -> None:
@@ -142,6 +146,7 @@ class Loader:
             self._wait("weights", arrived - 1)
             self.time += 1
             taken.append(self.time)
+            self._observer.words("words", taken[-1:])
         self.busy += words
 
     def _stream_tile(self, words: int) -> list[int]:
@@ -159,11 +164,13 @@ class Loader:
                 self._bus.fetch(weights, number)
             if arrivals[number] > time:
                 lost += arrivals[number] - time
+                self._observer.add("loader", "weights", time, arrivals[number])
                 time = arrivals[number]
             taken.append(time)
             entered.append(time + _STREAMED)
         self.time = time
         self.busy += words
+        self._observer.words("words", taken[-words:])
         if lost:
             self._lost["weights"] = self._lost.get("weights", 0) + lost
         return entered
@@ -187,6 +194,7 @@ class Loader:
             entered.append(time + _READ)
         self.time = self._last_read = time
         self.busy += words
+        self._observer.words("reads", [cycle - _READ for cycle in entered])
         return entered
 
     def _banks(self, op: Instruction, c: int, k: int) -> Cycles:

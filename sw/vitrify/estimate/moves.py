@@ -10,6 +10,7 @@ from vitrify.arch import formats, isa
 from vitrify.arch.config import ArchConfig
 
 from .bus import Bus, Client
+from .recorder import Observer
 from .timing import CHUNK, COMMAND_DEPTH, SETTLE
 
 #: Cycles from an instruction's last word to its decoding, and from decoding to an engine's queue.
@@ -39,7 +40,8 @@ class Dispatcher:
         self._size = arch.depth
         self._asked = 0
         self._offered = 0
-        self._taken = 0
+        #: Cycle in which the latest instruction was decoded.
+        self.decoded = 0
         self._next = 0
 
     def take(self, number: int) -> int:
@@ -53,9 +55,9 @@ class Dispatcher:
                 continue
             offered = max(offered + 1, self._bus.fetch(self._client, word))
             self._client.taken.append(offered)
-        self._taken = max(self._next, offered + _ASSEMBLE)
-        self._ask(number + _READ_AHEAD + 1, self._taken + int(self._words))
-        return self._taken + _PUSH
+        self.decoded = max(self._next, offered + _ASSEMBLE)
+        self._ask(number + _READ_AHEAD + 1, self.decoded + int(self._words))
+        return self.decoded + _PUSH
 
     def _ask(self, until: int, cycle: int) -> None:
         """Request the chunks that begin before instruction ``until``."""
@@ -67,8 +69,8 @@ class Dispatcher:
 
     def pushed(self, cycle: int) -> None:
         """The instruction entered its queues in ``cycle``."""
-        self._offered = self._taken
-        self._next = max(cycle + 1, self._taken + _DISPATCH)
+        self._offered = self.decoded
+        self._next = max(cycle + 1, self.decoded + _DISPATCH)
 
 
 @dataclass
@@ -96,8 +98,9 @@ class Loads:
 
     def __init__(
         self, arch: ArchConfig, bus: Bus, client: Client, finished: Callable[[int], int],
-        known: Callable[[int], int | None],
+        known: Callable[[int], int | None], observer: Observer,
     ) -> None:
+        self._observer = observer
         self._arch, self._bus, self._client, self._finished = arch, bus, client, finished
         self._known = known
         client.held = self._held
@@ -173,6 +176,9 @@ class Loads:
         arrived = self._bus.fetch(self._client, self._word)
         self._time = max(self._time + load.spread, load.start, arrived)
         self._client.taken.append(self._time)
+        self._observer.add(
+            "loads", "words", self._time - load.spread + 1, self._time + 1, matmul=-1
+        )
         self._word += 1
         load.words -= 1
         if load.words % load.share == 0:

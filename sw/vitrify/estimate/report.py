@@ -13,10 +13,12 @@ from vitrify.arch.estimate import estimate as resources_of
 from vitrify.arch.estimate import fits
 from vitrify.arch.isa import Instruction
 from vitrify.program import Program
+from vitrify.runtime.activity import Activity
 from vitrify.runtime.routing import Routing, uniform
 from vitrify.runtime.statistics import Statistics, of_program
 
 from .core import MatmulTimes, Progress, timeline
+from .recorder import Recorder
 
 #: Where cycles go that multiply nothing.
 LIMITS = {
@@ -81,6 +83,8 @@ class Estimate:
     resources: Mapping[str, Any]
     #: Of a program with experts.
     routing: Routing | None = None
+    #: Of an estimate with a trace.
+    activity: Activity | None = None
 
     @property
     def arch(self) -> ArchConfig:
@@ -153,7 +157,8 @@ def bottleneck(lost: Mapping[str, int], cycles: int) -> str:
 
 
 def estimate(
-    program: Program, progress: Progress | None = None, routing: Routing | None = None
+    program: Program, progress: Progress | None = None, routing: Routing | None = None, *,
+    trace: bool = False,
 ) -> Estimate:
     """Predict the cycles of one job without simulating the core.
 
@@ -162,9 +167,10 @@ def estimate(
     progress : told MATMULs done and in all
     routing : which experts get how many rows (default: all the same); see
         :mod:`vitrify.runtime.routing`
+    trace : keep what the engines do when, as ``activity`` of the result
     """
-    routing = routing or uniform(program)
-    times = timeline(program, progress, routing)
+    routing, recorder = routing or uniform(program), Recorder() if trace else None
+    times = timeline(program, progress, routing, recorder)
     ends = [0]
     for matmul in times.matmuls:
         ends.append(ends[-1] if matmul is None else matmul.results.last_write)
@@ -200,6 +206,10 @@ def estimate(
     return Estimate(
         program, cost, layers, stalls, resources_of(program.arch),
         routing if routing.counts else None,
+        None if recorder is None else recorder.activity(
+            times.cycles, program.arch.bus_bytes,
+            [place for place, matmul in enumerate(times.matmuls) if matmul is not None],
+        ),
     )
 
 

@@ -13,6 +13,7 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.isa import Instruction
 
 from .loader import NEVER, Tile
+from .recorder import Observer
 from .timing import MIN_PASS
 from .tokens import Cycles, Reads, meets, spread
 
@@ -42,8 +43,8 @@ class RowTimes:
 class Rows:
     """Passes in order."""
 
-    def __init__(self, arch: ArchConfig) -> None:
-        self._arch = arch
+    def __init__(self, arch: ArchConfig, observer: Observer) -> None:
+        self._arch, self._observer = arch, observer
         self.reads = Reads(arch)
         #: Cycle of the latest row, and of the first row of the latest pass.
         self.time = -1
@@ -84,10 +85,11 @@ class Rows:
             stalls["tile"] += swapped - begin
             times.reasons[tile.why] = times.reasons.get(tile.why, 0) + swapped - begin
         cycles = np.arange(swapped, swapped + op.rows)
+        waits: dict[str, int] = {}
         for name, ready in (("dependency", needed), ("drain", drained)):
             if ready is not None:
                 later = spread(np.maximum(cycles, ready), 1)
-                stalls[name] += int(later[-1] - cycles[-1])
+                waits[name] = int(later[-1] - cycles[-1])
                 cycles = later
         later = _pass_by(cycles, banks, rivals) if rivals else cycles
         for _ in range(_ROUNDS if own else 0):
@@ -96,8 +98,11 @@ class Rows:
             if not caused:
                 break
             later = _pass_by(cycles, banks, rivals | caused)
-        stalls["bank"] += int(later[-1] - cycles[-1])
+        waits["bank"] = int(later[-1] - cycles[-1])
         cycles = later
+        for name, count in waits.items():
+            stalls[name] += count
+        self._observer.rows(free, begin, swapped, tile.why, cycles, waits)
         self.time, self.taken = int(cycles[-1]), int(cycles[0])
         self.reads.add(cycles, banks)
         times.rows += op.rows

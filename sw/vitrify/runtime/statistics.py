@@ -9,6 +9,8 @@ from typing import Any
 from vitrify.arch.config import ArchConfig
 from vitrify.program import Program, roofline
 
+from .activity import Activity
+
 
 @dataclass(kw_only=True)
 class Cost:
@@ -57,6 +59,8 @@ class Statistics(Cost):
     layers: list[Cost] = field(default_factory=list)
     #: The core's counters, by name (see :data:`vitrify.arch.csr.COUNTERS`).
     counters: dict[str, int] = field(default_factory=dict)
+    #: What the engines did when, where the backend was asked for it.
+    activity: Activity | None = field(default=None, repr=False)
     #: Wall-clock time of the backend.
     seconds: float = 0.0
 

@@ -67,6 +67,8 @@ class Controller(wiring.Component):
         ``matmuls``: ``epilogue.progress.seq``; ``loads``: ``mover.progress.seq``; ``stores``:
         ``mover.stores_done``; ``routes``: ``router.done``.
     events : In(ENGINE_EVENTS)
+    counted : Out(EVENTS)
+        Those of a running job, and the controller's own.
     bus_idle : In(1)
     bus_stop : Out(1)
     read_window, write_window : Out(WINDOW)
@@ -94,6 +96,7 @@ class Controller(wiring.Component):
     idle: Any
     finished: Any
     events: Any
+    counted: Any
     bus_idle: Signal
     bus_stop: Signal
     read_window: Any
@@ -120,7 +123,7 @@ class Controller(wiring.Component):
             **{name: Out(stream.Signature(layout)) for name, layout in self._queues.items()},
             **routing,
             "idle": In(ENGINES), "finished": In(FINISHED), "events": In(ENGINE_EVENTS),
-            "bus_idle": In(1), "bus_stop": Out(1),
+            "counted": Out(EVENTS), "bus_idle": In(1), "bus_stop": Out(1),
             "read_window": Out(WINDOW), "write_window": Out(WINDOW),
             **{name: In(pipe(BUS_ERROR)) for name in BUS_ERRORS},
             "core_reset": Out(1),
@@ -181,7 +184,7 @@ class Controller(wiring.Component):
             counters.events.cycles.eq(1), counters.events.instructions.eq(dispatcher.issued),
             counters.running.eq(dispatcher.running & ~stopped),
             counters.clear.eq(registers.control.clear_counters),
-            registers.counters.eq(counters.values),
+            registers.counters.eq(counters.values), self.counted.eq(counters.counted),
         ]
         return m
 

@@ -26,22 +26,29 @@ class Counters(wiring.Component):
     clear : In(1)
         Zero every counter.
     values : Out(COUNTER_VALUES)
+    counted : Out(EVENTS)
+        The events that count.
     """
 
     events: Any
     running: Signal
     clear: Signal
     values: Any
+    counted: Any
 
     def __init__(self) -> None:
         super().__init__({
             "events": In(EVENTS), "running": In(1), "clear": In(1), "values": Out(COUNTER_VALUES),
+            "counted": Out(EVENTS),
         })
 
     def elaborate(self, _platform: Any) -> Module:
         m = Module()
         counted = Signal(EVENTS.size)
-        m.d.sync += counted.eq(self.events.as_value() & self.running.replicate(EVENTS.size))
+        m.d.comb += self.counted.eq(
+            self.events.as_value() & self.running.replicate(EVENTS.size)
+        )
+        m.d.sync += counted.eq(self.counted)
         for i, name in enumerate(COUNTER_VALUES.members):
             with m.If(counted[i]):
                 m.d.sync += self.values[name].eq(self.values[name] + 1)

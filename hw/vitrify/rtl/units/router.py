@@ -48,6 +48,8 @@ class Router(wiring.Component):
         One cycle later; of the last ROUTE, not while one is under way.
     done : :py:`Out(SEQ_BITS)`
         ROUTEs whose queues may be used.
+    busy : :py:`Out(1)`
+        A ROUTE is under way.
     """
 
     command: stream.Interface
@@ -57,6 +59,7 @@ class Router(wiring.Component):
     expert: Signal
     queue: data.View
     done: Signal
+    busy: Signal
 
     def __init__(self, arch: ArchConfig) -> None:
         self.arch = arch
@@ -65,7 +68,7 @@ class Router(wiring.Component):
             "read": Out(read_client(arch)),
             "write": Out(queue_write(arch)),
             "expert": In(EXPERT_BITS), "queue": Out(QUEUE),
-            "done": Out(SEQ_BITS),
+            "done": Out(SEQ_BITS), "busy": Out(1),
         })
 
     def elaborate(self, _platform: Any) -> Module:
@@ -104,7 +107,9 @@ class Router(wiring.Component):
                 with m.If(self.command.valid & self.command.ready):
                     m.d.sync += started.eq(1)
                     m.next = "ROUTE"
-            with m.State("ROUTE"), m.If(queues.done):
-                m.d.sync += self.done.eq(self.done + 1)
-                m.next = "WAIT"
+            with m.State("ROUTE"):
+                m.d.comb += self.busy.eq(1)
+                with m.If(queues.done):
+                    m.d.sync += self.done.eq(self.done + 1)
+                    m.next = "WAIT"
         return m

@@ -143,6 +143,7 @@ struct Dram {
     size_t turn = 0;  // port that the controller serves first
 
     uint64_t read_beats = 0, write_beats = 0;  // of a port
+    uint64_t read_address = 0;                 // of the latest beat
     uint32_t fault = kNone;
     uint64_t fault_address = 0;
 
@@ -214,6 +215,7 @@ struct Dram {
         port.took_b = t.bvalid && t.bready;
         if (port.took_r) {
             Burst& burst = port.reads.front();
+            read_address = burst.address;
             burst.address += VFY_BUS;
             burst.ready += uint64_t(VFY_BUS) * controller.byte;
             port.read_credit -= kUnit;

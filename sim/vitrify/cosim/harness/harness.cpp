@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "Vcore.h"
+#include "activity.h"
 #include "dram.h"
 #include "verilated.h"
 #if VFY_FST
@@ -54,6 +55,10 @@ struct Core {
     uint8_t sequence = 0;
     uint64_t taps = 0;
 
+    Activity activity;
+    uint8_t row_sequence = 0;
+    uint32_t row_matmul = 0, instruction = 0;
+
     Core() : top(std::make_unique<Vcore>(context.get(), "core")), dram(*top) {}
 
     void trace() {
@@ -83,6 +88,35 @@ struct Core {
 #endif
     }
 
+    // The trace outputs show the cycle before; `reads`, `writes`: beats before this one.
+    void watch(uint64_t reads, uint64_t writes) {
+#if VFY_TAP
+        if (!activity.on) return;
+        const uint32_t events = top->trace_events;  // the counters, in their order
+        const uint64_t before = cycle - 1;
+        row_matmul += uint8_t(uint8_t(top->trace_row_seq) - row_sequence);
+        row_sequence = uint8_t(top->trace_row_seq);
+        uint8_t array = 0;
+        for (uint8_t bit = 1; bit <= 6; ++bit) {
+            if (events >> bit & 1) array = bit;
+        }
+        const bool busy = events >> 8 & 1, starved = events >> 9 & 1, issued = events >> 12 & 1;
+        activity.see(kArray, array, before, row_matmul);
+        activity.see(kLoader, busy ? 1 : 2 * starved, before, 0);
+        activity.see(kInstructions, issued, before, instruction);
+        instruction += issued;
+        activity.see(kEpilogue, top->trace_valid, before, uint32_t(spans.size() - 1));
+        activity.see(kRouter, top->trace_router, before, 0);
+        activity.see(kLoads, top->trace_mover_valid, before, 0);
+        activity.see(kStores, dram.write_beats != writes, cycle, 0);
+        if (dram.read_beats != reads) {
+            activity.read(cycle, dram.read_address, uint32_t(dram.read_beats - reads) * VFY_BUS);
+        }
+#endif
+        (void)reads;
+        (void)writes;
+    }
+
     // One clock cycle.  Handshakes are read before the edge, answers appear after it.
     void tick() {
         Vcore& t = *top;
@@ -92,7 +126,9 @@ struct Core {
 #if VFY_FST
         if (fst) fst->dump(2 * cycle);
 #endif
+        const uint64_t reads = dram.read_beats, writes = dram.write_beats;
         dram.take(cycle);
+        watch(reads, writes);
         t.clk = 1;
         t.eval();
 #if VFY_FST
@@ -262,6 +298,26 @@ void vfy_extent(Core* core, uint64_t* out) {
     out[2] = core->dram.write_extent.first;
     out[3] = core->dram.write_extent.last;
     core->dram.read_extent = core->dram.write_extent = Extent();
+}
+
+// Keep what the engines do; `bounds`: first byte of `count` parts of the memory, and their kinds.
+void vfy_watch(Core* core, const uint64_t* bounds, const uint8_t* kinds, uint32_t count) {
+    core->activity.on = true;
+    core->activity.bounds.assign(bounds, bounds + count);
+    core->activity.kinds.assign(kinds, kinds + count);
+}
+
+// Ends the stretches; how many there are, and how many buckets of bytes.
+void vfy_watched(Core* core, uint64_t* out) {
+    core->activity.close();
+    out[0] = core->activity.done.size();
+    out[1] = core->activity.bytes.size();
+}
+
+void vfy_take_watched(const Core* core, void* stretches, uint32_t* bytes) {
+    const Activity& seen = core->activity;
+    std::memcpy(stretches, seen.done.data(), seen.done.size() * sizeof(Stretch));
+    std::memcpy(bytes, seen.bytes.data(), seen.bytes.size() * sizeof(uint32_t));
 }
 
 void vfy_record(Core* core, int on) { core->record = on; }

@@ -15,6 +15,8 @@ Options
     Bandwidth each way of an ideal memory.
 ``stall``, ``seed``
     Probability of random stalls on the bus, for tests.
+``activity``
+    Keep what the engines do when, as ``statistics.activity``.
 ``progress``
     Called as ``progress(done, total)`` in layers.
 """
@@ -28,14 +30,17 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
+
 from vitrify.arch.boards import board
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.dram import Dram
 from vitrify.cosim.check import Checker
-from vitrify.cosim.core import DramModel, SimulatedCore
-from vitrify.cosim.jobs import run_jobs
+from vitrify.cosim.core import ENGINES, DramModel, SimulatedCore
+from vitrify.cosim.jobs import PARTS, Watched, run_jobs
 from vitrify.cosim.library import core_library
 from vitrify.program import Program
+from vitrify.runtime.activity import ARRAY_STATES, BUCKET, Activity, Span
 from vitrify.runtime.backend import (
     Backend,
     ProgramBackend,
@@ -50,6 +55,7 @@ from vitrify.runtime.statistics import Statistics, of_program
 OPTIONS = (
     "check",
     "trace",
+    "activity",
     "latency",
     "outstanding",
     "bytes_per_cycle",
@@ -75,6 +81,7 @@ class RtlBackend(ProgramBackend):
         *,
         check: bool = False,
         trace: Path | str | None = None,
+        activity: bool = False,
         progress: Progress | None = None,
         latency: int | None = None,
         outstanding: int | None = None,
@@ -92,7 +99,7 @@ class RtlBackend(ProgramBackend):
             seed=seed,
             **{name: value for name, value in given.items() if value is not None},
         )
-        self._check = check
+        self._check, self._watch = check, activity
         self._trace = None if trace is None else Path(trace)
         self._alone = nullcontext() if trace is None else Lock()
         self._progress = progress or no_progress
@@ -116,6 +123,7 @@ class RtlBackend(ProgramBackend):
                     tasks=tasks,
                     progress=self._progress,
                     inspect=checker.feed if checker else None,
+                    watch=self._watch,
                 )
                 if checker is not None:
                     checker.close(result.outputs)
@@ -130,7 +138,39 @@ class RtlBackend(ProgramBackend):
         bus = program.arch.bus_bytes
         statistics.dram_read_bytes = counters["DRAM_READ_BEATS"] * bus
         statistics.dram_write_bytes = counters["DRAM_WRITE_BEATS"] * bus
+        if result.watched is not None:
+            statistics.activity = _activity(program, result.watched)
         return result.outputs, statistics
+
+
+#: What the harness calls the states of an engine, from 1 on; those of the array are counters.
+_STATES = {
+    "loader": ("words", "weights"), "array": ARRAY_STATES, "epilogue": ("results",),
+    "router": ("ROUTE",), "loads": ("words",), "stores": ("STORE",), "bus": tuple(PARTS),
+}
+
+
+def _activity(program: Program, watched: Watched) -> Activity:
+    """Spans from the cycle in which the first job began."""
+    found = watched.stretches[np.argsort(watched.stretches["begin"], kind="stable")]
+    array = found[found["engine"] == ENGINES.index("array")]
+    start = int(array["begin"][0])
+    opcodes = [op.opcode.name for op in program.instructions()]
+    spans: list[Span] = []
+    for begin, end, number, engine, state, _ in found[found["begin"] >= start].tolist():
+        name, matmul = ENGINES[engine], -1
+        if name == "instructions":
+            label = opcodes[number % len(opcodes)]
+        else:
+            label = _STATES[name][state - 1]
+        if name == "array" and number < len(watched.matmuls):
+            matmul = watched.matmuls[number]  # the fetch does not count those without rows
+        elif name == "epilogue":
+            matmul = number % len(program.layers)
+        spans.append(Span(name, label, begin - start, end - start, matmul))
+    # The first bucket begins up to 63 cycles before the job.
+    traffic = watched.read_bytes[start // BUCKET :].astype(np.int64)
+    return Activity("rtl", int(array["end"][-1]) - start, spans, traffic)
 
 
 def _behind(arch: ArchConfig, dram: str | None) -> ArchConfig:
