@@ -17,6 +17,7 @@ from tests.unit.ops import (
     test_mix,
     test_multiply,
     test_norm,
+    test_product,
     test_rotary,
     test_rows,
 )
@@ -84,6 +85,8 @@ OPERATIONS: dict[str, Callable[[Net], ir.Value]] = {
         rows, lists_that_take_turns, windows_and_bias, mix, conv, depthwise, largest, concatenated,
         zeros_between_rows, parts_of_rows,
     )},
+    "product": lambda net: test_product.product(net, *test_product.CASES["groups"]),
+    "cross_covariance": test_product.GRAPHS["cross covariance"],
     "multiply": test_multiply.GRAPHS["swiglu"],
     "multiply_by_narrow": test_multiply.GRAPHS["weighed_heads"],
     "rms_norm": test_norm.GRAPHS["in_every_block"],

@@ -15,12 +15,14 @@ from .mix import MIX
 from .multiply import MULTIPLY
 from .norm import NORM
 from .pool import POOL
+from .product import PRODUCT
 from .rotary import ROTARY
 from .rows import ROWS
+from .transpose import TRANSPOSE
 
 OPERATIONS = (
     EMBED, LINEAR, CONV, NORM, ACTIVATION, ADD, ROWS, CHANNELS, ATTENTION, EXPERTS, POOL, MAP_POOL,
-    MIX, MULTIPLY, ROTARY,
+    MIX, MULTIPLY, ROTARY, PRODUCT, TRANSPOSE,
 )  # fmt: skip
 
 #: How canonical operations are made of others, by their names.

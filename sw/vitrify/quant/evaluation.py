@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vitrify.arch import formats
-from vitrify.golden.ops import layernorm, requantise, routing
+from vitrify.golden.ops import layernorm, requantise, routing, softmax
+from vitrify.golden.ops.matmul import matmul
 
 from .tensors import Int8, Norm, QTensor, Requant, Statistics
 
@@ -59,7 +60,7 @@ class Evaluation:
         """Give a tensor its integers ``[N, rows, channels]``, and its rows their statistics."""
         self._values[name] = value
         if statistics is not None:
-            self._statistics[name] = _finish(value, statistics)
+            self._statistics[name] = finish(value, statistics)
 
     def row_statistics(self, name: str) -> RowStatistics | None:
         """What was gathered when the tensor was written last with statistics."""
@@ -85,6 +86,20 @@ class Evaluation:
             requant_bits=self.requant_bits,
         )
 
+    def average(self, logits: IntArray, tiles: IntArray) -> Int8:
+        """Softmax of ``logits [rows, n]`` times ``tiles [columns, n]``: ``[rows, columns]``."""
+        weights = softmax.exp2(logits, softmax.row_max(logits))
+        shift, factor = softmax.reciprocal(weights.sum(axis=1))
+        value = requantise.scale(
+            matmul(weights, tiles),
+            bias=0,
+            pre_shift=shift[:, None],
+            multiplier=factor[:, None],
+            post_shift=formats.RECIPROCAL_SHIFT,
+            requant_bits=self.requant_bits,
+        )
+        return requantise.to_int8(value)
+
     def store(
         self, name: str, value: IntArray, *, table: Int8 | None = None, add: bool = False
     ) -> IntArray:
@@ -107,7 +122,8 @@ def operand(x: IntArray, norm: Norm | None, statistics: RowStatistics | None) ->
     return layernorm.apply(x, mean, shift, mantissa, norm.gain)
 
 
-def _finish(x: IntArray, statistics: Statistics) -> RowStatistics:
+def finish(x: IntArray, statistics: Statistics) -> RowStatistics:
+    """Statistics of every row of ``x [N, rows, channels]``."""
     wide = x.reshape(-1, x.shape[2]).astype(np.int64)
     return RowStatistics(*layernorm.finish(
         wide.sum(axis=1),

@@ -92,3 +92,14 @@ def test_a_core_without_addends_refuses_a_bias():
     arch = replace(NANO, addends=False)
     with pytest.raises(CapacityError, match=r"'attention' adds a bias .* without 'addends'"):
         compile_graph(quantise(model, net.images(4), arch=arch), arch)
+
+
+def test_who_reads_the_result_decides_the_format_of_the_values():
+    net = Net(4)
+    x = net.norm(net.tokens(0), "norm")
+    y = net.attention(x, "attention")
+    count = int(shape_of(y)[1])
+    y = net.builder.emit(
+        "Mix", y, net.normal(2, count, count) / 2, net.normal(count), name="mix", heads=2, groups=1
+    )
+    check(net, net.linear(y, 5, "last"))

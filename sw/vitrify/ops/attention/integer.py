@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vitrify.arch import formats
-from vitrify.golden.ops import requantise, routing, softmax
+from vitrify.golden.ops import requantise, routing
 from vitrify.golden.ops.matmul import matmul
 from vitrify.quant.evaluation import Evaluation, IntArray
 from vitrify.quant.graph import QOp
@@ -103,17 +102,7 @@ class QAttention(QOp):
                 scores = run.scale(matmul(q[part], k[part]), self.logits)
                 bias = self.bias_of(group % self.row_groups, head)
                 logits = requantise.to_int8(scores, old=bias)
-                weights = softmax.exp2(logits, softmax.row_max(logits))
-                shift, factor = softmax.reciprocal(weights.sum(axis=1))
-                value = requantise.scale(
-                    matmul(weights, v[part].T),
-                    bias=0,
-                    pre_shift=shift[:, None],
-                    multiplier=factor[:, None],
-                    post_shift=formats.RECIPROCAL_SHIFT,
-                    requant_bits=run.requant_bits,
-                )
-                out[part] = requantise.to_int8(value)
+                out[part] = run.average(logits, v[part].T)
         out = out.reshape(*run.read(self.q).shape[:2], -1)
         for gate in self.gates:
             gate.apply(run, out, self.heads)

@@ -82,7 +82,6 @@ class AttentionOp(PlanOp):
             one_step=tensor in (self.q, self.k), zero=tensor == self.q, symmetric=True
         )
 
-
 def plan_attention(planner: Planner, node: ir.Node) -> Stored:
     """``Attention``, ``RoutedHeads`` and ``BalancedHeads`` of int8 queries, keys and values."""
     attributes, name = attributes_of(node), result_of(node)

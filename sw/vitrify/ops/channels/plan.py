@@ -8,13 +8,22 @@ import numpy as np
 import onnx_ir as ir
 
 from vitrify.ir import attributes_of
-from vitrify.ops.linear.plan import Affine, Stored, affine_of
+from vitrify.ops.linear.plan import Affine, LinearValue, Stored, affine_of
+from vitrify.ops.product.values import ProductValue
 from vitrify.quant.planner import Planner, parameter, result_of
 
 
-def plan_affine(planner: Planner, node: ir.Node) -> Affine:
-    """``Affine``, for all tokens the same: delayed like the linear map that it becomes part of."""
+def plan_affine(planner: Planner, node: ir.Node) -> LinearValue:
+    """``Affine``, for all tokens the same: delayed like the linear map that it becomes part of.
+
+    A product of activations takes a scale for each head.
+    """
     scale, shift = parameter(node, 1), parameter(node, 2)
+    value = planner.of(node, 0)
+    if isinstance(value, ProductValue) and not shift.any():
+        scaled = value.scaled(scale[0], result_of(node))
+        if scaled is not None:
+            return scaled
     x = affine_of(planner, node, 0)
     channels = x.weight.shape[-2]
     factor, offset = (np.broadcast_to(each[0], (channels,)) for each in (scale, shift))

@@ -8,7 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from vitrify.ir import attributes_of
-from vitrify.ops.linear.plan import Stored
+from vitrify.ops.linear.plan import LinearValue, Stored
+from vitrify.ops.transpose.plan import OverTokens
 from vitrify.quant.normaliser import Normaliser
 from vitrify.quant.plan import Array, ReadNorm, unsupported
 from vitrify.quant.planner import Planner, parameter, result_of
@@ -22,9 +23,15 @@ def plan_layer_norm(planner: Planner, node: ir.Node) -> Stored:
     return _read(planner, node, normaliser, parameter(node, 2))
 
 
-def plan_rms_norm(planner: Planner, node: ir.Node) -> Stored:
-    """``RMSNorm`` of all channels of a row, likewise."""
+def plan_rms_norm(planner: Planner, node: ir.Node) -> LinearValue:
+    """``RMSNorm`` of all channels of a row, likewise; over tokens, of what is transposed."""
     attributes, gamma = attributes_of(node), parameter(node, 1)
+    if attributes["axis"] == "tokens" and (gamma == gamma[0]).all():
+        epsilon = attributes["epsilon"]
+        return OverTokens(
+            planner.of(node, 0), node, attributes["groups"], RMSNorm(epsilon), epsilon,
+            float(gamma[0]),
+        )
     if attributes["axis"] != "channels" or attributes["groups"] != 1:
         raise unsupported(
             node, f"it normalises {attributes['groups']} groups of {attributes['axis']} apart, and "

@@ -1,0 +1,53 @@
+"""Products of two activations to integers."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vitrify.arch import formats
+from vitrify.quant import scheme
+from vitrify.quant.assemble import Assembler
+from vitrify.quant.tensors import QTensor, Requant
+
+from .integer import QProduct
+from .op import ProductOp
+
+
+def assemble(a: Assembler, op: ProductOp) -> None:
+    """One step for each head, or for all if the readers cannot do with more."""
+    x, y = (a.graph.tensors[name] for name in (op.x, op.y))
+    runs = op.groups * (op.heads if op.x in op.stacked else 1)
+    rows, depth = x.rows // runs, x.channels // (1 if op.x in op.stacked else op.heads)
+    scale, offset, requants = y.scale, y.offset, tuple[Requant, ...]()
+    if not op.softmax:
+        unit, offset = float(x.scale) * float(y.scale), 0.0
+        steps = _steps(a, op)
+        scale = np.repeat(steps, op.width // op.heads) if len(set(steps)) > 1 else float(steps[0])
+        bound = depth * scheme.INT8_MAX**2
+        requants = tuple(
+            a.single(op.name, unit * factor / step, scheme.INT8_MAX, bound)
+            for factor, step in zip(op.scales, steps, strict=True)
+        )
+    a.graph.ops.append(QProduct(
+        name=op.name, x=op.x, y=op.y, out=op.out, heads=op.heads, row_groups=op.groups,
+        rows_y=op.rows_y, stacked=op.stacked, requants=requants, softmax=op.softmax,
+        logits=op.logits,
+    ))
+    count = op.groups * rows * (op.heads if op.out in op.stacked else 1)
+    a.graph.tensors[op.out] = QTensor(
+        op.out, count, op.width, formats.INT8.bits, scale, offset=offset
+    )
+    a.graph.macs[op.name] = op.macs
+
+
+def _steps(a: Assembler, op: ProductOp) -> np.ndarray:
+    """Of the result, for each head."""
+    if op.logits:
+        return np.full(op.heads, np.log(2.0) * 2.0**-formats.LOGIT_FRAC)
+    stats = a.stats[op.result()]
+    if a.needs(op.out).one_step:
+        return np.full(op.heads, scheme.tensor_step(stats.rows, float(stats.peak.max())))
+    parts = zip(
+        np.split(stats.rows, op.heads, axis=1), np.split(stats.peak, op.heads), strict=True
+    )
+    return np.array([scheme.tensor_step(rows, float(peak.max())) for rows, peak in parts])

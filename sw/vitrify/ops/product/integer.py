@@ -1,0 +1,77 @@
+"""Products of two activations in integers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from vitrify.golden.ops import requantise
+from vitrify.golden.ops.matmul import matmul
+from vitrify.quant.evaluation import Evaluation, IntArray
+from vitrify.quant.graph import QOp
+from vitrify.quant.tensors import Int8, Requant
+
+
+@dataclass(frozen=True, kw_only=True)
+class QProduct(QOp):
+    """``out = requant(X @ Y)`` of int8 tensors in each head of each of ``row_groups`` runs of rows.
+
+    The matrices of the heads lie side by side, or, of tensors that are ``stacked``, one below the
+    other.  ``rows_y``: the rows of y are columns of Y.  ``requants``: one for each head, or for
+    all.  With ``softmax``, x holds logits, Z is ``softmax(X) @ Y`` and has the step of y.
+    """
+
+    x: str
+    y: str
+    heads: int
+    rows_y: bool
+    requants: tuple[Requant, ...] = ()
+    row_groups: int = 1
+    stacked: frozenset[str] = frozenset()
+    table: Int8 | None = None
+    softmax: bool = False
+    #: Softmax reads the result: the largest of each row is gathered.
+    logits: bool = False
+
+    def sources(self) -> tuple[str, ...]:
+        return (self.x, self.y)
+
+    def streamed(self) -> tuple[str, ...]:
+        return (self.x,)
+
+    def stationary(self) -> tuple[str, ...]:
+        return (self.y,)
+
+    def groups(self) -> Mapping[str, int]:
+        each = {self.x, self.y, self.out} - self.stacked
+        return dict.fromkeys(sorted(each), self.heads)
+
+    def requant(self, head: int) -> Requant:
+        """That of a head."""
+        return self.requants[head % len(self.requants)]
+
+    def evaluate(self, run: Evaluation) -> None:
+        x, y = (self._matrices(run.read(name), name) for name in (self.x, self.y))
+        z = np.stack([
+            [self._one(run, each[head], other[head], head) for head in range(self.heads)]
+            for each, other in zip(x, y, strict=True)
+        ])
+        width = z.shape[3]
+        if self.out not in self.stacked:
+            z, width = z.swapaxes(1, 2), width * self.heads
+        run.write(self.out, z.reshape(run.images, -1, width))
+
+    def _one(self, run: Evaluation, x: IntArray, y: IntArray, head: int) -> Int8:
+        tiles = y if self.rows_y else y.T
+        if self.softmax:
+            return run.average(x, tiles)
+        return requantise.to_int8(run.scale(matmul(x, tiles), self.requant(head)), self.table)
+
+    def _matrices(self, value: IntArray, name: str) -> IntArray:
+        """``[N, rows, channels]`` to ``[N * row_groups, heads, rows, columns]``."""
+        runs = len(value) * self.row_groups
+        if name in self.stacked:
+            return value.reshape(runs, self.heads, -1, value.shape[2])
+        return value.reshape(runs, -1, self.heads, value.shape[2] // self.heads).swapaxes(1, 2)

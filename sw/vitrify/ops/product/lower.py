@@ -1,0 +1,73 @@
+"""Products of two activations: one streams, the other stands still, head by head."""
+
+from __future__ import annotations
+
+from vitrify.arch.errors import CapacityError
+from vitrify.arch.formats import MAX_DEPTH
+from vitrify.arch.isa import Output, RowScale, Stationary, Stats, Transform
+from vitrify.codegen.lowering import Lowering
+from vitrify.codegen.placement import Placed
+from vitrify.codegen.product import At, MatrixProduct, Tiles
+
+from .integer import QProduct
+
+
+def lower(state: Lowering, op: QProduct, _step: int) -> None:
+    """For each image, run of rows, head and block of rows one MATMUL."""
+    x, y = state.placed[op.x], state.placed[op.y]
+    out = state.place_near(op.out, apart=[op.x])
+    if op.logits:
+        out = state.with_statistics(out)
+    runs = state.images * op.row_groups
+    count = _rows(op, x, runs)
+    depth, columns = _columns(op, x), _columns(op, out)
+    if depth > MAX_DEPTH:
+        raise CapacityError(
+            f"product {op.name!r} sums over {depth} tokens; the accumulators hold {MAX_DEPTH}: use "
+            f"smaller pictures or larger patches"
+        )
+    kind = Stationary.ROWS if op.rows_y else Stationary.COLUMNS
+    macs = state.graph.macs[op.name] // (runs * op.heads * count)
+    for run in range(runs):
+        for head in range(op.heads):
+            for start, rows in state.row_blocks(count):
+                to = _at(op, out, runs, run, head, start)
+                source = _at(op, x, runs, run, head, start)
+                fields: dict[str, int] = {"output": Output.INT8}
+                if op.softmax:
+                    fields |= {
+                        "transform": Transform.EXP2, "row_scale": RowScale.OPERAND,
+                        "stat_src": x.stat + source.row,
+                    }
+                else:
+                    requant = op.requant(head)
+                    fields |= {
+                        "transform": Transform.NONE, **state.requant(requant),
+                        "multiplier": int(requant.multiplier),
+                    }
+                if op.logits:
+                    fields |= {"stats": Stats.MAX, "stat_dst": out.stat + to.row}
+                state.builder.matmul(MatrixProduct(
+                    name=f"{op.name}[{head}]", op="product", macs=macs * rows, rows=rows,
+                    depth=depth, columns=columns, x=source, table=op.table,
+                    tiles=Tiles(kind, _at(op, y, runs, run, head, 0)), out=to, fields=fields,
+                ))
+
+
+def _rows(op: QProduct, x: Placed, runs: int) -> int:
+    """Rows of the matrix of a run and head."""
+    return x.rows // (runs * (op.heads if x.name in op.stacked else 1))
+
+
+def _columns(op: QProduct, x: Placed) -> int:
+    """Its columns."""
+    return x.spread.physical if x.name in op.stacked else x.spread.head_channels
+
+
+def _at(op: QProduct, x: Placed, runs: int, run: int, head: int, start: int) -> At:
+    """Where the rows from ``start`` on are of the matrix of a run and head."""
+    rows = _rows(op, x, runs)
+    if x.name in op.stacked:
+        return At(x, (run * op.heads + head) * rows + start)
+    channel = head * x.spread.head_words * x.spread.depth
+    return At(x, run * rows + start, channel)

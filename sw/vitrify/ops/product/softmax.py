@@ -1,0 +1,86 @@
+"""Softmax that is no attention's: of products over tokens, or over the tokens themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from vitrify.ir import attributes_of, shape_of
+from vitrify.ops.linear.plan import Affine, LinearValue, Stored, int8_in_groups
+from vitrify.ops.transpose.plan import TransposeOp, transposed
+from vitrify.quant.plan import Operand, unsupported
+from vitrify.quant.planner import Planner, result_of
+from vitrify.quant.tensors import Rows
+
+from .op import ProductOp
+from .values import ProductValue, multiplications
+
+
+@dataclass(frozen=True)
+class SoftmaxValue(LinearValue):
+    """The result of a ``Softmax``, not computed yet: what it weighs divides by its sums."""
+
+    node: ir.Node
+
+    def affine(self, planner: Planner, node: ir.Node) -> Affine:
+        raise unsupported(
+            node, f"it reads the softmax {self.node.name!r}, and only a product of two activations "
+            f"can do that"
+        )
+
+    def pick(self, planner: Planner, node: ir.Node, rows: Rows) -> LinearValue:
+        return self.affine(planner, node)
+
+    def product(self, planner: Planner, node: ir.Node, index: int) -> LinearValue | None:
+        """The product ``node``, whose operand ``index`` this is; ``None`` if it does not fit.
+
+        Logits stream, and the sum of their weights divides what comes out.  Where softmax is the
+        right factor, transposed, the product is made transposed.
+        """
+        attributes, softmax = attributes_of(node), attributes_of(self.node)
+        layout, heads, groups = (attributes[key] for key in ("layout", "heads", "groups"))
+        over = softmax["axis"] == "tokens"
+        if index == 0 and layout == "tn" and over and softmax["groups"] == groups:
+            logits = transposed(planner, self.node, 0, groups, logits=True)
+            return self._weighed(planner, node, logits, 1, rows_y=False)
+        of = planner.of(self.node, 0)
+        if over or not isinstance(of, ProductValue):
+            return None
+        fits = of.heads == softmax["groups"] == heads
+        if not fits or attributes_of(of.node)["groups"] != groups:
+            return None
+        if index == 0 and layout != "tn":
+            return self._weighed(planner, node, of.scores(planner), 1, rows_y=layout == "nt")
+        if index == 1 and layout == "nt":
+            return self._weighed(planner, node, of.scores(planner), 0, rows_y=True)
+        return None
+
+    def _weighed(
+        self, planner: Planner, node: ir.Node, logits: str, other: int, *, rows_y: bool
+    ) -> Stored:
+        """Softmax of ``logits`` times the operand ``other`` of ``node``, or that transposed."""
+        attributes, name = attributes_of(node), result_of(node)
+        heads, groups = attributes["heads"], attributes["groups"]
+        if attributes["scale"] != 1.0:
+            raise unsupported(node, "it scales what a softmax weighs")
+        y = int8_in_groups(planner, node, other, heads)
+        _, rows, width = shape_of(node.outputs[0])
+        turned = planner.unique(f"{name}.turned") if other == 0 else name
+        planner.append(ProductOp(
+            name=planner.op_name(node.name or name, "product"), out=turned,
+            value="" if other == 0 else name, x=logits, y=y, heads=heads, groups=groups,
+            scales=(1.0,) * heads, rows_y=rows_y, stacked=frozenset(
+                (logits, turned) if other == 0 else (logits,)
+            ),
+            width=int(rows) // groups if other == 0 else int(width), macs=multiplications(node),
+            softmax=True,
+        ))
+        if other == 0:
+            planner.append(TransposeOp(
+                name=planner.op_name(f"{name}.back"), out=name, value=name, x=turned,
+                tokens=int(width), groups=groups,
+            ))
+        else:
+            planner.groups[name] = heads
+        return Stored(Operand(name, name))

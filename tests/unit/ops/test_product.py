@@ -1,0 +1,138 @@
+"""Products of two activations, and softmax around them, down to the golden machine."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from tests.unit.ops.checks import NANO, check
+from tests.unit.quant.graphs import DIM, Net
+from vitrify.arch.errors import CapacityError, UnsupportedOpError
+
+#: Layout, heads, groups of rows, width of y.
+CASES = {
+    "rows": ("nt", 2, 1, DIM), "columns": ("nn", 1, 1, 4), "tokens": ("tn", 2, 1, DIM),
+    "narrow heads": ("tn", 8, 1, DIM), "another width": ("tn", 2, 1, 6), "groups": ("tn", 2, 2, 24),
+    "rows of groups": ("nt", 4, 2, DIM), "odd heads": ("tn", 3, 1, 15),
+}
+
+
+def product(net: Net, layout: str, heads: int, groups: int, width: int) -> ir.Value:
+    x = net.norm(net.tokens(0), "norm")
+    dim = DIM if DIM % heads == 0 else width
+    left = net.linear(x, dim if layout != "nn" else heads * 4 // groups, "left")
+    right = net.linear(x, width, "right")
+    y = net.builder.emit(
+        "Product", left, right, name="product", heads=heads, groups=groups, scale=0.3, layout=layout
+    )
+    return net.linear(y, 7, "last")
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_product(case: str, batch: int) -> None:
+    net = Net(3)
+    check(net, product(net, *CASES[case]), batch=batch)
+
+
+def channels(
+    net: Net, heads: int = 2, groups: int = 1, *, normed: bool = False, epsilon: float = 0.0,
+    scale: float = 1.0,
+) -> ir.Value:
+    """Attention over channels, XCiT's if ``normed``."""
+    x = net.norm(net.tokens(0), "norm")
+    parts = [net.linear(x, DIM, f"attention.{part}") for part in "qkv"]
+    if normed:
+        gamma = np.full(DIM, 0.5, np.float32)
+        parts[:2] = [
+            net.builder.emit("RMSNorm", part, gamma, name=f"norm.{i}", axis="tokens",
+                             groups=groups, epsilon=epsilon)
+            for i, part in enumerate(parts[:2])
+        ]
+    scores = net.builder.emit(
+        "Product", *parts[:2], name="scores", heads=heads, groups=groups, scale=scale, layout="tn"
+    )
+    weights = net.builder.emit("Softmax", scores, name="softmax", axis="channels", groups=heads)
+    y = net.builder.emit(
+        "Product", parts[2], weights, name="product", heads=heads, groups=groups, scale=1.0,
+        layout="nt",
+    )
+    return net.linear(y, DIM, "last")
+
+
+GRAPHS = {
+    "channels": lambda net: channels(net),
+    "channels of groups": lambda net: channels(net, 4, 2),
+    "cross covariance": lambda net: channels(net, normed=True),
+    "with epsilon": lambda net: channels(net, normed=True, epsilon=0.1),
+}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_softmax(name: str, batch: int) -> None:
+    net = Net(4)
+    check(net, GRAPHS[name](net), batch=batch)
+
+
+def over_tokens(net: Net, heads: int = 2, groups: int = 1, layout: str = "tn") -> ir.Value:
+    """Keys that softmax normalises over the tokens (CoaT, efficient attention)."""
+    x = net.norm(net.tokens(0), "norm")
+    q, k, v = (net.linear(x, DIM, f"attention.{part}") for part in "qkv")
+    weights = net.builder.emit("Softmax", k, name="softmax", axis="tokens", groups=groups)
+    options = {"heads": heads, "groups": groups, "scale": 1.0}
+    y = net.builder.emit("Product", weights, v, name="context", layout=layout, **options)
+    return net.linear(
+        net.builder.emit("Product", q, y, name="product", layout="nn", **options), DIM, "last"
+    )
+
+
+@pytest.mark.parametrize(("heads", "groups"), [(2, 1), (4, 2), (1, 1)])
+def test_softmax_over_tokens(heads: int, groups: int) -> None:
+    net = Net(5)
+    check(net, over_tokens(net, heads, groups))
+
+
+def test_a_scale_of_each_head() -> None:
+    net = Net(6)
+    x = net.norm(net.tokens(0), "norm")
+    q, k = (net.linear(x, DIM, f"attention.{part}") for part in "qk")
+    y = net.builder.emit(
+        "Product", q, k, name="scores", heads=2, groups=1, scale=1.0, layout="tn"
+    )
+    scale = np.repeat([[0.5, 2.0]], DIM // 2, axis=1).astype(np.float32)
+    y = net.builder.emit("Affine", y, scale, np.zeros((1, 1), np.float32), name="temperature")
+    check(net, net.linear(y, 7, "last"))
+
+
+@pytest.mark.parametrize(("op_type", "options", "message"), [
+    ("RMSNorm", {"epsilon": 0.0}, "normalises over tokens"), ("Softmax", {}, "reads the softmax"),
+])
+def test_what_only_products_read(op_type: str, options: dict[str, Any], message: str) -> None:
+    net = Net(7)
+    x = net.linear(net.tokens(0), DIM, "x")
+    more = [np.ones(DIM, np.float32)] if op_type == "RMSNorm" else []
+    y = net.builder.emit(op_type, x, *more, name="over", axis="tokens", groups=1, **options)
+    with pytest.raises(UnsupportedOpError, match=message):
+        check(net, net.linear(y, 7, "last"))
+
+
+def test_groups_of_a_norm_and_of_a_product() -> None:
+    net = Net(8)
+    x = net.linear(net.tokens(0), DIM, "x")
+    y = net.builder.emit(
+        "RMSNorm", x, np.ones(DIM, np.float32), name="over", axis="tokens", groups=2, epsilon=0.0
+    )
+    y = net.builder.emit("Product", y, x, name="z", heads=1, groups=1, scale=1.0, layout="tn")
+    with pytest.raises(UnsupportedOpError, match="its rows fall into 1 groups"):
+        check(net, y)
+
+
+def test_a_core_without_row_sums() -> None:
+    net = Net(9)
+    with pytest.raises(CapacityError, match="without 'row_sums'"):
+        check(net, channels(net, normed=True), arch=replace(NANO, name="mine", row_sums=False))
