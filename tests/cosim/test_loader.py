@@ -1,4 +1,7 @@
-"""The loader: C below, above and equal to K, tiles longer and shorter than the swap's latency."""
+"""The loader: C below, above and equal to K, tiles longer and shorter than the swap's latency.
+
+``plain`` is without pairs of columns: nibbles become one column after the other.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,11 @@ from vitrify.rtl.units.loader import Loader
 BENCHES = Path(__file__).parent / "benches"
 NANO = preset("nano")
 TALL = dataclasses.replace(NANO, name="tall", depth=4, width=16, lanes=4, bus_bytes=4)
+PLAIN = dataclasses.replace(NANO, name="plain", stored_weights=False, patterns=False)
 
 
-@pytest.mark.parametrize(("arch", "swap_latency"), [(NANO, 18), (NANO, 4), (TALL, 11), (TALL, 19)],
+@pytest.mark.parametrize(("arch", "swap_latency"), [(NANO, 18), (NANO, 4), (TALL, 11), (TALL, 19),
+                                                    (PLAIN, 11)],
                          ids=lambda value: getattr(value, "name", None))
 def test_loader(arch, swap_latency):
     simulate(Loader(arch, swap_latency=swap_latency), f"loader-{arch.name}-{swap_latency}",

@@ -40,7 +40,7 @@ def draw(random_: random.Random, *, most_macs: int, most_words: int) -> ArchConf
                 index_entries=_power(random_, 16, 1 << 14), bus_bytes=_power(random_, 1, depth),
                 requant_bits=random_.choice((16, 18, 24, 27)),
                 experts=random_.choice((0, 1, 2, 3, 5, 63, formats.MAX_EXPERTS)),
-                stored_weights=random_.random() < 0.5,
+                stored_weights=random_.random() < 0.5, nibbles=random_.random() < 0.5,
                 weight_fifo_words=_power(random_, 16, 1 << 14),
                 burst_beats=_power(random_, 1, 256), outstanding=random_.choice((1, 2, 3, 8, 64)),
                 packing=random_.random() < 0.5, fabric_multipliers=random_.random() < 0.5,

@@ -71,7 +71,7 @@ def access_patterns(arch: ArchConfig, seed: int) -> Job:
         out = a.place(1, rows * words)
         a.op(Opcode.PATTERN, tap_k=words, **shape)
         a.matmul(depth, dim, rows=rows, dst_addr=out, dst_stride=words, load_distance=wait,
-                 **source)
+                 nibbles=int(a.arch.nibbles and a.rng.integers(2)), **source)
         a.keep(out, rows, words)
     _through_a_list(a, source, pixels)
     _depthwise(a, source, pixels)

@@ -96,13 +96,15 @@ class Assembler:
                 parts.append(table_words(own))
             source = values.get("stationary", Stationary.WEIGHTS)
             if source in (Stationary.WEIGHTS, Stationary.STORED):
+                low, high = (-8, 8) if values.get("nibbles") else (-127, 128)
                 self.weights.append((
-                    rng.integers(-127, 128, (columns, depth)).astype(np.int8),
+                    rng.integers(low, high, (columns, depth)).astype(np.int8),
                     rng.integers(-9000, 9000, columns).astype(np.int32),
                     rng.integers(scale // 2, scale, columns).astype(np.uint16),
                 ))
                 if source == Stationary.WEIGHTS:
-                    parts.append(weight_words(arch, *self.weights[-1]))
+                    parts.append(weight_words(
+                        arch, *self.weights[-1], nibbles=bool(values.get("nibbles"))))
                 else:
                     weight, *parameters = self.weights[-1]
                     parts.append(parameter_words(arch, *parameters).reshape(-1))
@@ -190,7 +192,7 @@ def every_mechanism(arch: ArchConfig, seed: int) -> Job:
     # Rows picked and placed by lists, through a table.
     a.matmul(dim, dim, table=True, rows=listed, src_addr=x, src_stride=words, src_list=1,
              src_list_base=3, dst_addr=gathered, dst_stride=words, dst_list=1, dst_list_base=20,
-             load_distance=2, epi_load_distance=3)
+             load_distance=2, epi_load_distance=3, nibbles=int(arch.nibbles), pre_shift=0)
     # Residual, with statistics; the residual's load comes after that of x.
     a.matmul(dim, dim, rows=rows, src_addr=x, src_stride=words, output=Output.ADD16,
              dst_addr=residual, dst_stride=words, stats=Stats.NORM, stat_dst=5, epsilon=3,
@@ -201,7 +203,8 @@ def every_mechanism(arch: ArchConfig, seed: int) -> Job:
         (key, {"transform": Transform.SCALE, "norm_shift": 13, "norm_mantissa": 300}),
         (value, {"transform": Transform.NORM, "stat_src": 5}),
     )):
-        a.matmul(dim, head, gain=True, gain_slot=i & 1, rows=rows, src_addr=residual,
+        a.matmul(dim, head, gain=True, gain_slot=i & 1, nibbles=int(arch.nibbles and i == 1),
+                 rows=rows, src_addr=residual,
                  src_stride=words, dst_addr=into, dst_stride=head_words, dep_distance=1 + i,
                  **extra)
     a.matmul(head, rows, rows=rows, src_addr=q, src_stride=head_words,

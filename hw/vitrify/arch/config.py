@@ -15,7 +15,7 @@ from .errors import ConfigError
 from .text import check_name, short
 
 #: Changes whenever programs of older compilers stop running on newer cores.
-CONTRACT_VERSION = 6
+CONTRACT_VERSION = 7
 #: Fastest clock that reports believe in.
 MAX_CLOCK_MHZ = 10_000
 #: Beats of a burst on one of several AXI ports: what AXI3 takes.
@@ -47,7 +47,7 @@ class Part:
 
 
 #: Attributes of an architecture that can do without; programs that use them are refused then.
-MECHANISMS = ("stored_weights", "patterns", "addends", "products", "row_sums")
+MECHANISMS = ("stored_weights", "patterns", "addends", "products", "row_sums", "nibbles")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +92,8 @@ class ArchConfig:
     products: bool = False
     #: Statistics RMS and SUM, and rows divided by any sum.
     row_sums: bool = False
+    #: Weights of the stream may have 4 bits; with ``stored_weights`` two columns a cycle.
+    nibbles: bool = False
     #: Words of K bytes in the weight prefetch FIFO.  Power of two.
     weight_fifo_words: int = 512
     #: Longest DRAM burst in beats.  Power of two, 1 … 256; AXI3 ports (Zynq-7000) take 16.

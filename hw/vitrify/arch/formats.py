@@ -112,6 +112,8 @@ class IntFormat:
 
 
 INT8 = IntFormat(8)
+#: Weights of the stream that share a byte.
+INT4 = IntFormat(4)
 INT16 = IntFormat(RESIDUAL_BITS)
 ACC = IntFormat(ACC_BITS)
 BIAS = IntFormat(BIAS_BITS)

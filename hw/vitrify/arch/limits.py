@@ -30,6 +30,7 @@ def limits(arch: ArchConfig, opcode: Opcode) -> dict[str, tuple[int, int]]:
         lower("k_last", arch.depth)
         lower("c_last", arch.width)
         for mechanism, field, least in (
+            (arch.nibbles, "nibbles", 1),
             (arch.stored_weights, "stationary", Stationary.STORED),
             (arch.addends, "output", Output.ADD8),
             (arch.products, "transform", Transform.PRODUCT),

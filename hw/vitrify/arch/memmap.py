@@ -15,7 +15,8 @@ Weight stream of a MATMUL (in words of K bytes, in the order in which it is used
     3. ``stationary`` WEIGHTS or STORED, for every c tile: for every lane group the **parameters**
        of its E columns (E biases of 4 bytes, then E multipliers of 2 bytes, padded to whole
        words); then, WEIGHTS, for every k tile C words: word ``i`` holds the K weights of output
-       column ``i``.
+       column ``i``.  With ``nibbles`` they are C/2 words: the low halves of the bytes of word ``i``
+       are the weights of column ``2i``, the high ones those of ``2i + 1``, -8 … 7.
 
 Stored weights (``stationary`` STORED)
     The C words of every k tile of every c tile, in the order of the stream, as an int16 tensor of
@@ -73,7 +74,7 @@ def stream_layout(arch: ArchConfig, instruction: Instruction) -> StreamLayout:
         if instruction.load_gain else 0,
         table=arch.table_words if instruction.load_table else 0,
         params=arch.groups * arch.param_words if params else 0,
-        tile=arch.width if weights else 0,
+        tile=arch.width >> instruction.nibbles if weights else 0,
         k_tiles=instruction.k_tiles,
         c_tiles=instruction.c_tiles,
     )

@@ -12,7 +12,9 @@ from .errors import ConfigError
 from .text import short
 
 #: Convolutions, windows, gates and every attention.
-_EVERYTHING = {"patterns": True, "addends": True, "products": True, "row_sums": True}
+_EVERYTHING = {
+    "patterns": True, "addends": True, "products": True, "row_sums": True, "nibbles": True,
+}
 
 _PRESETS = (
     # 32 MACs: small enough for cocotb, every mechanism present (C < K, several lane groups).
@@ -31,7 +33,7 @@ _PRESETS = (
     # 128 MACs: 16-bit SDRAM, open tools from source to bitstream.
     ArchConfig(
         name="ulx3s", depth=8, width=16, lanes=2, max_rows=256, banks=10, bank_words=4096,
-        stat_rows=1024, index_entries=256, weight_fifo_words=256, burst_beats=256,
+        stat_rows=1024, index_entries=256, nibbles=True, weight_fifo_words=256, burst_beats=256,
         fabric_multipliers=True, **BOARDS["ulx3s"].settings(),
     ),
     # 256 MACs: two products per DSP48E1, one 64-bit HP port.

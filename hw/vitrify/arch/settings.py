@@ -83,6 +83,8 @@ SETTINGS: dict[str, Setting] = {
                       "LUTs for each byte of a word; gated MLPs"),
     "row_sums": _flag("statistics RMS and SUM, rows divided by any sum",
                       "a RAM as large as the statistics; RMSNorm, linear and ReLU attention"),
+    "nibbles": _flag("weights of the stream may have 4 bits",
+                     "LUTs for each byte of a word; half the DRAM traffic of such layers"),
     "packing": _flag("two products share a DSP48", "half the multipliers for some LUTs; AMD only"),
     "fabric_multipliers": _flag("LayerNorm and gates multiply in LUTs",
                                 "LUTs for 2·depth + lanes multipliers"),

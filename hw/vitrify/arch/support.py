@@ -36,6 +36,7 @@ _NEEDS: dict[str, tuple[str, tuple[Condition, ...]]] = {
         {"row_scale": NONZERO,
          "transform": tuple(mode for mode in Transform if mode is not Transform.EXP2)},
     )),
+    "nibbles": ("weights of 4 bits", ({"nibbles": NONZERO},)),
     "experts": ("rows or gates of experts", ({"gate": NONZERO}, {"expert_rows": NONZERO})),
 }
 
@@ -47,6 +48,10 @@ _CONTRADICTIONS: tuple[tuple[str, Condition], ...] = (
      {"row_scale": (RowScale.STATISTIC,), "transform": (Transform.NORM, Transform.EXP2)}),
     ("has either a maximum with old values or an activation",
      {"combine": NONZERO, "output": ADDING_OUTPUTS, "activation": NONZERO}),
+    ("has weights of 4 bits only in its stream", {
+        "nibbles": NONZERO,
+        "stationary": tuple(source for source in Stationary if source is not Stationary.WEIGHTS),
+    }),
     ("is repeated only if its tiles are ROWS or COLUMNS of the token memory",
      {"repeats": NONZERO, "stationary": WITH_PARAMETERS}),
     *(("follows a load word by word only if it is not repeated",

@@ -98,7 +98,10 @@ def matmul_bits(name: str) -> int:
 
 def loader_command(arch: ArchConfig) -> data.StructLayout:
     """What the loader gets of a MATMUL; ``gain_words`` is that of its PATTERN, or ``k_tiles``."""
-    return _command(*_LOADER_FIELDS, *(_LOADER_PATTERN if arch.patterns else []))
+    return _command(
+        *_LOADER_FIELDS, *(["nibbles"] if arch.nibbles else []),
+        *(_LOADER_PATTERN if arch.patterns else []),
+    )
 
 
 def fetch_command(arch: ArchConfig) -> data.StructLayout:

@@ -65,7 +65,7 @@ class Machine:
         # Of the last image: instructions and weight streams, decoded.
         self._image: UInt8 = np.zeros(0, np.uint8)
         self._code: dict[int, Instruction] = {}
-        self._streams: dict[int, _Stream] = {}
+        self._streams: dict[tuple[Any, ...], _Stream] = {}
 
     def run(
         self,
@@ -313,13 +313,14 @@ class Machine:
         layout = memmap.stream_layout(self.arch, op)
         if layout.total == 0:
             return _Stream(None, None, None, 0, op.multiplier)
-        key = op.stream_offset
+        at = op.stream_offset
+        key = at, layout, depth, columns
         if key not in self._streams:
             k = self.arch.depth
-            data = self._image[key : key + layout.total * k]
+            data = self._image[at : at + layout.total * k]
             if len(data) < layout.total * k or layout.total != op.stream_words:
                 raise ProgramError(
-                    f"weight stream at {key} has {op.stream_words} words where {layout.total} "
+                    f"weight stream at {at} has {op.stream_words} words where {layout.total} "
                     f"are needed inside an image of {len(self._image)} bytes"
                 )
             self._streams[key] = self._decode(op, layout, data.reshape(-1, k), depth, columns)
@@ -341,9 +342,9 @@ class Machine:
         multiplier = params[:, 4 * lanes : 6 * lanes].copy().view("<u2").reshape(-1)[:columns]
         weight = None
         if layout.tile:
-            weight = np.ascontiguousarray(
-                in_columns(arch, op, tiles[:, layout.params :])[:columns, :depth]
-            )
+            words = tiles[:, layout.params :]
+            words = halves(words) if op.nibbles else words
+            weight = np.ascontiguousarray(in_columns(arch, op, words)[:columns, :depth])
         return _Stream(gain, table, weight, bias, multiplier)
 
 
@@ -360,6 +361,13 @@ def statistics(op: Instruction, result: npt.NDArray[Any]) -> IntArray:
         total, (wide * wide).sum(axis=1), inv_dim=op.inv_dim, inv_shift=op.inv_shift,
         epsilon=op.epsilon, centred=op.stats == Stats.NORM,
     ), axis=1)
+
+
+def halves(words: UInt8) -> UInt8:
+    """Words ``[..., n, K]`` of nibbles as words ``[..., 2n, K]`` of bytes, low halves first."""
+    signed = words.view(np.int8)
+    bytes_ = np.stack([signed << 4 >> 4, signed >> 4], axis=-2)
+    return bytes_.reshape(*words.shape[:-2], -1, words.shape[-1]).view(np.uint8)
 
 
 def in_columns(arch: ArchConfig, op: Instruction, tiles: UInt8) -> npt.NDArray[np.int8]:

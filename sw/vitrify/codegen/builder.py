@@ -162,6 +162,7 @@ class Builder:
             dst_addr=out.address, dst_stride=out.tensor.stride,
             k_tiles=k_tiles, k_last=product.depth - (k_tiles - 1) * arch.depth,
             c_tiles=c_tiles, c_last=columns - (c_tiles - 1) * arch.width,
+            nibbles=int(product.nibbles),
         )
         if queue is not None:
             fields |= queue.fields()

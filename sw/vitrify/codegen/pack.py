@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vitrify.arch import memmap
+from vitrify.arch import formats, memmap
 from vitrify.arch.config import ArchConfig
 
 Bytes = npt.NDArray[np.uint8]
@@ -33,13 +33,23 @@ def table_words(table: npt.NDArray[np.int8]) -> Bytes:
     return table.astype(np.int8).view(np.uint8)
 
 
-def tile_words(arch: ArchConfig, weight: npt.NDArray[np.int8]) -> Bytes:
+def are_nibbles(arch: ArchConfig, weight: npt.NDArray[np.int8]) -> bool:
+    """Whether four bits hold every weight, and the core takes such."""
+    low, high = formats.INT4.min, formats.INT4.max
+    return arch.nibbles and bool(low <= weight.min() and weight.max() <= high)
+
+
+def tile_words(
+    arch: ArchConfig, weight: npt.NDArray[np.int8], *, nibbles: bool = False
+) -> Bytes:
     """Tiles of ``weight [columns, depth]``: ``[c tiles, bytes]``."""
     k, c = arch.depth, arch.width
     padded = pad_to(pad_to(weight, 0, c), 1, k)
     c_tiles, k_tiles = padded.shape[0] // c, padded.shape[1] // k
-    tiles = padded.reshape(c_tiles, c, k_tiles, k).transpose(0, 2, 1, 3).reshape(c_tiles, -1)
-    return tiles.view(np.uint8)
+    tiles = padded.reshape(c_tiles, c, k_tiles, k).transpose(0, 2, 1, 3)
+    if nibbles:
+        tiles = tiles[:, :, ::2] & 0xF | tiles[:, :, 1::2] << 4
+    return tiles.reshape(c_tiles, -1).view(np.uint8)
 
 
 def parameter_words(
@@ -60,9 +70,13 @@ def weight_words(
     weight: npt.NDArray[np.int8],
     bias: npt.NDArray[np.int32],
     multiplier: npt.NDArray[np.uint16],
+    *,
+    nibbles: bool = False,
 ) -> Bytes:
     """Parameters and tiles of ``weight [columns, depth]``, c tile by c tile."""
-    parts = [parameter_words(arch, bias, multiplier), tile_words(arch, weight)]
+    parts = [
+        parameter_words(arch, bias, multiplier), tile_words(arch, weight, nibbles=nibbles)
+    ]
     return np.concatenate(parts, axis=1).reshape(-1)
 
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vitrify.arch.config import ArchConfig
 from vitrify.quant.graph import Branch, Layer, QuantGraph
 from vitrify.quant.tensors import QTensor
 
 from .builder import Builder
 from .memory import TensorMemory
-from .pack import Bytes, tile_words
+from .pack import Bytes, are_nibbles, tile_words
 from .placement import Placed
 from .product import Stored
 
@@ -36,11 +37,16 @@ class _Slot:
     used: int | None = None
 
 
-def branches(graph: QuantGraph) -> list[tuple[str, Branch]]:
-    """Name of the op and branch of all that are likely to run, in the order in which they do."""
+def branches(graph: QuantGraph, arch: ArchConfig) -> list[tuple[str, Branch]]:
+    """Name of the op and branch of all that are likely to run, in the order in which they do.
+
+    Nibbles come two columns a cycle out of the stream, and half as many bytes of them.
+    """
     return [
         (op.name, branch)
-        for op in graph.ops for branch in op.branches() if branch.usage >= LIKELY
+        for op in graph.ops for branch in op.branches()
+        if branch.usage >= LIKELY
+        and not all(are_nibbles(arch, layer.weight) for layer in branch.layers)
     ]
 
 
@@ -63,7 +69,7 @@ class Preloads:
     def reserve(self, slots: int) -> None:
         """Make room for ``slots`` branches, or as many as there are."""
         memory = self._memory
-        found = branches(memory.graph) if slots else []
+        found = branches(memory.graph, memory.arch) if slots else []
         self._branches = [branch for _, branch in found]
         self._turn = {(op, branch.number): i for i, (op, branch) in enumerate(found)}
         words = max((sum(map(self._pairs, b.layers)) for b in self._branches), default=0)

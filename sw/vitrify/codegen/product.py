@@ -99,6 +99,7 @@ class MatrixProduct:
     largest : what ADD16 and ADD8 keep is the larger of result and old value
     adds : old values that the result is combined with, where they are not its own
     queue : the MATMUL is left out if its expert has no rows
+    nibbles : the weights' tiles have 4 bits a weight
     stored : the weights' tiles are in the token memory, ``weights`` are parameters only
     """
 
@@ -114,6 +115,7 @@ class MatrixProduct:
     row: int | None = None
     tiles: Tiles | None = None
     weights: Sequence[Bytes] = ()
+    nibbles: bool = False
     gain: np.ndarray | None = None
     table: np.ndarray | None = None
     picks: Picks | None = None

@@ -77,7 +77,7 @@ def compile_graph(
                 f"input {name!r} chooses among {count} tasks, and a job's task number has "
                 f"{TASK_BITS} bits: use at most {MAX_TASKS} tasks"
             )
-    can_preload = arch.stored_weights and bool(branches(graph))
+    can_preload = arch.stored_weights and bool(branches(graph, arch))
     state, outputs, ahead = _lower(
         graph, arch, batch, ways or strategies(MOST_AHEAD if can_preload else 0)
     )

@@ -112,7 +112,7 @@ class Loader:
             self._stream(arch.groups * arch.param_words)
         if op.stationary == Stationary.WEIGHTS:
             self._phase("tile", self._last_read + _SWITCH)
-            entered = self._stream_tile(arch.width)
+            entered = self._stream_tile(op)
         else:
             stored = op.stationary == Stationary.STORED
             self._phase("dependency", (command.loaded if stored else command.produced) + 1)
@@ -149,8 +149,13 @@ class Loader:
             self._observer.words("words", taken[-1:])
         self.busy += words
 
-    def _stream_tile(self, words: int) -> list[int]:
-        """A tile of the stream: cycles in which its words are at the buffer's output."""
+    def _stream_tile(self, op: Instruction) -> list[int]:
+        """A tile of the stream: cycles in which its words are at the buffer's output.
+
+        Words of nibbles are pairs of columns, or come twice.
+        """
+        paired = op.nibbles and self._arch.stored_weights
+        words, twice = self._arch.width >> paired, op.nibbles and not paired
         weights, taken = self._weights, self._weights.taken
         arrivals, left = weights.arrivals, self._left
         time, lost, entered = self.time, 0, []
@@ -166,7 +171,8 @@ class Loader:
                 lost += arrivals[number] - time
                 self._observer.add("loader", "weights", time, arrivals[number])
                 time = arrivals[number]
-            taken.append(time)
+            if not twice or word % 2:
+                taken.append(time)
             entered.append(time + _STREAMED)
         self.time = time
         self.busy += words

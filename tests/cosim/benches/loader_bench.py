@@ -24,6 +24,13 @@ def _pair(arch, addr):
     return _token(arch, addr), _token(arch, ~addr)
 
 
+def _halves(arch, word):
+    """The two columns of a word of nibbles, as bytes."""
+    nibbles = [word >> at & 0xF for at in range(0, 8 * arch.depth, 4)]
+    signed = bytes((n ^ 8) - 8 & 0xFF for n in nibbles)
+    return tuple(int.from_bytes(signed[odd::2], "little") for odd in (0, 1))
+
+
 def _stationaries(arch):
     return [s for s in Stationary if s != Stationary.STORED or arch.stored_weights]
 
@@ -42,6 +49,9 @@ def _command(arch, seq, **fixed):
         "load_seq": (3 + 2 * seq) % _SEQ, "load_distance": random.randrange(1, 4),
     }
     command |= fixed
+    if arch.nibbles:
+        command["nibbles"] = int(
+            command["stationary"] == Stationary.WEIGHTS and random.random() < 0.5)
     if arch.patterns:
         command["gain_words"] = random.choice([command["k_tiles"], random.randrange(1, 9)])
         if command["stationary"] not in WITH_PARAMETERS and random.random() < 0.5:
@@ -101,6 +111,15 @@ def _expect(arch, commands):
                         tile.append({"columns": 0, "index": i, "group": 0, "data": low,
                                      "pair": 1, "high": high})
                         pairs += 1
+                elif op.get("nibbles"):
+                    for i in range(arch.width // 2):
+                        low, high = _halves(arch, word())
+                        if arch.stored_weights:
+                            tile.append({"columns": 0, "index": i, "group": 0, "data": low,
+                                         "pair": 1, "high": high})
+                        else:
+                            tile += [{"columns": 0, "index": 2 * i + odd, "group": 0, "data": data}
+                                     for odd, data in enumerate((low, high))]
                 else:
                     for i in range(arch.width if weights else c_last):
                         data = word() if weights else read(
@@ -204,14 +223,16 @@ BETWEEN_TILES = 2
 async def full_rate(dut):
     """A pass may follow after the cycles that its tile takes, even before the swap."""
     arch = bench.arch()
-    for stationary in _stationaries(arch):
+    kinds = [(stationary, 0) for stationary in _stationaries(arch)]
+    for stationary, nibbles in [*kinds, *[(Stationary.WEIGHTS, 1)] * arch.nibbles]:
         op = _command(arch, 0, stationary=stationary, k_tiles=6, c_tiles=1, c_last=arch.width,
                       k_last=arch.depth, load_gain=0, load_table=0,
+                      **({"nibbles": nibbles} if arch.nibbles else {}),
                       **({"repeats": 0} if arch.patterns else {}))
         issues = await _run(dut, [op], gap=0.0, bank=1.0, idle=0.0, lag=1)
         words = {
             Stationary.COLUMNS: max(arch.width, arch.depth), Stationary.STORED: arch.tile_pairs,
-        }.get(stationary, arch.width)
+        }.get(stationary, arch.width >> (nibbles and arch.stored_weights))
         periods = [b - a for a, b in pairwise(issues)]
         want = max(words + BETWEEN_TILES, MIN_PASS)
         assert max(periods) == want, f"{stationary.name}: {periods}, not {want}"

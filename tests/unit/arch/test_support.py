@@ -20,6 +20,7 @@ USES = {
     "addends": {"output": Output.ADD8},
     "products": {"transform": Transform.PRODUCT},
     "row_sums": {"stats": Stats.RMS},
+    "nibbles": {"nibbles": 1},
     "experts": {"expert_rows": 1},
 }
 
@@ -67,6 +68,8 @@ def test_a_bare_core_refuses_a_pattern() -> None:
     ({"repeats": 1}, "repeated only if its tiles are ROWS or COLUMNS"),
     ({"repeats": 1, "stationary": Stationary.ROWS, "load_stream": 1}, "only if it is not repeated"),
     ({"repeats": 1, "stationary": Stationary.ROWS, "expert_rows": 1}, "cannot be repeated"),
+    ({"nibbles": 1, "stationary": Stationary.STORED}, "4 bits only in its stream"),
+    ({"nibbles": 1, "stationary": Stationary.ROWS}, "4 bits only in its stream"),
     ({"load_gain": 1, "gain_words": 1000}, "more gains than the 512 words"),
 ])
 def test_what_contradicts_itself(fields: dict[str, int], message: str) -> None:

@@ -13,21 +13,23 @@ from vitrify.golden.machine import Machine
 
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize(("columns", "depth"), [(1, 1), (7, 20), (64, 64), (100, 75)])
-def test_stream_round_trip(name: str, columns: int, depth: int) -> None:
+@pytest.mark.parametrize("nibbles", [False, True])
+def test_stream_round_trip(name: str, columns: int, depth: int, nibbles: bool) -> None:
     arch = PRESETS[name]
     rng = np.random.default_rng(columns * depth)
-    weight = rng.integers(-127, 128, (columns, depth)).astype(np.int8)
+    low, high = (-8, 8) if nibbles else (-127, 128)
+    weight = rng.integers(low, high, (columns, depth)).astype(np.int8)
     bias = rng.integers(-(2**27), 2**27, columns).astype(np.int32)
     multiplier = rng.integers(0, 2**16, columns).astype(np.uint16)
     gain = rng.integers(0, 256, depth).astype(np.uint8)
     table = rng.integers(-128, 128, 256).astype(np.int8)
     stream = np.concatenate([gain_words(arch, gain), table_words(table),
-                             weight_words(arch, weight, bias, multiplier)])
+                             weight_words(arch, weight, bias, multiplier, nibbles=nibbles)])
     k_tiles, c_tiles = -(-depth // arch.depth), -(-columns // arch.width)
     op = isa.make(
         isa.Opcode.MATMUL, rows=1, k_tiles=k_tiles, k_last=depth - (k_tiles - 1) * arch.depth,
         c_tiles=c_tiles, c_last=columns - (c_tiles - 1) * arch.width, load_gain=1, load_table=1,
-        stream_offset=0, stream_words=len(stream) // arch.depth,
+        stream_offset=0, stream_words=len(stream) // arch.depth, nibbles=int(nibbles),
     )
     assert memmap.stream_layout(arch, op).total == op.stream_words
     machine = Machine(arch)

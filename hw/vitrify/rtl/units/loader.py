@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from amaranth import Cat, Const, Module, Mux, Signal, unsigned
+from amaranth.hdl import Value
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -33,8 +34,9 @@ class Loader(wiring.Component):
     """Everything that stands still while rows stream past it.
 
     Takes the weight stream in its order (gains, table, and for every c tile parameters and
-    tiles), or reads tiles from the token memory; one word a cycle (of STORED weights: two) with two
-    cycles between tiles (and between other phases), running ahead by a tile
+    tiles), or reads tiles from the token memory; one word a cycle (of STORED weights: two; of
+    nibbles two with ``stored_weights``, else a half) with two cycles between tiles (and between
+    other phases), running ahead by a tile
     (:class:`~vitrify.rtl.units.tile_writer.TileWriter`) as far as the docs' table of waits allows.
 
     Parameters
@@ -137,6 +139,9 @@ class Loader(wiring.Component):
         # Cycles since a phase began: in two of them its flags become those of the phase.
         self._settled = Signal(_SETTLE)
         self._weights, self._columns, self._stored = Signal(), Signal(), Signal()
+        # The tile's words are nibbles; they, or pair words, bring two columns at once.
+        self._nibbles: Any = Signal() if arch.nibbles else Const(0, 1)
+        self._pairs: Any = Signal() if arch.stored_weights else Const(0, 1)
         self._k_end, self._c_end, self._outer_end = Signal(), Signal(), Signal()
         # Word of the phase (lane group or column group), words left, and word within the group.
         outer = max(tile_words(arch), arch.max_dim_words, arch.table_words, arch.groups)
@@ -174,15 +179,19 @@ class Loader(wiring.Component):
                         count.eq(Mux(self._k_end, op.k_last, arch.depth)),
                         inner_last.eq(groups - 1),
                     ]
-                with m.Elif(self._stored):
+                with m.Elif(self._pairs):
                     m.d.comb += count.eq(arch.tile_pairs)
                 with m.Else():
                     # The stream has all columns; of the token memory only those that exist.
                     m.d.comb += count.eq(
                         Mux(~self._weights & self._c_end, op.c_last, arch.width)
                     )
+        nibbles = op.nibbles if arch.nibbles else Const(0, 1)
+        if arch.nibbles:
+            m.d.sync += self._nibbles.eq(nibbles)
         if arch.stored_weights:
-            m.d.sync += self._stored.eq(op.stationary == Stationary.STORED)
+            stored = op.stationary == Stationary.STORED
+            m.d.sync += [self._stored.eq(stored), self._pairs.eq(stored | nibbles)]
         m.d.sync += [
             self._settled.eq(Cat(1, self._settled)),
             self._weights.eq(op.stationary == Stationary.WEIGHTS),
@@ -217,7 +226,7 @@ class Loader(wiring.Component):
             info.payload.words.eq(
                 Mux(self._columns, self._left << (groups.bit_length() - 1), self._left)
             ),
-            info.payload.columns.eq(self._columns), info.payload.pair.eq(self._stored),
+            info.payload.columns.eq(self._columns), info.payload.pair.eq(self._pairs),
             info.payload.part.eq(self._c),
             info.valid.eq(self._go & self._first & self._to_tile),
         ]
@@ -251,19 +260,21 @@ class Loader(wiring.Component):
 
     def _step(self, m: Module) -> None:
         """Take a word of the stream, or ask the token memory for one."""
-        self._from_stream, self._ask = Signal(), Signal()
+        self._from_stream, self._ask, self._half = Signal(), Signal(), Signal()
         # Places of the buffer that are neither full nor promised to a read: all that are left
         # but one, which a word may take while this is found out.
         places = buffer_words(self.arch) + 1
         room, some_room = Signal(range(places + 1), init=places), Signal()
         may, wants_stream = Signal(), Signal()
         m.d.comb += [
+            # Without pairs a word of nibbles is looked at twice, for an even and an odd column.
+            self._half.eq(self._nibbles & self._to_tile & ~self._pairs & ~self._outer[0]),
             may.eq(
                 self._open
                 & (~self._to_tile | (some_room & (self._writer.info.ready | ~self._first)))
             ),
             wants_stream.eq(may & self._streams),
-            self.weights.ready.eq(wants_stream),
+            self.weights.ready.eq(wants_stream & ~self._half),
             self._from_stream.eq(wants_stream & self.weights.valid),
             self._ask.eq(may & ~self._streams & self._requests.i.ready),
             self._go.eq(self._from_stream | self._ask),
@@ -351,10 +362,13 @@ class Loader(wiring.Component):
         arrived = on_way[-1]
         word = self._writer.word
         low, streamed = self.read.lo, self.weights.payload
+        even, odd = (Mux(self._nibbles, _halves(streamed, half), streamed) for half in (0, 1))
         if arch.stored_weights:
             # Without a pair, every column is to find the word.
             high = Mux(wide_on_way[-1], self.read.hi, self.read.lo)
-            low, streamed = Cat(low, high), Cat(streamed, streamed)
+            low, streamed = Cat(low, high), Cat(even, odd)
+        else:
+            streamed = Mux(self._outer[0], odd, even)
         m.d.sync += [
             word.valid.eq(arrived | (self._from_stream & self._to_tile)),
             word.payload.eq(Mux(arrived, low, streamed)),
@@ -381,3 +395,9 @@ class Loader(wiring.Component):
         ]
         written = Cat(pipe.valid for pipe in pipes.values()).any() | self._writer.busy
         m.d.comb += [self.busy.eq(written), self.idle.eq(~self._active)]
+
+
+def _halves(word: Value, half: int) -> Value:
+    """Low or high halves of the bytes of a word, as bytes."""
+    nibbles = (word[at : at + 4] for at in range(4 * half, len(word), 8))
+    return Cat(Cat(nibble, nibble[3].replicate(4)) for nibble in nibbles)

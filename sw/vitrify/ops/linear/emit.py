@@ -11,7 +11,7 @@ from vitrify.arch.access import Taps
 from vitrify.arch.errors import CapacityError
 from vitrify.arch.isa import Output, Transform
 from vitrify.codegen.lowering import Lowering
-from vitrify.codegen.pack import Bytes, parameter_words, weight_words
+from vitrify.codegen.pack import Bytes, are_nibbles, parameter_words, weight_words
 from vitrify.codegen.placement import Placed
 from vitrify.codegen.product import At, MatrixProduct, Picks, Queue, Stored
 
@@ -75,8 +75,9 @@ def prepare(
         parameters = per_column(bias, np.int32), per_column(multiplier, np.uint16)
         if stored is not None:
             return parameter_words(state.arch, *parameters).reshape(-1)
-        return weight_words(state.arch, layout.matrix(weight), *parameters)
+        return weight_words(state.arch, layout.matrix(weight), *parameters, nibbles=nibbles)
 
+    nibbles = stored is None and are_nibbles(state.arch, op.weight)
     fold = op.window.map[1] if op.window is not None and op.window.lines else 1
     if op.window is not None and not op.window.lines:
         layout = Layout(state.arch, op.window, x.spread, out.spread)
@@ -106,8 +107,8 @@ def prepare(
         state.builder.matmul(MatrixProduct(
             name=op.name, op="linear", macs=macs * rows // total if queue is None else queue.macs,
             rows=rows, depth=layout.depth, columns=out.spread.physical, x=At(x, x_row),
-            out=At(out, out_row), row=row, weights=streams, gain=gain, table=op.table,
-            queue=queue, picks=picks, stored=stored, fields=block, taps=taps,
+            out=At(out, out_row), row=row, weights=streams, nibbles=nibbles, gain=gain,
+            table=op.table, queue=queue, picks=picks, stored=stored, fields=block, taps=taps,
             fold=fold, k_step=layout.step, c_group=layout.group,
         ))
 
