@@ -41,6 +41,7 @@ def quantise(
     arch: ArchConfig,
     preprocess: Preprocess | None = None,
     progress: Progress | None = None,
+    weights: int = 8,
 ) -> QuantGraph:
     """Quantise a canonical model.
 
@@ -52,6 +53,7 @@ def quantise(
     preprocess : how pictures become inputs; with it the core sees exact 8-bit pixels, without it
         the input range is that of the calibration images
     progress : called with a phrase and the fraction of the whole that is done
+    weights : bits of the weights of layers that may have few, 4 or 8
 
     Raises
     ------
@@ -81,7 +83,7 @@ def quantise(
         outputs=dict(plan.outputs), tasks=dict(plan.tasks),
         forms={value.name or "": _form(value) for value in canonical.graph.outputs},
     )
-    assembler = Assembler(plan, stats, graph, arch, images)
+    assembler = Assembler(plan, stats, graph, arch, images, weights)
     assemble(assembler, ASSEMBLES, _part(progress, _CALIBRATION, 1.0))
     known = {value.name for node in canonical.graph for value in node.outputs}
     graph.values = {name: value for name, value in graph.values.items() if value in known}

@@ -27,17 +27,19 @@ class Assembler(Operands):
     -------
     graph : takes ops, tensors, constants and counts of multiplications
     images : float ``[N, C, H, W]``, those of the calibration
+    bits : of the weights of layers that may have few
     """
 
     def __init__(
         self, plan: Plan, stats: Mapping[Request, Stats], graph: QuantGraph, arch: ArchConfig,
-        images: npt.NDArray[np.float32],
+        images: npt.NDArray[np.float32], bits: int = 8,
     ) -> None:
         super().__init__(plan, stats, graph)
-        self.arch, self.images = arch, images
+        self.arch, self.images, self.bits = arch, images, bits
 
     def columns(
-        self, name: str, x: Source, weight: Float, bias: Float, step: float | Float, reach: int
+        self, name: str, x: Source, weight: Float, bias: Float, step: float | Float, reach: int,
+        bits: int = 8,
     ) -> Columns:
         """Integers of a layer, or of one for each task, from real weights to an output ``step``."""
         shape = weight.shape
@@ -51,6 +53,7 @@ class Assembler(Operands):
             reach=reach,
             requant_bits=self.arch.requant_bits,
             what=name,
+            bits=bits,
         )
         every = replace(
             part.requant,

@@ -6,7 +6,7 @@ rounded multiplier stands for, so that requantisation itself adds no scale error
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,15 +14,12 @@ import numpy.typing as npt
 from vitrify.arch import formats
 from vitrify.arch.errors import ModelError
 
-from .rounding import Moments, Separate, nearest, weigh
+from .rounding import GRIDS, Grid, Moments, Separate, nearest, weigh
+from .scheme import INT8_MAX
 from .tensors import Requant
 
 Float = npt.NDArray[np.float64]
 
-#: Largest stationary weight.
-WEIGHT_MAX = 127
-#: Clip factors tried for each row of weights, relative to its largest magnitude.
-_CLIPS = np.linspace(1.0, 0.6, 17)
 #: Steps of a row are at least this part of the largest step: multipliers keep 6 bits or more.
 _STEP_RANGE = 2.0**-10
 #: Accumulators may reach this many times what was seen before the multiplier's port saturates.
@@ -40,22 +37,23 @@ class Columns:
     step: Float
 
 
-def weight_steps(weight: Float, energy: Float) -> Float:
-    """Step of each row of ``weight`` that minimises the energy-weighted rounding error.
+def weight_steps(weight: Float, moments: Moments | Separate, grid: Grid) -> Float:
+    """Step of each row of ``weight [out, in]`` that minimises the error of its results.
 
-    Parameters
-    ----------
-    weight : ``[out, in]``
-    energy : ``[in]`` or ``[out, in]``, mean square of each input
+    Of a fine grid each weight is taken to be rounded by itself, which is quick.
     """
     peak = np.abs(weight).max(axis=1)
-    best = peak / WEIGHT_MAX
+    best = peak / grid.high
     least = np.full(len(weight), np.inf)
     safe = np.where(peak > 0, peak, 1.0)
-    for clip in _CLIPS:
-        step = safe * clip / WEIGHT_MAX
-        error = weight - step[:, None] * nearest(weight, step, WEIGHT_MAX)
-        cost = weigh(error * error, energy)
+    for clip in grid.clips:
+        step = safe * clip / grid.high
+        if grid.sweeps:
+            rounded = moments.round(weight, step, replace(grid, sweeps=0))
+            cost = moments.cost(weight - step[:, None] * rounded)
+        else:
+            error = weight - step[:, None] * nearest(weight, step, grid)
+            cost = weigh(error * error, moments.energy)
         better = cost < least
         least = np.where(better, cost, least)
         best = np.where(better & (peak > 0), step, best)
@@ -104,6 +102,7 @@ def columns(
     requant_bits: int,
     what: str,
     zero_point: int = 0,
+    bits: int = 8,
 ) -> Columns:
     """Integers of ``out = weight @ x + bias``.
 
@@ -116,14 +115,16 @@ def columns(
     reach : largest magnitude of the output in steps
     zero_point : of the input; its contribution is taken off the bias
     what : names the op in messages
+    bits : of a weight, one of :data:`~vitrify.quant.rounding.GRIDS`
     """
-    steps = weight_steps(weight, moments.energy)
+    grid = GRIDS[bits]
+    steps = weight_steps(weight, moments, grid)
     # Rows without weights, and rows whose bias would not fit, take a coarser step.
     floor = max(float(steps.max()) * _STEP_RANGE, 1e-30)
     steps = np.maximum.reduce(
         [steps, np.full_like(steps, floor), 2 * np.abs(bias) / (_BIAS_MAX - 1)]
     )
-    inputs = 2 * WEIGHT_MAX if zero_point else WEIGHT_MAX + 1
+    inputs = 2 * INT8_MAX if zero_point else INT8_MAX + 1
     # What can never be exceeded, and what the samples say will not be.
     bound = (
         np.minimum(np.abs(weight).sum(axis=1) * inputs, _MARGIN * moments.peak(weight))
@@ -133,7 +134,7 @@ def columns(
     pre, post = shifts(factor, reach, bound, requant_bits, what)
     multiplier = np.maximum(1, np.rint(factor * 2.0 ** (pre + post)))
     steps = multiplier * 2.0 ** -(pre + post) * out_step
-    rounded = moments.round(weight, steps, WEIGHT_MAX)
+    rounded = moments.round(weight, steps, grid)
     bias = bias + weigh(weight - rounded * steps[:, None], moments.mean)
     whole = np.rint(bias / steps) - zero_point * rounded.sum(axis=1)
     if np.abs(whole).max(initial=0) >= _BIAS_MAX:

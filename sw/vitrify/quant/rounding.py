@@ -8,6 +8,7 @@ hardly use.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -21,9 +22,32 @@ _DAMPING = 0.01
 _BLOCK = 64
 
 
-def nearest(weight: Float, step: Float, limit: int) -> Float:
-    """``weight / step`` rounded to the nearest integer within ``±limit``: ``[out, in]``."""
-    return np.clip(np.rint(weight / step[:, None]), -limit, limit)
+@dataclass(frozen=True)
+class Grid:
+    """Integers that weights may be."""
+
+    low: int
+    high: int
+    #: Ranges tried for each row of weights, relative to its largest magnitude.
+    clips: tuple[float, ...]
+    #: How often every integer is chosen again, with all others as they are.
+    sweeps: int = 0
+
+    def nearest(self, values: Float) -> Float:
+        """The closest of the integers."""
+        return np.clip(np.rint(values), self.low, self.high)
+
+
+#: By the bits of a weight.
+GRIDS = {
+    8: Grid(-127, 127, tuple(np.linspace(1.0, 0.6, 17))),
+    4: Grid(-8, 7, tuple(np.linspace(1.0, 0.4, 13)), sweeps=4),
+}
+
+
+def nearest(weight: Float, step: Float, grid: Grid) -> Float:
+    """``weight / step`` rounded to the nearest integer of ``grid``: ``[out, in]``."""
+    return grid.nearest(weight / step[:, None])
 
 
 class Moments:
@@ -46,13 +70,19 @@ class Moments:
         self._order = np.argsort(-self.energy, kind="stable")
 
     @cached_property
+    def _damped(self) -> Float:
+        """Second moments, the better for the inputs that the samples did not show."""
+        damped = self._second.copy()
+        damped[np.diag_indices_from(damped)] += max(_DAMPING * float(self.energy.mean()), 1e-9)
+        return damped
+
+    @cached_property
     def _feedback(self) -> Float:
         """What each column, in order, takes over of the errors of those before it.
 
         Most of the time of a quantisation, and not everybody rounds by it.
         """
-        damped = self._second[np.ix_(self._order, self._order)]
-        damped[np.diag_indices_from(damped)] += max(_DAMPING * float(self.energy.mean()), 1e-9)
+        damped = self._damped[np.ix_(self._order, self._order)]
         # second = U D U^T with U unit upper triangular: a Cholesky factor, backwards.
         factor = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]
         return factor / np.diag(factor)
@@ -62,8 +92,12 @@ class Moments:
         products = self._x @ weight.T.astype(np.float32)
         return np.abs(products).max(axis=0).astype(np.float64)
 
-    def round(self, weight: Float, step: Float, limit: int) -> Float:
-        """``weight / step`` to integers within ``±limit``, with the least error for ``x``.
+    def cost(self, error: Float) -> Float:
+        """Mean square of what weights ``error [out, in]`` make of ``x``: ``[out]``."""
+        return ((error @ self._second) * error).sum(axis=1)
+
+    def round(self, weight: Float, step: Float, grid: Grid) -> Float:
+        """``weight / step`` to integers of ``grid``, with the least error for ``x``.
 
         Parameters
         ----------
@@ -80,11 +114,29 @@ class Moments:
             for i in range(start, stop):
                 wanted = exact[:, i] + earlier[:, i - start]
                 wanted += error[:, start:i] @ self._feedback[start:i, i]
-                result[:, i] = np.clip(np.rint(wanted), -limit, limit)
+                result[:, i] = grid.nearest(wanted)
                 error[:, i] = exact[:, i] - result[:, i]
         restored = np.empty_like(result)
         restored[:, self._order] = result
+        self._improve(restored, weight / step[:, None], grid)
         return restored
+
+    def _improve(self, result: Float, exact: Float, grid: Grid) -> None:
+        """Choose integers again, one input after the other, while that lowers the cost."""
+        if not grid.sweeps:
+            return
+        second = self._damped
+        pull = (exact - result) @ second
+        for _ in range(grid.sweeps):
+            before = result.copy()
+            for i in self._order:
+                better = grid.nearest(result[:, i] + pull[:, i] / second[i, i])
+                change = better - result[:, i]
+                moved = np.flatnonzero(change)
+                result[moved, i] = better[moved]
+                pull[moved] -= change[moved, None] * second[i]
+            if np.array_equal(before, result):
+                break
 
 
 class Separate:
@@ -102,9 +154,13 @@ class Separate:
         """Largest magnitude that each row of ``weight`` can make: ``[out]``."""
         return (np.abs(weight) * self._peaks).sum(axis=1)
 
-    def round(self, weight: Float, step: Float, limit: int) -> Float:
-        """``weight / step`` to integers within ``±limit``."""
-        return nearest(weight, step, limit)
+    def cost(self, error: Float) -> Float:
+        """Mean square of what weights ``error [out, in]`` make of the inputs: ``[out]``."""
+        return weigh(error * error, self.energy)
+
+    def round(self, weight: Float, step: Float, grid: Grid) -> Float:
+        """``weight / step`` to integers of ``grid``."""
+        return nearest(weight, step, grid)
 
 
 def weigh(values: Float, by: Float) -> Float:

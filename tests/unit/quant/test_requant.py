@@ -6,7 +6,7 @@ from vitrify.arch.errors import ModelError
 from vitrify.golden.ops import requantise
 from vitrify.golden.ops.matmul import matmul
 from vitrify.quant.requant import columns, shifts, single
-from vitrify.quant.rounding import Moments, nearest
+from vitrify.quant.rounding import GRIDS, Moments, nearest
 
 SEED = 11
 
@@ -121,9 +121,10 @@ def test_correlated_rounding_beats_the_nearest_and_is_complete():
     step = np.abs(weight).max(axis=1) / 127
     error = [
         np.mean((x @ (weight - q * step[:, None]).T) ** 2)
-        for q in (nearest(weight, step, 127), Moments(x).round(weight, step, 127))
+        for q in (nearest(weight, step, GRIDS[8]), Moments(x).round(weight, step, GRIDS[8]))
     ]
     assert error[1] < error[0] / 10
     # Without correlation there is nothing to gain: every weight takes the nearest integer.
     white = Moments(np.eye(80)[np.arange(8000) % 80] * 9)
-    np.testing.assert_array_equal(white.round(weight, step, 127), nearest(weight, step, 127))
+    np.testing.assert_array_equal(
+        white.round(weight, step, GRIDS[8]), nearest(weight, step, GRIDS[8]))

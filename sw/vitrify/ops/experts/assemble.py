@@ -64,13 +64,13 @@ def _expert(
     a.graph.tensors[inner.name] = inner
     first = a.columns(
         f"{op.name}.fc1[{number}]", replace(x, moments=Moments(q)), units.weight, units.bias,
-        units.step_in, scheme.INT8_MAX,
+        units.step_in, scheme.INT8_MAX, a.bits,
     )
     middle = source(inner, Moments(units.codes.astype(np.float32) - inner.zero_point))
     weight = w2[:, middle.channels]
     second = a.columns(
         f"{op.name}.fc2[{number}]", middle, weight, b2 + weight @ middle.offset,
-        a.steps[op.out], INT16_MAX,
+        a.steps[op.out], INT16_MAX, a.bits,
     )
     return (
         QLinear(name=f"{op.name}.fc1", x=mixture.x.tensor, out=inner.name, weight=first.weight,

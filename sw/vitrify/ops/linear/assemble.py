@@ -51,7 +51,9 @@ def assemble(a: Assembler, op: LinearOp) -> None:
     count = count if op.window is None else op.window.count
     dim = form.weight.shape[-2]
     reach = scheme.INT8_MAX if form.bits == formats.INT8.bits else INT16_MAX
-    part = a.columns(op.name, x, form.weight, form.bias, form.step, reach)
+    part = a.columns(
+        op.name, x, form.weight, form.bias, form.step, reach, a.bits if _may_have_few(op) else 8
+    )
     gathers = op.role in ("add", "stream")
     a.graph.ops.append(QLinear(
         name=op.name, x=op.x.tensor, out=op.out, weight=part.weight, requant=part.requant,
@@ -66,6 +68,15 @@ def assemble(a: Assembler, op: LinearOp) -> None:
         )
     size = op.weight.shape[-2] * op.weight.shape[-1]
     a.graph.macs[op.name] = 0 if op.identity else count * size
+
+
+def _may_have_few(op: LinearOp) -> bool:
+    """Whether weights of few bits make sense: not where results are logits, and not of copies.
+
+    Depthwise kernels are few bytes as it is.
+    """
+    depthwise = op.window is not None and op.window.groups > 1
+    return op.role not in ("gate", "output") and not op.identity and not depthwise
 
 
 def _form(a: Assembler, op: LinearOp, x: Source) -> _Form:
