@@ -150,3 +150,8 @@ def _register(m: Module, value: Any) -> Any:
     register = Signal(value.shape(), reset_less=True)
     m.d.sync += register.eq(value)
     return register
+
+def half_bytes(word: Value, half: int) -> Value:
+    """Low or high halves of the bytes of a word, as signed bytes."""
+    nibbles = (word[at : at + 4] for at in range(4 * half, len(word), 8))
+    return Cat(Cat(nibble, nibble[3].replicate(4)) for nibble in nibbles)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from amaranth import Cat, Const, Module, Mux, Signal, unsigned
-from amaranth.hdl import Value
 from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.isa import WITH_PARAMETERS, Stationary
 from vitrify.rtl import interfaces
+from vitrify.rtl.lib.arith import half_bytes
 from vitrify.rtl.lib.skid import Skid
 
 from .tile_addresses import TileAddresses
@@ -362,7 +362,7 @@ class Loader(wiring.Component):
         arrived = on_way[-1]
         word = self._writer.word
         low, streamed = self.read.lo, self.weights.payload
-        even, odd = (Mux(self._nibbles, _halves(streamed, half), streamed) for half in (0, 1))
+        even, odd = (Mux(self._nibbles, half_bytes(streamed, half), streamed) for half in (0, 1))
         if arch.stored_weights:
             # Without a pair, every column is to find the word.
             high = Mux(wide_on_way[-1], self.read.hi, self.read.lo)
@@ -395,9 +395,3 @@ class Loader(wiring.Component):
         ]
         written = Cat(pipe.valid for pipe in pipes.values()).any() | self._writer.busy
         m.d.comb += [self.busy.eq(written), self.idle.eq(~self._active)]
-
-
-def _halves(word: Value, half: int) -> Value:
-    """Low or high halves of the bytes of a word, as bytes."""
-    nibbles = (word[at : at + 4] for at in range(4 * half, len(word), 8))
-    return Cat(Cat(nibble, nibble[3].replicate(4)) for nibble in nibbles)
