@@ -39,9 +39,11 @@ class Allocator:
 
     def place(
         self, name: str, words: int, *, wide: bool = False, apart: Iterable[str] = (),
-        in_bank: bool = False,
+        in_bank: bool = False, last: bool = False,
     ) -> Block:
         """Reserve ``words`` words (pair words when ``wide``); all in one (pair of) bank if asked.
+
+        They are the first ones that are free, or the ``last``.
 
         ``apart`` names blocks that are read at the same time as this one: their banks are
         avoided if the rest of the memory suffices (sharing costs stalls, never correctness).
@@ -56,7 +58,7 @@ class Allocator:
             if other in self._blocks:
                 blocked[self._blocks[other].where // self._arch.bank_words] = True
         for avoid in (blocked, np.zeros_like(blocked)):
-            found = self._find(words, wide, avoid, in_bank)
+            found = self._find(words, wide, avoid, in_bank, last)
             if found is not None:
                 block = Block(name, found, words, wide, self._cover(found, words, wide))
                 self._used[block.where] = True
@@ -84,7 +86,7 @@ class Allocator:
         return np.concatenate([low, low + self._arch.bank_words])
 
     def _find(
-        self, words: int, wide: bool, avoid: npt.NDArray[np.bool_], in_bank: bool
+        self, words: int, wide: bool, avoid: npt.NDArray[np.bool_], in_bank: bool, last: bool
     ) -> int | None:
         size = self._arch.bank_words
         taken = self._used | np.repeat(avoid, size)
@@ -98,4 +100,4 @@ class Allocator:
         free = np.flatnonzero(total[words:] - total[:-words] == 0)
         if in_bank:
             free = free[free // size == (free + words - 1) // size]
-        return int(free[0]) if len(free) else None
+        return int(free[-1 if last else 0]) if len(free) else None

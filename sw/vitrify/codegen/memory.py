@@ -112,12 +112,13 @@ class TensorMemory:
         self._last[name] = step
 
     def place(
-        self, tensor: QTensor, *, apart: Iterable[str] = (), beside: Iterable[str] = ()
+        self, tensor: QTensor, *, apart: Iterable[str] = (), beside: Iterable[str] = (),
+        last: bool = False,
     ) -> Placed:
         """The place of a tensor, allocated at its first use.
 
         ``apart`` are tensors that row fetch or epilogue use together with it, ``beside`` those
-        that the tile loader reads meanwhile.
+        that the tile loader reads meanwhile.  ``last``: at the far end of the memory.
         """
         # A plane may have its place before, by the other one.
         self._known.add(tensor.name)
@@ -133,7 +134,7 @@ class TensorMemory:
             self._place_pair(*self._planes[tensor.name], owners)
             return self.placed[tensor.name]
         block = self.memory.place(
-            tensor.name, tensor.rows * spread.words, wide=wide, apart=owners
+            tensor.name, tensor.rows * spread.words, wide=wide, apart=owners, last=last
         )
         placed = Placed(tensor.name, tensor.rows, spread, block.address, wide, spread.words)
         self.placed[tensor.name] = placed

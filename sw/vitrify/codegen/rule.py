@@ -18,7 +18,9 @@ class Rule:
     lower : ``lower(state, op, step)`` emits op number ``step`` of the graph; it may take the ops
         behind it along, and then returns how many it has emitted
     takes_image : ``takes_image(state, op)``: whether it loads the image by itself
+    ahead : ``ahead(state, op, step)`` emits what should be loaded while the op before is at work
     """
 
     lower: Callable[[Lowering, Any, int], int | None]
     takes_image: Callable[[Lowering, Any], bool] | None = None
+    ahead: Callable[[Lowering, Any, int], None] | None = None

@@ -86,6 +86,24 @@ def test_equal_tables_are_loaded_once():
     assert loads[0] == loads[1] + 1
 
 
+def test_tables_come_while_the_queries_are_made_and_lie_far_from_them():
+    net = Net(3)
+    bias = net.normal(2, 2, 4, 2)
+    program = check(net, crossed(net, 2, 2, 8, DIM, DIM, bias))
+    codes = list(program.instructions())
+    names = {layer.instruction: layer.name for layer in program.layers}
+    queries = next(number for number, name in names.items() if name == "q")
+    scores = [codes[number] for number, name in names.items() if name.startswith("attention.s")]
+    assert len(scores) == 4
+    pair = 2 * program.arch.bank_words
+    assert {op.add_addr // pair for op in scores}.isdisjoint(op.src_addr // pair for op in scores)
+    for op in scores:
+        loads = [n for n, other in enumerate(codes) if other.opcode is Opcode.LOAD
+                 and 0 <= op.add_addr - other.addr < other.rows * other.stride]
+        assert loads
+        assert max(loads) < queries
+
+
 def test_a_core_without_addends_refuses_a_bias():
     net = Net(3)
     model = net.model(crossed(net, 2, 1, 4, DIM, DIM, net.normal(1, 2, 4, 4)))

@@ -5,7 +5,7 @@ from vitrify.ops.operation import Operation
 
 from .assemble import assemble
 from .integer import QAttention
-from .lower import lower
+from .lower import ahead, lower
 from .plan import AttentionOp, plan_attention, plan_cross_attention
 
 ATTENTION = Operation(
@@ -14,5 +14,5 @@ ATTENTION = Operation(
         "CrossAttention": plan_cross_attention,
     },
     assembles={AttentionOp: assemble},
-    rules={QAttention: Rule(lower)},
+    rules={QAttention: Rule(lower, ahead=ahead)},
 )

@@ -8,7 +8,7 @@ from vitrify.codegen.lowering import Lowering
 from vitrify.codegen.placement import Placed
 from vitrify.codegen.product import At
 from vitrify.program import to_words
-from vitrify.quant.tensors import QTensor
+from vitrify.quant.tensors import Int8, QTensor
 
 from .integer import QAttention
 
@@ -19,9 +19,9 @@ _BUFFERS = 2
 
 
 class ScoreBias:
-    """The tables of op number ``step``, one for each row group and head that has its own.
+    """The tables of op number ``step``: one for every head of every row group, or for all alike.
 
-    Equal ones, such as those of all windows that no border cuts, are one.
+    Those of groups that are equal, such as all windows that no border cuts, are the same.
     """
 
     def __init__(self, state: Lowering, op: QAttention, step: int) -> None:
@@ -32,39 +32,62 @@ class ScoreBias:
                 f"architecture that has them"
             )
         assert op.bias is not None
-        self._state, self._op = state, op
+        self._state, self._op, self._step = state, op, step
         self._queries, keys = op.bias.shape[2:]
-        count = len({table.tobytes() for run in op.bias for table in run})
-        words = count * self._queries * -(-keys // state.arch.depth)
+        kinds = {run.tobytes(): number for number, run in enumerate(op.bias)}
+        #: By row group, the number of one that is like it: of all alike the same.
+        self._kinds = [kinds[run.tobytes()] for run in op.bias]
+        words = len(kinds) * op.bias.shape[1] * self._queries * -(-keys // state.arch.depth)
+        #: Whether all tables are there at the same time.
         self._whole = words * _SHARE <= state.arch.token_words
-        held = count if self._whole else min(count, _BUFFERS)
-        self._held = [self._place(i, keys, step) for i in range(held)]
-        #: What lies where, and the latest MATMUL that adds it.
-        self._keys: list[bytes | None] = [None] * held
-        self._users: list[int | None] = [None] * held
+        self._buffers: dict[int, Placed] = {}
+        #: What lies in each buffer, and the latest MATMUL that adds it.
+        self._holds: dict[int, tuple[int, int]] = {}
+        self._users: dict[int, int] = {}
         self._next = 0
 
-    def _place(self, number: int, keys: int, step: int) -> Placed:
-        tensor = QTensor(f"{self._op.name}.bias{number}", self._queries, keys, 8, 1.0)
-        placed = self._state.place(tensor, apart=[self._op.q], beside=[self._op.k])
-        self._state.release_later(tensor.name, step)
-        return placed
+    def load(self) -> None:
+        """Bring all tables that stay."""
+        for kind in sorted(set(self._kinds)) if self._whole else ():
+            self._of_group(kind)
 
     def take(self, group: int, head: int, start: int) -> At:
         """Where the rows from query ``start`` on are of a table that the next MATMUL adds."""
-        table = self._op.bias_of(group, head)
-        assert table is not None
-        key = table.tobytes()
-        if key in self._keys:
-            slot = self._keys.index(key)
-        else:
-            slot, self._next = self._next, (self._next + 1) % len(self._held)
-            builder = self._state.builder
-            builder.load(
-                self._held[slot], Region.PROGRAM,
-                builder.image.add(to_words(table, self._state.arch.depth)),
-                after=self._users[slot],
-            )
-            self._keys[slot] = key
-        self._users[slot] = len(self._state.builder.matmuls)
-        return At(self._held[slot], start)
+        bias, kind = self._op.bias, self._kinds[group % len(self._kinds)]
+        assert bias is not None
+        head %= bias.shape[1]
+        if self._whole:
+            return At(self._of_group(kind), head * self._queries + start)
+        found = next((slot for slot, held in self._holds.items() if held == (kind, head)), None)
+        if found is None:
+            found, self._next = self._next, (self._next + 1) % _BUFFERS
+            if found not in self._buffers:
+                self._buffers[found] = self._place(f"bias{found}", self._queries)
+            self._bring(self._buffers[found], bias[kind, head], self._users.get(found))
+            self._holds[found] = kind, head
+        self._users[found] = len(self._state.builder.matmuls)
+        return At(self._buffers[found], start)
+
+    def _of_group(self, kind: int) -> Placed:
+        """The tables of all heads, one behind the other, loaded at their first use."""
+        bias, name = self._op.bias, f"bias{kind}"
+        assert bias is not None
+        known = self._state.was_placed(f"{self._op.name}.{name}")
+        placed = self._place(name, bias.shape[1] * self._queries)
+        if not known:
+            self._bring(placed, bias[kind].reshape(-1, bias.shape[3]), None)
+        return placed
+
+    def _place(self, name: str, rows: int) -> Placed:
+        bias, state, op = self._op.bias, self._state, self._op
+        assert bias is not None
+        tensor = QTensor(f"{op.name}.{name}", rows, bias.shape[3], 8, 1.0)
+        # Reads of a bias take both banks of a pair: far from whatever streams, made or to come.
+        placed = state.place(tensor, apart=[op.q], beside=[op.k], last=True)
+        state.release_later(tensor.name, self._step)
+        return placed
+
+    def _bring(self, placed: Placed, table: Int8, after: int | None) -> None:
+        builder = self._state.builder
+        block = builder.image.add(to_words(table, self._state.arch.depth))
+        builder.load(placed, Region.PROGRAM, block, after=after)

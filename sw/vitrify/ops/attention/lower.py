@@ -24,6 +24,7 @@ from vitrify.codegen.product import At, MatrixProduct, Queue, Tiles
 from vitrify.ops.experts.lower import check_router, share
 from vitrify.quant.tensors import QTensor
 
+from .bias import ScoreBias
 from .integer import QAttention, QHeadGate
 from .scores import Heads, Pass
 
@@ -40,6 +41,12 @@ def lower(state: Lowering, op: QAttention, step: int) -> None:
     else:
         out = state.place_near(op.out)
     _Emitter(state, op, step, heads, out).emit()
+
+
+def ahead(state: Lowering, op: QAttention, step: int) -> None:
+    """The tables that are added to the scores."""
+    if op.bias is not None:
+        ScoreBias(state, op, step).load()
 
 
 class _Emitter:
