@@ -273,8 +273,10 @@ class _Window:
 def _window(kind: str, rows: Rows, weight: Rows, symmetric: bool) -> _Window:
     """The input range with the least weighted error of the function's value."""
     low, high = float(rows.min()), float(rows.max())
-    if high - low < 1e-6:
-        high = low + 1e-6
+    # of float32 so many bins can be told apart
+    least = max(1e-6, _BINS * float(np.spacing(np.float32(max(-low, high)))))
+    if high - low < least:
+        high = low + least
     mass, edges = np.histogram(
         rows, _BINS, (low, high), weights=np.broadcast_to(weight, rows.shape)
     )

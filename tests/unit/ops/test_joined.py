@@ -50,3 +50,14 @@ def test_positions_behind_another_layer(prefix):
         "Tokens", one, net.normal(prefix, DIM), net.normal(prefix + 4, DIM), name="positions"
     )
     check(net, finished(net, x), batch=2)
+
+
+def test_rows_that_are_added_are_joined_once():
+    """Both ways to ask for them, as what is added and as what is added to, find the same."""
+    net = Net(3)
+    x = net.block(net.tokens(0), "block")
+    cut = [net.builder.emit("Rows", x, name=f"rows{i}", index=i) for i in ([0, 1], [2, 3])]
+    joined = net.builder.emit(
+        "ConcatRows", *(net.linear(part, DIM, f"fc{i}") for i, part in enumerate(cut)), name="join"
+    )
+    check(net, net.linear(net.norm(net.add(x, joined, "sum"), "after"), 7, "last"))

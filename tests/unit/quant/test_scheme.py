@@ -97,3 +97,12 @@ def test_bounded_activations_are_never_split():
     rows = rng().normal(size=(500, 16))
     rows[:5, 3] = 300.0
     assert (scheme.activation("tanh", rows, rows.max(axis=0), np.ones(16)).copies == 1).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -40.0, 3000.0])
+def test_values_that_are_all_but_equal_have_a_window(value):
+    """However few float32 numbers lie between the lowest and the highest."""
+    rows = np.full((200, 3), value, np.float32)
+    rows[::2] = np.nextafter(rows[::2], np.float32(1e9))
+    found = scheme.activation("relu", rows, rows.max(axis=0), np.ones(3), False)
+    assert np.isfinite([found.centre, found.step_in, found.step_out]).all()

@@ -29,9 +29,11 @@ class LateStream(LinearValue):
         return True
 
     def stream(self, planner: Planner, node: ir.Node) -> Operand:
-        x = self.make(planner)
-        planner.values[result_of(self.node)] = Stored(x)
-        return x
+        name = result_of(self.node)
+        done = planner.values.get(name)
+        if not isinstance(done, Stored):  # else made since somebody asked for this value
+            done = planner.values[name] = Stored(self.make(planner))
+        return done.x
 
     def affine(self, planner: Planner, node: ir.Node) -> Affine:
         return Stored(self.stream(planner, node)).affine(planner, node)
