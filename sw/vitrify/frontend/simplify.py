@@ -12,40 +12,35 @@ from vitrify.ir import Builder, array_of, attach_functions, attributes_of
 
 from .fold import emit, hints_of
 from .layout import sizes
-
-_Emit = Callable[..., ir.Value]
-
-
-def _producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
-    """The node behind ``value`` if it is of such a type and nothing else reads its result."""
-    node = None if value is None else value.producer()
-    if node is None or node.op_type not in op_types or value is None:
-        return None
-    return node if len(value.uses()) == 1 and not value.is_graph_output() else None
-
-
-def _inputs(node: ir.Node) -> list[ir.Value]:
-    return [value for value in node.inputs if value is not None]
+from .weighing import (
+    Emit,
+    attention_of,
+    inputs_of,
+    producer,
+    product_of_affine,
+    product_of_scaled,
+    sum_of_weights,
+)
 
 
 def _mix_parts(node: ir.Node) -> tuple[ir.Value, np.ndarray, np.ndarray, dict[str, Any]]:
-    x, matrix, bias = _inputs(node)
+    x, matrix, bias = inputs_of(node)
     return x, array_of(matrix), array_of(bias), attributes_of(node)
 
 
-def _shift_of_mix(node: ir.Node, again: _Emit) -> ir.Value | None:
+def _shift_of_mix(node: ir.Node, again: Emit) -> ir.Value | None:
     """A number for each row behind a matrix over tokens is its bias."""
-    mixed = _producer(node.inputs[0], "Mix")
+    mixed = producer(node.inputs[0], "Mix")
     if mixed is None:
         return None
     x, matrix, bias, attributes = _mix_parts(mixed)
     if node.op_type == "Tokens":
-        prefix, shift = (array_of(value) for value in _inputs(node)[1:])
+        prefix, shift = (array_of(value) for value in inputs_of(node)[1:])
         scale = np.ones((1, 1))
         if len(prefix):
             return None
     else:
-        scale, shift = (array_of(value) for value in _inputs(node)[1:])
+        scale, shift = (array_of(value) for value in inputs_of(node)[1:])
     rows = len(bias) * attributes["groups"]
     parts = []
     for part in (scale, shift):
@@ -59,13 +54,13 @@ def _shift_of_mix(node: ir.Node, again: _Emit) -> ir.Value | None:
     return again("Mix", mixed, node, x, matrix, bias, **attributes)
 
 
-def _mix_of_affine(node: ir.Node, again: _Emit) -> ir.Value | None:
+def _mix_of_affine(node: ir.Node, again: Emit) -> ir.Value | None:
     """A scale and a shift for each row before a matrix over tokens go into it."""
-    affine = _producer(node.inputs[0], "Affine")
+    affine = producer(node.inputs[0], "Affine")
     if affine is None:
         return None
     _, matrix, bias, attributes = _mix_parts(node)
-    x, *parameters = _inputs(affine)
+    x, *parameters = inputs_of(affine)
     count = matrix.shape[2]
     parts = []
     for parameter in parameters:
@@ -83,39 +78,39 @@ def _mix_of_affine(node: ir.Node, again: _Emit) -> ir.Value | None:
     return again("Mix", node, affine, x, matrix * scale, bias + offsets[0], **attributes)
 
 
-def _linear_of_affine(node: ir.Node, again: _Emit) -> ir.Value | None:
+def _linear_of_affine(node: ir.Node, again: Emit) -> ir.Value | None:
     """A scale and a shift for each channel before a linear layer go into it."""
-    affine = _producer(node.inputs[0], "Affine")
+    affine = producer(node.inputs[0], "Affine")
     if affine is None:
         return None
-    x, scale, shift = _inputs(affine)
+    x, scale, shift = inputs_of(affine)
     if len(array_of(scale)) > 1 or len(array_of(shift)) > 1:
         return None
-    weight, bias = (array_of(value) for value in _inputs(node)[1:])
+    weight, bias = (array_of(value) for value in inputs_of(node)[1:])
     offset = np.broadcast_to(array_of(shift)[0], weight.shape[1])
     return again("Linear", node, affine, x, weight * array_of(scale)[0], bias + weight @ offset)
 
 
-def _linear_of_parts(node: ir.Node, again: _Emit) -> ir.Value | None:
+def _linear_of_parts(node: ir.Node, again: Emit) -> ir.Value | None:
     """A linear layer of channels side by side is the sum of two."""
-    joined = _producer(node.inputs[0], "ConcatChannels")
+    joined = producer(node.inputs[0], "ConcatChannels")
     if joined is None:
         return None
-    x, y = _inputs(joined)
-    weight, bias = (array_of(value) for value in _inputs(node)[1:])
+    x, y = inputs_of(joined)
+    weight, bias = (array_of(value) for value in inputs_of(node)[1:])
     width = sizes(x)[1]
     first = again("Linear", node, joined, x, weight[:, :width], bias)
     second = again("Linear", node, joined, y, weight[:, width:], np.zeros(len(weight)))
     return again("Add", node, joined, first, second)
 
 
-def _token_of_rows(node: ir.Node, again: _Emit) -> ir.Value | None:
+def _token_of_rows(node: ir.Node, again: Emit) -> ir.Value | None:
     """One token of rows that were moved, joined or made of one row."""
-    moved = _producer(node.inputs[0], "Rows", "ConcatRows", "Unfold")
+    moved = producer(node.inputs[0], "Rows", "ConcatRows", "Unfold")
     if moved is None:
         return None
     index = attributes_of(node)["index"]
-    operands, attributes = _inputs(moved), attributes_of(moved)
+    operands, attributes = inputs_of(moved), attributes_of(moved)
     if moved.op_type == "Rows":
         place = attributes["index"][index]
         return None if place < 0 else again("SelectToken", node, moved, *operands, index=place)
@@ -128,14 +123,14 @@ def _token_of_rows(node: ir.Node, again: _Emit) -> ir.Value | None:
     return x if attributes["parts"] == 1 and len(x.shape or ()) == 2 else None
 
 
-def _sum_of_branches(node: ir.Node, again: _Emit) -> ir.Value | None:
+def _sum_of_branches(node: ir.Node, again: Emit) -> ir.Value | None:
     """A stream plus the sum of two branches: one branch after the other."""
     for place in range(2):
-        inner = _producer(node.inputs[place], "Add")
+        inner = producer(node.inputs[place], "Add")
         stream = node.inputs[1 - place]
         if inner is None or stream is None or len(stream.uses()) < 2:
             continue
-        branches = _inputs(inner)
+        branches = inputs_of(inner)
         linear = [
             (made := value.producer()) is not None and made.op_type == "Linear"
             for value in branches
@@ -146,13 +141,15 @@ def _sum_of_branches(node: ir.Node, again: _Emit) -> ir.Value | None:
     return None
 
 
-_RULES: dict[str, tuple[Callable[[ir.Node, _Emit], ir.Value | None], ...]] = {
+_RULES: dict[str, tuple[Callable[[ir.Node, Emit], ir.Value | None], ...]] = {
     "Tokens": (_shift_of_mix,),
     "Affine": (_shift_of_mix,),
     "Mix": (_mix_of_affine,),
     "Linear": (_linear_of_affine, _linear_of_parts),
     "SelectToken": (_token_of_rows,),
     "Add": (_sum_of_branches,),
+    "Multiply": (sum_of_weights,),
+    "Product": (attention_of, product_of_affine, product_of_scaled),
 }
 
 
@@ -197,7 +194,7 @@ def _replace(model: ir.Model, node: ir.Node, made: ir.Value) -> None:
         gone = dead.pop()
         if gone.graph is None or gone.outputs[0].uses() or gone.outputs[0].is_graph_output():
             continue
-        operands = _inputs(gone)
+        operands = inputs_of(gone)
         model.graph.remove(gone, safe=True)
         behind = map(ir.Value.producer, operands)
         dead.extend(each for each in behind if each is not None)

@@ -30,7 +30,7 @@ WANTED = {
     "shifted_windows": ["Rows", "CrossAttention", "Rows", "Fold", "LayerNorm", "Linear"],
     "sigmoid_attention": ["Product", "Activation", "Product"],
     "spatial_gate": ["LayerNorm", "Mix", "Multiply"],
-    "talking_heads": ["Product", "Unfold", "Mix", "Softmax", "Mix", "Fold", "Product"],
+    "talking_heads": ["Linear", "CrossAttention", "Linear"],
     "token_mlp": ["Mix", "Activation", "Mix"],
 }
 
