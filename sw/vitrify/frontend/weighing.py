@@ -52,7 +52,7 @@ def _talk(value: ir.Value | None, heads: int) -> _Talk | None:
 
     Matrices over the heads take each row's heads as rows of their own.
     """
-    matrices, bias = [np.eye(heads), np.eye(heads)], np.zeros(heads)
+    before, behind, bias = np.eye(heads), np.eye(heads), np.zeros(heads)
     apart, seen = False, False
     while True:
         node = producer(value, "Fold", "Unfold", "Mix", "Softmax", "Product")
@@ -73,14 +73,16 @@ def _talk(value: ir.Value | None, heads: int) -> _Talk | None:
                 own = array_of(matrix).astype(np.float64)
                 if own.shape != (1, heads, heads):
                     return None
-                if not seen:
-                    bias = bias + matrices[1] @ array_of(shift)
-                # softmax does not see what is added to all scores of a row
-                matrices[1 - seen] = matrices[1 - seen] @ own[0]
+                if seen:
+                    # softmax does not see what is added to all scores of a row
+                    before = before @ own[0]
+                else:
+                    bias = bias + behind @ array_of(shift)
+                    behind = behind @ own[0]
             case "Product" if seen and not apart:
                 fits = attributes["heads"] == heads and attributes["layout"] == "nt"
                 fits = fits and attributes["groups"] == 1
-                return _Talk(node, *matrices, bias) if fits else None
+                return _Talk(node, before, behind, bias) if fits else None
             case _:
                 return None
 

@@ -122,7 +122,7 @@ CASES: dict[str, tuple[dict[str, str], list[str]]] = {
                 "weights = Gather <axis = 0> (w1, zero_i)  mixed = ",
             )
         },
-        ["Product", "Softmax", "Product"],
+        ["CrossAttention"],
     ),
     "queries and keys of unit length": (
         {
