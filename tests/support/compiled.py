@@ -10,10 +10,10 @@ import numpy as np
 import onnx_ir as ir
 
 from vitrify.arch.presets import preset
-from vitrify.compiler.driver import compile_model
+from vitrify.compiler import compile_application
 from vitrify.frontend import load
 from vitrify.ir import Evaluator, shape_of
-from vitrify.program import Program
+from vitrify.program import Application, Program
 from vitrify.runtime import InferenceSession
 
 SEED = 3
@@ -25,7 +25,7 @@ BATCHES = 8
 class Compiled:
     """Outputs by name, of golden and of ONNX Runtime."""
 
-    program: Program
+    program: Program | Application
     found: dict[str, np.ndarray]
     wanted: dict[str, np.ndarray]
 
@@ -54,7 +54,7 @@ def compiled(path: Path, *, arch: str = "nano", scale: float = 1.0, images: int 
     calibration = pictures(image, max(images, BATCHES * batch), scale=scale)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # noise is no photograph
-        program = compile_model(path, preset(arch), calibration)
+        program = compile_application(path, preset(arch), calibration)
     feed = calibration[: BATCHES * batch]
     names = [value.name or "" for value in model.graph.outputs]
     with InferenceSession(program) as session:

@@ -20,7 +20,11 @@ class ModelError(VitrifyError):
 
 
 class UnsupportedOpError(ModelError):
-    """A node of the model has no place on the core."""
+    """A node of the model has no place on the core; ``node`` is its name, empty if unknown."""
+
+    def __init__(self, message: str, node: str = "") -> None:
+        super().__init__(message)
+        self.node = node
 
 
 class CapacityError(VitrifyError):

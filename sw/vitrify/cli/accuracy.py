@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from vitrify.arch.errors import InputError
 from vitrify.arch.load import load as load_arch
-from vitrify.program import Program
+from vitrify.program import Application, Program
 from vitrify.runtime import InferenceSession, open_model
 from vitrify.runtime.accuracy import Labelled, agreement, check_labels, read_labels, scores
 from vitrify.runtime.images import read_floats
@@ -71,7 +71,7 @@ def execute(options: argparse.Namespace) -> None:
     model = open_model(options.model)
     options.preprocess = known_preprocess(model, options.preprocess)
     data: dict[str, Any] = {"model": options.model.name, "backend": options.backend}
-    if isinstance(model, Program):
+    if not isinstance(model, Path):
         program, spec = model, model.input
         _check_program(options, program)
         name, shape = spec.name, spec.shape
@@ -108,7 +108,7 @@ def execute(options: argparse.Namespace) -> None:
         _show(data)
 
 
-def _check_program(options: argparse.Namespace, program: Program) -> None:
+def _check_program(options: argparse.Namespace, program: Program | Application) -> None:
     if options.calib is not None:
         raise InputError(f"{str(options.model)!r} is a program: it needs no --calib")
     if options.layers:
@@ -153,7 +153,7 @@ def _integers(
 
 
 def _sessions(
-    options: argparse.Namespace, program: Program | None, preprocess: str | None
+    options: argparse.Namespace, program: Program | Application | None, preprocess: str | None
 ) -> dict[str, InferenceSession]:
     """The backends to run; without the original of a program, there is no float one."""
     chosen = {}

@@ -7,10 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from vitrify.arch.load import load as load_arch
+from vitrify.program import Program
 from vitrify.program.files import check_writable
 
-from .models import compile_shown, known_preprocess, read_calibration, remark_on_pictures
+from .models import (
+    compile_parts_shown,
+    compile_shown,
+    known_preprocess,
+    read_calibration,
+    remark_on_pictures,
+)
 from .options import add_arch, add_preprocess, human_bytes
+from .parts import core_share, of_application, show_parts
 from .terminal import say
 
 
@@ -48,6 +56,11 @@ def register(commands: Any) -> None:
         "--no-verify", dest="verify", action="store_false",
         help="do not compare, at the end, the program with the model on calibration images",
     )
+    parser.add_argument(
+        "--strict", action="store_true",
+        help="refuse a model of which the core cannot run everything; without it, the rest becomes "
+        "parts of the host",
+    )
     parser.set_defaults(execute=execute)
 
 
@@ -58,15 +71,23 @@ def execute(options: argparse.Namespace) -> None:
     arch = load_arch(options.arch)
     options.preprocess = known_preprocess(options.model, options.preprocess)
     calibration = read_calibration(options.model, options.calib, options.preprocess)
-    program = compile_shown(
+    compiled = (compile_shown if options.strict else compile_parts_shown)(
         options.model, arch, calibration, options.preprocess, options.keep_intermediates,
         options.batch, verify=options.verify,
     )
-    program.save(target)
+    compiled.save(target)
     remark_on_pictures(options.model, options.preprocess)
-    cycles = program.roofline_cycles / program.batch
+    whole = isinstance(compiled, Program)
+    programs = [compiled] if whole else compiled.programs
+    cycles = sum(program.roofline_cycles / program.batch for program in programs)
+    macs = sum(program.macs / program.batch for program in programs)
+    if not whole:
+        rows = of_application(compiled)
+        show_parts(rows)
+        say(f"{100 * core_share(rows):.1f} % of the multiplications on the core")
     say(
-        f"{target}: {program.model} for {arch.name}, {human_bytes(len(program.image))}, "
-        f"{program.macs / program.batch / 1e6:.1f} M MACs, at least {cycles:,.0f} cycles an image "
+        f"{target}: {compiled.model} for {arch.name}, "
+        f"{human_bytes(sum(len(program.image) for program in programs))}, "
+        f"{macs / 1e6:.1f} M MACs, at least {cycles:,.0f} cycles an image "
         f"({cycles / arch.clock_mhz / 1e3:.3f} ms at {arch.clock_mhz:g} MHz)"
     )

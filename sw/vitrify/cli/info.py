@@ -14,12 +14,14 @@ from vitrify.arch.isa import Opcode
 from vitrify.arch.load import YAML_SUFFIXES
 from vitrify.arch.load import load as load_arch
 from vitrify.arch.presets import PRESETS
-from vitrify.program import Program
+from vitrify.arch.quantised import is_quantised
+from vitrify.program import Application, Program
 from vitrify.runtime import open_model
 from vitrify.runtime.statistics import of_program
 
 from .emit import summary
 from .options import add_json, human_bytes
+from .parts import core_share, of_application, of_pieces, show_parts
 from .terminal import new_table, print_json, show
 
 
@@ -45,7 +47,13 @@ def execute(options: argparse.Namespace) -> None:
         data = of_arch(load_arch(what))  # the error lists the presets
     else:
         model = open_model(path)
-        data = of_compiled(model) if isinstance(model, Program) else of_model(model)
+        match model:
+            case Application():
+                data = of_parts(model)
+            case Program():
+                data = of_compiled(model)
+            case _:
+                data = of_model(model)
     if options.json:
         print_json(data)
     else:
@@ -108,6 +116,26 @@ def of_compiled(program: Program) -> dict[str, Any]:
     }
 
 
+def of_parts(application: Application) -> dict[str, Any]:
+    """Facts of an application in parts, and of each program in it."""
+    arch, spec, rows = application.arch, application.input, of_application(application)
+    return {
+        "kind": "application",
+        "name": application.model,
+        "arch": f"{arch.name} ({arch.hash:08x})",
+        "input": f"{spec.name} float32 [N, {', '.join(map(str, spec.shape))}]",
+        "preprocess": spec.preprocess or "not stored",
+        "outputs": ", ".join(
+            f"{o.name} {o.dtype} [{', '.join(str(n or 'N') for n in o.shape)}]"
+            for o in application.results()
+        ),
+        "macs": application.macs,
+        "on the core": f"{100 * core_share(rows):.1f} % of the multiplications",
+        "parts": rows,
+        "programs": [of_compiled(program) for program in application.programs],
+    }
+
+
 def _experts(program: Program) -> dict[str, str]:
     """Experts and choices of every layer that has some."""
     routes = [op for op in program.instructions() if op.opcode is Opcode.ROUTE]
@@ -121,7 +149,7 @@ def of_model(path: Path) -> dict[str, Any]:
     """Facts of an ONNX model: as exported, and as the core would see it."""
     from vitrify import frontend
     from vitrify.arch.errors import ModelError
-    from vitrify.ir.run import is_quantised
+    from vitrify.compiler.partition import plan
 
     model = frontend.load(path)
     image = frontend.image_input(model)
@@ -140,10 +168,9 @@ def of_model(path: Path) -> dict[str, Any]:
         "ops": dict(Counter(node.op_type for node in model.graph).most_common()),
     }
     try:
-        canonical = frontend.canonicalise(model)
+        canonical = plan(model)
     except ModelError as error:
-        data["on the core"] = f"no: {' '.join(str(error).split())}"
-        return data
+        return data | _of_refused(model, error)
     need = _least_memory(canonical.graph)
     macs = sum(_macs(node) for node in canonical.graph)
     weights = sum(
@@ -160,6 +187,23 @@ def of_model(path: Path) -> dict[str, Any]:
         "at best": {a.name: _at_best(a, macs, weights, need) for a in PRESETS.values()},
     }
     return data
+
+
+def _of_refused(model: Any, refusal: Exception) -> dict[str, Any]:
+    """How a model would be cut that the core does not run as a whole."""
+    from vitrify.arch.errors import ModelError, UnsupportedOpError
+    from vitrify.compiler.cut import source_of
+    from vitrify.compiler.partition import partition
+
+    said = {"on the core": f"no: {' '.join(str(refusal).split())}"}
+    if not isinstance(refusal, UnsupportedOpError):
+        return said
+    try:
+        rows = of_pieces(partition(source_of(model)))
+    except ModelError:
+        return said
+    share = f"in parts, with {100 * core_share(rows):.1f} % of the multiplications"
+    return {"on the core": share, "parts": rows}
 
 
 def _at_best(arch: ArchConfig, macs: int, weights: int, need: int) -> str:
@@ -234,6 +278,10 @@ def _show(data: dict[str, Any]) -> None:
         elif not isinstance(value, dict | list):
             facts.add_row(key, f"{value:,}" if isinstance(value, int) else str(value))
     show(facts)
+    if data.get("parts"):
+        show_parts(data["parts"])
+    for program in data.get("programs", []):
+        _show(program)
     if data.get("layers"):
         table = new_table(box=None)
         for heading, key, _unit in _COLUMNS:

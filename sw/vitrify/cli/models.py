@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import InputError
-from vitrify.program import Program, preprocess
+from vitrify.program import Application, Program, preprocess
 from vitrify.runtime.images import read_floats
 from vitrify.runtime.known_preprocess import find
 
@@ -47,7 +49,7 @@ def read_calibration(
     return read_floats([images], name, shape, preprocess)
 
 
-def known_preprocess(model: Path | Program, given: str | None) -> str | None:
+def known_preprocess(model: Path | Program | Application, given: str | None) -> str | None:
     """The specification for ``--preprocess``; remarks on stderr what is known and what is not.
 
     ``auto`` is what a program has stored, or what comes with a model.
@@ -57,7 +59,7 @@ def known_preprocess(model: Path | Program, given: str | None) -> str | None:
     InputError
         If nothing is known and ``auto`` is asked for, or the specification is wrong.
     """
-    if isinstance(model, Program):
+    if not isinstance(model, Path):
         return None if given == AUTO else given
     if given is not None and given != AUTO:
         preprocess.parse(given)
@@ -121,12 +123,43 @@ def compile_shown(
     """Compile behind a progress bar; then say what looks wrong with the images, if they matter."""
     from vitrify.compiler import compile_model
 
+    with _shown(model, warn=warn) as shown:
+        return compile_model(
+            model, arch, calibration, preprocess=preprocess, keep=keep, batch=batch, verify=verify,
+            **shown,
+        )
+
+
+def compile_parts_shown(
+    model: Path, arch: ArchConfig, calibration: npt.NDArray[np.float32],
+    preprocess: str | None = None, keep: Path | None = None, batch: int = 1, *,
+    verify: bool = True,
+) -> Program | Application:
+    """As :func:`compile_shown`; what the core refuses goes to the host."""
+    from vitrify.compiler import compile_application
+
+    with _shown(model, warn=True) as shown:
+        return compile_application(
+            model, arch, calibration, preprocess=preprocess, keep=keep, batch=batch, verify=verify,
+            **shown,
+        )
+
+
+@contextlib.contextmanager
+def _shown(model: Path, *, warn: bool) -> Iterator[dict[str, Any]]:
+    """What a compiler tells its progress and its doubts; the latter come when it has ended well."""
     doubts: list[str] = []
     with progress_bar(f"compiling {model.name}") as bar:
-        program = compile_model(
-            model, arch, calibration, preprocess=preprocess, keep=keep, progress=stages(bar),
-            batch=batch, verify=verify, warn=doubts.append,
-        )
+        yield {"progress": stages(bar), "warn": doubts.append}
     for doubt in doubts if warn else ():
         print(f"vitrify: warning: {doubt}", file=sys.stderr)
-    return program
+
+
+def need_whole(model: Program | Application | Path, what: str) -> Program | Path:
+    """``model``, unless it is an application in parts, of which ``what`` is not known."""
+    if isinstance(model, Application):
+        raise InputError(
+            f"{model.model!r} is an application in parts: {what} is known of programs only; "
+            f"compile what the core runs with --strict"
+        )
+    return model

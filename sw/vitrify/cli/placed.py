@@ -19,7 +19,7 @@ from vitrify.runtime.backend import as_jobs
 from vitrify.runtime.images import read_batch
 from vitrify.runtime.routing import Routing, read, replay, routes, typical
 
-from .models import AUTO, compile_shown, known_preprocess, read_calibration
+from .models import AUTO, compile_shown, known_preprocess, need_whole, read_calibration
 from .options import add_arch, add_preprocess, add_task, task_feed
 
 Float32 = npt.NDArray[np.float32]
@@ -66,7 +66,7 @@ def placed_program(options: argparse.Namespace) -> Program:
 
 def _program(options: argparse.Namespace) -> Program:
     """The program in the file, or that of the model in it."""
-    model = open_model(options.model)
+    model = need_whole(open_model(options.model), "the estimate")
     if isinstance(model, Program):
         if options.calib is not None or options.preprocess is not None:
             raise InputError(

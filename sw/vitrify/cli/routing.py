@@ -19,7 +19,7 @@ from vitrify.runtime.backend import as_jobs
 from vitrify.runtime.images import read_batch
 from vitrify.runtime.routing import Route, Routing, expert_bytes, replay, routes, typical
 
-from .models import known_preprocess
+from .models import known_preprocess, need_whole
 from .options import add_json, add_preprocess, add_task, human_bytes, task_feed
 from .terminal import new_table, print_json, progress_bar, say, show
 
@@ -56,7 +56,7 @@ def execute(options: argparse.Namespace) -> None:
         check_writable(path, [options.model, *options.data])
     if options.limit is not None and options.limit < 1:
         raise InputError(f"--limit must be at least 1, not {options.limit}")
-    program = open_model(options.model)
+    program = need_whole(open_model(options.model), "the routing")
     if not isinstance(program, Program):
         raise InputError(f"{str(program)!r} is a model: compile it first, routing is of programs")
     layers = routes(program)

@@ -63,26 +63,34 @@ def compile_model(
     VitrifyError
         A child that says what is wrong with the model, the images or the fit.
     """
-    report = progress or _silent
+    report = progress or silent
     canonical, graph = quantise_model(
         path, arch, calibration, preprocess=preprocess, keep=keep, progress=progress,
         verify=verify,
     )
-    preprocess = _of_model(canonical, preprocess)
+    preprocess = of_model(canonical, preprocess)
     report("placing and emitting", 0.94)
     program = compile_graph(graph, arch, preprocess=preprocess, batch=batch)
     if verify:
         report("comparing the program with the integer graph", 0.96)
         check_program(program, graph, calibration)
-    program = replace(program, metadata={**program.metadata, "source": _source(Path(path))})
+    program = replace(program, metadata={**program.metadata, "source": source_facts(Path(path))})
     report("done", 1.0)
+    tell_doubts(calibration, preprocess, warn)
+    return program
+
+
+def tell_doubts(
+    calibration: npt.NDArray[np.float32], preprocess: str | None,
+    warn: Callable[[str], None] | None,
+) -> None:
+    """Say what looks wrong with calibration images."""
     images = np.asarray(calibration, np.float32)
     for doubt in doubts(images, _parse(preprocess), preprocess):
         if warn is None:
-            warnings.warn(doubt, CalibrationWarning, stacklevel=2)
+            warnings.warn(doubt, CalibrationWarning, stacklevel=3)
         else:
             warn(doubt)
-    return program
 
 
 def quantise_model(
@@ -99,22 +107,11 @@ def quantise_model(
 
     With ``verify`` the canonical graph is compared with the model.
     """
-    report = progress or _silent
+    report = progress or silent
     report("reading the model", 0.0)
     model = load(path)
-    if keep is not None:
-        keep.mkdir(parents=True, exist_ok=True)
-
-    def save(stage: str, intermediate: ir.Model) -> None:
-        report(stage, 0.02 + 0.02 * STAGES.index(stage))
-        if keep is not None:
-            ir.save(intermediate, keep / f"{STAGES.index(stage)}_{stage}.onnx")
-
-    canonical = canonicalise(model, save, images=calibration)
-    graph = quantise(
-        canonical, calibration, arch=arch,
-        preprocess=_parse(_of_model(canonical, preprocess)),
-        progress=lambda phrase, fraction: report(phrase, 0.12 + 0.78 * fraction),
+    canonical, graph = quantise_loaded(
+        model, arch, calibration, preprocess=preprocess, keep=keep, progress=report,
     )
     if verify:
         report("comparing the canonical graph with the model", 0.9)
@@ -123,16 +120,38 @@ def quantise_model(
     return canonical, graph
 
 
-def _silent(_phrase: str, _fraction: float) -> None:
+def quantise_loaded(
+    model: ir.Model, arch: ArchConfig, calibration: npt.NDArray[np.float32], *,
+    preprocess: str | None = None, keep: Path | None = None, progress: Progress,
+) -> tuple[ir.Model, QuantGraph]:
+    """As :func:`quantise_model`, for a model that was read already."""
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+
+    def save(stage: str, intermediate: ir.Model) -> None:
+        progress(stage, 0.02 + 0.02 * STAGES.index(stage))
+        if keep is not None:
+            ir.save(intermediate, keep / f"{STAGES.index(stage)}_{stage}.onnx")
+
+    canonical = canonicalise(model, save, images=calibration)
+    graph = quantise(
+        canonical, calibration, arch=arch,
+        preprocess=_parse(of_model(canonical, preprocess)),
+        progress=lambda phrase, fraction: progress(phrase, 0.12 + 0.78 * fraction),
+    )
+    return canonical, graph
+
+
+def silent(_phrase: str, _fraction: float) -> None:
     """Report to nobody."""
 
 
-def _source(path: Path) -> dict[str, str]:
+def source_facts(path: Path) -> dict[str, str]:
     """What the model is: the float backend knows the original by this, wherever it lies."""
     return {"name": path.name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
 
 
-def _of_model(model: ir.Model, text: str | None) -> str | None:
+def of_model(model: ir.Model, text: str | None) -> str | None:
     """The preprocessing for ``model``: one that takes pixels gets them as they are."""
     image = image_input(model)
     if image.dtype is None or image.dtype.is_floating_point():

@@ -17,6 +17,7 @@ from vitrify.quant.assemble import Assembler, assemble
 from vitrify.quant.calibrate import Progress, collect
 from vitrify.quant.decompose import decompose
 from vitrify.quant.graph import OutputForm, QInput, QuantGraph
+from vitrify.quant.plan import Plan
 from vitrify.quant.planner import image_of, make_plan, parameter
 from vitrify.quant.tensors import Float
 
@@ -63,10 +64,8 @@ def quantise(
         If the calibration images do not fit the model.
     """
     images = check_images(canonical, calibration)
-    plain = decompose(canonical, DECOMPOSITIONS)
-    plan = make_plan(plain, PLANS, copy_stream)
-    if plan.rows is None:
-        raise UnsupportedOpError(f"nothing embeds the image {plan.image!r} in patches")
+    plain, plan = plan_of(canonical)
+    assert plan.rows is not None, "plan_of looked"
     requests = [request for op in plan.ops for request in op.requests(plan)]
     stats = collect(
         plain, images, requests, _part(progress, 0.0, _CALIBRATION), tasks=plan.tasks
@@ -88,6 +87,21 @@ def quantise(
     known = {value.name for node in canonical.graph for value in node.outputs}
     graph.values = {name: value for name, value in graph.values.items() if value in known}
     return graph
+
+
+def plan_of(canonical: ir.Model) -> tuple[ir.Model, Plan]:
+    """A canonical model in operations that have a plan, and the plan: all that needs no images.
+
+    Raises
+    ------
+    UnsupportedOpError
+        Names the first node that the core has no place for.
+    """
+    plain = decompose(canonical, DECOMPOSITIONS)
+    plan = make_plan(plain, PLANS, copy_stream)
+    if plan.rows is None:
+        raise UnsupportedOpError(f"nothing embeds the image {plan.image!r} in patches")
+    return plain, plan
 
 
 def _form(output: ir.Value) -> OutputForm:

@@ -8,7 +8,7 @@ lies between them, the quantisation, is a loss and no fault (``vitrify info --ac
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,13 @@ from onnx.reference import ReferenceEvaluator
 
 from vitrify.arch.errors import ModelError, VitrifyError
 from vitrify.arch.isa import Instruction
+from vitrify.arch.quantised import is_quantised
 from vitrify.codegen.placement import Spread
 from vitrify.golden.machine import Machine
 from vitrify.ir import Evaluator as FloatEvaluator
 from vitrify.ir import shape_of
-from vitrify.ir.run import is_quantised
 from vitrify.program import Program, formed, pack_input, registers, unpack_output
+from vitrify.program.application import in_batches
 from vitrify.quant.calibrate import feeds
 from vitrify.quant.evaluate import Evaluator
 from vitrify.quant.graph import QuantGraph
@@ -40,6 +41,8 @@ TOLERANCE = 2e-3
 HALF_TOLERANCE = 3e-2
 #: Of models with quantised operators: the canonical graph keeps their functions, not their steps.
 QUANTISED_TOLERANCE = 0.25
+#: Share of whole numbers that may be others.
+OTHER_NUMBERS = 0.05
 
 
 class VerificationError(VitrifyError):
@@ -69,7 +72,7 @@ def check_canonical(
     VerificationError
         Names the output that deviates, and the first tensor that the model does not have.
     """
-    given = _as_given(model, images[:IMAGES])
+    given = as_given(model, images[:IMAGES])
     numbers = {name: np.arange(1, 1 + len(given)) % count for name, count in tasks.items()}
     names = _comparable(model)
     if not _executable(model):
@@ -80,11 +83,7 @@ def check_canonical(
     experts = any(node.op_type in ("Experts", "RoutedHeads", "BalancedHeads")
                   for node in canonical.graph)
     for name in names:
-        if exact[name].shape != found[name].shape:
-            raise VerificationError(
-                f"output {name!r} has the shape {list(exact[name].shape)} in the model and "
-                f"{list(found[name].shape)} in what was made of it. {_WAY_OUT}"
-            )
+        _check_shapes(name, exact[name], found[name])
         each = _deviations(exact[name], found[name])
         # Logits that are all but equal may choose another expert: not for every image.
         deviation = float(np.median(each) if experts else each.max())
@@ -95,6 +94,52 @@ def check_canonical(
                 f"output {name!r} of what was made of the model deviates from it by "
                 f"{100 * deviation:.2g} % on calibration images{where}. {_WAY_OUT}"
             )
+
+
+def check_parts(
+    model: ir.Model, run: Callable[[Array], Mapping[str, Array]], images: npt.NDArray[Any],
+    batch: int | None,
+) -> None:
+    """Compare the parts of a model, those of the core in their canonical form, with the whole.
+
+    Parameters
+    ----------
+    model : as it was given
+    run : from images ``[N, C, H, W]`` of the model's type to its outputs
+    images : a few of them are taken
+    batch : images that the model takes at once; ``None`` for any number
+
+    Raises
+    ------
+    VerificationError
+        Names the output that deviates.
+    """
+    given = as_given(model, images[:IMAGES])
+    names = [value.name or "" for value in model.graph.outputs]
+    machine, image = FloatEvaluator(model, names), model.graph.inputs[0].name or ""
+    made = in_batches(lambda feed: list(machine.run(feed).values()), {image: given}, batch)
+    exact, found = dict(zip(names, made, strict=True)), run(given)
+    for name in names:
+        _check_shapes(name, exact[name], found[name])
+        if exact[name].dtype.kind == "f":
+            each = _deviations(exact[name], found[name])
+            deviation, most = float(each.max(initial=0.0)), _tolerance(model)
+        else:
+            # of numbers that are all but equal, another may be the largest
+            deviation, most = float(np.mean(exact[name] != found[name])), OTHER_NUMBERS
+        if not deviation <= most:
+            raise VerificationError(
+                f"output {name!r} of the parts deviates from that of the model by "
+                f"{100 * deviation:.2g} % on calibration images. {_WAY_OUT}"
+            )
+
+
+def _check_shapes(name: str, exact: Array, found: Array) -> None:
+    if exact.shape != found.shape:
+        raise VerificationError(
+            f"output {name!r} has the shape {list(exact.shape)} in the model and "
+            f"{list(found.shape)} in what was made of it. {_WAY_OUT}"
+        )
 
 
 def _executable(model: ir.Model) -> bool:
@@ -115,7 +160,7 @@ def _comparable(model: ir.Model) -> list[str]:
     ]
 
 
-def _as_given(model: ir.Model, images: Images) -> Array:
+def as_given(model: ir.Model, images: npt.NDArray[Any]) -> Array:
     """Images in the type that the model takes."""
     image = next(value for value in model.graph.inputs if len(shape_of(value)) == images.ndim)
     kind = np.dtype(np.float32 if image.dtype is None else image.dtype.numpy())

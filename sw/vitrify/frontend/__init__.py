@@ -1,6 +1,6 @@
 """From an ONNX file to the canonical graph: :func:`load`, then :func:`canonicalise`."""
 
-from .canonicalise import STAGES, canonicalise
+from .canonicalise import STAGES, canonicalise, flattened
 from .load import (
     ExternalDataError,
     ModelFileError,
@@ -17,6 +17,7 @@ __all__ = [
     "ModelInputError",
     "OpsetError",
     "canonicalise",
+    "flattened",
     "image_input",
     "load",
 ]

@@ -64,13 +64,40 @@ _CLEAN = ir.passes.Sequential(
 )
 
 
-def _fold(model: ir.Model, images: np.ndarray | None) -> ir.Model:
-    """Inline functions, compute with floats, fold constants, drop what nothing uses."""
+def flattened(model: ir.Model) -> ir.Model:
+    """``model`` without functions and with its constants folded; it stays as it is.
+
+    Nodes and tensors of the result have names of their own.
+
+    Raises
+    ------
+    ModelError
+        If it is no valid ONNX, or larger than any vision transformer.
+    """
+    check_wiring(model)
+    model = model.clone()
+    _inline(model)
+    _fold_constants(model)
+    passes.NameFixPass()(model)
+    return model
+
+
+def _inline(model: ir.Model) -> None:
     check_functions(model)
     passes.InlinePass()(model)
+
+
+def _fold(model: ir.Model, images: np.ndarray | None) -> ir.Model:
+    """Inline functions, compute with floats, fold constants, drop what nothing uses."""
+    _inline(model)
     modernise(model)
     without_integers(model)
     without_quantisers(model, images)
+    _fold_constants(model)
+    return model
+
+
+def _fold_constants(model: ir.Model) -> None:
     # not optimizer.optimize: its rules take the epsilon 1e-12 of a LayerNorm for zero and drop it
     try:
         optimizer.fold_constants(
@@ -85,7 +112,6 @@ def _fold(model: ir.Model, images: np.ndarray | None) -> ir.Model:
             f"the model is not valid ONNX: folding its constants fails with "
             f"{type(error).__name__}: {short(str(error))}; check it with onnx.checker"
         ) from error
-    return model
 
 
 def raised_by_us(error: BaseException) -> bool:

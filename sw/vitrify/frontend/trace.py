@@ -267,7 +267,9 @@ def unsupported(node: ir.Node | None, error: Exception) -> UnsupportedOpError:
         fix, node = error.fix, error.node or node
     assert node is not None, "who raises knows the node"
     kind = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-    return UnsupportedOpError(f"Node '{node.name}' ({kind}) is not supported: {reason}; {fix}.")
+    return UnsupportedOpError(
+        f"Node '{node.name}' ({kind}) is not supported: {reason}; {fix}.", node.name or ""
+    )
 
 
 def trace(model: ir.Model) -> ir.Model:

@@ -17,19 +17,10 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 
+from vitrify.arch.quantised import is_quantised
+
 #: ONNX Runtime's severity levels: 4 prints what makes it end only; errors are raised all the same.
 _FATAL_ONLY = 4
-#: Beginnings of the names of operators that quantise, dequantise or compute on integers.
-_QUANTISED = (
-    "QuantizeLinear", "DequantizeLinear", "DynamicQuantize", "QLinear", "ConvInteger",
-    "MatMulInteger", "MatMulNBits", "QGemm", "QAttention", "QMoE", "QEmbed", "QOrdered",
-    "GatherBlockQuantized",
-)  # fmt: skip
-
-
-def is_quantised(op_types: Iterable[str]) -> bool:
-    """Whether a model with these operators holds quantised ones."""
-    return any(op_type.startswith(_QUANTISED) for op_type in op_types)
 
 
 def session_options(op_types: Iterable[str], *, threads: int | None = None) -> ort.SessionOptions:

@@ -1,12 +1,17 @@
 """Programs: the compiled form of a network, its file, and the packing of inputs and outputs."""
 
+from .application import Application, CorePart, HostPart, as_image
 from .pack import as_batch, formed, from_words, pack_input, quantise, to_words, unpack_output
 from .preprocess import Preprocess
 from .program import Program, roofline
-from .spec import InputSpec, LayerInfo, OutputSpec, TaskSpec, TensorInfo, output_size
+from .spec import ImageSpec, InputSpec, LayerInfo, OutputSpec, TaskSpec, TensorInfo, output_size
 from .tasks import as_tasks, registers
 
 __all__ = [
+    "Application",
+    "CorePart",
+    "HostPart",
+    "ImageSpec",
     "InputSpec",
     "LayerInfo",
     "OutputSpec",
@@ -15,6 +20,7 @@ __all__ = [
     "TaskSpec",
     "TensorInfo",
     "as_batch",
+    "as_image",
     "as_tasks",
     "formed",
     "from_words",

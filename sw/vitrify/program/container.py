@@ -11,7 +11,9 @@ header                JSON, UTF-8: everything but the sections
 sections              raw bytes, in the order of the header's ``sections`` table
 ====================  ==========================================================
 
-Each row of ``sections`` has ``name``, ``size`` and ``sha256``.  There is one section, ``image``.
+Each row of ``sections`` has ``name``, ``size`` and ``sha256``.  A program has one section,
+``image``.  An application in parts has a section ``part I`` for each: a whole program file, or an
+ONNX model (:mod:`vitrify.program.onnx_graph`).
 Readers refuse other versions, unknown fields, wrong checksums, missing or surplus bytes, values
 out of the bounds in :mod:`vitrify.program.header`, and instructions that leave the memories of the
 core (:mod:`vitrify.program.verify`).
@@ -33,6 +35,7 @@ from vitrify.arch.errors import ConfigError, InputError, ProgramError
 from vitrify.arch.text import short
 
 from . import header
+from .application import Application, CorePart, HostPart, Part
 from .files import write_atomic
 from .program import Program
 from .verify import verify
@@ -45,7 +48,7 @@ MOST_HEADER = 1 << 26
 _PREAMBLE = struct.Struct("<8sIII")
 
 
-def save(program: Program, path: Path) -> None:
+def save(program: Program | Application, path: Path) -> None:
     """Write ``program`` to ``path``: complete, or not at all, and so that :func:`load` takes it.
 
     Raises
@@ -53,7 +56,25 @@ def save(program: Program, path: Path) -> None:
     ProgramError
         If a value is beyond what a program file may hold.
     """
-    image = program.image.tobytes()
+    data = content(program)
+    parse(data, program.model)
+    write_atomic(path, data)
+
+
+def content(program: Program | Application) -> bytes:
+    """The bytes of the file."""
+    if isinstance(program, Application):
+        fields = {
+            "model": program.model,
+            "input": dataclasses.asdict(program.input),
+            "outputs": program.outputs,
+            "parts": [_part_row(part) for part in program.parts],
+            "metadata": program.metadata,
+        }
+        return _joined(fields, {
+            f"part {number}": part.model if isinstance(part, HostPart) else content(part.program)
+            for number, part in enumerate(program.parts)
+        })
     fields = {
         "model": program.model,
         "arch": program.arch.to_dict(),
@@ -65,19 +86,32 @@ def save(program: Program, path: Path) -> None:
         "batch": program.batch,
         "layers": [dataclasses.asdict(layer) for layer in program.layers],
         "metadata": program.metadata,
-        "sections": [
-            {"name": "image", "size": len(image), "sha256": hashlib.sha256(image).hexdigest()}
-        ],
     }
-    text = json.dumps(fields, default=_plain).encode()
+    return _joined(fields, {"image": program.image.tobytes()})
+
+
+def _part_row(part: Part) -> dict[str, Any]:
+    on_core = isinstance(part, CorePart)
+    return {
+        "place": "core" if on_core else "host",
+        "reads": part.reads,
+        "why": () if on_core else part.why,
+        "macs": part.macs,
+    }
+
+
+def _joined(fields: dict[str, Any], sections: dict[str, bytes]) -> bytes:
+    table = [
+        {"name": name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for name, data in sections.items()
+    ]
+    text = json.dumps({**fields, "sections": table}, default=_plain).encode()
     preamble = _PREAMBLE.pack(MAGIC, VERSION, len(text), zlib.crc32(text))
-    data = preamble + text + image
-    parse(data, program.model)
-    write_atomic(path, data)
+    return b"".join((preamble, text, *sections.values()))
 
 
-def load(path: Path) -> Program:
-    """Read and verify a program file.
+def load(path: Path) -> Program | Application:
+    """Read and verify the file of a program or of an application in parts.
 
     Raises
     ------
@@ -95,13 +129,23 @@ def load(path: Path) -> Program:
     return parse(data, str(path))
 
 
-def parse(data: bytes, name: str) -> Program:
+def parse(data: bytes | memoryview, name: str) -> Program | Application:
     """As :func:`load`, for the content of a file called ``name`` in messages."""
+    return _parse(data, name, nested=False)
+
+
+def _parse(data: bytes | memoryview, name: str, *, nested: bool) -> Program | Application:
     text, rest = _split(data, name)
     try:
         fields = header.parse(text)
-        image = _image(fields.pop("sections"), rest)
-        program = _build(header.checked(fields), image)
+        table, values = fields.pop("sections"), header.checked(fields)
+        if "parts" in fields:
+            if nested:
+                raise ProgramError("it is an application within an application")
+            names = [f"part {number}" for number in range(len(values["parts"]))]
+            return _application(values, _sections(table, rest, names))
+        found = _sections(table, rest, ["image"])
+        program = _build(values, found["image"])
         verify(program)
     except (ProgramError, ConfigError, InputError) as error:
         raise ProgramError(f"program {name!r}: {error}") from error
@@ -117,7 +161,7 @@ def is_program(path: Path) -> bool:
         return False
 
 
-def _split(data: bytes, name: str) -> tuple[bytes, memoryview]:
+def _split(data: bytes | memoryview, name: str) -> tuple[bytes, memoryview]:
     """Header, verified, and what follows it."""
     if data[: len(MAGIC)] != MAGIC:
         raise ProgramError(f"{name!r} is not a Vitrify program; `vitrify compile` makes one")
@@ -132,7 +176,7 @@ def _split(data: bytes, name: str) -> tuple[bytes, memoryview]:
     if length > MOST_HEADER:
         raise ProgramError(f"program {name!r} has a header of {length:,} bytes; at most "
                            f"{MOST_HEADER:,}")
-    text = data[_PREAMBLE.size : _PREAMBLE.size + length]
+    text = bytes(data[_PREAMBLE.size : _PREAMBLE.size + length])
     if len(text) < length:
         raise ProgramError(f"program {name!r} is truncated inside its header")
     if zlib.crc32(text) != crc:
@@ -140,20 +184,39 @@ def _split(data: bytes, name: str) -> tuple[bytes, memoryview]:
     return text, memoryview(data)[_PREAMBLE.size + length :]
 
 
-def _image(table: Any, data: memoryview) -> memoryview:
-    """The one section there is, its checksum verified."""
-    (row,) = header.sections("sections", table)
-    name, size = row["name"], row["size"]
-    if name != "image":
-        raise ProgramError(f"it has an unknown section {short(name)}")
-    section, rest = data[:size], data[size:]
-    if len(section) < size:
-        raise ProgramError(f"it is truncated: section {name!r} has {len(section)} of {size} bytes")
-    if hashlib.sha256(section).hexdigest() != row["sha256"]:
-        raise ProgramError(f"it is corrupt: section {name!r} does not match its checksum")
-    if rest:
-        raise ProgramError(f"it is corrupt: {len(rest)} bytes follow its end")
-    return section
+def _sections(table: Any, data: memoryview, names: list[str]) -> dict[str, memoryview]:
+    """The sections of these names, in this order, their checksums verified."""
+    found: dict[str, memoryview] = {}
+    for row, wanted in zip(header.sections(len(names))("sections", table), names, strict=True):
+        name, size = row["name"], row["size"]
+        if name != wanted:
+            raise ProgramError(f"it has an unknown section {short(name)}")
+        section, data = data[:size], data[size:]
+        if len(section) < size:
+            raise ProgramError(
+                f"it is truncated: section {short(name)} has {len(section)} of {size} bytes"
+            )
+        if hashlib.sha256(section).hexdigest() != row["sha256"]:
+            raise ProgramError(f"it is corrupt: section {short(name)} does not match its checksum")
+        found[name] = section
+    if data:
+        raise ProgramError(f"it is corrupt: {len(data)} bytes follow its end")
+    return found
+
+
+def _application(fields: dict[str, Any], sections: dict[str, memoryview]) -> Application:
+    rows = fields.pop("parts")
+    parts: list[Part] = []
+    for row, (name, data) in zip(rows, sections.items(), strict=True):
+        if row["place"] == "core":
+            program = _parse(data, name, nested=True)
+            assert isinstance(program, Program), "it is nested"
+            parts.append(CorePart(program=program, reads=row["reads"]))
+        else:
+            parts.append(HostPart(model=bytes(data), why=row["why"], macs=row["macs"]))
+            if parts[-1].reads != row["reads"]:
+                raise ProgramError(f"{name!r} does not read what the header says")
+    return Application(parts=tuple(parts), **fields)
 
 
 def _build(fields: dict[str, Any], image: memoryview) -> Program:

@@ -16,13 +16,14 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import ProgramError
 from vitrify.arch.text import short
 
-from .spec import InputSpec, LayerInfo, OutputSpec, TaskSpec, TensorInfo
+from .spec import ImageSpec, InputSpec, LayerInfo, OutputSpec, TaskSpec, TensorInfo
 
 #: A check: what a field is called, and its value in the header; returns the value to use.
 Check = Callable[[str, Any], Any]
 
 MOST_TEXT = 4096
 MOST_OUTPUTS = 256
+MOST_PARTS = 256
 MOST_SIZE = 1 << 16
 MOST_ROWS = 1 << 20
 #: Pixels times channels of an image, and bytes of a job's input or output region.
@@ -121,6 +122,15 @@ def mapping(what: str, value: Any, known: Any, required: Any) -> dict[str, Any]:
     return value
 
 
+def record(checks: Mapping[str, Check]) -> Check:
+    """A JSON object with exactly these fields."""
+    def check(what: str, value: Any) -> dict[str, Any]:
+        row = mapping(what, value, checks, checks)
+        return {key: checks[key](f"{what}.{key}", item) for key, item in row.items()}
+
+    return check
+
+
 def metadata(what: str, value: Any) -> dict[str, Any]:
     """Free facts, of which a few are used."""
     facts = mapping(what, value, value, ())
@@ -141,15 +151,16 @@ _size = whole(1, MOST_SIZE)
 _bits = whole(8, 16)
 _word = whole(0, (1 << 32) - 1)
 
+_IMAGE: dict[str, Check] = {
+    "name": text, "shape": several(_size, 3, 3), "preprocess": maybe(text),
+}
 _INPUT = made(InputSpec, {
-    "name": text,
-    "shape": several(_size, 3, 3),
+    **_IMAGE,
     "patch": several(_size, 2, 2),
     "prefix": whole(0, MOST_SIZE),
     "rows": whole(1, MOST_ROWS),
     "multiplier": reals,
     "offset": reals,
-    "preprocess": maybe(text),
     "blocks": several(several(whole(0, MOST_ROWS), 2, 2), MOST_ROWS),
     "strides": maybe(several(_size, 2, 2)),
     "pads": several(whole(0, MOST_SIZE), 4, 4),
@@ -208,16 +219,34 @@ FIELDS: dict[str, Check] = {
     "layers": several(_LAYER, 1 << 24),
     "metadata": metadata,
 }
+
+
+def _place(what: str, value: Any) -> str:
+    if value not in ("core", "host"):
+        raise _wrong(what, "'core' or 'host'", value)
+    return value
+
+
+_PART: dict[str, Check] = {
+    "place": _place,
+    "reads": several(text, MOST_OUTPUTS, 1),
+    "why": several(text, MOST_SIZE),
+    "macs": whole(0, _MOST_COUNT),
+}
+#: Those of an application in parts, whose sections are programs and ONNX models.
+APPLICATION: dict[str, Check] = {
+    "model": text,
+    "input": made(ImageSpec, _IMAGE),
+    "outputs": several(text, MOST_OUTPUTS, 1),
+    "parts": several(record(_PART), MOST_PARTS, 1),
+    "metadata": metadata,
+}
 _SECTION: dict[str, Check] = {"name": text, "size": whole(0, 1 << 40), "sha256": text}
 
 
-def _section(what: str, value: Any) -> dict[str, Any]:
-    row = mapping(what, value, _SECTION, _SECTION)
-    return {key: check(f"{what}.{key}", row[key]) for key, check in _SECTION.items()}
-
-
-#: The table of sections, which has one row.
-sections = several(_section, 1, 1)
+def sections(count: int) -> Check:
+    """The table of so many sections."""
+    return several(record(_SECTION), count, count)
 
 
 def parse(data: bytes) -> dict[str, Any]:
@@ -245,18 +274,23 @@ def parse(data: bytes) -> dict[str, Any]:
         if isinstance(error, ProgramError):
             raise
         raise ProgramError("the header is no JSON that can be read") from error
-    return mapping("the header", header, {*FIELDS, "sections"}, {*FIELDS, "sections"})
+    known = {*_schema(header), "sections"}
+    return mapping("the header", header, known, known)
+
+
+def _schema(header: Any) -> dict[str, Check]:
+    return APPLICATION if isinstance(header, dict) and "parts" in header else FIELDS
 
 
 def checked(header: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of every field, but ``sections``.
+    """The values of every field, but ``sections``: of a program, or of an application in parts.
 
     Raises
     ------
     ProgramError
         For a wrong type, or a value out of its bounds; the message names the field.
     """
-    return {key: check(key, header[key]) for key, check in FIELDS.items()}
+    return {key: check(key, header[key]) for key, check in _schema(header).items()}
 
 
 def check_sizes(spec: InputSpec, outputs: tuple[OutputSpec, ...], depth: int, batch: int) -> None:

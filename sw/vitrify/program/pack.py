@@ -11,18 +11,18 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import InputError
 
 from . import preprocess
-from .spec import InputSpec, OutputSpec
+from .spec import ImageSpec, InputSpec, OutputSpec
 
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
 
 
-def as_batch(spec: InputSpec, images: npt.ArrayLike) -> Float32:
+def as_batch(spec: ImageSpec, images: npt.ArrayLike) -> Float32:
     """Check a batch and turn it into float32 ``[N, C, H, W]``.
 
     Parameters
     ----------
-    spec : InputSpec
+    spec : ImageSpec
         What the program expects.
     images : array_like
         Float or float16 ``[N, C, H, W]``, or uint8 ``[N, C, H, W]`` or ``[N, H, W, C]`` pixels,

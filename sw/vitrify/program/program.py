@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Iterator
@@ -184,6 +185,10 @@ class Program:
                 f"again with --arch {arch.name}"
             )
 
+    def on(self, arch: ArchConfig) -> Program:
+        """The same for a core of the same contract with other conditions (clock, memory)."""
+        return dataclasses.replace(self, arch=arch)
+
     # Files -------------------------------------------------------------------------------
     def save(self, path: str | Path) -> None:
         """Write the container (see :mod:`vitrify.program.container`), all or nothing."""
@@ -193,17 +198,27 @@ class Program:
 
     @classmethod
     def load(cls, path: str | Path) -> Program:
-        """Read a container; :class:`ProgramError` says what is wrong with it."""
+        """Read a container; :class:`ProgramError` says what is wrong with it.
+
+        An application in parts is refused: :class:`vitrify.runtime.InferenceSession` takes both.
+        """
         from . import container
 
-        return container.load(Path(path))
+        return cls._alone(container.load(Path(path)))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Program:
         """As :meth:`load`, for the content of a file."""
         from . import container
 
-        return container.parse(data, "in memory")
+        return cls._alone(container.parse(data, "in memory"))
+
+    @classmethod
+    def _alone(cls, found: object) -> Program:
+        if not isinstance(found, cls):
+            raise ProgramError("it is an application in parts, of which the core runs some only; "
+                               "run it with InferenceSession, or compile with --strict")
+        return found
 
 
 def roofline(arch: ArchConfig, macs: int, dram_bytes: int) -> int:

@@ -20,7 +20,19 @@ DTYPES = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class InputSpec:
+class ImageSpec:
+    """The image of one inference."""
+
+    #: Name of the ONNX input.
+    name: str
+    #: ``(C, H, W)``.
+    shape: tuple[int, int, int]
+    #: How a picture becomes the float input (see :mod:`vitrify.program.preprocess`).
+    preprocess: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputSpec(ImageSpec):
     """The image of one inference and how it becomes int8 rows in DRAM.
 
     ``q = clip(round(x * multiplier[c] + offset[c]), -128, 127)``, cut into patches; columns of a
@@ -31,10 +43,6 @@ class InputSpec:
     :mod:`vitrify.arch.memmap`; it is empty when there is one piece.
     """
 
-    #: Name of the ONNX input.
-    name: str
-    #: ``(C, H, W)``.
-    shape: tuple[int, int, int]
     #: ``(height, width)`` of a patch in pixels.
     patch: tuple[int, int]
     prefix: int
@@ -42,8 +50,6 @@ class InputSpec:
     #: One value per image channel.
     multiplier: Float
     offset: Float
-    #: How a picture becomes the float input (see :mod:`vitrify.program.preprocess`).
-    preprocess: str | None = None
     blocks: tuple[tuple[int, int], ...] = ()
     #: ``None``: those of a patch.
     strides: tuple[int, int] | None = None

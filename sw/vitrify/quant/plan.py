@@ -193,12 +193,13 @@ class Plan:
 def unsupported(node: ir.Node | str, why: str) -> UnsupportedOpError:
     """The error for a node the core cannot run."""
     if isinstance(node, str):
-        return UnsupportedOpError(f"Node {node!r} cannot run on the core: {why}.")
+        return UnsupportedOpError(f"Node {node!r} cannot run on the core: {why}.", node)
     # the user knows the node that it was made of
     source = node.metadata_props.get("vitrify.source")
     made = f", made of {source!r}" if source and source != node.name else ""
     return UnsupportedOpError(
-        f"Node {node.name!r} ({node.op_type}{made}) cannot run on the core: {why}."
+        f"Node {node.name!r} ({node.op_type}{made}) cannot run on the core: {why}.",
+        source or node.name or "",
     )
 
 

@@ -16,7 +16,14 @@ import numpy.typing as npt
 
 from vitrify.arch.errors import BackendError, InputError
 from vitrify.arch.extras import needs
-from vitrify.program import Program, as_tasks, pack_input, registers, unpack_output
+from vitrify.program import (
+    Application,
+    Program,
+    as_tasks,
+    pack_input,
+    registers,
+    unpack_output,
+)
 
 from .statistics import Statistics
 
@@ -79,7 +86,7 @@ class Backend(abc.ABC):
 
 
 #: ONNX Runtime's names of types, where they are not NumPy's.
-_TYPES = {"float32": "float", "float64": "double"}
+TYPES = {"float32": "float", "float64": "double"}
 
 
 class ProgramBackend(Backend):
@@ -93,7 +100,7 @@ class ProgramBackend(Backend):
             *(NodeArg(task.name, "tensor(int64)", ["N"]) for task in program.tasks),
         )
         self.outputs = tuple(
-            NodeArg(out.name, f"tensor({_TYPES.get(out.dtype, out.dtype)})", ["N", *out.shape])
+            NodeArg(out.name, f"tensor({TYPES.get(out.dtype, out.dtype)})", ["N", *out.shape])
             for out in program.outputs
         )
 
@@ -138,7 +145,7 @@ def as_jobs(
 
 
 #: What makes a backend from a program or a model file, its preprocessing and its options.
-Factory = Callable[[Program | Path, str | None, Mapping[str, Any]], Backend]
+Factory = Callable[[Program | Application | Path, str | None, Mapping[str, Any]], Backend]
 
 #: Names and modules; each module has ``create``, imported when asked for, so that a machine
 #: without a simulator or ONNX Runtime still runs the others.
@@ -151,9 +158,12 @@ BACKENDS = {
 
 
 def create(
-    name: str, model: Program | Path, preprocess: str | None, options: Mapping[str, Any]
+    name: str, model: Program | Application | Path, preprocess: str | None,
+    options: Mapping[str, Any],
 ) -> Backend:
     """The backend called ``name`` for ``model``; ``board:DEVICE`` names a device, too.
+
+    For an application in parts, every program gets one.
 
     Raises
     ------
@@ -166,6 +176,10 @@ def create(
     settings = {**options, "device": device} if colon else options
     try:
         factory: Factory = importlib.import_module(BACKENDS[kind]).create
+        if isinstance(model, Application) and kind != "float":
+            from .parts import PartsBackend
+
+            return PartsBackend(model, lambda program: factory(program, preprocess, settings))
         return factory(model, preprocess, settings)
     except ModuleNotFoundError as error:
         missing = needs(error)
@@ -183,10 +197,11 @@ def check_options(name: str, options: Mapping[str, Any], known: Sequence[str]) -
             )
 
 
-def need_program(name: str, model: Program | Path) -> Program:
+def need_program(name: str, model: Program | Application | Path) -> Program:
     """``model`` as a program, or a sentence that says how to get one."""
     if isinstance(model, Program):
         return model
+    assert isinstance(model, Path), "of an application, each program gets a backend"
     raise InputError(
         f"backend {name!r} runs programs, and {str(model)!r} is a model; make one with "
         f"`vitrify compile {model.name} --arch … --calib …`, or use the backend 'float'"

@@ -16,8 +16,9 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import InputError
 from vitrify.arch.presets import preset
 from vitrify.arch.text import short
-from vitrify.program import Program
+from vitrify.program import Application, Program
 from vitrify.program import preprocess as preprocessing
+from vitrify.program.container import load, parse
 
 from . import backend as backends
 from .backend import NodeArg
@@ -32,8 +33,9 @@ class InferenceSession:
 
     Parameters
     ----------
-    model : path, bytes or Program
-        ``.vfy`` program or its bytes, or ``.onnx`` model (backend ``float`` only).
+    model : path, bytes, Program or Application
+        ``.vfy`` program or its bytes, or ``.onnx`` model (backend ``float`` only).  Of an
+        application in parts the programs run on the backend, and the rest on the host.
     backend : str
         ``golden`` (NumPy, bit-exact), ``rtl`` (simulated Verilog), ``float`` (ONNX Runtime on
         the original model), or a board: ``board:ulx3s?port=/dev/ttyUSB0``,
@@ -54,7 +56,7 @@ class InferenceSession:
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | bytes | Program,
+        model: str | os.PathLike[str] | bytes | Program | Application,
         backend: str = "golden",
         *,
         arch: ArchConfig | str | None = None,
@@ -63,17 +65,18 @@ class InferenceSession:
     ) -> None:
         if preprocess is not None:
             preprocessing.parse(preprocess)
-        source = model if isinstance(model, Program) else open_model(model)
-        if isinstance(source, Program):
+        given = isinstance(model, Program | Application)
+        source = model if given else open_model(model)
+        if not isinstance(source, Path):
             if arch is not None:
                 chosen = preset(arch) if isinstance(arch, str) else arch
                 source.require_arch(chosen)
-                source = dataclasses.replace(source, arch=chosen)
+                source = source.on(chosen)
             if preprocess is not None:
                 source = dataclasses.replace(
                     source, input=dataclasses.replace(source.input, preprocess=preprocess)
                 )
-        self.program = source if isinstance(source, Program) else None
+        self.program = None if isinstance(source, Path) else source
         if self.program is not None and backend == "float" and isinstance(model, str | os.PathLike):
             options = {"near": Path(model).parent, **options}
         self.backend = backend
@@ -175,10 +178,10 @@ def _array(name: str, values: npt.ArrayLike) -> npt.NDArray[Any]:
         raise InputError(f"input {name!r} is no array: {error}") from error
 
 
-def open_model(source: str | os.PathLike[str] | bytes) -> Program | Path:
-    """A program, from a file or its bytes; the path of anything that may be an ONNX model."""
+def open_model(source: str | os.PathLike[str] | bytes) -> Program | Application | Path:
+    """A program or application, from a file or its bytes; the path of what may be an ONNX model."""
     if isinstance(source, bytes | bytearray | memoryview):
-        return Program.from_bytes(bytes(source))
+        return parse(bytes(source), "in memory")
     try:
         path = Path(source)
         missing = not path.is_file()
@@ -188,4 +191,4 @@ def open_model(source: str | os.PathLike[str] | bytes) -> Program | Path:
         ) from error
     if missing:
         raise InputError(f"no file {str(path)!r}; give a .vfy program or an .onnx model")
-    return path if path.suffix.lower() == ".onnx" else Program.load(path)
+    return path if path.suffix.lower() == ".onnx" else load(path)

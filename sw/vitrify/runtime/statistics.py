@@ -61,8 +61,9 @@ class Statistics(Cost):
     counters: dict[str, int] = field(default_factory=dict)
     #: What the engines did when, where the backend was asked for it.
     activity: Activity | None = field(default=None, repr=False)
-    #: Wall-clock time of the backend.
+    #: Wall-clock time of the backend, and of it what parts of the host took.
     seconds: float = 0.0
+    host_seconds: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form: the keys of a layer, and those of the run."""
@@ -76,6 +77,7 @@ class Statistics(Cost):
             "cycles_per_image": self.cycles / self.images if self.cycles else None,
             "clock_mhz": self.arch.clock_mhz,
             "seconds": self.seconds,
+            "host_seconds": self.host_seconds,
             "stalls": {
                 name.removeprefix("STALL_").lower(): value
                 for name, value in self.counters.items()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from tests.support.synthetic import vision_transformer
 from vitrify.arch.boards import board
@@ -16,6 +17,7 @@ from vitrify.arch.presets import preset
 from vitrify.cli.main import main
 from vitrify.compiler import compile_graph
 from vitrify.cosim.check import Checker, MismatchError
+from vitrify.program import Application, CorePart, HostPart, ImageSpec
 from vitrify.runtime import InferenceSession
 from vitrify.runtime.backends import rtl
 
@@ -152,3 +154,26 @@ def test_user_errors():
         InferenceSession(PROGRAM, "rtl", speed=1)
     with pytest.raises(InputError, match="DRAM latency must be"):
         InferenceSession(PROGRAM, "rtl", latency=-3)
+
+
+def test_an_application_equals_golden() -> None:
+    images, out = IMAGES[:2], PROGRAM.outputs[0]
+    model = helper.make_model(helper.make_graph(
+        [helper.make_node("Softmax", [out.name], ["y"], axis=-1)], "host",
+        [helper.make_tensor_value_info(out.name, 1, ["N", *out.shape])],
+        [helper.make_tensor_value_info("y", 1, ["N", *out.shape])],
+    ), ir_version=10, opset_imports=[helper.make_opsetid("", 17)])  # fmt: skip
+    application = Application(
+        model="softmax", input=ImageSpec(name=NAME, shape=PROGRAM.input.shape),
+        outputs=("y", out.name), parts=(
+            CorePart(program=PROGRAM, reads=(NAME,)), HostPart(model=model.SerializeToString()),
+        ),
+    )  # fmt: skip
+    results = []
+    for backend in ("rtl", "golden"):
+        with InferenceSession(application, backend) as session:
+            results.append(session.run(None, {NAME: images}))
+            assert session.statistics is not None
+            assert session.statistics.host_seconds > 0
+    for found, expected in zip(*results, strict=True):
+        assert np.array_equal(found, expected)

@@ -35,7 +35,7 @@ from vitrify.driver.lock import PATIENCE
 from vitrify.driver.pynq import BUFFER_BYTES, PynqTransport
 from vitrify.driver.serial_port import TIMEOUT, SerialTransport, open_port
 from vitrify.driver.uio import UioTransport
-from vitrify.program import Program
+from vitrify.program import Application, Program
 from vitrify.runtime.backend import (
     Backend,
     ProgramBackend,
@@ -179,7 +179,9 @@ def connect(device: str, program: Program, patience: float = PATIENCE) -> Transp
         raise InputError(f"board:{name}: {error}") from error
 
 
-def create(model: Program | Path, _preprocess: str | None, options: Mapping[str, Any]) -> Backend:
+def create(
+    model: Program | Application | Path, _preprocess: str | None, options: Mapping[str, Any]
+) -> Backend:
     """Backend for a program; ``device`` is what follows ``board:``."""
     settings = dict(options)
     device = settings.pop("device", "")

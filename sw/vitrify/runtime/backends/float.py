@@ -9,7 +9,6 @@ working directory.  Option ``progress`` is as in the others.
 from __future__ import annotations
 
 import hashlib
-import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from vitrify.arch.errors import BackendError, InputError, ModelError
-from vitrify.program import Program, TaskSpec, as_batch, as_tasks
-from vitrify.program.spec import InputSpec
+from vitrify.program import Application, Program, TaskSpec, as_batch, as_tasks
+from vitrify.program.spec import ImageSpec
 from vitrify.program.tasks import Numbers
 from vitrify.runtime.backend import (
     Backend,
@@ -30,6 +29,7 @@ from vitrify.runtime.backend import (
     check_options,
     no_progress,
 )
+from vitrify.runtime.host import first_line
 
 #: Images that ONNX Runtime gets at once: enough to fill its threads, little memory.
 _CHUNK = 16
@@ -68,7 +68,7 @@ class FloatBackend(Backend):
         # ONNX Runtime's exceptions share no base of their own.
         except Exception as error:
             raise ModelError(
-                f"{str(path)!r} is no ONNX model that ONNX Runtime can load: {_line(error)}"
+                f"{str(path)!r} is no ONNX model that ONNX Runtime can load: {first_line(error)}"
             ) from error
         self._progress = progress or no_progress
         inputs = sorted(self._session.get_inputs(), key=lambda arg: len(arg.shape) != 4)
@@ -85,7 +85,7 @@ class FloatBackend(Backend):
         self._preprocess = preprocess or ("none" if self._kind is np.uint8 else None)
         self._tasks = tasks
 
-    def spec(self, feed: npt.NDArray[Any]) -> InputSpec:
+    def spec(self, feed: npt.NDArray[Any]) -> ImageSpec:
         """What the model takes; sizes that it leaves open are those of ``feed``."""
         arg = self.inputs[0]
         given = feed.shape[1:] if feed.ndim == 4 else (1, 1, 1)
@@ -93,16 +93,7 @@ class FloatBackend(Backend):
             size if isinstance(size, int) else int(actual)
             for size, actual in zip(arg.shape[1:], given, strict=True)
         )
-        return InputSpec(
-            name=arg.name,
-            shape=(c, h, w),
-            patch=(h, w),
-            prefix=0,
-            rows=1,
-            multiplier=np.ones(c),
-            offset=np.zeros(c),
-            preprocess=self._preprocess,
-        )
+        return ImageSpec(name=arg.name, shape=(c, h, w), preprocess=self._preprocess)
 
     def run(
         self, names: Sequence[str], feed: npt.NDArray[Any], tasks: Tasks
@@ -131,7 +122,7 @@ class FloatBackend(Backend):
                     list(names), {arg.name: batch[piece].astype(self._kind), **given}
                 ))
             except Exception as error:
-                raise BackendError(f"ONNX Runtime failed: {_line(error)}") from error
+                raise BackendError(f"ONNX Runtime failed: {first_line(error)}") from error
             order.append(piece)
             self._progress(sum(map(len, order)), len(batch))
         self.seconds = time.perf_counter() - start
@@ -156,13 +147,7 @@ def _shared(task: NodeArg) -> bool:
     return task.shape in ([], [1])
 
 
-def _line(error: Exception) -> str:
-    """First sentence of a message, without ONNX Runtime's prefix."""
-    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error)).strip()
-    return text.splitlines()[0] if text else type(error).__name__
-
-
-def source_of(program: Program, places: Sequence[Path] = ()) -> Path:
+def source_of(program: Program | Application, places: Sequence[Path] = ()) -> Path:
     """The model file that ``program`` was compiled from, in one of the folders ``places``.
 
     Raises
@@ -193,13 +178,15 @@ def source_of(program: Program, places: Sequence[Path] = ()) -> Path:
     )
 
 
-def create(model: Program | Path, preprocess: str | None, options: Mapping[str, Any]) -> Backend:
+def create(
+    model: Program | Application | Path, preprocess: str | None, options: Mapping[str, Any]
+) -> Backend:
     """Backend for a model, or for the model behind a program."""
     check_options("float", options, ("onnx", "near", "progress"))
     rest = dict(options)
     given, near = rest.pop("onnx", None), rest.pop("near", None)
     tasks: Sequence[TaskSpec] = ()
-    if isinstance(model, Program):
+    if not isinstance(model, Path):
         preprocess, tasks = model.input.preprocess, model.tasks
         places = [*([Path(near)] if near is not None else []), Path()]
         model = Path(given) if given is not None else source_of(model, places)

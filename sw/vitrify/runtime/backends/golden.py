@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from vitrify.arch.isa import Instruction
 from vitrify.golden.machine import Machine
-from vitrify.program import Program
+from vitrify.program import Application, Program
 from vitrify.runtime.backend import (
     Backend,
     ProgramBackend,
@@ -73,7 +73,9 @@ class GoldenBackend(ProgramBackend):
         return results, of_program(program, self.name, images, skipped=skipped)
 
 
-def create(model: Program | Path, _preprocess: str | None, options: Mapping[str, Any]) -> Backend:
+def create(
+    model: Program | Application | Path, _preprocess: str | None, options: Mapping[str, Any]
+) -> Backend:
     """Backend for a program."""
     check_options("golden", options, ("progress",))
     return GoldenBackend(need_program("golden", model), **options)

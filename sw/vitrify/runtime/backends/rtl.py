@@ -39,7 +39,7 @@ from vitrify.cosim.check import Checker
 from vitrify.cosim.core import ENGINES, DramModel, SimulatedCore
 from vitrify.cosim.jobs import PARTS, Watched, run_jobs
 from vitrify.cosim.library import core_library
-from vitrify.program import Program
+from vitrify.program import Application, Program
 from vitrify.runtime.activity import ARRAY_STATES, BUCKET, Activity, Span
 from vitrify.runtime.backend import (
     Backend,
@@ -184,7 +184,9 @@ def _behind(arch: ArchConfig, dram: str | None) -> ArchConfig:
     return dataclasses.replace(arch, dram=kept)
 
 
-def create(model: Program | Path, _preprocess: str | None, options: Mapping[str, Any]) -> Backend:
+def create(
+    model: Program | Application | Path, _preprocess: str | None, options: Mapping[str, Any]
+) -> Backend:
     """Backend for a program."""
     check_options("rtl", options, OPTIONS)
     return RtlBackend(need_program("rtl", model), **options)

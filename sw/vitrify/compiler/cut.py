@@ -1,0 +1,229 @@
+"""A model that can be cut: what its tensors are, and the models of its parts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from vitrify.arch.errors import ModelError
+from vitrify.frontend import flattened, image_input
+from vitrify.ir import BATCH, Evaluator, shape_of
+from vitrify.program.application import in_batches
+
+#: Images that show which axis is the batch, where that is free.
+_TRIAL = 2
+#: Operators that ask for a shape: where one is left, the batch is fixed to one.
+_SHAPES = ("Shape", "Size")
+#: Rank of images, whose channels come first; of all others they come last.
+_IMAGE_RANK = 4
+
+
+class NoCut(ModelError):  # noqa: N818 -- a finding about a model, whose refusal is what users see
+    """A model cannot be cut; the message is a clause."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model without functions, and what is known of its tensors.
+
+    Members
+    -------
+    batch : images of one run; ``None`` for any number
+    images : the batch that the shapes are of
+    arrays : type and shape of every tensor, by its name
+    """
+
+    model: ir.Model
+    batch: int | None
+    images: int
+    arrays: Mapping[str, tuple[np.dtype, tuple[int, ...]]] = field(repr=False)
+
+    def size(self, name: str) -> int:
+        """Elements of a tensor, of one image."""
+        return math.prod(self.arrays[name][1]) // self.images
+
+    def holds_images(self, name: str) -> bool:
+        """Whether a tensor has images along its first axis, and something of each."""
+        _, shape = self.arrays[name]
+        return len(shape) > 1 and shape[0] == self.images
+
+    def rows(self, name: str) -> int:
+        """Rows of a tensor, of one image, see :func:`vitrify.program.application.as_image`."""
+        shape = self.arrays[name][1][1:]
+        return math.prod(shape[1:] if len(shape) + 1 == _IMAGE_RANK else shape[:-1])
+
+    def _shape(self, value: ir.Value | None) -> tuple[int, ...]:
+        found = None if value is None else self.arrays.get(value.name or "")
+        return () if found is None else found[1]
+
+    def macs(self, node: ir.Node) -> int:
+        """Multiply-accumulates of a node, of one image; 0 for one that multiplies no matrices."""
+        shapes, out = list(map(self._shape, node.inputs)), self._shape(node.outputs[0])
+        match node.op_type:
+            case "MatMul" | "Gemm" | "MatMulInteger" | "QGemm" | "FusedMatMul" | "QLinearMatMul":
+                first = shapes[0]
+                turned = "transA" in node.attributes and node.attributes["transA"].as_int()
+                each = first[0] if turned else first[-1]
+            case "Conv" | "ConvInteger" | "QLinearConv" | "ConvTranspose" | "FusedConv":
+                kernel = shapes[3] if node.op_type == "QLinearConv" else shapes[1]
+                each = math.prod(kernel[1:])
+            case "Einsum":
+                each = max(map(math.prod, shapes)) // max(1, min(map(math.prod, shapes)))
+            case "Attention" | "MultiHeadAttention" | "QAttention":
+                each = 2 * shapes[0][-1] if shapes and shapes[0] else 0
+            case _:
+                return 0
+        return math.prod(out) * each // self.images
+
+
+def source_of(model: ir.Model) -> Source:
+    """``model`` ready to be cut; it stays as it is.
+
+    Raises
+    ------
+    NoCut
+        If ONNX Runtime cannot run it, or it branches or loops.
+    """
+    size = shape_of(image_input(model))[0]
+    if len(model.graph.inputs) != 1:
+        raise NoCut("it has other inputs than the image")
+    flat = flattened(model)
+    if any(
+        attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+        for node in flat.graph for attribute in node.attributes.values()
+    ):
+        raise NoCut("it has branches or loops")
+    if isinstance(size, int):
+        return Source(flat, size, size, _arrays(flat, size))
+    if not any(node.op_type in _SHAPES for node in flat.graph):
+        try:
+            return Source(flat, None, _TRIAL, _arrays(flat, _TRIAL))
+        except NoCut:
+            pass  # a batch of one is written into it somewhere
+    flat = flattened(_of_batch_one(model))
+    return Source(flat, 1, 1, _arrays(flat, 1))
+
+
+def _of_batch_one(model: ir.Model) -> ir.Model:
+    """A copy that takes one image a time."""
+    model = model.clone()
+    image = image_input(model)
+    image.shape = ir.Shape([1, *shape_of(image)[1:]])
+    for value in (*(v for node in model.graph for v in node.outputs), *model.graph.outputs):
+        value.shape = None
+    return model
+
+
+def _arrays(model: ir.Model, images: int) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
+    image = image_input(model)
+    kind = np.dtype(np.float32 if image.dtype is None else image.dtype.numpy())
+    shape = (images, *(int(n) for n in shape_of(image)[1:]))
+    noise = np.random.default_rng(0).normal(size=shape)
+    feed = np.abs(64 * noise).astype(kind) if kind.kind in "iu" else noise.astype(kind)
+    try:
+        found = Evaluator(model).run({image.name or "": feed})
+    # ONNX Runtime's exceptions share no base of their own
+    except Exception as error:
+        raise NoCut("ONNX Runtime cannot run it") from error
+    known = {name: (array.dtype, array.shape) for name, array in found.items()}
+    for name, value in model.graph.initializers.items():
+        if value.const_value is not None:
+            known[name] = (value.const_value.dtype.numpy(), tuple(value.const_value.shape.numpy()))
+    return {**known, image.name or "": (kind, shape)}
+
+
+# Models of parts ---------------------------------------------------------------------------
+def tensors_of(nodes: Iterable[ir.Node]) -> tuple[list[str], list[str]]:
+    """What a set of nodes reads from others or from the model's inputs, and what others read."""
+    inside = dict.fromkeys(nodes)
+    reads: dict[str, None] = {}
+    results: dict[str, None] = {}
+    for node in inside:
+        for value in node.inputs:
+            if value is not None and not value.is_initializer() and value.producer() not in inside:
+                reads[value.name or ""] = None
+        for value in node.outputs:
+            if value.is_graph_output() or any(use.node not in inside for use in value.uses()):
+                results[value.name or ""] = None
+    return list(reads), list(results)
+
+
+def host_model(source: Source, reads: Sequence[str], results: Sequence[str]) -> ir.Model:
+    """The nodes between two sets of tensors as a model."""
+    graph = ir.convenience.extract(source.model.graph, reads, results)
+    for value in (*graph.inputs, *graph.outputs):
+        kind, shape = source.arrays[value.name or ""]
+        value.type = ir.TensorType(ir.DataType.from_numpy(kind))
+        free = source.batch is None and shape[:1] == (source.images,)
+        value.shape = ir.Shape([BATCH, *shape[1:]] if free else shape)
+    return ir.Model(graph, ir_version=source.model.ir_version)
+
+
+def core_model(source: Source, reads: Sequence[str], results: Sequence[str]) -> ir.Model:
+    """As :func:`host_model`, with one image for everything it reads.
+
+    The image is what :func:`vitrify.program.application.as_image` makes of the tensors.
+    """
+    model = host_model(source, reads, results)
+    if len(reads) == 1 and len(source.arrays[reads[0]][1]) == _IMAGE_RANK:
+        return model
+    graph, (rows,) = model.graph, {source.rows(name) for name in reads}
+    widths = [source.size(name) // rows for name in reads]
+    image = ir.Value(
+        name=f"{reads[0]}.image", type=graph.inputs[0].type,
+        shape=ir.Shape([BATCH if source.batch is None else source.images, sum(widths), rows, 1]),
+    )
+    nodes: list[ir.Node] = []
+
+    def op(op_type: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
+        node = ir.node(op_type, list(inputs), attributes or None)
+        node.name = node.outputs[0].name = f"{image.name}.{len(nodes)}"
+        nodes.append(node)
+        return node.outputs[0]
+
+    def constant(array: npt.NDArray[Any]) -> ir.Value:
+        made = ir.Value(
+            name=f"{image.name}.constant{len(graph.initializers)}", shape=ir.Shape(array.shape),
+            type=ir.TensorType(ir.DataType.from_numpy(array.dtype)), const_value=ir.tensor(array),
+        )
+        graph.register_initializer(made)
+        return made
+
+    def numbers(*values: int) -> ir.Value:
+        return constant(np.array(values, np.int64))
+
+    lines, at = image, 0
+    if len(reads) > 1:
+        # several readers would be several embeddings of the image, of which the core has one
+        same = np.eye(sum(widths), dtype=source.arrays[reads[0]][0])[..., None, None]
+        lines = op("Conv", image, constant(same))
+    lines = op("Reshape", lines, numbers(0, sum(widths), rows))
+    for value, width in zip(list(graph.inputs), widths, strict=True):
+        part = op("Slice", lines, numbers(at), numbers(at + width), numbers(1))
+        at += width
+        shape = source.arrays[value.name or ""][1]
+        if len(shape) != _IMAGE_RANK:
+            part = op("Transpose", part, perm=[0, 2, 1])
+        part = op("Reshape", part, numbers(0, *shape[1:]))
+        ir.convenience.replace_all_uses_with(value, part)
+    graph.inputs[:] = [image]
+    first = graph[0]
+    graph.insert_before(first, nodes)
+    return model
+
+
+def boundary(
+    source: Source, names: Iterable[str], images: npt.NDArray[Any]
+) -> dict[str, npt.NDArray[Any]]:
+    """Tensors of the model for ``images [N, C, H, W]``, N along the first axis of each."""
+    image = image_input(source.model).name or ""
+    inner = sorted({*names} - {image})
+    machine = Evaluator(source.model, inner)
+    made = in_batches(lambda feed: list(machine.run(feed).values()), {image: images}, source.batch)
+    return {**dict(zip(inner, made, strict=True)), image: images}

@@ -1,0 +1,254 @@
+"""Which parts of a model run on the core, and which on the host.
+
+Every node starts on the core.  A part of the core that the compiler refuses loses the node that it
+names to the host, and is tried again: refusals at the end, at the beginning and in the middle are
+all the same.  Nodes of one kind of place with the same number of changes of place before them are
+one part, so that parts follow each other.  Afterwards parts of the core that are not worth their
+transfers go to the host, too, and what makes a tensor smaller moves to where it saves a transfer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from vitrify.arch.errors import UnsupportedOpError
+from vitrify.frontend import canonicalise
+
+from .cut import NoCut, Source, core_model, tensors_of
+from .quantise import plan_of
+
+#: Multiply-accumulates a second of a small host, numbers a second that it converts to the core's
+#: or back, and seconds that starting a job takes: what decides whether a part of the core pays.
+HOST_MACS = 4e9
+CONVERTED = 1e8
+JOB_SECONDS = 2e-4
+#: Trials after which whatever is still refused goes to the host as a whole.
+MOST_TRIALS = 150
+
+Check = Callable[[ir.Model], object]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Nodes that run one after another in one place.
+
+    Members
+    -------
+    on_core : the place
+    nodes : in the order of the model
+    reads, results : tensors that it takes from others, and that others take
+    why : of the host, why not on the core: a sentence for each node that was refused
+    macs : multiply-accumulates of an image
+    """
+
+    on_core: bool
+    nodes: tuple[ir.Node, ...]
+    reads: tuple[str, ...]
+    results: tuple[str, ...]
+    macs: int
+    why: tuple[str, ...] = ()
+
+
+@dataclass
+class _Search:
+    source: Source
+    check: Check
+    #: Nodes of the host, with a sentence for those that were refused.
+    host: dict[ir.Node, str] = field(default_factory=dict)
+    good: set[frozenset[ir.Node]] = field(default_factory=set)
+    trials: int = 0
+
+    def pieces(self) -> list[Piece]:
+        """The parts, in order."""
+        levels: dict[ir.Node, int] = {}
+        for node in self.source.model.graph:
+            place = node not in self.host
+            level = int(place)
+            for before in node.predecessors():
+                level = max(level, levels[before] + ((before not in self.host) != place))
+            levels[node] = level
+        found = []
+        for level in range(max(levels.values()) + 1):
+            nodes = tuple(node for node in levels if levels[node] == level)
+            if nodes:
+                reads, results = tensors_of(nodes)
+                found.append(Piece(
+                    bool(level % 2), nodes, tuple(reads), tuple(results),
+                    sum(map(self.source.macs, nodes)),
+                    tuple(dict.fromkeys(why for n in nodes if (why := self.host.get(n)))),
+                ))  # fmt: skip
+        return found
+
+    def to_host(self, nodes: Iterable[ir.Node], why: str = "") -> None:
+        """Move nodes."""
+        for node in nodes:
+            self.host.setdefault(node, why)
+            why = ""
+
+    def settle(self) -> None:
+        """Move nodes until every part of the core is accepted."""
+        while True:
+            for piece in self.pieces():
+                if piece.on_core and frozenset(piece.nodes) not in self.good:
+                    if not piece.macs:
+                        self.to_host(piece.nodes)
+                        break
+                    if self._refused(piece):
+                        break
+                    self.good.add(frozenset(piece.nodes))
+            else:
+                return
+
+    def _refused(self, piece: Piece) -> bool:
+        """Whether something of a part had to move."""
+        blamed = self._unfit_boundary(piece)
+        if blamed:
+            self.to_host(blamed)
+            return True
+        self.trials += 1
+        try:
+            self.check(core_model(self.source, piece.reads, piece.results))
+        except UnsupportedOpError as error:
+            named = [node for node in piece.nodes if node.name == error.node]
+            if self.trials > MOST_TRIALS:
+                blamed = list(piece.nodes)
+            elif named:
+                blamed = self._before(named[0], piece) or named
+            else:
+                # what puts the image of several tensors together
+                blamed = self._to_one_tensor(piece) or list(piece.nodes)
+            # without the way out, which is taken
+            self.to_host(blamed, str(error).partition("; ")[0].rstrip("."))
+            return True
+        return False
+
+    @staticmethod
+    def _to_one_tensor(piece: Piece) -> list[ir.Node]:
+        """The first nodes of a part, up to where all others read one tensor only."""
+        last: dict[str, int] = {}
+        for place, node in enumerate(piece.nodes):
+            last.update(dict.fromkeys(_activations(node), place))
+        alive = set(piece.reads)
+        for place, node in enumerate(piece.nodes[:-1]):
+            alive |= set(_names(node.outputs))
+            alive = {name for name in alive if last.get(name, -1) > place}
+            if len(alive) == 1:
+                return list(piece.nodes[: place + 1])
+        return []
+
+    def _before(self, node: ir.Node, piece: Piece) -> list[ir.Node]:
+        """What is before ``node`` in its part, if nothing of that multiplies.
+
+        It may be what does not fit: the core has functions of tokens, say, and none of the image.
+        """
+        inside, found, left = {*piece.nodes}, set[ir.Node](), [node]
+        while left:
+            for before in left.pop().predecessors():
+                if before in inside and before not in found:
+                    found.add(before)
+                    left.append(before)
+        return [] if any(map(self.source.macs, found)) else [n for n in piece.nodes if n in found]
+
+    def _unfit_boundary(self, piece: Piece) -> list[ir.Node]:
+        """Nodes that have to move for a part to have one image in and batches of results out."""
+        source = self.source
+        for node in piece.nodes:
+            # of the model's own outputs, the compiler says it better
+            inner = {value.name for value in node.outputs if not value.is_graph_output()}
+            if any(name in inner and not source.holds_images(name) for name in piece.results):
+                return [node]
+        main = max(piece.reads, key=source.size)
+        kind = source.arrays[main][0]
+        for name in piece.reads:
+            fits = source.holds_images(name) and source.rows(name) == source.rows(main)
+            floats = kind.kind == "f" or (kind.kind == "u" and len(piece.reads) == 1)
+            if not (fits and floats and source.arrays[name][0] == kind):
+                return [node for node in piece.nodes if name in _names(node.inputs)]
+        return []
+
+    def drop_what_does_not_pay(self) -> None:
+        """Give parts of the core to the host, all but the largest, whose work is not worth it."""
+        pieces = [piece for piece in self.pieces() if piece.on_core]
+        largest = max(pieces, key=lambda piece: piece.macs, default=None)
+        for piece in pieces:
+            moved = sum(map(self.source.size, (*piece.reads, *piece.results)))
+            cost = JOB_SECONDS + moved / CONVERTED
+            if piece is not largest and piece.macs / HOST_MACS < cost:
+                self.to_host(piece.nodes, (
+                    f"The {piece.macs / 1e6:.3g} M multiplications behind "
+                    f"{piece.nodes[0].name!r} are not worth a transfer to the core and back"
+                ))  # fmt: skip
+
+    def save_transfers(self) -> None:
+        """Move nodes that multiply nothing from the edges of parts, where that saves transfers."""
+        moved = True
+        while moved:
+            moved = False
+            for piece in self.pieces():
+                for node in piece.nodes if piece.on_core else ():
+                    outside = {name for name in _names(node.outputs) if name in piece.results}
+                    last = all(use.node in self.host for v in node.outputs for use in v.uses())
+                    first = all(name in piece.reads for name in _activations(node))
+                    if not (self.source.macs(node) or not (first or (last and outside))):
+                        left = [other for other in piece.nodes if other is not node]
+                        if left and self._transfers(left) < self._transfers(piece.nodes):
+                            self.to_host([node])
+                            moved = True
+                            break
+                if moved:
+                    break
+
+    def _transfers(self, nodes: Iterable[ir.Node]) -> int:
+        reads, results = tensors_of(nodes)
+        return sum(map(self.source.size, (*reads, *results)))
+
+
+def partition(source: Source, check: Check | None = None) -> list[Piece]:
+    """The parts of a model, in the order in which they run.
+
+    Parameters
+    ----------
+    source : the model
+    check : raises ``UnsupportedOpError``, naming a node, for a model that the core cannot run;
+        by default the compiler as far as it goes without images
+
+    Raises
+    ------
+    NoCut
+        If nothing that multiplies is left for the core.
+    """
+    search = _Search(source, check or plan)
+    search.settle()
+    search.drop_what_does_not_pay()
+    search.settle()
+    search.save_transfers()
+    search.settle()
+    pieces = search.pieces()
+    if not any(piece.on_core for piece in pieces):
+        raise NoCut("no part of it that multiplies can run on the core")
+    return pieces
+
+
+def plan(model: ir.Model) -> ir.Model:
+    """Compile as far as it goes without images: the canonical graph.
+
+    Raises
+    ------
+    UnsupportedOpError
+        Names a node that has no place on the core.
+    """
+    canonical = canonicalise(model)
+    plan_of(canonical)
+    return canonical
+
+
+def _names(values: Iterable[ir.Value | None]) -> list[str]:
+    return [value.name or "" for value in values if value is not None]
+
+
+def _activations(node: ir.Node) -> list[str]:
+    return [v.name or "" for v in node.inputs if v is not None and not v.is_initializer()]
+

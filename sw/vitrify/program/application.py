@@ -1,0 +1,248 @@
+"""Whole applications: programs of the core, and parts of the host around and between them.
+
+What runs on the host is an ONNX graph (:mod:`vitrify.program.onnx_graph`).  Parts run in order;
+tensors go from one to the others by name.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from vitrify.arch.config import ArchConfig
+from vitrify.arch.errors import ProgramError
+from vitrify.arch.text import short
+
+from . import onnx_graph, preprocess
+from .onnx_graph import Value
+from .program import Program
+from .spec import ImageSpec, TaskSpec
+
+#: Rank of images, whose channels come first; of all other tensors they come last.
+_IMAGE_RANK = 4
+#: Images of one run of the host where any number may be.
+_AT_ONCE = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostPart:
+    """An ONNX model that the host runs between programs.
+
+    Members
+    -------
+    model : the file's bytes
+    why : why it is not on the core: what the compiler said of its operators
+    macs : multiply-accumulates of an image
+    """
+
+    model: bytes
+    why: tuple[str, ...] = ()
+    macs: int = 0
+
+    @functools.cached_property
+    def graph(self) -> onnx_graph.Graph:
+        """What it computes."""
+        return onnx_graph.read(self.model)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Tensors that it takes."""
+        return tuple(value.name for value in self.graph.inputs)
+
+    @property
+    def batch(self) -> int | None:
+        """Images of one run; ``None`` for any number."""
+        return self.graph.inputs[0].shape[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorePart:
+    """A program, and the tensors that :func:`as_image` makes its image of."""
+
+    program: Program
+    reads: tuple[str, ...]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of an image."""
+        return self.program.macs // self.program.batch
+
+
+Part = HostPart | CorePart
+
+
+@dataclass(frozen=True, kw_only=True)
+class Application:
+    """A model in parts.
+
+    Raises :class:`ProgramError` when the parts contradict each other.
+    """
+
+    model: str
+    #: What it takes, before any part.
+    input: ImageSpec
+    #: Names of the results, in the model's order.
+    outputs: tuple[str, ...]
+    parts: tuple[Part, ...]
+    #: Free facts for people and reports (JSON values).
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.programs:
+            raise ProgramError(f"application {self.model!r} has nothing for the core")
+        if any(program.arch.hash != self.arch.hash for program in self.programs):
+            raise ProgramError(f"the programs of {self.model!r} are for different cores")
+        if any(program.tasks for program in self.programs):
+            raise ProgramError(f"a program of {self.model!r} chooses among tasks")
+        if self.input.preprocess is not None:
+            preprocess.parse(self.input.preprocess)
+        known: dict[str, tuple[int | None, ...]] = {self.input.name: (None, *self.input.shape)}
+        for part in self.parts:
+            for name in part.reads:
+                if name not in known:
+                    raise ProgramError(f"a part of {self.model!r} reads {short(name)}, which no "
+                                       f"part before it makes")
+            if isinstance(part, CorePart):
+                self._check_image(part, [known[name] for name in part.reads])
+            elif not part.reads or not part.graph.inputs[0].shape:
+                raise ProgramError(f"a part of {self.model!r} reads nothing that has a batch")
+            for value in values_of(part):
+                if value.name in known:
+                    raise ProgramError(f"two parts of {self.model!r} make {short(value.name)}")
+                known[value.name] = value.shape
+        for name in self.outputs:
+            if name not in known or name == self.input.name:
+                raise ProgramError(f"no part of {self.model!r} makes its output {short(name)}")
+
+    def _check_image(self, part: CorePart, shapes: Sequence[tuple[int | None, ...]]) -> None:
+        wanted = part.program.input.shape
+        found = image_shape([shape[1:] for shape in shapes])
+        if found != wanted:
+            raise ProgramError(f"a program of {self.model!r} takes an image of {wanted}, and what "
+                               f"it reads makes one of {found}")
+
+    @property
+    def programs(self) -> tuple[Program, ...]:
+        """What runs on the core, in order."""
+        return tuple(part.program for part in self.parts if isinstance(part, CorePart))
+
+    @property
+    def arch(self) -> ArchConfig:
+        """The core of all programs."""
+        return self.programs[0].arch
+
+    @property
+    def tasks(self) -> tuple[TaskSpec, ...]:
+        """Inputs that choose among tasks: there are none."""
+        return ()
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of an image, those of the host included."""
+        return sum(part.macs for part in self.parts)
+
+    @property
+    def core_share(self) -> float:
+        """Share of the multiply-accumulates that the core does."""
+        on_core = sum(part.macs for part in self.parts if isinstance(part, CorePart))
+        return on_core / max(1, self.macs)
+
+    def results(self) -> list[Value]:
+        """The outputs: name, type, shape with the batch."""
+        made = {value.name: value for part in self.parts for value in values_of(part)}
+        return [made[name] for name in self.outputs]
+
+    def require_arch(self, arch: ArchConfig) -> None:
+        """Refuse to run on a core of another contract, as a program does."""
+        self.programs[0].require_arch(arch)
+
+    def on(self, arch: ArchConfig) -> Application:
+        """The same for a core of the same contract with other conditions (clock, memory)."""
+        parts = tuple(
+            replace(part, program=part.program.on(arch))
+            if isinstance(part, CorePart) else part
+            for part in self.parts
+        )
+        return replace(self, parts=parts)
+
+    def save(self, path: str | Path) -> None:
+        """Write the container (see :mod:`vitrify.program.container`), all or nothing."""
+        from . import container
+
+        container.save(self, Path(path))
+
+
+def values_of(part: Part) -> Iterator[Value]:
+    """What a part makes: name, type and shape with the batch."""
+    if isinstance(part, HostPart):
+        for value in part.graph.outputs:
+            # part after part of a batch of any size
+            free = value.shape and value.shape[0] == part.batch
+            yield replace(value, shape=(None, *value.shape[1:])) if free else value
+        return
+    for spec in part.program.outputs:
+        yield Value(spec.name, spec.dtype, (None, *spec.shape))
+
+
+def image_shape(shapes: Sequence[tuple[int | None, ...]]) -> tuple[int, int, int] | None:
+    """``(C, H, W)`` of :func:`as_image` of tensors of these shapes, without their batch."""
+    if not shapes or any(size is None for shape in shapes for size in shape) or not all(shapes):
+        return None
+    known = [tuple(int(size or 0) for size in shape) for shape in shapes]
+    if len(known) == 1 and len(known[0]) + 1 == _IMAGE_RANK:
+        return known[0]  # type: ignore[return-value]  (its length was looked at)
+    widths = [shape[0] if len(shape) + 1 == _IMAGE_RANK else shape[-1] for shape in known]
+    rows = {math.prod(s) // max(1, width) for s, width in zip(known, widths, strict=True)}
+    return (sum(widths), rows.pop(), 1) if len(rows) == 1 else None
+
+
+def as_image(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """One image ``[N, C, H, W]`` of tensors ``[N, …]``.
+
+    One tensor of four axes is an image.  Of others the last axis are the channels (of those of four
+    axes the second) and all the rest rows; they lie beside each other as ``[N, C, rows, 1]``.
+    """
+    if len(arrays) == 1 and arrays[0].ndim == _IMAGE_RANK:
+        return arrays[0]
+    lines = []
+    for array in arrays:
+        if array.ndim == _IMAGE_RANK:
+            lines.append(array.reshape(*array.shape[:2], -1))
+        else:
+            lines.append(array.reshape(len(array), -1, array.shape[-1]).transpose(0, 2, 1))
+    return np.concatenate(lines, axis=1)[..., None]
+
+
+def in_batches(
+    run: Callable[[dict[str, npt.NDArray[Any]]], Sequence[npt.NDArray[Any]]],
+    arrays: Mapping[str, npt.NDArray[Any]], batch: int | None,
+) -> list[npt.NDArray[Any]]:
+    """The results of ``run`` for all images of ``arrays``, which lie along their first axes.
+
+    Parameters
+    ----------
+    batch : images that it takes at once; ``None``: any number.  The last run is filled up with the
+        first of its images, and what it says of those is cut off.
+    """
+    images, step = min(map(len, arrays.values())), batch or _AT_ONCE
+    results: list[list[npt.NDArray[Any]]] = []
+    for start in range(0, images, step):
+        count = min(step, images - start)
+        piece = start + np.arange(batch or count) % count
+        made = run({name: array[piece] for name, array in arrays.items()})
+        filled = count < len(piece)
+        results.append([
+            array[:count] if filled and array.shape[:1] == (batch,) else array for array in made
+        ])  # fmt: skip
+    if len(results) == 1:
+        return results[0]
+    return [
+        np.concatenate([np.atleast_1d(x) for x in arrays]) for arrays in zip(*results, strict=True)
+    ]

@@ -1,0 +1,98 @@
+"""Running an application: its programs on a backend, the rest on the host, one after another."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy.typing as npt
+
+from vitrify.program import Application, HostPart, Program, as_batch, as_image
+
+from .backend import TYPES, Backend, NodeArg, Tasks
+from .host import HostRunner
+from .statistics import Statistics
+
+
+class PartsBackend(Backend):
+    """The parts of an application in turn.
+
+    Parameters
+    ----------
+    make : the backend for a program
+    """
+
+    def __init__(self, application: Application, make: Callable[[Program], Backend]) -> None:
+        self.application = application
+        spec = application.input
+        self.inputs = (NodeArg(spec.name, "tensor(float)", ["N", *spec.shape]),)
+        self.outputs = tuple(
+            NodeArg(
+                value.name, f"tensor({TYPES.get(value.dtype, value.dtype)})",
+                ["N" if size is None else size for size in value.shape],
+            )
+            for value in application.results()
+        )
+        self._runners: list[HostRunner | Backend] = []
+        try:
+            for part in application.parts:
+                host = isinstance(part, HostPart)
+                self._runners.append(HostRunner(part) if host else make(part.program))
+        except BaseException:
+            self.close()
+            raise
+        self.name = next(r.name for r in self._runners if isinstance(r, Backend))
+
+    def run(
+        self, names: Sequence[str], feed: npt.NDArray[Any], tasks: Tasks
+    ) -> list[npt.NDArray[Any]]:
+        """Run every part on the whole batch."""
+        start = time.perf_counter()
+        application = self.application
+        spec = application.input
+        known: dict[str, npt.NDArray[Any]] = {spec.name: as_batch(spec, feed)}
+        found: list[Statistics] = []
+        host_seconds = 0.0
+        for part, runner in zip(application.parts, self._runners, strict=True):
+            if isinstance(runner, HostRunner):
+                begin = time.perf_counter()
+                known.update(runner.run(known))
+                host_seconds += time.perf_counter() - begin
+                continue
+            image = as_image([known[name] for name in part.reads])
+            wanted = [out.name for out in runner.outputs]
+            known.update(zip(wanted, runner.run(wanted, image, tasks), strict=True))
+            if runner.statistics is not None:
+                found.append(runner.statistics)
+        if found:
+            self.statistics = _sum(found, application.model)
+            self.statistics.seconds = time.perf_counter() - start
+            self.statistics.host_seconds = host_seconds
+        return [known[name] for name in names]
+
+    def close(self) -> None:
+        """Close every backend."""
+        for runner in self._runners:
+            if isinstance(runner, Backend):
+                runner.close()
+
+
+def _sum(parts: Sequence[Statistics], model: str) -> Statistics:
+    """The cost of all programs together."""
+    first, *others = parts
+    total = dataclasses.replace(
+        first, name=model, layers=list(first.layers), counters=dict(first.counters)
+    )
+    for other in others:
+        total.macs += other.macs
+        total.dram_read_bytes += other.dram_read_bytes
+        total.dram_write_bytes += other.dram_write_bytes
+        total.wasted_bytes += other.wasted_bytes
+        if total.cycles is not None and other.cycles is not None:
+            total.cycles += other.cycles
+        total.layers += other.layers
+        for name, count in other.counters.items():
+            total.counters[name] = total.counters.get(name, 0) + count
+    return total

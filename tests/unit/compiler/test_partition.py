@@ -1,0 +1,174 @@
+"""Models that the core runs in part: cut, compiled, saved, run, against ONNX Runtime."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import helper
+
+from tests.support.tails import BLOCK, HIDDEN, TAILS, with_before, with_tail
+from vitrify.arch.errors import ModelError, UnsupportedOpError
+from vitrify.arch.presets import preset
+from vitrify.compiler import application as whole
+from vitrify.compiler import compile_application, compile_model, partition
+from vitrify.compiler.validate import VerificationError
+from vitrify.program import Application, CorePart, HostPart, Program
+from vitrify.runtime import InferenceSession, open_model
+from vitrify.runtime.host import HostRunner
+
+IMAGES = np.random.default_rng(8).normal(size=(8, 3, 16, 16)).astype(np.float32)
+#: Least signal-to-noise ratio of a real output, dB; eight images are few to calibrate with.
+ENOUGH = 28.0
+
+
+def compiled(model: onnx.ModelProto, tmp_path: Path, **options) -> tuple[Application, Path]:
+    """The application, as it comes back from its file, and the model's."""
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # noise is no photograph
+        application = compile_application(path, preset("nano"), IMAGES, **options)
+    assert isinstance(application, Application)
+    application.save(tmp_path / "model.vfy")
+    again = open_model(tmp_path / "model.vfy")
+    assert isinstance(again, Application)
+    return again, path
+
+
+def places(application: Application) -> str:
+    return "".join("c" if isinstance(part, CorePart) else "h" for part in application.parts)
+
+
+def check(application: Application, path: Path, count: int = 3) -> None:
+    """Every output against ONNX Runtime, image by image."""
+    judge = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    wanted = [judge.run(None, {"image": image[None]}) for image in IMAGES[:count]]
+    with InferenceSession(application) as session:
+        found = session.run(None, {"image": IMAGES[:count]})
+        assert session.statistics is not None
+        assert session.statistics.images == count
+    for mine, *theirs in zip(found, *wanted, strict=True):
+        exact = np.concatenate(theirs)
+        assert mine.dtype == exact.dtype
+        assert mine.shape == exact.shape
+        if exact.dtype.kind == "f":
+            noise = np.mean((mine.astype(float) - exact) ** 2)
+            assert 10 * np.log10(np.mean(exact.astype(float) ** 2) / noise) > ENOUGH
+        else:
+            assert np.array_equal(mine, exact)
+
+
+@pytest.mark.parametrize("name", TAILS)
+def test_a_tail_runs_on_the_host(name: str, tmp_path: Path) -> None:
+    application, path = compiled(with_tail(*TAILS[name]), tmp_path)
+    assert places(application) == "ch"
+    assert application.core_share == 1
+    check(application, path)
+
+
+def test_numpy_alone_runs_a_tail(tmp_path: Path) -> None:
+    application, _ = compiled(with_tail(*TAILS["softmax, top-k"]), tmp_path)
+    (part,) = (part for part in application.parts if isinstance(part, HostPart))
+    given = {part.reads[0]: np.random.default_rng(1).normal(size=(5, 5)).astype(np.float32)}
+    mine, theirs = (HostRunner(part, which).run(given) for which in ("numpy", "onnxruntime"))
+    for name, exact in theirs.items():
+        np.testing.assert_allclose(mine[name], exact, rtol=1e-6)
+
+
+def test_a_model_of_a_fixed_batch_is_filled_up(tmp_path: Path) -> None:
+    application, path = compiled(with_tail(*TAILS["argmax"], batch=2), tmp_path)
+    judge = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    wanted = np.concatenate([judge.run(None, {"image": IMAGES[i : i + 2]})[0] for i in (0, 2)])
+    (found,) = InferenceSession(application).run(None, {"image": IMAGES[:3]})
+    assert np.array_equal(found, wanted[:3])
+
+
+def test_a_stem_runs_on_the_host(tmp_path: Path) -> None:
+    application, path = compiled(with_before(["CumSum", "Sin"]), tmp_path)
+    assert places(application) == "hc"
+    check(application, path)
+
+
+def test_an_operator_in_the_middle_is_between_two_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = with_before(["CumSum"], BLOCK)
+    application, path = compiled(model, tmp_path)
+    assert places(application) == "ch"  # so small a rest is not worth a transfer
+    check(application, path)
+    monkeypatch.setattr(partition, "HOST_MACS", 1.0)
+    application, path = compiled(model, tmp_path)
+    assert places(application) == "chc"
+    assert application.core_share == 1
+    check(application, path)
+
+
+def test_what_reads_two_tensors_waits_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partition, "HOST_MACS", 1.0)
+    application, path = compiled(with_before(["CumSum"], HIDDEN), tmp_path)
+    assert places(application) == "chc"
+    assert 0.85 < application.core_share < 1
+    check(application, path)
+
+
+def test_what_the_core_runs_as_a_whole_stays_a_program(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(with_before(["Sin"], BLOCK), path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert isinstance(compile_application(path, preset("nano"), IMAGES), Program)
+
+
+def test_strict_refuses_as_ever(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(with_tail(*TAILS["argmax"]), path)
+    with pytest.raises(UnsupportedOpError, match=r"\(ArgMax\) is not supported") as caught:
+        compile_model(path, preset("nano"), IMAGES)
+    assert caught.value.node == "y"
+
+
+def odd_only(tmp_path: Path, nodes: list[onnx.NodeProto]) -> Path:
+    shape = ["N", 3, 16, 16]
+    graph = helper.make_graph(
+        nodes, "odd", [helper.make_tensor_value_info("image", 1, shape)],
+        [helper.make_tensor_value_info("y", 1, None)],
+    )
+    path = tmp_path / "odd.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+    return path
+
+
+def test_a_model_without_anything_for_the_core_is_refused(tmp_path: Path) -> None:
+    path = odd_only(tmp_path, [helper.make_node("LRN", ["image"], ["y"], "odd", size=3)])
+    with pytest.raises(UnsupportedOpError, match=r"Node 'odd' \(LRN\) is not supported: no op"):
+        compile_application(path, preset("nano"), IMAGES)
+
+
+def test_an_operator_that_nobody_has_is_refused(tmp_path: Path) -> None:
+    node = helper.make_node("Odd", ["image"], ["y"], "odd", domain="ours")
+    with pytest.raises(ModelError, match=r"ours\.Odd"):
+        compile_application(odd_only(tmp_path, [node]), preset("nano"), IMAGES)
+
+
+def test_the_parts_are_compared_with_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = whole.host_model
+
+    def wrong(*given):
+        model = right(*given)
+        for node in model.graph:
+            if node.op_type == "LogSoftmax":
+                node.op_type = "Softmax"
+        return model
+
+    monkeypatch.setattr(whole, "host_model", wrong)
+    with pytest.raises(VerificationError, match="output 'y' of the parts deviates"):
+        compiled(with_tail(*TAILS["two outputs"]), tmp_path)
