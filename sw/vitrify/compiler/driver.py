@@ -37,6 +37,7 @@ def compile_model(
     batch: int = 1,
     verify: bool = True,
     warn: Callable[[str], None] | None = None,
+    inspect: Callable[[ir.Model, QuantGraph], None] | None = None,
 ) -> Program:
     """Read, canonicalise, quantise, lower and emit.
 
@@ -55,6 +56,7 @@ def compile_model(
     verify : compare the canonical graph with the model, and the program with the integer graph, on
         a few of the images (seconds)
     warn : told what looks wrong with the images; by default a ``CalibrationWarning`` each
+    inspect : shown the canonical model and the integer graph
 
     Raises
     ------
@@ -68,6 +70,8 @@ def compile_model(
         path, arch, calibration, preprocess=preprocess, keep=keep, progress=progress,
         verify=verify,
     )
+    if inspect is not None:
+        inspect(canonical, graph)
     preprocess = of_model(canonical, preprocess)
     report("placing and emitting", 0.94)
     program = compile_graph(graph, arch, preprocess=preprocess, batch=batch)

@@ -115,14 +115,16 @@ class Recorder(Observer):
         self.add("array", "empty", last[-1].end if last else 0, cycles, matmul=-1)
         spans = [
             span._replace(matmul=matmuls[span.matmul]) if span.matmul >= 0 else span
-            for engine in self._spans.values() for span in joined(sorted(engine, key=_begin))
+            for engine, found in self._spans.items() for span in _in_order(engine, found)
         ]
         beats = np.array([beat for burst in self._beats for beat in burst], np.int64)
         return Activity("estimate", cycles, spans, buckets(beats, beat_bytes, cycles))
 
 
-def _begin(span: Span) -> int:
-    return span.begin
+def _in_order(engine: str, spans: list[Span]) -> list[Span]:
+    """By their begin; instructions stay apart, whatever they are."""
+    spans = sorted(spans, key=lambda span: span.begin)
+    return spans if engine == "instructions" else joined(spans)
 
 
 def _runs(starts: Cycles, length: int) -> list[tuple[int, int]]:

@@ -10,11 +10,14 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from vitrify.arch.config import ArchConfig
+from vitrify.arch.formats import INT8
 from vitrify.ir import Evaluator as FloatEvaluator
 
 from .calibrate import feeds, rows_of
 from .evaluate import BATCH, Evaluator
+from .evaluation import IntArray
 from .graph import QuantGraph
+from .tensors import Float, QTensor
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,8 @@ class Comparison:
     """One op's result against the float tensor it stands for.
 
     ``sqnr`` is the signal-to-noise ratio in dB, ``error`` the largest deviation, ``peak`` the
-    largest magnitude of the float tensor.
+    largest magnitude of the float tensor; ``clipped`` is the share of integers of ``bits`` bits at
+    an end of their format whose float lies more than half a step away.
     """
 
     name: str
@@ -30,6 +34,10 @@ class Comparison:
     sqnr: float
     error: float
     peak: float
+    low: float
+    high: float
+    clipped: float
+    bits: int
 
 
 def compare(
@@ -53,7 +61,7 @@ def compare(
     names = list(dict.fromkeys(graph.values[op.name] for op in ops))
     floats = FloatEvaluator(canonical, names)
     integers = Evaluator(graph, arch)
-    signal, noise, error, peak = (dict.fromkeys((op.name for op in ops), 0.0) for _ in range(4))
+    found = {op.name: _Sums() for op in ops}
     for start in range(0, len(images), BATCH):
         batch = images[start : start + BATCH]
         numbers = {
@@ -63,23 +71,47 @@ def compare(
         result = dict(integers.steps(batch, numbers))
         for op in ops:
             x = rows_of(exact[graph.values[op.name]], op.covered()).astype(np.float64)
-            difference = graph.tensors[op.out].dequantise(result[op.name]) - x
-            signal[op.name] += float(np.sum(x * x))
-            noise[op.name] += float(np.sum(difference * difference))
-            error[op.name] = max(error[op.name], float(np.abs(difference).max()))
-            peak[op.name] = max(peak[op.name], float(np.abs(x).max()))
+            found[op.name].add(x, result[op.name], graph.tensors[op.out])
         if progress is not None:
             progress(start + len(batch), len(images))
     return [
-        Comparison(
-            op.name,
-            graph.values[op.name],
-            _decibel(signal[op.name], noise[op.name]),
-            error[op.name],
-            peak[op.name],
-        )
+        found[op.name].comparison(op.name, graph.values[op.name], graph.tensors[op.out].bits)
         for op in ops
     ]
+
+
+@dataclass
+class _Sums:
+    """What is known of an op's result after some batches."""
+
+    signal: float = 0.0
+    noise: float = 0.0
+    error: float = 0.0
+    low: float = float("inf")
+    high: float = float("-inf")
+    clipped: int = 0
+    count: int = 0
+
+    def add(self, x: Float, q: IntArray, tensor: QTensor) -> None:
+        """Floats ``x [N, rows, channels]``, and the integers for them."""
+        difference = np.abs(tensor.dequantise(q) - x)
+        bounds = np.iinfo(np.int8 if tensor.bits == INT8.bits else np.int16)
+        ends = ((q == bounds.min) | (q == bounds.max))[..., : x.shape[-1]]
+        step = np.abs(tensor.scale if np.ndim(tensor.scale) == 0
+                      else np.asarray(tensor.scale)[..., : x.shape[-1]])
+        self.signal += float(np.sum(x * x))
+        self.noise += float(np.sum(difference * difference))
+        self.error = max(self.error, float(difference.max()))
+        self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
+        self.clipped += int(np.count_nonzero(ends & (difference > step / 2)))
+        self.count += x.size
+
+    def comparison(self, name: str, value: str, bits: int) -> Comparison:
+        """The result."""
+        return Comparison(
+            name, value, _decibel(self.signal, self.noise), self.error,
+            max(-self.low, self.high), self.low, self.high, self.clipped / self.count, bits,
+        )
 
 
 def _decibel(signal: float, noise: float) -> float:
