@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tests.unit.ops.checks import NANO, check
@@ -9,6 +10,9 @@ from tests.unit.quant.graphs import DIM, HIDDEN, Net
 from vitrify.arch.errors import CapacityError, UnsupportedOpError
 from vitrify.compiler import compile_graph
 from vitrify.compiler.quantise import quantise
+from vitrify.ir import BATCH, Builder, Evaluator, tensor
+from vitrify.ops.registry import DECOMPOSITIONS
+from vitrify.quant.decompose import decompose
 
 
 def rms(net: Net, x, name: str, epsilon: float = 1e-5, axis: str = "channels", groups: int = 1):
@@ -56,11 +60,47 @@ def test_rows_are_normalised_in_one_way():
         quantise(net.model(net.head(net.add(one, two, "sum"))), net.images(4), arch=NANO)
 
 
-def test_groups_of_channels_are_refused():
-    net = Net(3)
-    model = net.model(net.head(rms(net, net.tokens(), "heads", groups=2)))
-    with pytest.raises(UnsupportedOpError, match=r"'heads'.*2 groups of channels"):
-        quantise(model, net.images(4), arch=NANO)
+def normalised(net: Net, kind: str, **attributes):
+    """Beside its reader something else reads the stream, and it is added to."""
+    wide = net.linear(net.norm(net.tokens(0), "before"), 4 * DIM, "wide")
+    x = net.builder.emit("Unfold", wide, name="rows", parts=4)
+    parameters = [1 + 0.3 * net.normal(DIM), *([] if kind == "RMSNorm" else [net.normal(DIM)])]
+    y = net.builder.emit(kind, x, *parameters, name="tested", epsilon=1e-3, **attributes)
+    x = net.add(x, net.linear(y, DIM, "fc"), "sum")
+    return net.linear(net.add(x, y, "twice"), 7, "last")
+
+
+PARTS = {
+    "rms, heads": ("RMSNorm", {"axis": "channels", "groups": 2}),
+    "rms, tokens": ("RMSNorm", {"axis": "tokens", "groups": 1}),
+    "rms, runs of tokens": ("RMSNorm", {"axis": "tokens", "groups": 2}),
+    "layer": ("HeadNorm", {"axis": "channels", "groups": 1}),
+    "heads": ("HeadNorm", {"axis": "channels", "groups": 2}),
+    "tokens": ("HeadNorm", {"axis": "tokens", "groups": 2}),
+    "map": ("GroupNorm", {"groups": 1}),
+    "groups of a map": ("GroupNorm", {"groups": 4}),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_norms_of_parts(name):
+    net = Net(4)
+    kind, attributes = PARTS[name]
+    check(net, normalised(net, kind, **attributes), batch=2)
+
+
+def test_the_mean_of_more_rows_than_accumulators_hold():
+    net = Net(4)
+    builder = Builder([tensor("x", (BATCH, 10000, 6))])
+    y = builder.emit("GroupNorm", builder.graph.inputs[0], net.normal(6), net.normal(6), groups=3,
+                     epsilon=1e-3)
+    model = builder.model([y])
+    plain = decompose(model, DECOMPOSITIONS)
+    assert max(node.inputs[1].shape[2] for node in plain.graph if node.op_type == "Mix") == 2500
+    feeds = {"x": 3 + net.normal(2, 10000, 6)}
+    names = [y.name or ""]
+    exact, found = (Evaluator(each, names).run(feeds)[names[0]] for each in (model, plain))
+    np.testing.assert_allclose(found, exact, atol=1e-4)
 
 
 def test_an_architecture_without_row_sums_says_so():

@@ -11,7 +11,7 @@ from vitrify.ir import attributes_of
 from vitrify.ops.linear.plan import LinearValue, Stored
 from vitrify.ops.transpose.plan import OverTokens
 from vitrify.quant.normaliser import Normaliser
-from vitrify.quant.plan import Array, ReadNorm, unsupported
+from vitrify.quant.plan import Array, ReadNorm
 from vitrify.quant.planner import Planner, parameter, result_of
 
 from .layer_norm import LayerNorm, RMSNorm
@@ -26,16 +26,11 @@ def plan_layer_norm(planner: Planner, node: ir.Node) -> Stored:
 def plan_rms_norm(planner: Planner, node: ir.Node) -> LinearValue:
     """``RMSNorm`` of all channels of a row, likewise; over tokens, of what is transposed."""
     attributes, gamma = attributes_of(node), parameter(node, 1)
-    if attributes["axis"] == "tokens" and (gamma == gamma[0]).all():
+    if attributes["axis"] == "tokens":
         epsilon = attributes["epsilon"]
         return OverTokens(
             planner.of(node, 0), node, attributes["groups"], RMSNorm(epsilon), epsilon,
             float(gamma[0]),
-        )
-    if attributes["axis"] != "channels" or attributes["groups"] != 1:
-        raise unsupported(
-            node, f"it normalises {attributes['groups']} groups of {attributes['axis']} apart, and "
-            f"the core normalises all channels of a row together"
         )
     return _read(planner, node, RMSNorm(attributes["epsilon"]), np.zeros(len(gamma)))
 
