@@ -10,7 +10,7 @@ import onnx_ir as ir
 from vitrify.arch.formats import MAX_DEPTH
 from vitrify.arch.isa import FORMATS, Opcode
 from vitrify.ir import attributes_of, shape_of
-from vitrify.ops.linear.plan import Affine
+from vitrify.ops.linear.plan import Affine, LinearValue, made_once
 from vitrify.quant.plan import Array, unsupported
 from vitrify.quant.planner import Planner, parameter, result_of
 from vitrify.quant.windows import Window
@@ -22,8 +22,8 @@ MOST_STRIDE = _PATTERN.field("tap_stride").max
 MOST_SIDE = _PATTERN.field("map_height").max
 
 
-def plan_conv(planner: Planner, node: ir.Node) -> Affine:
-    """``Conv``: delayed; weights of a dilated kernel have zeros between them."""
+def plan_conv(planner: Planner, node: ir.Node) -> LinearValue:
+    """``Conv``: delayed, unless several read it; weights of a dilated kernel have zeros between them."""
     attributes = attributes_of(node)
     weight = _spread(parameter(node, 1), attributes["dilations"])
     down, across = attributes["strides"]
@@ -35,7 +35,7 @@ def plan_conv(planner: Planner, node: ir.Node) -> Affine:
         (high, wide), (weight.shape[2], weight.shape[3]), down, (top, left, bottom, right),
         attributes["groups"], maps_of(node, 0, high * wide),
     )
-    return convolution(planner, node, weight, parameter(node, 2), window)
+    return made_once(planner, node, convolution(planner, node, weight, parameter(node, 2), window))
 
 
 def convolution(

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vitrify.ir import attributes_of
-from vitrify.ops.linear.plan import Affine
+from vitrify.ops.linear.plan import Affine, LinearValue, made_once
 from vitrify.quant.assemble import Assembler
 from vitrify.quant.calibrate import SAMPLE_ROWS, Request
 from vitrify.quant.evaluate import quantise_input
@@ -50,7 +50,7 @@ def assemble(a: Assembler, op: PixelsOp) -> None:
     )
 
 
-def plan_image_conv(planner: Planner, node: ir.Node) -> Affine:
+def plan_image_conv(planner: Planner, node: ir.Node) -> LinearValue:
     """``ImageConv``: a linear map of rows that hold the pixels under the kernel."""
     if planner.plan.rows is not None:
         raise unsupported(node, "a second patch embedding reads the image")
@@ -64,6 +64,6 @@ def plan_image_conv(planner: Planner, node: ir.Node) -> Affine:
     )
     name, matrix = f"{planner.plan.image}.rows", weight.reshape(len(weight), -1)
     planner.append(PixelsOp(name=name, out=name, value="", columns=matrix.shape[1]))
-    return Affine(
+    return made_once(planner, node, Affine(
         Operand(name, ""), matrix, parameter(node, 2), node.name or "", result_of(node)
-    )
+    ))

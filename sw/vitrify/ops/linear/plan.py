@@ -287,6 +287,17 @@ def affine_of(planner: Planner, node: ir.Node, index: int) -> Affine:
     return Stored(value.stream(planner, node)).affine(planner, node)
 
 
+def made_once(planner: Planner, node: ir.Node, made: Affine) -> LinearValue:
+    """A linear map that costs more than a copy: as a stream if ``node`` has several readers.
+
+    Whatever form each of them wants is then made of that.
+    """
+    weight = made.weight
+    cheap = weight.size <= weight.shape[-2] ** 2
+    shared = len(node.outputs[0].uses()) > 1
+    return Stored(made.stream(planner, node)) if shared and not cheap else made
+
+
 def int8_in_groups(planner: Planner, node: ir.Node, index: int, groups: int) -> str:
     """An input of ``node`` as an int8 tensor whose channels are used in ``groups`` equal parts.
 
