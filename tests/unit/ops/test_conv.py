@@ -72,11 +72,20 @@ def test_in_a_network():
     check(net, net.linear(net.norm(x, "after"), 7, "last"))
 
 
-@pytest.mark.parametrize("batch", [1, 2])
-def test_rows_side_by_side(batch):
+@pytest.mark.parametrize("rows", [1, 4, 16])
+def test_rows_side_by_side(rows):
     net = Net(4)
-    x = net.builder.emit("Fold", image_map(net, 16, 4), name="fold", rows=4)
-    check(net, net.linear(x, 7, "last"), batch=batch, least=25)
+    x = net.builder.emit("Fold", image_map(net, 4, 4), name="fold", rows=rows)
+    check(net, net.linear(x, 7, "last"), batch=2, least=25)
+
+
+def test_what_several_read_is_computed_once():
+    net = Net(4)
+    x = conv(net, image_map(net, 8, 4), (8, 16, (3, 3), 1, (1, 1, 1, 1), 1, 1), "once")
+    x = net.add(x, net.linear(x, 16, "fc"), "add")
+    program = check(net, net.linear(x, 7, "last"), least=25)
+    made = {layer.name for layer in program.layers if layer.macs}
+    assert {name for name in made if name.startswith("once")} == {"once"}
 
 
 def test_what_the_core_cannot_do():

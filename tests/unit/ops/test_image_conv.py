@@ -33,9 +33,33 @@ def test_golden_equals_the_evaluator(case, batch):
     check(net, result, batch=batch, least=25)
 
 
-def test_the_image_is_read_once():
+BESIDE = {
+    "the same": (((3, 3), (2, 2), (1, 1, 1, 1)),) * 2,
+    "a smaller kernel": (((3, 3), (2, 2), (1, 1, 1, 1)), ((1, 1), (2, 2), (0, 0, 0, 0))),
+    "elsewhere": (((2, 3), (4, 4), (0, 0, 0, 0)), ((3, 2), (4, 4), (2, 1, 0, 0))),
+}
+
+
+@pytest.mark.parametrize("case", BESIDE)
+@pytest.mark.parametrize("joined", [True, False])
+def test_several_read_the_image(case, joined):
     net = Net(2)
-    one, two = (stem(net, (3, 3), (2, 2), (1, 1, 1, 1), name) for name in ("one", "two"))
-    model = net.model(net.head(net.pool(net.add(one, two, "add"))))
-    with pytest.raises(UnsupportedOpError, match="second patch embedding"):
+    one, two = (stem(net, *each, f"stem{i}") for i, each in enumerate(BESIDE[case]))
+    one = one if joined else net.activation(one, "act")
+    check(net, net.head(net.pool(net.linear(net.add(one, two, "add"), DIM, "fc"))), batch=2)
+
+
+def test_patches_with_scales_of_their_own():
+    net = Net(2)
+    one, two = net.patches(), stem(net, (4, 4), (4, 4), (0, 0, 0, 0))
+    x = net.add(two, net.linear(net.norm(one, "norm"), DIM, "fc"), "add")
+    check(net, net.head(net.pool(x)), batch=2)
+
+
+def test_embeddings_have_windows_in_the_same_places():
+    net = Net(2)
+    one, two = (stem(net, (3, 3), (n, n), (1, 1, 1, 1), f"stem{n}") for n in (1, 2))
+    model = net.model(net.add(net.head(net.pool(one, "a")), net.linear(
+        net.pool(two, "b"), 5, "other"), "add"))
+    with pytest.raises(UnsupportedOpError, match=r"'stem2'.*windows of 3x3 pixels, 1x1 apart"):
         quantise(model, net.images(4), arch=NANO)

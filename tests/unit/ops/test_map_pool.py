@@ -20,12 +20,20 @@ CASES = {
     "largest, uneven": ("max", 9, (2, 3), 1, (1, 0, 0, 2), 0),
 }
 
+#: Strides that differ, and matter for one side only.
+UNEVEN = {
+    "lines": ("max", 9, (1, 2), (1, 2), (0, 0, 0, 0), 0),
+    "one column": ("average", 9, (2, 4), (1, 4), (0, 0, 0, 0), 0),
+    "one row": ("max", 9, (4, 2), (4, 1), (0, 0, 0, 0), 0),
+}
+
 
 def pool(net: Net, case, size=(4, 4)):
     kind, channels, kernel, stride, pads, counted = case
+    strides = [stride] * 2 if isinstance(stride, int) else list(stride)
     return net.builder.emit(
         "Pool", image_map(net, channels, 4), name="pool", kind=kind, map=list(size),
-        kernel=list(kernel), strides=[stride] * 2, pads=list(pads), count_include_pad=counted,
+        kernel=list(kernel), strides=strides, pads=list(pads), count_include_pad=counted,
     )
 
 
@@ -34,6 +42,19 @@ def pool(net: Net, case, size=(4, 4)):
 def test_golden_equals_the_evaluator(case, batch):
     net = Net(2)
     check(net, net.linear(pool(net, CASES[case]), 7, "last"), batch=batch, least=25)
+
+
+@pytest.mark.parametrize("case", UNEVEN)
+def test_strides_that_differ(case):
+    net = Net(2)
+    check(net, net.linear(pool(net, UNEVEN[case]), 7, "last"), least=25)
+
+
+def test_strides_that_matter_on_both_sides():
+    net = Net(2)
+    x = pool(net, ("max", 9, (2, 2), (1, 2), (0, 0, 0, 0), 0))
+    with pytest.raises(UnsupportedOpError, match="its strides 1 and 2 differ"):
+        check(net, net.linear(x, 7, "last"))
 
 
 @pytest.mark.parametrize("case", ["average, padded", "largest, padded"])

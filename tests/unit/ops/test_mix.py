@@ -22,12 +22,14 @@ CASES = {
 }
 
 
-def mixed(net: Net, heads: int, groups: int, rows: int, normed: bool = False):
+def mixed(
+    net: Net, heads: int, groups: int, rows: int, normed: bool = False, bias: float = 0.5
+):
     x = net.block(net.tokens(0), "block")
     count = int(shape_of(x)[1]) // groups
     matrix = net.normal(heads, rows, count) / np.sqrt(count)
     y = net.builder.emit(
-        "Mix", net.norm(x, "before"), matrix, 0.5 * net.normal(rows), name="mix", heads=heads,
+        "Mix", net.norm(x, "before"), matrix, bias * net.normal(rows), name="mix", heads=heads,
         groups=groups,
     )
     return net.linear(net.norm(y, "after") if normed else y, 7, "last")
@@ -53,9 +55,18 @@ def test_golden_equals_the_evaluator(case, batch):
     check(net, mixed(net, *CASES[case]), batch=batch, heads=CASES[case][0])
 
 
-def test_rows_that_are_normalised():
+@pytest.mark.parametrize("bias", [0.5, 0])
+def test_rows_that_are_normalised(bias):
     net = Net(4)
-    check(net, mixed(net, 1, 1, 6, normed=True))
+    check(net, mixed(net, 1, 1, 6, normed=True, bias=bias))
+
+
+def test_without_a_bias_nothing_is_there_before():
+    net = Net(4)
+    graph = quantise(net.model(mixed(net, 2, 2, 3, bias=0)), net.images(4), arch=NANO)
+    assert all(constant.out != "mix" for constant in graph.constants)
+    net = Net(4)
+    check(net, mixed(net, 2, 2, 3, bias=0), batch=2, heads=2)
 
 
 def test_heads_cannot_be_normalised():

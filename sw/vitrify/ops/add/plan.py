@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import onnx_ir as ir
 
-from vitrify.ops.linear.plan import Stored, copy_stream
+from vitrify.ops.linear.plan import Affine, Stored, copy_stream
 from vitrify.quant.plan import Operand, unsupported
 from vitrify.quant.planner import Addend, Planner, Value, result_of
 from vitrify.quant.tensors import Rows
@@ -58,6 +58,8 @@ def plan_add(planner: Planner, node: ir.Node) -> Value:
     A stream that is no longer as it was, or of which some rows only are meant, is copied first.
     """
     x, y = planner.of(node, 0), planner.of(node, 1)
+    if isinstance(x, Affine) and isinstance(y, Affine) and _alike(x, y):
+        return replace(x, weight=x.weight + y.weight, bias=x.bias + y.bias, value=result_of(node))
     if _latest(planner, node, y) and not _latest(planner, node, x):
         x, y = y, x
     if y.is_stream and not x.is_stream:
@@ -71,6 +73,12 @@ def plan_add(planner: Planner, node: ir.Node) -> Value:
     for part in parts:
         stream = part.add_to(planner, node, stream, result_of(node) if part is parts[-1] else "")
     return Stored(stream)
+
+
+def _alike(x: Affine, y: Affine) -> bool:
+    """Whether two linear maps of the same are one."""
+    same = (x.x, x.window, x.rows, x.task) == (y.x, y.window, y.rows, y.task)
+    return same and x.task is None and not (x.identity or y.identity)
 
 
 def _latest(planner: Planner, node: ir.Node, x: Value) -> bool:

@@ -23,16 +23,17 @@ MOST_SIDE = _PATTERN.field("map_height").max
 
 
 def plan_conv(planner: Planner, node: ir.Node) -> LinearValue:
-    """``Conv``: delayed, unless several read it; weights of a dilated kernel have zeros between them."""
+    """``Conv``: delayed, unless several read it.
+
+    Weights of a dilated kernel have zeros between them.
+    """
     attributes = attributes_of(node)
     weight = _spread(parameter(node, 1), attributes["dilations"])
-    down, across = attributes["strides"]
-    if down != across:
-        raise unsupported(node, f"its strides {down} and {across} differ")
+    kernel = weight.shape[2], weight.shape[3]
+    (high, wide), stride = one_stride(node, kernel)
     top, left, bottom, right = attributes["pads"]
-    high, wide = attributes["map"]
     window = Window(
-        (high, wide), (weight.shape[2], weight.shape[3]), down, (top, left, bottom, right),
+        (high, wide), kernel, stride, (top, left, bottom, right),
         attributes["groups"], maps_of(node, 0, high * wide),
     )
     return made_once(planner, node, convolution(planner, node, weight, parameter(node, 2), window))
@@ -60,6 +61,21 @@ def convolution(
     return Affine(x, matrix, bias, node.name or "", result_of(node), window=window)
 
 
+def one_stride(node: ir.Node, kernel: tuple[int, int]) -> tuple[tuple[int, int], int]:
+    """Map and stride, the same down and across, of a ``kernel`` that slides over a map."""
+    attributes, (rows, columns) = attributes_of(node), kernel
+    (high, wide), (down, across) = attributes["map"], attributes["strides"]
+    top, left, bottom, right = attributes["pads"]
+    if down == across or (wide == columns and not left + right):
+        return (high, wide), down
+    if high == rows and not top + bottom:
+        return (high, wide), across
+    if (rows, down, columns) == (1, 1, across) and not (any(attributes["pads"]) or wide % columns):
+        # Windows fill each line: they lie below each other in a map as wide as one.
+        return (high * wide // columns, columns), 1
+    raise unsupported(node, f"its strides {down} and {across} differ")
+
+
 def maps_of(node: ir.Node, index: int, pixels: int) -> int:
     """Maps that an input of ``node`` holds."""
     value = node.inputs[index]
@@ -68,11 +84,13 @@ def maps_of(node: ir.Node, index: int, pixels: int) -> int:
 
 
 def plan_fold(planner: Planner, node: ir.Node) -> Affine:
-    """``Fold``: windows of one line of a map that is ``rows`` pixels wide, as they are."""
+    """``Fold``: windows beside each other of a map, as wide as they are, that they fill."""
     rows, (_, folded, size) = attributes_of(node)["rows"], shape_of(node.outputs[0])
     channels = int(size) // rows
-    weight = np.eye(rows * channels).reshape(-1, 1, rows, channels).transpose(0, 3, 1, 2)
-    window = Window((int(folded), rows), (1, rows))
+    wide = next((n for n in range(min(rows, MOST_TAPS), 0, -1) if rows % n == 0), rows)
+    high = rows // wide
+    weight = np.eye(rows * channels).reshape(-1, high, wide, channels).transpose(0, 3, 1, 2)
+    window = Window((int(folded) * high, wide), (high, wide), high)
     made = convolution(planner, node, weight, np.zeros(rows * channels), window)
     return replace(made, identity=True)
 

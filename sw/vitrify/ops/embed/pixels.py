@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from vitrify.arch.errors import UnsupportedOpError
 from vitrify.ir import attributes_of
 from vitrify.ops.linear.plan import Affine, LinearValue, made_once
 from vitrify.quant.assemble import Assembler
@@ -50,20 +51,31 @@ def assemble(a: Assembler, op: PixelsOp) -> None:
     )
 
 
+def another_embedding(planner: Planner, node: ir.Node) -> UnsupportedOpError:
+    """The error for a second kind of rows made of the image."""
+    rows = planner.plan.rows
+    assert rows is not None
+    (down, across), (high, wide) = rows.strides or rows.patch, rows.patch
+    return unsupported(
+        node, f"another embedding cuts the image in windows of {high}x{wide} pixels, {down}x"
+        f"{across} apart, and all must have their windows in the same places"
+    )
+
+
 def plan_image_conv(planner: Planner, node: ir.Node) -> LinearValue:
     """``ImageConv``: a linear map of rows that hold the pixels under the kernel."""
-    if planner.plan.rows is not None:
-        raise unsupported(node, "a second patch embedding reads the image")
     weight, attributes = parameter(node, 1), attributes_of(node)
     (high, wide), (top, left, bottom, right) = weight.shape[2:], attributes["pads"]
     if max(top, bottom) >= high or max(left, right) >= wide:
         raise unsupported(node, f"its pads are not smaller than its kernel of {high}x{wide} pixels")
     down, across = attributes["strides"]
-    planner.plan.rows = ImageRows(
-        (high, wide), 0, strides=(down, across), pads=(top, left, bottom, right)
-    )
+    rows = ImageRows((high, wide), 0, strides=(down, across), pads=(top, left, bottom, right))
     name, matrix = f"{planner.plan.image}.rows", weight.reshape(len(weight), -1)
-    planner.append(PixelsOp(name=name, out=name, value="", columns=matrix.shape[1]))
+    if planner.plan.rows is None:
+        planner.plan.rows = rows
+        planner.append(PixelsOp(name=name, out=name, value="", columns=matrix.shape[1]))
+    elif planner.plan.rows != rows:
+        raise another_embedding(planner, node)
     return made_once(planner, node, Affine(
         Operand(name, ""), matrix, parameter(node, 2), node.name or "", result_of(node)
     ))

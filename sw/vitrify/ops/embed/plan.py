@@ -12,8 +12,10 @@ from vitrify.ops.linear.late import LateStream
 from vitrify.ops.linear.plan import Stored, affine_of
 from vitrify.ops.rows.joined import constant, shifted
 from vitrify.quant.calibrate import Request
-from vitrify.quant.plan import Array, ImageRows, Operand, Plan, PlanOp, unsupported
+from vitrify.quant.plan import Array, ImageRows, Operand, Plan, PlanOp
 from vitrify.quant.planner import Planner, parameter, result_of
+
+from .pixels import another_embedding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +63,10 @@ class Patch(LateStream):
 
 def plan_patch_embed(planner: Planner, node: ir.Node) -> Patch:
     """``PatchEmbed``: delayed until it is known what is added to it."""
-    waits = any(isinstance(value, Patch) for value in planner.values.values())
-    if planner.plan.rows is not None or waits:
-        raise unsupported(
-            node,
-            "a second patch embedding reads the image, or its tokens are scaled for some that read "
-            "them and not for others",
-        )
+    if planner.plan.rows is not None:
+        raise another_embedding(planner, node)
+    # Its prefix is known later.
+    planner.plan.rows = ImageRows(tuple(attributes_of(node)["patch"]), 0)
     return Patch(node)
 
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from vitrify.ir import attributes_of, shape_of
 from vitrify.ops.channelwise import ChannelwiseOp
-from vitrify.ops.conv.plan import convolution, maps_of
+from vitrify.ops.conv.plan import convolution, maps_of, one_stride
 from vitrify.ops.linear.plan import LinearValue, Stored
 from vitrify.quant.calibrate import Request
 from vitrify.quant.plan import Operand, Plan, unsupported
@@ -31,13 +31,12 @@ class LargestOp(ChannelwiseOp):
 def plan_pool(planner: Planner, node: ir.Node) -> LinearValue:
     """``Pool`` of the int8 form."""
     attributes = attributes_of(node)
-    (down, across), (top, left, bottom, right) = attributes["strides"], attributes["pads"]
-    if down != across:
-        raise unsupported(node, f"its strides {down} and {across} differ")
-    (high, wide), (rows, columns) = attributes["map"], attributes["kernel"]
+    rows, columns = attributes["kernel"]
+    (high, wide), stride = one_stride(node, (rows, columns))
+    top, left, bottom, right = attributes["pads"]
     channels = int(shape_of(node.outputs[0])[-1])
     window = Window(
-        (high, wide), (rows, columns), down, (top, left, bottom, right), channels,
+        (high, wide), (rows, columns), stride, (top, left, bottom, right), channels,
         maps_of(node, 0, high * wide),
     )
     if attributes["kind"] == "average":

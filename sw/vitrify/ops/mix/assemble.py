@@ -17,7 +17,7 @@ from .plan import MixOp
 
 
 def assemble(a: Assembler, op: MixOp) -> None:
-    """A matrix with one step and one multiplier for each head; the bias is there before."""
+    """A matrix with one step and one multiplier for each head; a bias is there before."""
     x, step = a.graph.tensors[op.x], a.steps[op.out]
     heads, count, inner = op.matrix.shape
     statistics = a.statistics(op.out, op.version, x.channels)
@@ -27,13 +27,14 @@ def assemble(a: Assembler, op: MixOp) -> None:
     rows = op.groups * count
     bias = np.clip(np.rint(op.bias / step), -INT16_MAX - 1, INT16_MAX).astype(np.int16)
     a.graph.tensors[op.out] = QTensor(op.out, rows, x.channels, formats.RESIDUAL_BITS, step)
-    a.graph.constants.append(QConstant(
-        op.out, np.broadcast_to(np.tile(bias, op.groups)[:, None], (rows, x.channels))
-    ))
+    if bias.any():
+        a.graph.constants.append(QConstant(
+            op.out, np.broadcast_to(np.tile(bias, op.groups)[:, None], (rows, x.channels))
+        ))
     a.graph.ops.append(QMix(
         name=op.name, x=op.x, out=op.out, matrix=np.stack([matrix for matrix, _ in made]),
         requants=tuple(requant for _, requant in made), row_groups=op.groups,
-        statistics=statistics,
+        add=bool(bias.any()), statistics=statistics,
     ))
     a.graph.macs[op.name] = rows * inner * x.channels
 

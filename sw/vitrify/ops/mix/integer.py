@@ -14,7 +14,7 @@ from vitrify.quant.tensors import Int8, Requant, Statistics
 
 @dataclass(frozen=True, kw_only=True)
 class QMix(QOp):
-    """``out += requant(matrix of the head @ x)``: ``out`` holds the bias of each row before.
+    """``out = requant(matrix of the head @ x)``, or added to the bias of each row (``add``).
 
     ``matrix [heads, out, in]`` streams past the rows of ``x``, of which each of ``row_groups``
     runs is multiplied by itself.  ``requants``: one a head, with a single multiplier.
@@ -24,10 +24,11 @@ class QMix(QOp):
     matrix: Int8
     requants: tuple[Requant, ...]
     row_groups: int
+    add: bool
     statistics: Statistics | None = None
 
     def sources(self) -> tuple[str, ...]:
-        return (self.x, self.out)
+        return (self.x, self.out) if self.add else (self.x,)
 
     def stationary(self) -> tuple[str, ...]:
         return (self.x,)
@@ -44,4 +45,4 @@ class QMix(QOp):
             for head, (matrix, requant) in enumerate(zip(self.matrix, self.requants, strict=True))
         ]
         value = np.concatenate(made, axis=2).reshape(run.images, self.row_groups * out, -1)
-        run.write(self.out, run.store(self.out, value, add=True), self.statistics)
+        run.write(self.out, run.store(self.out, value, add=self.add), self.statistics)

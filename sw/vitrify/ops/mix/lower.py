@@ -28,7 +28,7 @@ def lower(state: Lowering, op: QMix, step: int) -> None:
     state.release_later(matrix.name, step)
     words = to_words(op.matrix.reshape(-1, inner), arch.depth)
     state.builder.load(matrix, Region.PROGRAM, state.builder.image.add(words))
-    out = state.placed[op.out]
+    out = state.placed[op.out] if op.add else state.place_near(op.out, apart=[op.x])
     if op.statistics is not None:
         out = state.with_statistics(out)
     runs = state.images * op.row_groups
@@ -44,7 +44,8 @@ def lower(state: Lowering, op: QMix, step: int) -> None:
                     tiles=Tiles(Stationary.COLUMNS, At(x, run * inner, channel)),
                     out=At(out, to, channel),
                     fields={
-                        "transform": Transform.NONE, "output": Output.ADD16,
+                        "transform": Transform.NONE,
+                        "output": Output.ADD16 if op.add else Output.INT16,
                         **state.requant(requant), "multiplier": int(requant.multiplier),
                         **state.gather(op.statistics, out, to),
                     },
