@@ -29,6 +29,11 @@ def decompose(model: ir.Model, operations: Mapping[str, Decompose]) -> ir.Model:
     return model
 
 
+def inputs(node: ir.Node) -> list[ir.Value]:
+    """Inputs of a canonical node: none is optional."""
+    return [value for value in node.inputs if value is not None]
+
+
 def _replace(builder: Builder, node: ir.Node, operations: Mapping[str, Decompose]) -> bool:
     """Whether ``node`` has been replaced."""
     rule, graph = operations.get(node.op_type), builder.graph
@@ -39,7 +44,7 @@ def _replace(builder: Builder, node: ir.Node, operations: Mapping[str, Decompose
     made = rule(builder, node)
     if made is None:
         return False
-    (old,), inputs = node.outputs, node.inputs
+    (old,), read = node.outputs, inputs(node)
     source = node.metadata_props.get(_SOURCE, node.name or "")
     for new in graph:
         if new not in known:
@@ -47,8 +52,8 @@ def _replace(builder: Builder, node: ir.Node, operations: Mapping[str, Decompose
     ir.convenience.replace_all_uses_with(old, made, replace_graph_outputs=True)
     made.metadata_props.update(old.metadata_props)
     graph.remove(node, safe=True)
-    for value in inputs:
-        if value is not None and value.is_initializer() and not value.uses():
+    for value in read:
+        if value.is_initializer() and not value.uses():
             del graph.initializers[value.name or ""]
     producer = made.producer()
     assert producer is not None

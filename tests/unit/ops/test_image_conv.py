@@ -44,7 +44,10 @@ BESIDE = {
 @pytest.mark.parametrize("joined", [True, False])
 def test_several_read_the_image(case, joined):
     net = Net(2)
-    one, two = (stem(net, *each, f"stem{i}") for i, each in enumerate(BESIDE[case]))
+    one, two = (
+        stem(net, kernel, strides, pads, f"stem{i}")
+        for i, (kernel, strides, pads) in enumerate(BESIDE[case])
+    )
     one = one if joined else net.activation(one, "act")
     check(net, net.head(net.pool(net.linear(net.add(one, two, "add"), DIM, "fc"))), batch=2)
 

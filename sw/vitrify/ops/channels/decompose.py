@@ -6,13 +6,13 @@ import numpy as np
 import onnx_ir as ir
 
 from vitrify.ir import Builder, array_of, shape_of
+from vitrify.quant.decompose import inputs
 
 
 def decompose_affine(builder: Builder, node: ir.Node) -> ir.Value | None:
     """``Affine``: scales of tokens are a product with constant rows, shifts are positions."""
-    x = node.inputs[0]
-    assert x is not None
-    scale, shift = (array_of(value) for value in node.inputs[1:] if value is not None)
+    x, *parameters = inputs(node)
+    scale, shift = map(array_of, parameters)
     if not (_by_token(scale) or _by_token(shift)):
         return None
     size = tuple(int(each) for each in shape_of(x)[1:])

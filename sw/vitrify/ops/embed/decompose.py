@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vitrify.ir import Builder, array_of, attributes_of, shape_of
+from vitrify.quant.decompose import inputs
 
 _KINDS = ("PatchEmbed", "ImageConv")
 
@@ -31,9 +32,9 @@ class _Reach:
             kernel = strides = attributes["patch"]
             pads = (0, 0, 0, 0)
         else:
-            kernel = array_of(node.inputs[1]).shape[2:]
+            kernel = array_of(inputs(node)[1]).shape[2:]
             strides, pads = attributes["strides"], attributes["pads"]
-        size = [int(side) for side in shape_of(node.inputs[0])[2:]]
+        size = [int(side) for side in shape_of(inputs(node)[0])[2:]]
         return cls(
             tuple(strides),
             tuple((size[i] + pads[i] + pads[i + 2] - kernel[i]) // strides[i] + 1 for i in (0, 1)),
@@ -46,7 +47,7 @@ def decompose_embedding(builder: Builder, node: ir.Node) -> ir.Value | None:
 
     Those with other strides or places stay as they are.
     """
-    image = node.inputs[0]
+    image, weight, bias = inputs(node)
     users = [user for user, _ in image.uses() if user.op_type in _KINDS]
     own, reaches = _Reach.of(node), [_Reach.of(user) for user in users]
     if len(users) == 1 or any(
@@ -58,7 +59,7 @@ def decompose_embedding(builder: Builder, node: ir.Node) -> ir.Value | None:
     ))
     size = [int(side) for side in shape_of(image)[2:]]
     kernel = [own.stop[i] - own.first[i] for i in (0, 1)]
-    weight = array_of(node.inputs[1]).reshape(-1, int(shape_of(image)[1]), *kernel)
+    matrix = array_of(weight).reshape(-1, int(shape_of(image)[1]), *kernel)
     around = [(own.first[i] - first[i], stop[i] - own.stop[i]) for i in (0, 1)]
     behind = [
         max(0, (own.places[i] - 1) * own.strides[i] + stop[i] - size[i]) for i in (0, 1)
@@ -69,6 +70,6 @@ def decompose_embedding(builder: Builder, node: ir.Node) -> ir.Value | None:
     ):
         return None
     return builder.emit(
-        "ImageConv", image, np.pad(weight, [(0, 0), (0, 0), *around]), array_of(node.inputs[2]),
+        "ImageConv", image, np.pad(matrix, [(0, 0), (0, 0), *around]), array_of(bias),
         strides=list(own.strides), pads=pads,
     )

@@ -6,13 +6,12 @@ import numpy as np
 import onnx_ir as ir
 
 from vitrify.ir import Builder, shape_of
+from vitrify.quant.decompose import inputs
 
 
 def decompose_multiply(builder: Builder, node: ir.Node) -> ir.Value | None:
     """``Multiply`` with a factor whose channels are repeated: as many channels on both sides."""
-    x, y = node.inputs
-    assert x is not None
-    assert y is not None
+    x, y = inputs(node)
     dim, width = (int(shape_of(value)[-1]) for value in (x, y))
     if dim == width:
         return None

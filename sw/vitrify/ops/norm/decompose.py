@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from vitrify.arch.formats import MAX_DEPTH
 from vitrify.ir import Builder, array_of, attributes_of, shape_of
+from vitrify.quant.decompose import inputs
 
 _SQUARE = "y = Mul(x, x)"
 
@@ -24,15 +25,15 @@ def decompose_rms_norm(builder: Builder, node: ir.Node) -> ir.Value | None:
         return None
     if attributes["axis"] == "tokens" and _transposed(node):
         return None
-    return _scaled(builder, node, _input(node), _over(node))
+    return _scaled(builder, node, inputs(node)[0], _over(node))
 
 
 def decompose_head_norm(builder: Builder, node: ir.Node) -> ir.Value | None:
     """``HeadNorm``: without the mean, like an ``RMSNorm``; of all channels a ``LayerNorm``."""
-    attributes, x = attributes_of(node), _input(node)
+    attributes, (x, gamma, beta) = attributes_of(node), inputs(node)
     if attributes["axis"] == "channels" and attributes["groups"] == 1:
         return builder.emit(
-            "LayerNorm", x, *map(array_of, node.inputs[1:]), epsilon=attributes["epsilon"]
+            "LayerNorm", x, array_of(gamma), array_of(beta), epsilon=attributes["epsilon"]
         )
     over = _over(node)
     if over.rows == 1:
@@ -47,7 +48,7 @@ def decompose_head_norm(builder: Builder, node: ir.Node) -> ir.Value | None:
 
 def decompose_group_norm(builder: Builder, node: ir.Node) -> ir.Value:
     """``GroupNorm``: mean and deviation of groups of channels of all rows."""
-    x = _input(node)
+    x = inputs(node)[0]
     over = _Over(int(shape_of(x)[1]), 1, attributes_of(node)["groups"])
     return _scaled(builder, node, _centred(builder, x, over), over)
 
@@ -90,14 +91,14 @@ class _Over:
 
 def _transposed(node: ir.Node) -> bool:
     """Whether only products of activations read it, and its channels have one factor."""
-    gamma = array_of(node.inputs[1])
+    gamma = array_of(inputs(node)[1])
     users = {user.op_type for user, _ in node.outputs[0].uses()}
     return users == {"Product"} and bool((gamma == gamma[0]).all())
 
 
 def _over(node: ir.Node) -> _Over:
     """What the groups of an ``RMSNorm`` or ``HeadNorm`` are."""
-    attributes, (_, count, dim) = attributes_of(node), shape_of(_input(node))
+    attributes, (_, count, dim) = attributes_of(node), shape_of(inputs(node)[0])
     groups = attributes["groups"]
     if attributes["axis"] == "channels":
         return _Over(1, int(count), groups)
@@ -126,12 +127,6 @@ def _scaled(builder: Builder, node: ir.Node, x: ir.Value, over: _Over) -> ir.Val
     scale = builder.emit("Activation", square, kind=root)
     if over.row_groups > 1:
         scale = over.spread(builder, scale)
-    gamma, *beta = (array_of(value)[None] for value in node.inputs[1:] if value is not None)
+    gamma, *beta = (array_of(value)[None] for value in inputs(node)[1:])
     shift = beta[0] if beta else np.zeros((1, 1))
     return builder.emit("Affine", builder.emit("Multiply", x, scale), gamma, shift)
-
-
-def _input(node: ir.Node) -> ir.Value:
-    x = node.inputs[0]
-    assert x is not None
-    return x

@@ -7,12 +7,12 @@ import onnx_ir as ir
 
 from vitrify.ir import Builder, attributes_of, shape_of
 from vitrify.ir.movement import NOTHING
+from vitrify.quant.decompose import inputs
 
 
 def decompose_rows(builder: Builder, node: ir.Node) -> ir.Value | None:
     """``Rows`` with zeros between others: one row of zeros behind all, then rows in any order."""
-    x, index = node.inputs[0], np.asarray(attributes_of(node)["index"])
-    assert x is not None
+    (x,), index = inputs(node), np.asarray(attributes_of(node)["index"])
     count = int(shape_of(x)[1])
     inside = np.flatnonzero(index != NOTHING)
     if len(inside) == len(index) or framed(index, count) is not None:
@@ -33,8 +33,7 @@ def framed(index: np.ndarray, count: int) -> tuple[int, int] | None:
 
 def decompose_unfold(builder: Builder, node: ir.Node) -> ir.Value | None:
     """``Unfold``: all first parts, behind them all second ones, and so on; then row by row."""
-    x, parts = node.inputs[0], attributes_of(node)["parts"]
-    assert x is not None
+    (x,), parts = inputs(node), attributes_of(node)["parts"]
     if parts == 1:
         return None
     if len(shape_of(x)) == 2:
