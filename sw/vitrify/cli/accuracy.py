@@ -20,7 +20,16 @@ from vitrify.runtime.accuracy import Labelled, agreement, check_labels, read_lab
 from vitrify.runtime.images import read_floats
 
 from .models import Shape, image_input, known_preprocess, read_calibration, stages
-from .options import add_arch, add_float_model, add_json, add_preprocess, add_task, task_feed
+from .options import (
+    add_arch,
+    add_float_model,
+    add_json,
+    add_preprocess,
+    add_task,
+    add_weights,
+    task_feed,
+    weights_of,
+)
 from .terminal import new_table, print_json, progress_bar, remark, say, show
 
 Float32 = npt.NDArray[np.float32]
@@ -51,6 +60,7 @@ def register(commands: Any) -> None:
         "--calib", type=Path, metavar="FILE.npz|FILE.npy|IMAGE_DIR",
         help="calibration images for a model",
     )
+    add_weights(parser)
     add_float_model(parser)
     add_preprocess(parser)
     add_task(parser)
@@ -131,12 +141,13 @@ def _integers(
     from vitrify.compiler.driver import compile_graph, quantise_model
     from vitrify.quant.compare import compare
 
-    arch = load_arch(options.arch)
+    arch, weights = load_arch(options.arch), weights_of(options)
     calibration = read_calibration(model, options.calib, options.preprocess)
     layers = None
     with progress_bar(f"compiling {model.name}") as bar:
         canonical, graph = quantise_model(
-            model, arch, calibration, preprocess=options.preprocess, progress=stages(bar)
+            model, arch, calibration, preprocess=options.preprocess, progress=stages(bar),
+            weights=weights,
         )
         program = compile_graph(graph, arch, preprocess=options.preprocess)
         if options.layers:

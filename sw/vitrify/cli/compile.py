@@ -16,8 +16,9 @@ from .models import (
     known_preprocess,
     read_calibration,
     remark_on_pictures,
+    show_precision,
 )
-from .options import add_arch, add_preprocess, human_bytes
+from .options import add_arch, add_preprocess, add_weights, human_bytes, weights_of
 from .parts import core_share, of_application, show_parts
 from .terminal import say
 
@@ -39,6 +40,7 @@ def register(commands: Any) -> None:
         help="calibration images, a few dozen of the kind the model will see",
     )
     add_preprocess(parser)
+    add_weights(parser)
     parser.add_argument(
         "-o", "--output", type=Path, metavar="OUT.vfy", help="default: the model's name with .vfy"
     )
@@ -68,17 +70,20 @@ def execute(options: argparse.Namespace) -> None:
     """Run the command."""
     target = options.output or Path(options.model.with_suffix(".vfy").name)
     check_writable(target, [options.model, options.calib])
-    arch = load_arch(options.arch)
+    arch, weights = load_arch(options.arch), weights_of(options)
     options.preprocess = known_preprocess(options.model, options.preprocess)
     calibration = read_calibration(options.model, options.calib, options.preprocess)
     compiled = (compile_shown if options.strict else compile_parts_shown)(
         options.model, arch, calibration, options.preprocess, options.keep_intermediates,
-        options.batch, verify=options.verify,
+        options.batch, verify=options.verify, weights=weights,
     )
     compiled.save(target)
     remark_on_pictures(options.model, options.preprocess)
     whole = isinstance(compiled, Program)
     programs = [compiled] if whole else compiled.programs
+    for program in programs:
+        if "weights" in program.metadata:
+            show_precision(program.metadata["weights"])
     cycles = sum(program.roofline_cycles / program.batch for program in programs)
     macs = sum(program.macs / program.batch for program in programs)
     if not whole:

@@ -10,7 +10,7 @@ from typing import Any
 
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.estimate import estimate
-from vitrify.arch.isa import Opcode
+from vitrify.arch.isa import WITH_PARAMETERS, Opcode
 from vitrify.arch.load import YAML_SUFFIXES
 from vitrify.arch.load import load as load_arch
 from vitrify.arch.presets import PRESETS
@@ -100,6 +100,7 @@ def of_compiled(program: Program) -> dict[str, Any]:
            if program.tasks else {}),
         **({"images a job": program.batch} if program.batch > 1 else {}),
         **_experts(program),
+        **_weights(program),
         "instructions": program.instruction_count,
         "image": human_bytes(len(program.image)),
         "macs": program.macs,
@@ -143,6 +144,19 @@ def _experts(program: Program) -> dict[str, str]:
         return {}
     kinds = Counter(f"{op.choices} of {op.experts}" for op in routes)
     return {"experts": ", ".join(f"{kind} in {n} layers" for kind, n in kinds.items())}
+
+
+def _weights(program: Program) -> dict[str, str]:
+    """How many layers have weights of four bits, if any has."""
+    ops = list(program.instructions())
+    bits = {
+        layer.name: 4 if ops[layer.instruction].nibbles else 8 for layer in program.layers
+        if ops[layer.instruction].stationary in WITH_PARAMETERS
+    }
+    narrow = sum(each == 4 for each in bits.values())
+    if not narrow:
+        return {}
+    return {"weights": f"4 bits in {narrow} layers, 8 in {len(bits) - narrow}"}
 
 
 def of_model(path: Path) -> dict[str, Any]:

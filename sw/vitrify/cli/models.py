@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from vitrify.program import Application, Program, preprocess
 from vitrify.runtime.images import read_floats
 from vitrify.runtime.known_preprocess import find
 
-from .terminal import Bar, progress_bar, remark
+from .terminal import Bar, new_table, progress_bar, remark, show
 
 #: ``--preprocess auto``.
 AUTO = "auto"
@@ -118,13 +118,16 @@ def stages(bar: Bar) -> Callable[[str, float], None]:
 def compile_shown(
     model: Path, arch: ArchConfig, calibration: npt.NDArray[np.float32],
     preprocess: str | None = None, keep: Path | None = None, batch: int = 1, *,
-    verify: bool = True, warn: bool = True,
+    verify: bool = True, warn: bool = True, weights: Any = None,
     inspect: Callable[[Any, Any], None] | None = None,
 ) -> Program:
-    """Compile behind a progress bar; then say what looks wrong with the images, if they matter."""
+    """Compile behind a progress bar; then say what looks wrong with the images, if they matter.
+
+    ``weights`` is that of :func:`~vitrify.cli.options.weights_of`; 8 bits without.
+    """
     from vitrify.compiler import compile_model
 
-    with _shown(model, warn=warn) as shown:
+    with _shown(model, warn=warn, weights=weights) as shown:
         return compile_model(
             model, arch, calibration, preprocess=preprocess, keep=keep, batch=batch, verify=verify,
             inspect=inspect, **shown,
@@ -134,12 +137,12 @@ def compile_shown(
 def compile_parts_shown(
     model: Path, arch: ArchConfig, calibration: npt.NDArray[np.float32],
     preprocess: str | None = None, keep: Path | None = None, batch: int = 1, *,
-    verify: bool = True,
+    verify: bool = True, weights: Any = None,
 ) -> Program | Application:
     """As :func:`compile_shown`; what the core refuses goes to the host."""
     from vitrify.compiler import compile_application
 
-    with _shown(model, warn=True) as shown:
+    with _shown(model, warn=True, weights=weights) as shown:
         return compile_application(
             model, arch, calibration, preprocess=preprocess, keep=keep, batch=batch, verify=verify,
             **shown,
@@ -147,11 +150,13 @@ def compile_parts_shown(
 
 
 @contextlib.contextmanager
-def _shown(model: Path, *, warn: bool) -> Iterator[dict[str, Any]]:
+def _shown(model: Path, *, warn: bool, weights: Any) -> Iterator[dict[str, Any]]:
     """What a compiler tells its progress and its doubts; the latter come when it has ended well."""
+    from vitrify.quant.wanted import EIGHT
+
     doubts: list[str] = []
     with progress_bar(f"compiling {model.name}") as bar:
-        yield {"progress": stages(bar), "warn": doubts.append}
+        yield {"progress": stages(bar), "warn": doubts.append, "weights": weights or EIGHT}
     for doubt in doubts if warn else ():
         print(f"vitrify: warning: {doubt}", file=sys.stderr)
 
@@ -164,3 +169,20 @@ def need_whole(model: Program | Application | Path, what: str) -> Program | Path
             f"compile what the core runs with --strict"
         )
     return model
+
+
+def show_precision(points: Sequence[Mapping[str, Any]]) -> None:
+    """The table of what weights of four bits in more and more layers cost; ``*``: what was taken.
+
+    ``points`` are those that the compiler has put into a program.
+    """
+    table = new_table(box=None)
+    for heading in ("layers of 4 bits", "bits", "bytes", "divergence", "points lost"):
+        table.add_column(heading, justify="right")
+    for p in points:
+        table.add_row(
+            f"{p['layers']}{' *' if p['chosen'] else '  '}", f"{p['bits']:.2f}",
+            f"{p['bytes']:,}", f"{p['divergence']:.4f}",
+            "" if p["drop"] is None else f"{p['drop']:.2f}",
+        )
+    show(table)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,6 +31,34 @@ def add_preprocess(parser: argparse.ArgumentParser) -> None:
         help="how pictures become the model's input: imagenet, augreg, settings such as "
         "crop_pct=0.9,mean=0.5,std=0.5, or auto: what comes with the model says it",
     )
+
+
+def add_weights(parser: argparse.ArgumentParser) -> None:
+    """``--weights 8|4|auto`` with its limits."""
+    from vitrify.quant.wanted import MAX_DROP
+
+    parser.add_argument(
+        "--weights", choices=("8", "4", "auto"), default="8",
+        help="bits of weights: 4 halves what is fetched of every layer but the patch embedding and "
+        "those that give logits; auto chooses for each layer (default: 8)",
+    )
+    parser.add_argument(
+        "--max-drop", type=float, metavar="POINTS",
+        help=f"--weights auto: points of accuracy that it may cost, by the calibration images "
+        f"(default: {MAX_DROP})",
+    )
+    parser.add_argument(
+        "--budget-bytes", type=int, metavar="N",
+        help="--weights auto: bytes that all weights may have, at the least cost",
+    )
+
+
+def weights_of(options: argparse.Namespace) -> Any:
+    """What :func:`add_weights` was given, as the compiler takes it."""
+    from vitrify.quant.wanted import Weights
+
+    bits = None if options.weights == "auto" else int(options.weights)
+    return Weights(bits, options.max_drop, options.budget_bytes)
 
 
 def add_float_model(parser: argparse.ArgumentParser) -> None:

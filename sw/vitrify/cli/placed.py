@@ -22,7 +22,7 @@ from vitrify.runtime.images import read_batch
 from vitrify.runtime.routing import Routing, read, replay, routes, typical
 
 from .models import AUTO, compile_shown, known_preprocess, need_whole, read_calibration
-from .options import add_arch, add_preprocess, add_task, task_feed
+from .options import add_arch, add_preprocess, add_task, add_weights, task_feed, weights_of
 
 Float32 = npt.NDArray[np.float32]
 
@@ -48,6 +48,7 @@ def add_program(parser: argparse.ArgumentParser) -> None:
         "saturates)",
     )
     add_preprocess(parser)
+    add_weights(parser)
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
         "--input", nargs="+", type=Path, metavar="FILE",
@@ -96,6 +97,7 @@ def _program(options: argparse.Namespace, inspect: Inspect | None) -> Program:
     return compile_shown(
         model, arch, calibration, options.preprocess, verify=False, warn=False,
         inspect=inspect and (lambda canonical, graph: inspect(canonical, graph, calibration, arch)),
+        weights=weights_of(options),
     )
 
 

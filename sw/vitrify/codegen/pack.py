@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vitrify.arch import formats, memmap
+from vitrify.arch import memmap
 from vitrify.arch.config import ArchConfig
+from vitrify.quant.rounding import GRIDS
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -35,8 +36,7 @@ def table_words(table: npt.NDArray[np.int8]) -> Bytes:
 
 def are_nibbles(arch: ArchConfig, weight: npt.NDArray[np.int8]) -> bool:
     """Whether four bits hold every weight, and the core takes such."""
-    low, high = formats.INT4.min, formats.INT4.max
-    return arch.nibbles and bool(low <= weight.min() and weight.max() <= high)
+    return arch.nibbles and GRIDS[4].holds(weight)
 
 
 def tile_words(

@@ -17,6 +17,7 @@ from vitrify.frontend import image_input, load
 from vitrify.ir import Evaluator, shape_of
 from vitrify.program import Application, CorePart, HostPart, ImageSpec, Program, as_image
 from vitrify.program.application import Part, in_batches
+from vitrify.quant.wanted import EIGHT, Weights
 
 from .compile import compile_graph
 from .cut import NoCut, Source, boundary, core_model, host_model, source_of
@@ -48,6 +49,7 @@ def compile_application(
     batch: int = 1,
     verify: bool = True,
     warn: Callable[[str], None] | None = None,
+    weights: Weights = EIGHT,
 ) -> Program | Application:
     """As :func:`~vitrify.compiler.driver.compile_model`; what the core refuses goes to the host.
 
@@ -61,12 +63,13 @@ def compile_application(
     try:
         return compile_model(
             path, arch, calibration, preprocess=preprocess, keep=keep, progress=progress,
-            batch=batch, verify=verify, warn=warn,
+            batch=batch, verify=verify, warn=warn, weights=weights,
         )
     except UnsupportedOpError as refusal:
         try:
             job = _Job(path=Path(path), arch=arch, preprocess=preprocess, keep=keep, batch=batch,
-                       verify=verify, report=progress or silent)  # fmt: skip
+                       verify=verify, weights=weights,
+                       report=progress or silent)  # fmt: skip
             application = _in_parts(job, calibration)
         except (NoCut, ProgramError) as error:
             # an operator that no library has, say: the first refusal is what helps
@@ -83,6 +86,7 @@ class _Job:
     keep: Path | None
     batch: int
     verify: bool
+    weights: Weights
     report: Progress
 
 
@@ -143,6 +147,7 @@ def _on_core(
     model = core_model(source, piece.reads, piece.results)
     canonical, graph = quantise_loaded(
         model, job.arch, images, preprocess=job.preprocess, keep=job.keep, progress=job.report,
+        weights=job.weights,
     )
     graph.name = f"{job.path.stem}: {piece.nodes[0].name} to {piece.nodes[-1].name}"
     program = compile_graph(

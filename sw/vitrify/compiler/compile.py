@@ -91,6 +91,7 @@ def compile_graph(
             "token_memory_capacity": arch.token_bytes,
             **({} if state.strategy.row_blocks == 1 else {"row_blocks": state.strategy.row_blocks}),
             **({"experts_ahead": ahead} if ahead else {}),
+            **({"weights": graph.precision} if graph.precision else {}),
         },
     )
     program = _with_layers(program, state)

@@ -18,6 +18,7 @@ from vitrify.frontend import STAGES, canonicalise, image_input, load
 from vitrify.program import Program, preprocess
 from vitrify.quant.doubts import CalibrationWarning, doubts
 from vitrify.quant.graph import QuantGraph
+from vitrify.quant.wanted import EIGHT, Weights
 
 from .compile import compile_graph
 from .quantise import quantise
@@ -38,6 +39,7 @@ def compile_model(
     verify: bool = True,
     warn: Callable[[str], None] | None = None,
     inspect: Callable[[ir.Model, QuantGraph], None] | None = None,
+    weights: Weights = EIGHT,
 ) -> Program:
     """Read, canonicalise, quantise, lower and emit.
 
@@ -55,6 +57,7 @@ def compile_model(
     batch : images of one job, 1 to 4
     verify : compare the canonical graph with the model, and the program with the integer graph, on
         a few of the images (seconds)
+    weights : how many bits the weights of each layer have
     warn : told what looks wrong with the images; by default a ``CalibrationWarning`` each
     inspect : shown the canonical model and the integer graph
 
@@ -68,7 +71,7 @@ def compile_model(
     report = progress or silent
     canonical, graph = quantise_model(
         path, arch, calibration, preprocess=preprocess, keep=keep, progress=progress,
-        verify=verify,
+        verify=verify, weights=weights,
     )
     if inspect is not None:
         inspect(canonical, graph)
@@ -106,6 +109,7 @@ def quantise_model(
     keep: Path | None = None,
     progress: Progress | None = None,
     verify: bool = False,
+    weights: Weights = EIGHT,
 ) -> tuple[ir.Model, QuantGraph]:
     """The first half of :func:`compile_model`: the canonical float model and the integer graph.
 
@@ -116,6 +120,7 @@ def quantise_model(
     model = load(path)
     canonical, graph = quantise_loaded(
         model, arch, calibration, preprocess=preprocess, keep=keep, progress=report,
+        weights=weights,
     )
     if verify:
         report("comparing the canonical graph with the model", 0.9)
@@ -127,6 +132,7 @@ def quantise_model(
 def quantise_loaded(
     model: ir.Model, arch: ArchConfig, calibration: npt.NDArray[np.float32], *,
     preprocess: str | None = None, keep: Path | None = None, progress: Progress,
+    weights: Weights = EIGHT,
 ) -> tuple[ir.Model, QuantGraph]:
     """As :func:`quantise_model`, for a model that was read already."""
     if keep is not None:
@@ -142,6 +148,7 @@ def quantise_loaded(
         canonical, calibration, arch=arch,
         preprocess=_parse(of_model(canonical, preprocess)),
         progress=lambda phrase, fraction: progress(phrase, 0.12 + 0.78 * fraction),
+        weights=weights,
     )
     return canonical, graph
 

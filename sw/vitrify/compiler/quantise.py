@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Protocol
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from vitrify.arch.config import ArchConfig
-from vitrify.arch.errors import InputError, UnsupportedOpError
+from vitrify.arch.errors import CapacityError, InputError, UnsupportedOpError
 from vitrify.ir import ARRANGE, DTYPE, attributes_of, shape_of, steps_of
 from vitrify.ops.linear.plan import copy_stream
 from vitrify.ops.registry import ASSEMBLES, DECOMPOSITIONS, PLANS
@@ -19,10 +20,12 @@ from vitrify.quant.decompose import decompose
 from vitrify.quant.graph import OutputForm, QInput, QuantGraph
 from vitrify.quant.plan import Plan
 from vitrify.quant.planner import image_of, make_plan, parameter
+from vitrify.quant.precision import Judge, choose
 from vitrify.quant.tensors import Float
+from vitrify.quant.wanted import EIGHT, NARROW, WIDE, Weights
 
-#: Calibration's share of the time.
-_CALIBRATION = 0.5
+#: Shares of the time: of the calibration, and of integers where weights of both kinds are made.
+_CALIBRATION, _ASSEMBLY = 0.5, 0.1
 #: Steps of an 8-bit pixel.
 _PIXEL_STEPS = 255
 
@@ -42,7 +45,7 @@ def quantise(
     arch: ArchConfig,
     preprocess: Preprocess | None = None,
     progress: Progress | None = None,
-    weights: int = 8,
+    weights: Weights = EIGHT,
 ) -> QuantGraph:
     """Quantise a canonical model.
 
@@ -54,15 +57,22 @@ def quantise(
     preprocess : how pictures become inputs; with it the core sees exact 8-bit pixels, without it
         the input range is that of the calibration images
     progress : called with a phrase and the fraction of the whole that is done
-    weights : bits of the weights of layers that may have few, 4 or 8
+    weights : how many bits the weights of each layer have
 
     Raises
     ------
     UnsupportedOpError
         Names the first node that the core has no place for.
     InputError
-        If the calibration images do not fit the model.
+        If the calibration images do not fit the model, or the weights cannot be had as wanted.
+    CapacityError
+        If the core takes no weights of four bits, and some are wanted.
     """
+    if weights.bits != WIDE and not arch.nibbles:
+        raise CapacityError(
+            f"arch {arch.name!r} is without 'nibbles', which weights of 4 bits need; use "
+            f"--weights 8, or an architecture that has them"
+        )
     images = check_images(canonical, calibration)
     plain, plan = plan_of(canonical)
     assert plan.rows is not None, "plan_of looked"
@@ -71,8 +81,9 @@ def quantise(
         plain, images, requests, _part(progress, 0.0, _CALIBRATION), tasks=plan.tasks
     )
     multiplier, offset = _input_map(images, preprocess)
+    known = {value.name for node in canonical.graph for value in node.outputs}
     _, channels, height, width = images.shape
-    graph = QuantGraph(
+    empty = QuantGraph(
         name=plan.name,
         input=QInput(
             name=plan.image, out=f"{plan.image}.rows", shape=(channels, height, width),
@@ -82,11 +93,24 @@ def quantise(
         outputs=dict(plan.outputs), tasks=dict(plan.tasks),
         forms={value.name or "": _form(value) for value in canonical.graph.outputs},
     )
-    assembler = Assembler(plan, stats, graph, arch, images, weights)
-    assemble(assembler, ASSEMBLES, _part(progress, _CALIBRATION, 1.0))
-    known = {value.name for node in canonical.graph for value in node.outputs}
-    graph.values = {name: value for name, value in graph.values.items() if value in known}
-    return graph
+
+    def assembled(bits: int, start: float, stop: float) -> QuantGraph:
+        graph = copy.deepcopy(empty)
+        assembler = Assembler(plan, stats, graph, arch, images, bits)
+        assemble(assembler, ASSEMBLES, _part(progress, start, stop))
+        graph.values = {name: value for name, value in graph.values.items() if value in known}
+        return graph
+
+    if weights.bits is not None:
+        return assembled(weights.bits, _CALIBRATION, 1.0)
+    wide, narrow = (
+        assembled(bits, _CALIBRATION + at * _ASSEMBLY, _CALIBRATION + (at + 1) * _ASSEMBLY)
+        for at, bits in enumerate((WIDE, NARROW))
+    )
+    judge = Judge(canonical, arch, images, plan.tasks)
+    return choose(
+        wide, narrow, judge, weights, _part(progress, _CALIBRATION + 2 * _ASSEMBLY, 1.0)
+    )
 
 
 def plan_of(canonical: ir.Model) -> tuple[ir.Model, Plan]:

@@ -85,6 +85,26 @@ class Evaluator:
             for name, op in wanted.items()
         }
 
+    def begin(
+        self, images: npt.NDArray[np.floating], tasks: Tasks | None = None
+    ) -> Evaluation:
+        """One batch before the first op: input and constants."""
+        graph = self.graph
+        run = Evaluation(graph.tensors, len(images), self.requant_bits, tasks or {})
+        run.write(graph.input.out, quantise_input(graph.input, images))
+        for constant in graph.constants:
+            run.write(constant.out, np.broadcast_to(
+                constant.value, (len(images), *constant.value.shape)
+            ))
+        return run
+
+    def results(self, run: Evaluation) -> dict[str, npt.NDArray[np.float64]]:
+        """As :meth:`outputs`, of a batch behind the last op."""
+        return {
+            name: self.graph.tensors[tensor].dequantise(run.read(tensor))
+            for name, tensor in self.graph.outputs.items()
+        }
+
     def steps(
         self, images: npt.NDArray[np.floating], tasks: Tasks | None = None
     ) -> Iterator[tuple[str, IntArray]]:
@@ -93,12 +113,7 @@ class Evaluator:
         An op with several results gives the first under its own name, the others under theirs.
         """
         graph = self.graph
-        run = Evaluation(graph.tensors, len(images), self.requant_bits, tasks or {})
-        run.write(graph.input.out, quantise_input(graph.input, images))
-        for constant in graph.constants:
-            run.write(constant.out, np.broadcast_to(
-                constant.value, (len(images), *constant.value.shape)
-            ))
+        run = self.begin(images, tasks)
         yield graph.input.out, run.read(graph.input.out)
         for op in graph.ops:
             op.evaluate(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -51,6 +52,12 @@ class Evaluation:
         self._tasks = tasks
         self._values: dict[str, IntArray] = {}
         self._statistics: dict[str, RowStatistics] = {}
+
+    def fork(self) -> Evaluation:
+        """The same batch as it is now, to go another way from here."""
+        other = copy.copy(self)
+        other._values, other._statistics = dict(self._values), dict(self._statistics)
+        return other
 
     def read(self, name: str) -> IntArray:
         """Integers ``[N, rows, channels]`` of a tensor as it is now."""

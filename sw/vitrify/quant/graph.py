@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from .evaluation import Evaluation
 from .tensors import Float, Int8, Int16, QTensor, Rows
@@ -159,3 +160,6 @@ class QuantGraph:
     tasks: dict[str, int] = field(default_factory=dict)
     #: ONNX output name → its form, where that is not the tensor's.
     forms: dict[str, OutputForm] = field(default_factory=dict)
+    #: What weights of four bits in more and more layers cost, where that was looked at: plain
+    #: :class:`~vitrify.quant.precision.Point` with ``chosen``.
+    precision: list[dict[str, Any]] = field(default_factory=list)

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from vitrify.arch import formats
 
 Float = npt.NDArray[np.float64]
 
@@ -33,6 +36,10 @@ class Grid:
     #: How often every integer is chosen again, with all others as they are.
     sweeps: int = 0
 
+    def holds(self, weight: npt.NDArray[np.integer[Any]]) -> bool:
+        """Whether it has every weight."""
+        return bool(self.low <= weight.min() and weight.max() <= self.high)
+
     def nearest(self, values: Float) -> Float:
         """The closest of the integers."""
         return np.clip(np.rint(values), self.low, self.high)
@@ -40,8 +47,8 @@ class Grid:
 
 #: By the bits of a weight.
 GRIDS = {
-    8: Grid(-127, 127, tuple(np.linspace(1.0, 0.6, 17))),
-    4: Grid(-8, 7, tuple(np.linspace(1.0, 0.4, 13)), sweeps=4),
+    8: Grid(-formats.INT8.max, formats.INT8.max, tuple(np.linspace(1.0, 0.6, 17))),
+    4: Grid(formats.INT4.min, formats.INT4.max, tuple(np.linspace(1.0, 0.4, 13)), sweeps=4),
 }
 
 

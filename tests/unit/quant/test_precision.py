@@ -1,0 +1,144 @@
+"""Weights of four bits: how they are rounded, and which layers get them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.unit.quant import graphs
+from tests.unit.quant.test_quantise import ratio
+from vitrify.arch.errors import CapacityError, InputError
+from vitrify.arch.presets import preset
+from vitrify.compiler.quantise import quantise
+from vitrify.ir import evaluate
+from vitrify.quant.evaluate import Evaluator
+from vitrify.quant.precision import Cost, Judge, size, weight_bits
+from vitrify.quant.requant import weight_steps
+from vitrify.quant.rounding import GRIDS, Moments, nearest
+from vitrify.quant.wanted import Weights
+
+NANO = preset("nano")
+#: In these results the class is read from the token stream: all layers but these may be narrow.
+WIDE = {"patch", "head"}
+
+
+def case(name: str = "vit"):
+    net = graphs.Net(1)
+    return net.model(graphs.MAPPINGS[name](net)), net.images()
+
+
+def quantised(name: str = "vit", **limits: float | None):
+    model, images = case(name)
+    return quantise(model, images, arch=NANO, weights=Weights(**limits))
+
+
+def test_every_step_of_the_rounding_helps():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(2000, 48)) @ rng.normal(size=(48, 48))
+    weight = rng.normal(size=(20, 48))
+    moments, grid = Moments(np.rint(20 * x)), GRIDS[4]
+    widest = np.abs(weight).max(axis=1) / grid.high
+
+    def cost(step, rounded):
+        assert rounded.min() >= -8
+        assert rounded.max() <= 7
+        return moments.cost(weight - step[:, None] * rounded).sum()
+
+    once, step = replace(grid, sweeps=0), weight_steps(weight, moments, grid)
+    costs = [
+        cost(widest, nearest(weight, widest, grid)),
+        cost(widest, moments.round(weight, widest, once)),
+        cost(step, moments.round(weight, step, once)),
+        cost(step, moments.round(weight, step, grid)),
+    ]
+    assert costs[1] < 0.5 * costs[0]
+    assert costs[2] < 0.9 * costs[1]
+    assert costs[3] < 0.98 * costs[2]
+
+
+def test_rows_of_zeros_have_a_step():
+    moments = Moments(np.ones((8, 4)))
+    steps = weight_steps(np.array([[0.0] * 4, [1.0] * 4]), moments, GRIDS[4])
+    assert steps[0] == 0 < steps[1]
+
+
+def test_four_bits_everywhere_but_at_the_ends():
+    graph = quantised(bits=4)
+    assert {op.name for op in graph.ops if 8 in weight_bits(op)} == WIDE
+    wide, narrow = sum(map(size, quantised().ops)), sum(map(size, graph.ops))
+    ends = sum(size(op) for op in graph.ops if op.name in WIDE)
+    assert wide - ends == 2 * (narrow - ends)
+    model, images = case()
+    (name, found), = Evaluator(graph, NANO).outputs(images).items()
+    assert ratio(evaluate(model, {"image": images})[name], found) > 15
+
+
+def test_a_layer_is_judged_as_if_it_were_alone():
+    model, images = case()
+    wide, narrow = quantised(), quantised(bits=4)
+    judge = Judge(model, NANO, images, {})
+    others = {op.name: op for op in narrow.ops if op.name.endswith((".q", ".fc2"))}
+    assert len(others) == 2
+    for name, found in judge.each(wide, others).items():
+        ops = [others[name] if op.name == name else op for op in wide.ops]
+        assert found == judge.of(replace(wide, ops=ops))
+        assert found.divergence > judge.of(wide).divergence
+
+
+def test_a_budget_is_kept():
+    wide, narrow = (sum(map(size, quantised(bits=bits).ops)) for bits in (8, 4))
+    budget = (wide + narrow) // 2
+    graph = quantised(bits=None, budget_bytes=budget)
+    chosen = next(point for point in graph.precision if point["chosen"])
+    assert narrow < sum(map(size, graph.ops)) == chosen["bytes"] <= budget
+    assert 0 < chosen["layers"] == sum(4 in weight_bits(op) for op in graph.ops)
+    costs = [point["divergence"] for point in graph.precision]
+    assert costs[0] < chosen["divergence"] < costs[-1]
+    with pytest.raises(InputError, match=f"is less than the {narrow} bytes"):
+        quantised(bits=None, budget_bytes=narrow - 1)
+
+
+def test_a_limit_of_points_is_kept(monkeypatch):
+    """Every layer of four bits costs a tenth of a point, by itself as with others."""
+    def drop(_judge, graph):
+        narrow = sum(4 in weight_bits(op) for op in graph.ops)
+        return Cost(0.01 * narrow, 0.1 * narrow)
+
+    monkeypatch.setattr(Judge, "of", drop)
+    for limit, layers in ((0.0, 0), (0.35, 3), (None, 5), (100.0, 6)):
+        graph = quantised(bits=None, max_drop=limit)
+        assert [p["layers"] for p in graph.precision if p["chosen"]] == [layers]
+        assert sum(4 in weight_bits(op) for op in graph.ops) == layers
+
+
+def test_points_are_what_the_float_model_thinks_of_the_answers():
+    model, images = case()
+    judge = Judge(model, NANO, images, {})
+    (name, exact), = judge._exact.items()
+    assert judge.cost({name: exact[:, None]}) == Cost(0.0, 0.0)
+    share = np.exp(exact) / np.exp(exact).sum(axis=1, keepdims=True)
+    lost = 100 * (share.max(axis=1) - share.min(axis=1)).mean()
+    assert judge.cost({name: -exact}).drop == pytest.approx(lost)
+
+
+def test_features_have_no_points():
+    graph = quantised("features", bits=None, budget_bytes=10**6)
+    assert {point["drop"] for point in graph.precision} == {None}
+    with pytest.raises(InputError, match="no output of classes"):
+        quantised("features", bits=None)
+
+
+def test_what_cannot_be():
+    model, images = case()
+    bare = replace(NANO, nibbles=False)
+    for bits in (4, None):
+        with pytest.raises(CapacityError, match="is without 'nibbles'"):
+            quantise(model, images, arch=bare, weights=Weights(bits))
+    with pytest.raises(InputError, match="are for --weights auto"):
+        Weights(4, max_drop=1.0)
+    with pytest.raises(InputError, match="give one of"):
+        Weights(None, max_drop=1.0, budget_bytes=3)
+    with pytest.raises(InputError, match="0 to 100 points, not -1"):
+        Weights(None, max_drop=-1.0)
