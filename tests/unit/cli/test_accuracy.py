@@ -33,6 +33,7 @@ def folder(tmp_path_factory):
         lines.append(f"{name},{test.label[number]},{'a' if number < 20 else 'b'}")
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
     (folder / "digits.onnx").write_bytes((ROOT / "models/digits_vit/model.onnx").read_bytes())
+    (folder / "plain.yaml").write_text("base: nano\nname: plain\nnibbles: false\n")
     np.save(folder / "calib.npy", digits_calibration().transpose(0, 3, 1, 2))
     return folder
 
@@ -74,6 +75,16 @@ def test_integers_of_a_model_and_of_its_program(capsys):
     assert "agreement" not in alone
 
 
+def test_weights_of_four_bits(capsys):
+    narrow = ("digits.onnx", *DATA, *MODEL, "--limit", "20", "--json", "--weights", "4")
+    assert json.loads(vitrify(capsys, "accuracy", *narrow))["agreement"] >= 0.95
+    auto = ("--weights", "auto", "--budget-bytes", "25000", "-o", "narrow.vfy")
+    said = vitrify(capsys, "compile", "digits.onnx", *MODEL, *auto, "--no-verify")
+    assert "points lost" in said
+    assert said.count(" * ") == 1
+    assert "4 bits in" in vitrify(capsys, "info", "narrow.vfy")
+
+
 def test_layers(capsys):
     arguments = ("digits.onnx", *DATA, *MODEL, "--layers", "--limit", "5")
     data = json.loads(vitrify(capsys, "accuracy", *arguments, "--json"))
@@ -101,6 +112,13 @@ ERRORS = {
     ),
     "no such split": (("digits.onnx", "--split", "c"), "no pictures of the split 'c'"),
     "no limit": (("digits.onnx", "--limit", "0"), "--limit must be at least 1, not 0"),
+    "limits of nothing": (
+        ("digits.onnx", *MODEL, "--max-drop", "1"), "--budget-bytes are for --weights auto",
+    ),
+    "no nibbles": (
+        ("digits.onnx", *MODEL, "--arch", "plain.yaml", "--weights", "4"),
+        "arch 'plain' is without 'nibbles', which weights of 4 bits need; use --weights 8",
+    ),
     "no labels": (("digits.onnx", "--labels", "gone.csv"), "cannot read the labels"),
     "no pictures": (("digits.onnx", "--data", "gone"), "there is no directory 'gone'"),
     "no model": (("gone.onnx",), "no file 'gone.onnx'"),
