@@ -20,6 +20,8 @@ _SEQ = 1 << interfaces.SEQ_BITS
 _LOAD_WORDS = 50
 #: Loads from a MATMUL to the next.
 _LOADS = 2
+#: Entries of a list that a load fills; so many of them take turns.
+_LIST, _LISTS = 40, 3
 
 
 def _data(arch, addr, wide):
@@ -188,6 +190,18 @@ class Around:
                 self.load, self.words = self.load + 1, 0
             self.words = min(self.words, _LOAD_WORDS)
 
+    def entry(self, addr, first):
+        """The index memory, in which lists lie that are loaded, each by a LOAD before its MATMUL.
+
+        What is there before is something else.  ``first``: the MATMUL whose rows are issued.
+        """
+        for seq in range(first, min(first + _LISTS, len(self.commands))):
+            command = self.commands[seq]
+            if command["src_list_base"] <= addr < command["src_list_base"] + _LIST:
+                there = self.load > _LOADS * seq - command["load_distance"]
+                return _index(self.arch, addr) ^ int(not there)
+        return _index(self.arch, addr)
+
     def drive(self):
         """Put the progress on the inputs."""
         dut, state = self.dut, self.epilogue()
@@ -227,7 +241,8 @@ class Around:
             ), "drain row is still needed"
 
 
-async def _run(dut, count, *, easy, speed, bank):
+async def _run(dut, count, *, easy, speed, bank, lists=()):
+    """Play all neighbours; ``lists`` are commands whose lists are loaded."""
     arch = bench.arch()
     await bench.start(dut)
     for slot in range(2):
@@ -236,7 +251,7 @@ async def _run(dut, count, *, easy, speed, bank):
             bench.pack(layout, {"slot": slot, "word": w, "data": _gain(arch, slot, w)})
             for w in range(16)
         ])
-    commands = [_command(arch, seq, easy=easy) for seq in range(count)]
+    commands = list(lists) or [_command(arch, seq, easy=easy) for seq in range(count)]
     around = Around(dut, arch, commands, easy=easy)
     words = [bench.pack(interfaces.fetch_command(arch), c) for c in commands]
     cocotb.start_soon(bench.stream_put(dut, "command", words, gap=0 if easy else 0.3))
@@ -268,7 +283,9 @@ async def _run(dut, count, *, easy, speed, bank):
         assert int(dut.row.value) + bin(int(dut.stall.value)).count("1") == 1 or cycle == 0
         # Memories with one cycle of latency.
         if dut.index__en.value == 1:
-            index_data = _index(arch, int(dut.index__addr.value))
+            addr = int(dut.index__addr.value)
+            first = rows[min(issued, len(rows) - 1)]["command"]
+            index_data = around.entry(addr, commands.index(first)) if lists else _index(arch, addr)
         stat_data = bench.pack(interfaces.STAT, _stat(int(dut.stat_addr.value)))
         # A granted read.
         if dut.read__valid.value == 1 and dut.read__ready.value == 1:
@@ -318,3 +335,18 @@ async def every_wait(dut):
     """Dependencies, loads, drain, banks, tiles, short passes, lists."""
     for speed, bank in ((0.9, 0.8), (0.3, 0.5)):
         await _run(dut, 20, easy=False, speed=speed, bank=bank)
+
+
+@cocotb.test()
+async def lists_are_loaded_first(dut):
+    """An entry is read long before the row waits for anything, and not before its LOAD is done."""
+    arch = bench.arch()
+    commands = []
+    for seq in range(24):
+        command = _command(arch, seq, easy=True) | {
+            "k_tiles": 1, "c_tiles": 1, "rows": random.randrange(1, 20), "src_list": 1,
+            "src_list_base": _LIST * (seq % _LISTS), "load_distance": 1, "load_stream": 0,
+        }
+        commands.append({name: value for name, value in command.items()
+                         if name not in _map(arch)} | {"k_tiles": 1})
+    await _run(dut, len(commands), easy=True, speed=1.0, bank=1.0, lists=commands)

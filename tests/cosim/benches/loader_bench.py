@@ -136,8 +136,11 @@ def _expect(arch, commands):
     return stream, reads, written, tiles
 
 
-async def _run(dut, commands, *, gap, bank, idle, lag, load=1.0):
-    """Play all neighbours; returns the cycles in which tiles were taken by a row."""
+async def _run(dut, commands, *, gap, bank, idle, lag, load=1.0, shut=0, rest=0):
+    """Play all neighbours; returns the cycles in which tiles were taken by a row.
+
+    Now and then the token memory is ``shut`` for so many cycles, and no row comes for ``rest``.
+    """
     arch, latency = bench.arch(), bench.option("swap_latency")
     await bench.start(dut)
     stream, reads, written, tiles = _expect(arch, commands)
@@ -146,7 +149,7 @@ async def _run(dut, commands, *, gap, bank, idle, lag, load=1.0):
     cocotb.start_soon(bench.stream_put(dut, "command", words))
     cocotb.start_soon(bench.stream_put(dut, "weights", stream, gap=gap))
     issues, due, done = [], {}, []           # done: (cycle, tile) of tiles past the epilogue
-    fetch_seq = epilogue_seq = tiles_done = taken_in = pause = loads = 0
+    fetch_seq = epilogue_seq = tiles_done = taken_in = pause = loads = opens = rests = 0
     low_bytes = (1 << 8 * min(arch.width, arch.depth)) - 1
     for cycle in range(100_000):
         while done and done[0][0] <= cycle:
@@ -161,7 +164,8 @@ async def _run(dut, commands, *, gap, bank, idle, lag, load=1.0):
         dut.epilogue.value = bench.pack(interfaces.EPILOGUE_PROGRESS, {
             "seq": epilogue_seq % _SEQ, "tiles_done": tiles_done % _SEQ})
         dut.tile_take.value = int(bool(issues) and issues[-1] == cycle - 1)
-        dut.read__ready.value = int(random.random() < bank)
+        opens = cycle + shut if cycle > opens and shut and random.random() < 0.05 else opens
+        dut.read__ready.value = int(cycle >= opens and random.random() < bank)
         rubbish = [random.getrandbits(8 * arch.depth) for _ in range(2)]
         dut.read__lo.value, dut.read__hi.value = due.pop(cycle, rubbish)
         await ReadOnly()
@@ -201,7 +205,8 @@ async def _run(dut, commands, *, gap, bank, idle, lag, load=1.0):
         n = len(issues)
         if dut.tile_ready.value == 1 and n < len(tiles) and cycle > taken_in + 1:
             pause = pause or random.random() < idle
-            if not pause and (not issues or cycle + 1 >= issues[-1] + MIN_PASS):
+            rests = cycle + rest if rest and n % 4 == 3 and cycle > rests + rest else rests
+            if cycle >= rests and not pause and (not issues or cycle + 1 >= issues[-1] + MIN_PASS):
                 issues.append(cycle + 1)
                 taken_in = cycle + 1
                 fetch_seq += tiles[n]["finishes"]
@@ -244,3 +249,44 @@ async def every_wait(dut):
     for gap, bank, idle, lag in ((0.0, 1.0, 0.0, 2), (0.3, 0.6, 0.1, 60), (0.1, 0.8, 0.0, 200)):
         commands = [_command(bench.arch(), seq) for seq in range(15)]
         await _run(dut, commands, gap=gap, bank=bank, idle=idle, lag=lag, load=0.01 if lag else 1)
+
+
+@cocotb.test()
+async def words_come_in_their_order(dut):
+    """The stream waits for words of the token memory, however long that lets them wait."""
+    arch = bench.arch()
+    kinds = [s for s in _stationaries(arch) if s != Stationary.WEIGHTS]
+    commands = [
+        _command(arch, seq, k_tiles=1, c_tiles=1, load_gain=0, load_table=0, st_distance=0,
+                 stationary=Stationary.WEIGHTS if seq % 2 else random.choice(kinds),
+                 **({"repeats": 0} if arch.patterns else {}))
+        for seq in range(40)
+    ]
+    await _run(dut, commands, gap=0.0, bank=1.0, idle=0.0, lag=2, shut=60)
+
+
+@cocotb.test()
+async def tiles_are_promised_in_time(dut):
+    """After a rest several tiles are at hand, and each is taken as soon as it is promised."""
+    arch = bench.arch()
+    for stationary in _stationaries(arch):
+        commands = [
+            _command(arch, seq, stationary=stationary, k_tiles=4, c_tiles=1, c_last=arch.width,
+                     k_last=arch.depth, load_gain=0, load_table=0, st_distance=0,
+                     **({"repeats": 0} if arch.patterns else {}))
+            for seq in range(6)
+        ]
+        await _run(dut, commands, gap=0.0, bank=1.0, idle=0.0, lag=1, rest=90)
+        await _run(dut, commands, gap=0.4, bank=0.6, idle=0.0, lag=1, rest=90)
+
+
+@cocotb.test()
+async def gains_of_short_instructions(dut):
+    """The loader is ahead by several of them, and keeps off the slot that rows still read."""
+    arch = bench.arch()
+    commands = [
+        _command(arch, seq, k_tiles=1, c_tiles=1, c_last=1, k_last=1, load_gain=1, load_table=0,
+                 st_distance=0, **({"repeats": 0, "gain_words": 2} if arch.patterns else {}))
+        for seq in range(40)
+    ]
+    await _run(dut, commands, gap=0.0, bank=1.0, idle=0.0, lag=2, rest=90)
