@@ -115,7 +115,7 @@ def test_softmax_over_all_axes() -> None:
     """Operator set 12, no axis: the softmax of whole rows of scores, which the core cannot lay."""
     path = case("softmax_opset12_noaxis.onnx")
     images = np.random.default_rng(0).standard_normal((6, 3, 8, 8), np.float32)
-    with pytest.raises(VitrifyError, match=r"Node 'product' .*cannot run on the core"):
+    with pytest.raises(VitrifyError, match=r"Node '.*' .*cannot run on the core"):
         compile_model(path, preset("nano"), images)
     result = compiled(path)
     assert isinstance(result.program, Application)

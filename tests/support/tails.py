@@ -45,9 +45,7 @@ def with_tail(
     return model
 
 
-def with_before(
-    op_types: Sequence[str], before: str | None = None, **attributes: object
-) -> onnx.ModelProto:
+def with_before(op_types: Sequence[str], before: str | None = None) -> onnx.ModelProto:
     """With operators of one tensor before the image or what the node ``before`` reads."""
     model = exported()
     graph = model.graph
@@ -61,7 +59,7 @@ def with_before(
     for op_type in op_types:
         reads, new = new, f"{op_type}.of.{name}"
         extra = ["axis"] if op_type == "CumSum" else []
-        made.append(helper.make_node(op_type, [reads, *extra], [new], new, **attributes))
+        made.append(helper.make_node(op_type, [reads, *extra], [new], new))
     for node in graph.node[where:]:
         for place, read in enumerate(node.input):
             if read == name:

@@ -20,6 +20,11 @@ from vitrify.program.application import in_batches
 _TRIAL = 2
 #: Operators that ask for a shape: where one is left, the batch is fixed to one.
 _SHAPES = ("Shape", "Size")
+#: Operators whose results differ from run to run.
+_RANDOM = (
+    "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli",
+    "Multinomial",
+)  # fmt: skip
 #: Rank of images, whose channels come first; of all others they come last.
 _IMAGE_RANK = 4
 
@@ -99,6 +104,8 @@ def source_of(model: ir.Model) -> Source:
         for node in flat.graph for attribute in node.attributes.values()
     ):
         raise NoCut("it has branches or loops")
+    if any(node.op_type in _RANDOM for node in flat.graph):
+        raise NoCut("it draws random numbers, so that nothing can be compared with it")
     if isinstance(size, int):
         return Source(flat, size, size, _arrays(flat, size))
     if not any(node.op_type in _SHAPES for node in flat.graph):

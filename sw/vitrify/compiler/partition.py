@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from vitrify.arch.errors import UnsupportedOpError
+from vitrify.arch.errors import ModelError, UnsupportedOpError
+from vitrify.arch.formats import MAX_DEPTH
 from vitrify.frontend import canonicalise
 
 from .cut import NoCut, Source, core_model, tensors_of
@@ -111,8 +112,9 @@ class _Search:
         self.trials += 1
         try:
             self.check(core_model(self.source, piece.reads, piece.results))
-        except UnsupportedOpError as error:
-            named = [node for node in piece.nodes if node.name == error.node]
+        except ModelError as error:
+            name = error.node if isinstance(error, UnsupportedOpError) else None
+            named = [node for node in piece.nodes if node.name == name]
             if self.trials > MOST_TRIALS:
                 blamed = list(piece.nodes)
             elif named:
@@ -164,6 +166,8 @@ class _Search:
         kind = source.arrays[main][0]
         for name in piece.reads:
             fits = source.holds_images(name) and source.rows(name) == source.rows(main)
+            # an embedding of its pixels sums over all channels
+            fits = fits and source.size(name) <= MAX_DEPTH * source.rows(name)
             floats = kind.kind == "f" or (kind.kind == "u" and len(piece.reads) == 1)
             if not (fits and floats and source.arrays[name][0] == kind):
                 return [node for node in piece.nodes if name in _names(node.inputs)]

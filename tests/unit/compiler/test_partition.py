@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from tests.support.tails import BLOCK, HIDDEN, TAILS, with_before, with_tail
 from vitrify.arch.errors import ModelError, UnsupportedOpError
@@ -172,3 +172,28 @@ def test_the_parts_are_compared_with_the_model(
     monkeypatch.setattr(whole, "host_model", wrong)
     with pytest.raises(VerificationError, match="output 'y' of the parts deviates"):
         compiled(with_tail(*TAILS["two outputs"]), tmp_path)
+
+
+def test_a_model_that_draws_random_numbers_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(with_before(["RandomUniformLike"], BLOCK), path)
+    with pytest.raises(UnsupportedOpError, match=r"\(RandomUniformLike\) is not supported"):
+        compile_application(path, preset("nano"), IMAGES)
+
+
+def test_an_entrance_of_too_many_channels_stays_on_the_host(tmp_path: Path) -> None:
+    """What is read is one vector of 8,192 numbers; an embedding of it would be 256 MiB."""
+    weight = np.random.default_rng(3).normal(size=(8192, 4)).astype(np.float32)
+    nodes = [helper.make_node("CumSum", ["image", "axis"], ["c"], "sums"),
+             helper.make_node("Reshape", ["c", "form"], ["f"], "flat"),
+             helper.make_node("MatMul", ["f", "w"], ["y"], "product")]  # fmt: skip
+    graph = helper.make_graph(
+        nodes, "wide", [helper.make_tensor_value_info("image", 1, ["N", 2, 64, 64])],
+        [helper.make_tensor_value_info("y", 1, ["N", 4])],
+        [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(np.array(1), "axis"),
+         numpy_helper.from_array(np.array([-1, 8192]), "form")],
+    )  # fmt: skip
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+    with pytest.raises(UnsupportedOpError, match=r"\(CumSum\) is not supported"):
+        compile_application(path, preset("nano"), IMAGES[:, :2].repeat(4, 2).repeat(4, 3))
