@@ -18,7 +18,14 @@ from .models import (
     remark_on_pictures,
     show_precision,
 )
-from .options import add_arch, add_preprocess, add_weights, human_bytes, weights_of
+from .options import (
+    add_arch,
+    add_input_shape,
+    add_preprocess,
+    add_weights,
+    human_bytes,
+    weights_of,
+)
 from .parts import core_share, of_application, show_parts
 from .terminal import say
 
@@ -41,6 +48,7 @@ def register(commands: Any) -> None:
     )
     add_preprocess(parser)
     add_weights(parser)
+    add_input_shape(parser)
     parser.add_argument(
         "-o", "--output", type=Path, metavar="OUT.vfy", help="default: the model's name with .vfy"
     )
@@ -72,10 +80,12 @@ def execute(options: argparse.Namespace) -> None:
     check_writable(target, [options.model, options.calib])
     arch, weights = load_arch(options.arch), weights_of(options)
     options.preprocess = known_preprocess(options.model, options.preprocess)
-    calibration = read_calibration(options.model, options.calib, options.preprocess)
+    calibration = read_calibration(
+        options.model, options.calib, options.preprocess, options.input_shape
+    )
     compiled = (compile_shown if options.strict else compile_parts_shown)(
         options.model, arch, calibration, options.preprocess, options.keep_intermediates,
-        options.batch, verify=options.verify, weights=weights,
+        options.batch, verify=options.verify, size=options.input_shape, weights=weights,
     )
     compiled.save(target)
     remark_on_pictures(options.model, options.preprocess)

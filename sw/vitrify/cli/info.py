@@ -20,7 +20,7 @@ from vitrify.runtime import open_model
 from vitrify.runtime.statistics import of_program
 
 from .emit import summary
-from .options import add_json, human_bytes
+from .options import add_input_shape, add_json, human_bytes
 from .parts import core_share, of_application, of_pieces, show_parts
 from .terminal import new_table, print_json, show
 
@@ -33,6 +33,7 @@ def register(commands: Any) -> None:
         description="Contents, sizes, op table, and where it would run.",
     )
     parser.add_argument("what", metavar="OUT.vfy|MODEL.onnx|PRESET|FILE.yaml")
+    add_input_shape(parser)
     add_json(parser)
     parser.set_defaults(execute=execute)
 
@@ -53,7 +54,7 @@ def execute(options: argparse.Namespace) -> None:
             case Program():
                 data = of_compiled(model)
             case _:
-                data = of_model(model)
+                data = of_model(model, options.input_shape)
     if options.json:
         print_json(data)
     else:
@@ -159,13 +160,13 @@ def _weights(program: Program) -> dict[str, str]:
     return {"weights": f"4 bits in {narrow} layers, 8 in {len(bits) - narrow}"}
 
 
-def of_model(path: Path) -> dict[str, Any]:
+def of_model(path: Path, size: tuple[int, int, int] | None = None) -> dict[str, Any]:
     """Facts of an ONNX model: as exported, and as the core would see it."""
     from vitrify import frontend
     from vitrify.arch.errors import ModelError
     from vitrify.compiler.partition import plan
 
-    model = frontend.load(path)
+    model = frontend.load(path, size)
     image = frontend.image_input(model)
     data: dict[str, Any] = {
         "kind": "model",

@@ -27,22 +27,22 @@ Shape = tuple[int, int, int]
 _NOISE_IMAGES = 2
 
 
-def image_input(model: Path) -> tuple[str, Shape]:
+def image_input(model: Path, size: Shape | None = None) -> tuple[str, Shape]:
     """Name and shape ``(C, H, W)`` of a model's input."""
     from vitrify.frontend import image_input as of_model
     from vitrify.frontend import load
     from vitrify.ir import shape_of
 
-    image = of_model(load(model))
+    image = of_model(load(model, size))
     c, h, w = (int(size) for size in shape_of(image)[1:])
     return image.name or "", (c, h, w)
 
 
 def read_calibration(
-    model: Path, images: Path | None, preprocess: str | None
+    model: Path, images: Path | None, preprocess: str | None, size: Shape | None = None
 ) -> npt.NDArray[np.float32]:
     """Calibration images of a model; noise without ``images``."""
-    name, shape = image_input(model)
+    name, shape = image_input(model, size)
     if images is None:
         noise = np.random.default_rng(0).normal(size=(_NOISE_IMAGES, *shape))
         return noise.astype(np.float32)
@@ -118,7 +118,7 @@ def stages(bar: Bar) -> Callable[[str, float], None]:
 def compile_shown(
     model: Path, arch: ArchConfig, calibration: npt.NDArray[np.float32],
     preprocess: str | None = None, keep: Path | None = None, batch: int = 1, *,
-    verify: bool = True, warn: bool = True, weights: Any = None,
+    verify: bool = True, warn: bool = True, weights: Any = None, size: Shape | None = None,
     inspect: Callable[[Any, Any], None] | None = None,
 ) -> Program:
     """Compile behind a progress bar; then say what looks wrong with the images, if they matter.
@@ -130,14 +130,14 @@ def compile_shown(
     with _shown(model, warn=warn, weights=weights) as shown:
         return compile_model(
             model, arch, calibration, preprocess=preprocess, keep=keep, batch=batch, verify=verify,
-            inspect=inspect, **shown,
+            inspect=inspect, size=size, **shown,
         )
 
 
 def compile_parts_shown(
     model: Path, arch: ArchConfig, calibration: npt.NDArray[np.float32],
     preprocess: str | None = None, keep: Path | None = None, batch: int = 1, *,
-    verify: bool = True, weights: Any = None,
+    verify: bool = True, weights: Any = None, size: Shape | None = None,
 ) -> Program | Application:
     """As :func:`compile_shown`; what the core refuses goes to the host."""
     from vitrify.compiler import compile_application
@@ -145,7 +145,7 @@ def compile_parts_shown(
     with _shown(model, warn=True, weights=weights) as shown:
         return compile_application(
             model, arch, calibration, preprocess=preprocess, keep=keep, batch=batch, verify=verify,
-            **shown,
+            size=size, **shown,
         )
 
 

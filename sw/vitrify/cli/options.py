@@ -61,6 +61,26 @@ def weights_of(options: argparse.Namespace) -> Any:
     return Weights(bits, options.max_drop, options.budget_bytes)
 
 
+def add_input_shape(parser: argparse.ArgumentParser) -> None:
+    """``--input-shape C,H,W``."""
+    parser.add_argument(
+        "--input-shape", type=_sizes, metavar="C,H,W",
+        help="channels, height and width of the image, where the model leaves them open",
+    )
+
+
+def _sizes(text: str) -> tuple[int, int, int]:
+    try:
+        c, h, w = (int(part) for part in text.replace("x", ",").split(","))
+    except ValueError:
+        c = h = w = 0
+    if min(c, h, w) < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no size such as 3,224,224: channels, height, width"
+        )
+    return c, h, w
+
+
 def add_float_model(parser: argparse.ArgumentParser) -> None:
     """``--float-model MODEL.onnx``."""
     parser.add_argument(

@@ -22,7 +22,15 @@ from vitrify.runtime.images import read_batch
 from vitrify.runtime.routing import Routing, read, replay, routes, typical
 
 from .models import AUTO, compile_shown, known_preprocess, need_whole, read_calibration
-from .options import add_arch, add_preprocess, add_task, add_weights, task_feed, weights_of
+from .options import (
+    add_arch,
+    add_input_shape,
+    add_preprocess,
+    add_task,
+    add_weights,
+    task_feed,
+    weights_of,
+)
 
 Float32 = npt.NDArray[np.float32]
 
@@ -49,6 +57,7 @@ def add_program(parser: argparse.ArgumentParser) -> None:
     )
     add_preprocess(parser)
     add_weights(parser)
+    add_input_shape(parser)
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
         "--input", nargs="+", type=Path, metavar="FILE",
@@ -78,9 +87,10 @@ def _program(options: argparse.Namespace, inspect: Inspect | None) -> Program:
     """The program in the file, or that of the model in it."""
     model = need_whole(open_model(options.model), "the estimate")
     if isinstance(model, Program):
-        if options.calib is not None or options.preprocess is not None:
+        given = (options.calib, options.preprocess, options.input_shape)
+        if any(option is not None for option in given):
             raise InputError(
-                f"--calib and --preprocess belong to a model that is compiled, and "
+                f"--calib, --preprocess and --input-shape belong to a model that is compiled, and "
                 f"{str(options.model)!r} is a program"
             )
         if options.arch is None:
@@ -93,11 +103,12 @@ def _program(options: argparse.Namespace, inspect: Inspect | None) -> Program:
     arch = load_arch(options.arch or options.board)
     if options.preprocess == AUTO:
         options.preprocess = known_preprocess(model, AUTO)
-    calibration = read_calibration(model, options.calib, options.preprocess)
+    size = options.input_shape
+    calibration = read_calibration(model, options.calib, options.preprocess, size)
     return compile_shown(
         model, arch, calibration, options.preprocess, verify=False, warn=False,
         inspect=inspect and (lambda canonical, graph: inspect(canonical, graph, calibration, arch)),
-        weights=weights_of(options),
+        weights=weights_of(options), size=size,
     )
 
 

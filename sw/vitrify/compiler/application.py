@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ def compile_application(
     verify: bool = True,
     warn: Callable[[str], None] | None = None,
     weights: Weights = EIGHT,
+    size: Sequence[int] | None = None,
 ) -> Program | Application:
     """As :func:`~vitrify.compiler.driver.compile_model`; what the core refuses goes to the host.
 
@@ -63,14 +64,14 @@ def compile_application(
     try:
         return compile_model(
             path, arch, calibration, preprocess=preprocess, keep=keep, progress=progress,
-            batch=batch, verify=verify, warn=warn, weights=weights,
+            batch=batch, verify=verify, warn=warn, weights=weights, size=size,
         )
     except UnsupportedOpError as refusal:
         try:
             job = _Job(path=Path(path), arch=arch, preprocess=preprocess, keep=keep, batch=batch,
                        verify=verify, weights=weights,
                        report=progress or silent)  # fmt: skip
-            application = _in_parts(job, calibration)
+            application = _in_parts(job, load(path, size), calibration)
         except (NoCut, ProgramError) as error:
             # an operator that no library has, say: the first refusal is what helps
             raise refusal from error
@@ -90,9 +91,10 @@ class _Job:
     report: Progress
 
 
-def _in_parts(job: _Job, calibration: npt.NDArray[np.float32]) -> Application:
+def _in_parts(
+    job: _Job, model: ir.Model, calibration: npt.NDArray[np.float32]
+) -> Application:
     job.report("looking for what the core can run", 0.02)
-    model = load(job.path)
     image = image_input(model)
     preprocess = of_model(model, job.preprocess)
     source = source_of(model)

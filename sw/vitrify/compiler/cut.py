@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from vitrify.arch.errors import ModelError
 from vitrify.frontend import flattened, image_input
+from vitrify.frontend.size import set_image_shape
 from vitrify.ir import BATCH, Evaluator, shape_of
 from vitrify.program.application import in_batches
 
@@ -121,9 +122,7 @@ def _of_batch_one(model: ir.Model) -> ir.Model:
     """A copy that takes one image a time."""
     model = model.clone()
     image = image_input(model)
-    image.shape = ir.Shape([1, *shape_of(image)[1:]])
-    for value in (*(v for node in model.graph for v in node.outputs), *model.graph.outputs):
-        value.shape = None
+    set_image_shape(model, image, [1, *shape_of(image)[1:]])
     return model
 
 

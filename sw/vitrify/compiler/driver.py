@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,6 +40,7 @@ def compile_model(
     warn: Callable[[str], None] | None = None,
     inspect: Callable[[ir.Model, QuantGraph], None] | None = None,
     weights: Weights = EIGHT,
+    size: Sequence[int] | None = None,
 ) -> Program:
     """Read, canonicalise, quantise, lower and emit.
 
@@ -60,6 +61,7 @@ def compile_model(
     weights : how many bits the weights of each layer have
     warn : told what looks wrong with the images; by default a ``CalibrationWarning`` each
     inspect : shown the canonical model and the integer graph
+    size : channels, height and width of the image, where the model leaves them open
 
     Raises
     ------
@@ -71,7 +73,7 @@ def compile_model(
     report = progress or silent
     canonical, graph = quantise_model(
         path, arch, calibration, preprocess=preprocess, keep=keep, progress=progress,
-        verify=verify, weights=weights,
+        verify=verify, weights=weights, size=size,
     )
     if inspect is not None:
         inspect(canonical, graph)
@@ -110,6 +112,7 @@ def quantise_model(
     progress: Progress | None = None,
     verify: bool = False,
     weights: Weights = EIGHT,
+    size: Sequence[int] | None = None,
 ) -> tuple[ir.Model, QuantGraph]:
     """The first half of :func:`compile_model`: the canonical float model and the integer graph.
 
@@ -117,7 +120,7 @@ def quantise_model(
     """
     report = progress or silent
     report("reading the model", 0.0)
-    model = load(path)
+    model = load(path, size)
     canonical, graph = quantise_loaded(
         model, arch, calibration, preprocess=preprocess, keep=keep, progress=report,
         weights=weights,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,8 @@ import onnx_ir as ir
 from onnx_ir.passes.common import TopologicalSortPass
 
 from vitrify.arch.errors import ModelError
+
+from .size import set_image_size
 
 #: Operator sets older than this spell shapes in ways the frontend does not read.
 OLDEST_OPSET = 11
@@ -219,7 +221,8 @@ def image_input(model: ir.Model) -> ir.Value:
     if dynamic:
         raise ModelInputError(
             f"Input '{image.name}' has the dynamic size {', '.join(dynamic)} in {image.shape}; "
-            "only the batch may be dynamic, so export the model with a fixed image size."
+            "only the batch may be dynamic: give --input-shape C,H,W, or export the model with a "
+            "fixed image size."
         )
     if any(int(size) < 1 for size in image.shape if isinstance(size, int)):
         raise ModelInputError(
@@ -241,13 +244,15 @@ def image_input(model: ir.Model) -> ir.Value:
     return image
 
 
-def load(path: str | Path) -> ir.Model:
+def load(path: str | Path, size: Sequence[int] | None = None) -> ir.Model:
     """Read an ONNX vision transformer.
 
     Parameters
     ----------
     path:
         An ``.onnx`` file; external data is looked for beside it.
+    size:
+        Channels, height and width of the image, where the model leaves them open.
 
     Returns
     -------
@@ -270,5 +275,9 @@ def load(path: str | Path) -> ir.Model:
     _check_weights(path, model)
     check_wiring(model)
     _sort(path, model)
+    if size is not None:
+        for value in set(_inputs(model)) - set(task_inputs(model)):
+            if value.shape is not None and len(value.shape) == IMAGE_RANK:
+                set_image_size(model, value, size)
     image_input(model)
     return model
