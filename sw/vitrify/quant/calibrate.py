@@ -6,6 +6,7 @@ that needs a distribution; no tensor of all images is ever held.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
@@ -24,8 +25,9 @@ Float32 = npt.NDArray[np.float32]
 #: Called with what is being done and the part of it that is done, 0 … 1.
 Progress = Callable[[str, float], None]
 
-#: Images in one run of ONNX Runtime.
+#: Images in one run of ONNX Runtime, at most; fewer if what is watched takes more bytes than this.
 BATCH = 8
+_BYTES = 1 << 28
 #: Rows kept of each tensor, spread evenly over the images.
 SAMPLE_ROWS = 2048
 #: A sample with fewer rows is filled up with rows as they may be expected from more images.
@@ -116,9 +118,10 @@ def collect(
     rng = np.random.default_rng(SEED)
     result: dict[Request, Stats] = {}
     per_image = max(MIN_ROWS, -(-SAMPLE_ROWS // (runs * len(images))))
-    starts = range(0, len(images), BATCH)
+    size = _images(model, names, len(images))
+    starts = range(0, len(images), size)
     for step, (number, start) in enumerate(product(range(runs), starts), 1):
-        batch = images[start : start + BATCH]
+        batch = images[start : start + size]
         chosen = {name: np.full(len(batch), number % count) for name, count in tasks.items()}
         tensors = evaluator.run(feeds(model, batch, chosen))
         for request in wanted:
@@ -130,6 +133,8 @@ def collect(
             if request.window is not None:
                 x = request.window.of(x)
             _update(result, request, x.astype(np.float32, copy=False), per_image, rng)
+        # Not beside those of the next images.
+        del tensors
         if progress is not None:
             progress("calibrating", step / (runs * len(starts)))
     for request, stats in result.items():
@@ -137,6 +142,17 @@ def collect(
         if stats.count < ENOUGH_ROWS and request.beside is None:
             _foresee(stats, len(images), rng)
     return result
+
+
+def _images(model: ir.Model, names: Iterable[str], count: int) -> int:
+    """Images of a run that yields these tensors: ``count`` evenly divided."""
+    watched = set(names)
+    each = sum(
+        np.dtype(np.float32).itemsize * math.prod(int(size) for size in shape_of(value)[1:])
+        for node in model.graph for value in node.outputs if value.name in watched
+    )
+    most = max(1, _BYTES // max(1, each))
+    return BATCH if most >= BATCH else -(-count // -(-count // most))
 
 
 def feeds(

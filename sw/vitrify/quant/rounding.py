@@ -72,9 +72,13 @@ class Moments:
     def __init__(self, x: npt.NDArray[np.number]) -> None:
         self._x = x = np.asarray(x, np.float32)
         self.mean = x.mean(axis=0, dtype=np.float64)
-        self._second = (x.T @ x).astype(np.float64) / len(x)
-        self.energy = np.diag(self._second).copy()
+        self.energy = np.square(x).mean(axis=0, dtype=np.float64)
         self._order = np.argsort(-self.energy, kind="stable")
+
+    @cached_property
+    def _second(self) -> Float:
+        """Mean products of inputs, ``[in, in]``."""
+        return (self._x.T @ self._x).astype(np.float64) / len(self._x)
 
     @cached_property
     def _damped(self) -> Float:
@@ -89,10 +93,11 @@ class Moments:
 
         Most of the time of a quantisation, and not everybody rounds by it.
         """
-        damped = self._damped[np.ix_(self._order, self._order)]
+        order = self._order[::-1]
         # second = U D U^T with U unit upper triangular: a Cholesky factor, backwards.
-        factor = np.linalg.cholesky(damped[::-1, ::-1])[::-1, ::-1]
-        return factor / np.diag(factor)
+        factor = np.linalg.cholesky(self._damped[np.ix_(order, order)])
+        factor /= np.diag(factor).copy()
+        return np.asarray(factor[::-1, ::-1], np.float64)
 
     def peak(self, weight: Float) -> Float:
         """Largest magnitude of each column of ``x @ weight.T``: ``[out]``."""
@@ -111,6 +116,9 @@ class Moments:
         weight : ``[out, in]``
         step : ``[out]``
         """
+        if (np.count_nonzero(weight, axis=1) <= 1).all():
+            # Copies: there are no others to make up for a weight's error.
+            return nearest(weight, step, grid)
         exact = weight[:, self._order] / step[:, None]
         result = np.empty_like(exact)
         error = np.empty_like(exact)

@@ -124,6 +124,10 @@ def test_correlated_rounding_beats_the_nearest_and_is_complete():
         for q in (nearest(weight, step, GRIDS[8]), Moments(x).round(weight, step, GRIDS[8]))
     ]
     assert error[1] < error[0] / 10
+    # Nor is there where a row has one weight only, such as in a copy.
+    one = weight * (np.arange(80) == np.arange(10)[:, None])
+    np.testing.assert_array_equal(
+        Moments(x).round(one, step, GRIDS[8]), nearest(one, step, GRIDS[8]))
     # Without correlation there is nothing to gain: every weight takes the nearest integer.
     white = Moments(np.eye(80)[np.arange(8000) % 80] * 9)
     np.testing.assert_array_equal(
