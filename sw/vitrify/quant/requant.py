@@ -92,6 +92,20 @@ def shifts(
     return pre, max(fitting)
 
 
+def finest(weight: Float, bias: Float) -> Float:
+    """The finest output steps ``[...]`` that ``weight [..., in]`` and ``bias`` can be scaled to.
+
+    A step of the accumulator is many of these: finer ones would tell no more.
+    """
+    peak = np.abs(weight).max(axis=-1)
+    steps = np.maximum.reduce([
+        peak / INT8_MAX, np.full_like(peak, peak.max() / INT8_MAX * _STEP_RANGE),
+        2 * np.abs(bias) / (_BIAS_MAX - 1),
+    ])
+    limit = formats.IntFormat(formats.MULTIPLIER_BITS, signed=False).max
+    return steps * 2.0 ** min(formats.POST_SHIFTS) / (limit - 1)
+
+
 def columns(
     weight: Float,
     bias: Float,

@@ -5,7 +5,7 @@ from vitrify.arch import formats
 from vitrify.arch.errors import ModelError
 from vitrify.golden.ops import requantise
 from vitrify.golden.ops.matmul import matmul
-from vitrify.quant.requant import columns, shifts, single
+from vitrify.quant.requant import columns, finest, shifts, single
 from vitrify.quant.rounding import GRIDS, Moments, nearest
 
 SEED = 11
@@ -89,6 +89,26 @@ def test_port_saturates_only_where_the_output_does():
 def test_shifts_refuse_what_the_core_cannot_express():
     with pytest.raises(ModelError, match=r"head: its output is 0\.01 accumulator units a step"):
         shifts(np.array([100.0]), 127, np.array([1e3]), 18, "head")
+
+
+def test_inputs_that_hardly_change_get_the_finest_step():
+    """Their results would have steps that no multiplier reaches."""
+    generator = rng()
+    x = generator.integers(-1, 2, (400, 24))
+    weight = generator.normal(size=(12, 24)) * np.geomspace(1, 60, 12)[:, None]
+    weight[3], bias = 0, 1e4 * generator.normal(size=12)
+    step = finest(weight, bias)
+
+    def made(step):
+        return columns(
+            weight, bias, step, moments=Moments(x), reach=127, requant_bits=24, what="layer"
+        )
+
+    part = made(step)
+    error = (matmul(x, part.weight) + part.requant.bias) * part.step - (x @ weight.T + bias)
+    assert np.abs(error / part.step).max() < 6  # of the accumulator's
+    with pytest.raises(ModelError, match="cannot express"):
+        made(step / 1.1)
 
 
 def test_huge_bias_takes_a_coarser_step():

@@ -11,6 +11,7 @@ from vitrify.quant import scheme
 from vitrify.quant.assemble import Assembler
 from vitrify.quant.hidden import hidden
 from vitrify.quant.operands import INT16_MAX, OUTPUT_MARGIN, Source
+from vitrify.quant.requant import finest
 from vitrify.quant.rounding import weigh
 from vitrify.quant.tensors import Float, Int8, QTensor
 
@@ -83,7 +84,7 @@ def _form(a: Assembler, op: LinearOp, x: Source) -> _Form:
     weight = op.weight[..., x.channels]
     bias = op.bias + weigh(weight, x.offset)
     if op.role == "int8":
-        return _activated(a, op, weight, bias) if op.kind else _bytes(a, op, weight, bias)
+        return _activated(a, op, weight, bias) if op.kind else _bytes(a, op, x, weight, bias)
     if op.role == "gate":
         step = LOGIT_STEP
     elif op.role == "output":
@@ -110,19 +111,24 @@ def _activated(a: Assembler, op: LinearOp, weight: Float, bias: Float) -> _Form:
     )
 
 
-def _bytes(a: Assembler, op: LinearOp, weight: Float, bias: Float) -> _Form:
+def _bytes(a: Assembler, op: LinearOp, x: Source, weight: Float, bias: Float) -> _Form:
     """int8 in the format that all its readers can absorb.
 
     A step for each channel goes into the weights of linear readers, a constant into their bias.
+    No step is finer than the core can scale to, which matters where the inputs hardly change.
     """
     stats, needs = a.stats[op.result()], a.needs(op.out)
     offset: float | Float = 0.0 if needs.zero else stats.mean
     peak = np.maximum(stats.high - offset, offset - stats.low)
     rows = stats.rows - offset
+    least = finest(weight * x.step, bias - offset)
+    least = least.reshape(-1, least.shape[-1]).max(axis=0)
     if needs.one_step:
-        step: float | Float = scheme.tensor_step(rows, float(peak.max()))
+        step: float | Float = max(
+            scheme.tensor_step(rows, float(peak.max())), float(least.max())
+        )
     else:
-        step = scheme.channel_steps(rows, peak)
+        step = np.maximum(scheme.channel_steps(rows, peak), least)
     return _Form(
         weight=weight, bias=bias - offset, step=step, scale=step, bits=formats.INT8.bits,
         offset=offset,
