@@ -277,13 +277,7 @@ def _window(kind: str, rows: Rows, weight: Rows, symmetric: bool) -> _Window:
     least = max(1e-6, _BINS * float(np.spacing(np.float32(max(-low, high)))))
     if high - low < least:
         high = low + least
-    mass, edges = np.histogram(
-        rows, _BINS, (low, high), weights=np.broadcast_to(weight, rows.shape)
-    )
-    x = (edges[1:] + edges[:-1]) / 2
-    used = mass > 0
-    x, mass = x[used], mass[used] / mass.sum()
-    exact = UNARY[kind].reference(x).astype(np.float64)
+    x, mass, exact = _seen(kind, rows, weight, low, high)
     lows = np.unique(low * np.array([1, 0.8, 0.65, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15]))
     highs = np.unique(high * np.array([1, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]))
     best: _Window | None = None
@@ -299,6 +293,33 @@ def _window(kind: str, rows: Rows, weight: Rows, symmetric: bool) -> _Window:
         lows, highs = best.low * np.linspace(0.85, 1.15, 7), best.high * np.linspace(0.85, 1.15, 7)
     assert best is not None
     return best
+
+
+def _seen(
+    kind: str, rows: Rows, weight: Rows, low: float, high: float
+) -> tuple[Float, Float, Float]:
+    """Inputs between ``low`` and ``high``, how much each counts, and the function's values."""
+    mass, edges = np.histogram(
+        rows, _BINS, (low, high), weights=np.broadcast_to(weight, rows.shape)
+    )
+    x = (edges[1:] + edges[:-1]) / 2
+    used = mass > 0
+    x, mass = x[used], mass[used] / mass.sum()
+    return x, mass, UNARY[kind].reference(x).astype(np.float64)
+
+
+def centred_activation(kind: str, rows: Rows, centre: float) -> Activation:
+    """Table of an activation with byte zero for ``centre``, and for zero in its output.
+
+    Parameters
+    ----------
+    rows : ``[S, D]``, float inputs
+    """
+    peak = max(float(np.abs(rows - centre).max()), 1e-6)
+    seen = _seen(kind, rows, np.ones(rows.shape[1]), centre - peak, centre + peak)
+    tops = [peak * float(part) for part in np.linspace(0.3, 1, 15)]
+    trials = [_trial(kind, (centre - top, centre + top), *seen, True) for top in tops]
+    return min(trials, key=lambda trial: trial.cost).activation
 
 
 def _trial(

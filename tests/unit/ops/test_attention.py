@@ -22,7 +22,10 @@ CASES = {
 }
 
 
-def crossed(net: Net, heads: int, groups: int, queries: int, dim: int, width: int, bias=None):
+def crossed(
+    net: Net, heads: int, groups: int, queries: int, dim: int, width: int, bias=None,
+    kind: str = "softmax",
+):
     x = net.norm(net.block(net.tokens(0), "block"), "norm")
     count = int(shape_of(x)[1])
     y = net.builder.emit(
@@ -36,7 +39,7 @@ def crossed(net: Net, heads: int, groups: int, queries: int, dim: int, width: in
     result = net.builder.emit(
         "CrossAttention", q, k, v,
         np.zeros((1, 1, 1, 1), np.float32) if bias is None else bias,
-        name="attention", heads=heads, groups=groups, scale=(dim // heads) ** -0.5, kind="softmax",
+        name="attention", heads=heads, groups=groups, scale=(dim // heads) ** -0.5, kind=kind,
     )
     return net.linear(result, 5, "last")
 
@@ -121,3 +124,21 @@ def test_who_reads_the_result_decides_the_format_of_the_values():
         "Mix", y, net.normal(2, count, count) / 2, net.normal(count), name="mix", heads=2, groups=1
     )
     check(net, net.linear(y, 5, "last"))
+
+
+#: Kinds of weights, row groups, queries, shape of the bias of a group.
+FUNCTIONS = {
+    "sigmoid": ("sigmoid", 1, 4, None), "softplus": ("softplus", 1, 3, None),
+    "windows": ("relu", 2, 4, None), "many queries": ("sigmoid", 1, 40, None),
+    "bias": ("sigmoid", 2, 4, (2, 2, 2, 2)),
+    "a bias for all": ("sigmoid", 1, 4, (1, 1, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("case", FUNCTIONS)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_other_functions_than_softmax(case, batch):
+    kind, groups, queries, own = FUNCTIONS[case]
+    net = Net(5)
+    bias = None if own is None else net.normal(*own)
+    check(net, crossed(net, 2, groups, queries, DIM, DIM, bias, kind), batch=batch)

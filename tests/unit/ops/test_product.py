@@ -136,3 +136,26 @@ def test_a_core_without_row_sums() -> None:
     net = Net(9)
     with pytest.raises(CapacityError, match="without 'row_sums'"):
         check(net, channels(net, normed=True), arch=replace(NANO, name="mine", row_sums=False))
+
+
+def weighed(net: Net, shift: float = 0.0, kind: str | None = "sigmoid") -> ir.Value:
+    """A function of scores instead of their softmax."""
+    x = net.norm(net.tokens(0), "norm")
+    q, k, v = (net.linear(x, DIM, f"attention.{part}") for part in "qkv")
+    options = {"heads": 2, "groups": 1}
+    y = net.builder.emit("Product", q, k, name="scores", layout="nt", scale=0.3, **options)
+    if shift:
+        one = np.ones((1, 1), np.float32)
+        y = net.builder.emit("Affine", y, 0.8 * one, shift * one, name="shifted")
+    y = y if kind is None else net.activation(y, "weights", kind)
+    y = net.builder.emit("Product", y, v, name="product", layout="nn", scale=1.0, **options)
+    return net.linear(y, 7, "last")
+
+
+@pytest.mark.parametrize(("shift", "kind", "buffered"), [
+    (0.0, "relu", True), (-1.5, "sigmoid", True), (0.0, None, True), (-1.5, None, False),
+])
+def test_a_function_of_scores(shift: float, kind: str | None, buffered: bool) -> None:
+    net = Net(11)
+    program = check(net, weighed(net, shift, kind))
+    assert ("product.scores[0]" in [layer.name for layer in program.layers]) == buffered

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from vitrify.ir import attributes_of
 from vitrify.ops.linear.plan import Affine, LinearValue, Stored, affine_of, picked
+from vitrify.ops.product.values import ProductValue
 from vitrify.quant.plan import Operand
 from vitrify.quant.planner import Planner, result_of
 from vitrify.quant.tensors import Rows
@@ -47,6 +48,9 @@ class Unary(LinearValue):
         return Unary(before, self.kind, result_of(node))
 
 
-def plan_activation(planner: Planner, node: ir.Node) -> Unary:
-    """``Activation``: of the linear map in front, or of a copy."""
-    return Unary(affine_of(planner, node, 0), attributes_of(node)["kind"], result_of(node))
+def plan_activation(planner: Planner, node: ir.Node) -> LinearValue:
+    """``Activation``: of the linear map or product in front, or of a copy."""
+    value = planner.of(node, 0)
+    kind, name = attributes_of(node)["kind"], result_of(node)
+    made = value.function(kind, name) if isinstance(value, ProductValue) else None
+    return made or Unary(affine_of(planner, node, 0), kind, name)

@@ -1,14 +1,16 @@
-"""Softmax attention, heads that a router gates included."""
+"""Attention, heads that a router gates included."""
 
 from vitrify.codegen.rule import Rule
 from vitrify.ops.operation import Operation
 
 from .assemble import assemble
+from .decompose import decompose_cross_attention
 from .integer import QAttention
 from .lower import ahead, lower
 from .plan import AttentionOp, plan_attention, plan_cross_attention
 
 ATTENTION = Operation(
+    decompositions={"CrossAttention": decompose_cross_attention},
     plans={
         **dict.fromkeys(("Attention", "RoutedHeads", "BalancedHeads"), plan_attention),
         "CrossAttention": plan_cross_attention,

@@ -1,4 +1,4 @@
-"""Softmax attention in integers, and heads multiplied by gate weights."""
+"""Attention in integers, and heads multiplied by gate weights."""
 
 from __future__ import annotations
 
@@ -55,6 +55,9 @@ class QHeadGate:
 class QAttention(QOp):
     """Scores (int8 logits, base 2), softmax, values: three int8 tensors to one.
 
+    Without softmax, weights are the scores through a ``table``, if any, and ``values`` requantises
+    what they make of the values.
+
     Each of ``row_groups`` runs of queries sees the keys of its own run.  Channels are
     ``heads * head_dim``, head by head; the values' heads may have another width.  ``logits`` gives
     the scores' requantisation (single multiplier), ``bias``, if any, is added to them before they
@@ -70,6 +73,8 @@ class QAttention(QOp):
     logits: Requant
     row_groups: int = 1
     bias: Int8 | None = None
+    table: Int8 | None = None
+    values: Requant | None = None
     gated: tuple[QHeadGate, ...] = ()
     balance: QHeadGate | None = None
 
@@ -101,8 +106,12 @@ class QAttention(QOp):
                 part = group, slice(None), head
                 scores = run.scale(matmul(q[part], k[part]), self.logits)
                 bias = self.bias_of(group % self.row_groups, head)
-                logits = requantise.to_int8(scores, old=bias)
-                out[part] = run.average(logits, v[part].T)
+                weights = requantise.to_int8(scores, self.table, bias)
+                if self.values is None:
+                    out[part] = run.average(weights, v[part].T)
+                else:
+                    made = run.scale(matmul(weights, v[part].T), self.values)
+                    out[part] = requantise.to_int8(made)
         out = out.reshape(*run.read(self.q).shape[:2], -1)
         for gate in self.gates:
             gate.apply(run, out, self.heads)

@@ -1,4 +1,4 @@
-"""Softmax attention in the plan, and the heads that are multiplied by gate weights."""
+"""Attention in the plan, and the heads that are multiplied by gate weights."""
 
 from __future__ import annotations
 
@@ -32,11 +32,25 @@ class HeadGate:
     normalize: bool
 
 
+@dataclass(frozen=True)
+class Weights:
+    """A function of the float tensor ``scores``, by its kind; ``None``: the scores themselves.
+
+    ``shift`` is what these are more than the products.
+    """
+
+    scores: str
+    kind: str | None
+    shift: float = 0.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class AttentionOp(PlanOp):
-    """Softmax attention of three int8 tensors, each of ``row_groups`` runs of rows by itself.
+    """Attention of three int8 tensors, each of ``row_groups`` runs of rows by itself.
 
-    Some heads may be ``gated``, and what comes of that ``balance``d, all heads of it.
+    Weights are the softmax of the scores or, where ``weights`` is given, a function of them; then
+    there is no bias.  Some heads may be ``gated``, and what comes of that ``balance``d, all heads
+    of it.
     """
 
     q: str
@@ -47,6 +61,7 @@ class AttentionOp(PlanOp):
     row_groups: int = 1
     #: Added to the scores: ``[row groups or 1, heads or 1, queries, keys]`` of a run.
     bias: Array | None = None
+    weights: Weights | None = None
     gated: tuple[HeadGate, ...] = ()
     balance: HeadGate | None = None
 
@@ -62,22 +77,25 @@ class AttentionOp(PlanOp):
         return plan.channels(self.v)
 
     def requests(self, plan: Plan) -> list[Request]:
-        return [self.result(), *([self.gated_request()] if self.gates else [])]
+        scores = [Request(self.weights.scores)] if self.weights else []
+        return [self.result(), *scores, *([self.gated_request()] if self.gates else [])]
 
     def gated_request(self) -> Request:
         """The gated heads, with the balance's logits if there is one."""
         return Request(self.value, beside=self.balance.scores if self.balance else None)
 
     def passes_on(self, tensor: str) -> bool:
-        return tensor == self.v
+        return tensor == self.v and self.weights is None
 
     def needs(self, tensor: str) -> ByteNeeds:
         """What softmax and the sums over channels and keys do not absorb.
 
         A constant in all keys moves all logits of a query alike: softmax does not see it.  The
         weights of all values add up to one: a constant passes on to the result.  Only queries must
-        keep theirs.
+        keep theirs.  Other functions absorb nothing.
         """
+        if self.weights is not None:
+            return ByteNeeds(one_step=True, zero=True, symmetric=True)
         return ByteNeeds(
             one_step=tensor in (self.q, self.k), zero=tensor == self.q, symmetric=True
         )
@@ -98,8 +116,6 @@ def plan_attention(planner: Planner, node: ir.Node) -> Stored:
 def plan_cross_attention(planner: Planner, node: ir.Node) -> Stored:
     """``CrossAttention`` by softmax, of queries and keys of any number and width of values."""
     attributes, name = attributes_of(node), result_of(node)
-    if attributes["kind"] != "softmax":
-        raise unsupported(node, f"its weights are {attributes['kind']} of the scores, not softmax")
     bias = parameter(node, 3)
     # Softmax does not see what all scores of a query have in common.
     seen = bool(np.any(bias != bias[..., :1]))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from vitrify.arch.isa import Output, Stationary, Stats, Transform
+from vitrify.arch.isa import Output, RowScale, Stationary, Stats, Transform
 from vitrify.codegen.lowering import Lowering
 from vitrify.codegen.placement import Placed
 from vitrify.codegen.product import At, MatrixProduct, Queue, Tiles
@@ -102,11 +102,11 @@ class Heads:
             rows=one.rows, depth=self.spread.head_channels, columns=self.tokens,
             x=At(self.q, one.run * self.queries + (0 if one.queue else one.start), channel),
             tiles=Tiles(Stationary.ROWS, At(k, first, channel)), out=At(buffer),
-            queue=one.queue and replace(one.queue, gathers=True), adds=bias,
+            queue=one.queue and replace(one.queue, gathers=True), adds=bias, table=op.table,
             fields={
                 "transform": Transform.NONE, "output": Output.ADD8 if bias else Output.INT8,
                 **state.requant(op.logits), "multiplier": int(op.logits.multiplier),
-                "stats": Stats.MAX, "stat_dst": buffer.stat,
+                **({} if op.values else {"stats": Stats.MAX, "stat_dst": buffer.stat}),
             },
         ))
 
@@ -119,13 +119,20 @@ class Heads:
             rows=one.rows, depth=self.tokens, columns=self.value_spread.head_channels, x=At(buffer),
             tiles=Tiles(Stationary.COLUMNS, At(v, one.run * self.tokens, channel)),
             out=At(one.out, one.out_row, one.out_channel), queue=one.queue,
-            fields={
-                "transform": Transform.EXP2, "output": Output.INT8, "row_scale": 1,
-                "stat_src": buffer.stat,
-            },
+            fields={"output": Output.INT8, **self._weighing(buffer)},
         ))
         if one.then is not None:
             one.then()
+
+    def _weighing(self, buffer: Placed) -> dict[str, int]:
+        """How the values of a buffer of scores are weighed: by softmax, or as the bytes say."""
+        values = self._op.values
+        if values is not None:
+            fields = {"transform": Transform.NONE, "multiplier": int(values.multiplier)}
+            return {**fields, **self._state.requant(values)}
+        return {
+            "transform": Transform.EXP2, "row_scale": RowScale.OPERAND, "stat_src": buffer.stat,
+        }
 
     def _macs_of(self, one: Pass, macs: int) -> int:
         return macs * one.rows // self.queries if one.queue is None else one.queue.macs

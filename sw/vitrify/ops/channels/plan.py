@@ -16,14 +16,14 @@ from vitrify.quant.planner import Planner, parameter, result_of
 def plan_affine(planner: Planner, node: ir.Node) -> LinearValue:
     """``Affine``, for all tokens the same: delayed like the linear map that it becomes part of.
 
-    A product of activations takes a scale for each head.
+    A product of activations takes a scale for each head, and a shift of all.
     """
     scale, shift = parameter(node, 1), parameter(node, 2)
     value = planner.of(node, 0)
-    if isinstance(value, ProductValue) and not shift.any():
-        scaled = value.scaled(scale[0], result_of(node))
-        if scaled is not None:
-            return scaled
+    if isinstance(value, ProductValue):
+        made = value.transformed(scale[0], shift[0], result_of(node))
+        if made is not None:
+            return made
     x = affine_of(planner, node, 0)
     channels = x.weight.shape[-2]
     factor, offset = (np.broadcast_to(each[0], (channels,)) for each in (scale, shift))

@@ -7,25 +7,25 @@ import numpy as np
 from vitrify.arch import formats
 from vitrify.quant import scheme
 from vitrify.quant.assemble import Assembler
-from vitrify.quant.tensors import QTensor, Requant
+from vitrify.quant.tensors import Float, QTensor, Requant
 
 from .integer import QProduct
 from .op import ProductOp
 
 
 def assemble(a: Assembler, op: ProductOp) -> None:
-    """One step for each head, or for all if the readers cannot do with more."""
+    """One multiplier for each head; a softmax has none, and its result the steps of y."""
     x, y = (a.graph.tensors[name] for name in (op.x, op.y))
-    runs = op.groups * (op.heads if op.x in op.stacked else 1)
-    rows, depth = x.rows // runs, x.channels // (1 if op.x in op.stacked else op.heads)
+    heads = op.heads if op.x in op.stacked else 1
+    rows, depth = x.rows // (op.groups * heads), x.channels * heads // op.heads
     scale, offset, requants = y.scale, y.offset, tuple[Requant, ...]()
     if not op.softmax:
-        unit, offset = float(x.scale) * float(y.scale), 0.0
-        steps = _steps(a, op)
-        scale = np.repeat(steps, op.width // op.heads) if len(set(steps)) > 1 else float(steps[0])
-        bound = depth * scheme.INT8_MAX**2
+        steps, unit, offset = _steps(a, op), float(x.scale) * float(y.scale), 0.0
+        scale = float(steps[0])
+        if np.ptp(steps):
+            scale = np.repeat(steps, op.width // op.heads)
         requants = tuple(
-            a.single(op.name, unit * factor / step, scheme.INT8_MAX, bound)
+            a.single(op.name, unit * factor / step, scheme.INT8_MAX, depth * scheme.INT8_MAX**2)
             for factor, step in zip(op.scales, steps, strict=True)
         )
     a.graph.ops.append(QProduct(
@@ -40,8 +40,8 @@ def assemble(a: Assembler, op: ProductOp) -> None:
     a.graph.macs[op.name] = op.macs
 
 
-def _steps(a: Assembler, op: ProductOp) -> np.ndarray:
-    """Of the result, for each head."""
+def _steps(a: Assembler, op: ProductOp) -> Float:
+    """One for each head, all the same if the readers cannot do with more."""
     if op.logits:
         return np.full(op.heads, np.log(2.0) * 2.0**-formats.LOGIT_FRAC)
     stats = a.stats[op.result()]

@@ -30,7 +30,6 @@ class QProduct(QOp):
     requants: tuple[Requant, ...] = ()
     row_groups: int = 1
     stacked: frozenset[str] = frozenset()
-    table: Int8 | None = None
     softmax: bool = False
     #: Softmax reads the result: the largest of each row is gathered.
     logits: bool = False
@@ -67,7 +66,7 @@ class QProduct(QOp):
         tiles = y if self.rows_y else y.T
         if self.softmax:
             return run.average(x, tiles)
-        return requantise.to_int8(run.scale(matmul(x, tiles), self.requant(head)), self.table)
+        return requantise.to_int8(run.scale(matmul(x, tiles), self.requant(head)))
 
     def _matrices(self, value: IntArray, name: str) -> IntArray:
         """``[N, rows, channels]`` to ``[N * row_groups, heads, rows, columns]``."""

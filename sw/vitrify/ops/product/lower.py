@@ -49,7 +49,7 @@ def lower(state: Lowering, op: QProduct, _step: int) -> None:
                     fields |= {"stats": Stats.MAX, "stat_dst": out.stat + to.row}
                 state.builder.matmul(MatrixProduct(
                     name=f"{op.name}[{head}]", op="product", macs=macs * rows, rows=rows,
-                    depth=depth, columns=columns, x=source, table=op.table,
+                    depth=depth, columns=columns, x=source,
                     tiles=Tiles(kind, _at(op, y, runs, run, head, 0)), out=to, fields=fields,
                 ))
 

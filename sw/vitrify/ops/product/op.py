@@ -10,10 +10,10 @@ from vitrify.quant.plan import ByteNeeds, Plan, PlanOp
 
 @dataclass(frozen=True, kw_only=True)
 class ProductOp(PlanOp):
-    """``scales[head] * X @ Y`` of int8 tensors, and a function of it, to an int8 tensor.
+    """``scales[head] * X @ Y`` of int8 tensors, to an int8 tensor.
 
     ``rows_y`` and ``stacked`` as in :class:`~vitrify.ops.product.integer.QProduct`; ``width`` is
-    the number of columns of the result.  ``before`` names the float tensor before the function.
+    the number of columns of the result.
     """
 
     x: str
@@ -25,8 +25,6 @@ class ProductOp(PlanOp):
     stacked: frozenset[str]
     width: int
     macs: int
-    kind: str | None = None
-    before: str = ""
     #: Softmax reads the result: logits to base 2.
     logits: bool = False
     #: x has logits: their softmax times y.
@@ -39,9 +37,7 @@ class ProductOp(PlanOp):
         return self.width
 
     def requests(self, plan: Plan) -> list[Request]:
-        if self.logits or self.softmax:
-            return []
-        return [Request(self.before), *([self.result()] if self.kind else [])]
+        return [] if self.logits or self.softmax else [self.result()]
 
     def needs(self, tensor: str) -> ByteNeeds:
         """One multiplier for every product, and sums of nothing but the values.

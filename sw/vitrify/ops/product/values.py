@@ -19,35 +19,61 @@ from .op import ProductOp
 
 @dataclass(frozen=True)
 class ProductValue(LinearValue):
-    """A product of two activations, not computed yet: ``scales[head]`` times it, or a function.
+    """``scales[head]`` times a product of two activations, not computed yet.
 
-    ``before`` names the float tensor before the function.
+    Or that plus ``shift``, or a function of it, its ``kind``: what attention computes on the way.
+    ``before`` is what that is made of, for all other readers.
     """
 
     node: ir.Node
     scales: tuple[float, ...]
     value: str
+    shift: float = 0.0
     kind: str | None = None
-    before: str = ""
+    before: ProductValue | None = None
 
     @property
     def heads(self) -> int:
         """Matrices side by side."""
         return len(self.scales)
 
-    def scaled(self, scale: Array, value: str) -> ProductValue | None:
-        """Times ``scale`` of each channel, one for each head (else ``None``), as ``value``."""
+    @property
+    def argument(self) -> str | None:
+        """The float tensor that it is a function of; ``None`` where attention needs more."""
+        if len(set(self.scales)) > 1 or (self.shift and not self.kind):
+            return None
+        return self.before.value if self.kind and self.before else self.value
+
+    def transformed(self, scale: Array, shift: Array, value: str) -> ProductValue | None:
+        """``scale`` times it plus ``shift``, each one a channel, as ``value``.
+
+        ``None`` unless there is one scale for each head and one shift for all.
+        """
         width = int(shape_of(self.node.outputs[0])[-1])
         each = np.broadcast_to(scale, width).reshape(self.heads, -1)
-        if self.kind is not None or not (each == each[:, :1]).all():
+        if self.before is not None or np.ptp(each, axis=1).any() or np.ptp(shift):
             return None
         scales = tuple(float(old * new) for old, new in zip(self.scales, each[:, 0], strict=True))
-        return replace(self, scales=scales, value=value, before=value)
+        made = replace(self, scales=scales, value=value)
+        return replace(made, shift=float(shift[0]), before=self) if shift.any() else made
+
+    def function(self, kind: str, value: str) -> ProductValue | None:
+        """A function of it, as ``value``; ``None`` if it is one already."""
+        return None if self.kind else replace(self, kind=kind, value=value, before=self)
 
     def affine(self, planner: Planner, node: ir.Node) -> Affine:
-        return Stored(self.int8(planner, node)).affine(planner, node)
+        if self.before is None or self.kind:
+            return Stored(self.int8(planner, node)).affine(planner, node)
+        x = self.before.affine(planner, node)
+        ratio = np.divide(self.scales, self.before.scales).repeat(len(x.bias) // self.heads)
+        return replace(
+            x, weight=ratio[:, None] * x.weight, bias=ratio * x.bias + self.shift, value=self.value
+        )
 
     def int8(self, planner: Planner, node: ir.Node) -> Operand:
+        if self.before is not None:
+            x = (self.before if self.kind else self).affine(planner, node)
+            return x.activated(planner, self.value, self.kind)
         key = ("int8", self.value, None)
         if key not in planner.made:
             out = planner.unique(self.value, "int8")
@@ -98,7 +124,7 @@ class ProductValue(LinearValue):
             scales=tuple(scale * factor for scale, factor in zip(
                 self.scales, self._factors(planner), strict=True)),
             rows_y=rows_y, stacked=frozenset(stacked), width=width, macs=multiplications(node),
-            kind=self.kind, before=self.before, logits=logits,
+            logits=logits,
         ))
 
     def _factors(self, planner: Planner) -> list[float]:
