@@ -11,8 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 #: [batch, 3, 16, 16] to [batch, 5]; two blocks of width 16, 17 tokens.
 MODEL = Path(__file__).parents[1] / "data" / "timm_ts17.onnx"
-#: Tensors of it: the hidden layer of the first block, and the stream behind its attention.
+#: Nodes that read the hidden layer of a block, what its attention gives, the stream before it.
 HIDDEN = "/blocks/blocks.0/mlp/fc2/MatMul"
+CONTEXT = "/blocks/blocks.1/attn/proj/MatMul"
 BLOCK = "/blocks/blocks.1/norm1/LayerNormalization"
 
 Node = tuple[str, Sequence[str], Sequence[str], dict[str, object]]

@@ -15,7 +15,7 @@ from vitrify.arch.errors import ModelError
 from vitrify.frontend import flattened, image_input
 from vitrify.frontend.size import set_image_shape
 from vitrify.ir import BATCH, Evaluator, shape_of
-from vitrify.program.application import in_batches
+from vitrify.program.application import channels_of, in_batches
 
 #: Images that show which axis is the batch, where that is free.
 _TRIAL = 2
@@ -59,10 +59,14 @@ class Source:
         _, shape = self.arrays[name]
         return len(shape) > 1 and shape[0] == self.images
 
-    def rows(self, name: str) -> int:
-        """Rows of a tensor, of one image, see :func:`vitrify.program.application.as_image`."""
-        shape = self.arrays[name][1][1:]
-        return math.prod(shape[1:] if len(shape) + 1 == _IMAGE_RANK else shape[:-1])
+    def is_inner_image(self, name: str) -> bool:
+        """Whether a tensor that some node makes is laid out as an image."""
+        inner = name not in {value.name for value in self.model.graph.inputs}
+        return inner and len(self.arrays[name][1]) == _IMAGE_RANK
+
+    def channels(self, name: str) -> int:
+        """Channels of a tensor, see :func:`vitrify.program.application.as_image`."""
+        return channels_of(self.arrays[name][1][1:])
 
     def _shape(self, value: ir.Value | None) -> tuple[int, ...]:
         found = None if value is None else self.arrays.get(value.name or "")
@@ -179,11 +183,11 @@ def core_model(source: Source, reads: Sequence[str], results: Sequence[str]) -> 
     model = host_model(source, reads, results)
     if len(reads) == 1 and len(source.arrays[reads[0]][1]) == _IMAGE_RANK:
         return model
-    graph, (rows,) = model.graph, {source.rows(name) for name in reads}
-    widths = [source.size(name) // rows for name in reads]
+    graph, (width,) = model.graph, {source.channels(name) for name in reads}
+    counts = [source.size(name) // width for name in reads]
     image = ir.Value(
         name=f"{reads[0]}.image", type=graph.inputs[0].type,
-        shape=ir.Shape([BATCH if source.batch is None else source.images, sum(widths), rows, 1]),
+        shape=ir.Shape([BATCH if source.batch is None else source.images, width, sum(counts), 1]),
     )
     nodes: list[ir.Node] = []
 
@@ -207,12 +211,12 @@ def core_model(source: Source, reads: Sequence[str], results: Sequence[str]) -> 
     lines, at = image, 0
     if len(reads) > 1:
         # several readers would be several embeddings of the image, of which the core has one
-        same = np.eye(sum(widths), dtype=source.arrays[reads[0]][0])[..., None, None]
+        same = np.eye(width, dtype=source.arrays[reads[0]][0])[..., None, None]
         lines = op("Conv", image, constant(same))
-    lines = op("Reshape", lines, numbers(0, sum(widths), rows))
-    for value, width in zip(list(graph.inputs), widths, strict=True):
-        part = op("Slice", lines, numbers(at), numbers(at + width), numbers(1))
-        at += width
+    lines = op("Reshape", lines, numbers(0, width, sum(counts)))
+    for value, count in zip(list(graph.inputs), counts, strict=True):
+        part = op("Slice", lines, numbers(at), numbers(at + count), numbers(2))
+        at += count
         shape = source.arrays[value.name or ""][1]
         if len(shape) != _IMAGE_RANK:
             part = op("Transpose", part, perm=[0, 2, 1])

@@ -9,7 +9,7 @@ transfers go to the host, too, and what makes a tensor smaller moves to where it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -165,12 +165,13 @@ class _Search:
         main = max(piece.reads, key=source.size)
         kind = source.arrays[main][0]
         for name in piece.reads:
-            fits = source.holds_images(name) and source.rows(name) == source.rows(main)
+            fits = source.holds_images(name) and source.channels(name) == source.channels(main)
             # an embedding of its pixels sums over all channels
-            fits = fits and source.size(name) <= MAX_DEPTH * source.rows(name)
+            fits = fits and source.channels(name) <= MAX_DEPTH
             floats = kind.kind == "f" or (kind.kind == "u" and len(piece.reads) == 1)
             if not (fits and floats and source.arrays[name][0] == kind):
-                return [node for node in piece.nodes if name in _names(node.inputs)]
+                readers = [node for node in piece.nodes if name in _names(node.inputs)]
+                return self._to_one_tensor(piece) or readers
         return []
 
     def drop_what_does_not_pay(self) -> None:
@@ -188,22 +189,22 @@ class _Search:
 
     def save_transfers(self) -> None:
         """Move nodes that multiply nothing from the edges of parts, where that saves transfers."""
-        moved = True
-        while moved:
-            moved = False
-            for piece in self.pieces():
-                for node in piece.nodes if piece.on_core else ():
-                    outside = {name for name in _names(node.outputs) if name in piece.results}
-                    last = all(use.node in self.host for v in node.outputs for use in v.uses())
-                    first = all(name in piece.reads for name in _activations(node))
-                    if not (self.source.macs(node) or not (first or (last and outside))):
-                        left = [other for other in piece.nodes if other is not node]
-                        if left and self._transfers(left) < self._transfers(piece.nodes):
-                            self.to_host([node])
-                            moved = True
-                            break
-                if moved:
-                    break
+        while (node := next(self._better_on_host(), None)) is not None:
+            self.to_host([node])
+
+    def _better_on_host(self) -> Iterator[ir.Node]:
+        for piece in self.pieces():
+            for node in piece.nodes if piece.on_core and len(piece.nodes) > 1 else ():
+                first = all(name in piece.reads for name in _activations(node))
+                last = all(use.node in self.host for v in node.outputs for use in v.uses())
+                if self.source.macs(node) or not (first or last):
+                    continue
+                left = [other for other in piece.nodes if other is not node]
+                saved = self._transfers(piece.nodes) - self._transfers(left)
+                # what the host makes of pixels need not come to the core to be changed first
+                pixels = first and all(self.source.is_inner_image(n) for n in _activations(node))
+                if saved > 0 or (saved == 0 and pixels):
+                    yield node
 
     def _transfers(self, nodes: Iterable[ir.Node]) -> int:
         reads, results = tensors_of(nodes)

@@ -198,16 +198,21 @@ def image_shape(shapes: Sequence[tuple[int | None, ...]]) -> tuple[int, int, int
     known = [tuple(int(size or 0) for size in shape) for shape in shapes]
     if len(known) == 1 and len(known[0]) + 1 == _IMAGE_RANK:
         return known[0]  # type: ignore[return-value]  (its length was looked at)
-    widths = [shape[0] if len(shape) + 1 == _IMAGE_RANK else shape[-1] for shape in known]
-    rows = {math.prod(s) // max(1, width) for s, width in zip(known, widths, strict=True)}
-    return (sum(widths), rows.pop(), 1) if len(rows) == 1 else None
+    widths = {channels_of(shape) for shape in known}
+    rows = sum(math.prod(shape) for shape in known) // max(1, *widths)
+    return (widths.pop(), rows, 1) if len(widths) == 1 else None
+
+
+def channels_of(shape: Sequence[int]) -> int:
+    """Channels of a tensor of this shape, without its batch: of an image the first axis."""
+    return shape[0] if len(shape) + 1 == _IMAGE_RANK else shape[-1]
 
 
 def as_image(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
     """One image ``[N, C, H, W]`` of tensors ``[N, …]``.
 
     One tensor of four axes is an image.  Of others the last axis are the channels (of those of four
-    axes the second) and all the rest rows; they lie beside each other as ``[N, C, rows, 1]``.
+    axes the second) and all the rest rows, which follow each other as ``[N, C, rows, 1]``.
     """
     if len(arrays) == 1 and arrays[0].ndim == _IMAGE_RANK:
         return arrays[0]
@@ -217,7 +222,7 @@ def as_image(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
             lines.append(array.reshape(*array.shape[:2], -1))
         else:
             lines.append(array.reshape(len(array), -1, array.shape[-1]).transpose(0, 2, 1))
-    return np.concatenate(lines, axis=1)[..., None]
+    return np.concatenate(lines, axis=2)[..., None]
 
 
 def in_batches(

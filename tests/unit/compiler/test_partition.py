@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 from onnx import helper, numpy_helper
 
-from tests.support.tails import BLOCK, HIDDEN, TAILS, with_before, with_tail
+from tests.support.tails import BLOCK, CONTEXT, HIDDEN, TAILS, with_before, with_tail
 from vitrify.arch.errors import ModelError, UnsupportedOpError
 from vitrify.arch.presets import preset
 from vitrify.compiler import application as whole
@@ -44,21 +44,21 @@ def places(application: Application) -> str:
     return "".join("c" if isinstance(part, CorePart) else "h" for part in application.parts)
 
 
-def check(application: Application, path: Path, count: int = 3) -> None:
+def check(application: Application, path: Path, *, enough: float = ENOUGH) -> None:
     """Every output against ONNX Runtime, image by image."""
     judge = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-    wanted = [judge.run(None, {"image": image[None]}) for image in IMAGES[:count]]
+    wanted = [judge.run(None, {"image": image[None]}) for image in IMAGES[:3]]
     with InferenceSession(application) as session:
-        found = session.run(None, {"image": IMAGES[:count]})
+        found = session.run(None, {"image": IMAGES[:3]})
         assert session.statistics is not None
-        assert session.statistics.images == count
+        assert session.statistics.images == 3
     for mine, *theirs in zip(found, *wanted, strict=True):
         exact = np.concatenate(theirs)
         assert mine.dtype == exact.dtype
         assert mine.shape == exact.shape
         if exact.dtype.kind == "f":
             noise = np.mean((mine.astype(float) - exact) ** 2)
-            assert 10 * np.log10(np.mean(exact.astype(float) ** 2) / noise) > ENOUGH
+            assert 10 * np.log10(np.mean(exact.astype(float) ** 2) / noise) > enough
         else:
             assert np.array_equal(mine, exact)
 
@@ -116,6 +116,18 @@ def test_what_reads_two_tensors_waits_for_one(
     assert places(application) == "chc"
     assert 0.85 < application.core_share < 1
     check(application, path)
+
+
+def test_tensors_of_one_width_enter_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partition, "HOST_MACS", 1.0)
+    application, path = compiled(with_before(["CumSum"], CONTEXT), tmp_path)
+    assert places(application) == "chc"
+    assert len(application.parts[2].reads) == 2
+    assert application.core_share == 1
+    # the stream crosses in 8 bits, with the range of a channel in both tensors
+    check(application, path, enough=25)
 
 
 def test_what_the_core_runs_as_a_whole_stays_a_program(tmp_path: Path) -> None:
