@@ -27,6 +27,11 @@ from .values import CONSTANT, Const, Traced, Unfit, View, whole
 #: a model whose reshapes hold a batch of one all the same is traced with one.
 TRIAL_BATCHES = (2, 1)
 
+#: Operators with another result each time: no constants, whatever they read.
+_RANDOM = frozenset({
+    "RandomUniform", "RandomNormal", "RandomUniformLike", "RandomNormalLike", "Multinomial",
+    "Bernoulli",
+})
 #: What a handler raises about a node; anything else is a bug, unless the node breaks ONNX's rules.
 _FINDINGS = (Unfit, ShapeError)
 
@@ -142,6 +147,11 @@ class Tracer:
     def trace_node(self, node: ir.Node) -> list[Traced]:
         """What the outputs of ``node`` are."""
         inputs = [None if value is None else self._known(value) for value in node.inputs]
+        if node.domain == "" and node.op_type in _RANDOM:
+            raise Unfit(
+                "it draws random numbers, and a program gives one answer for an image",
+                "export the model in inference mode; of a masked autoencoder, the encoder by itself"
+            )
         handler = handler_of(node, inputs)
         given = [value for value in inputs if value is not None]
         if all(isinstance(value, Const) for value in given) and node.domain == "":

@@ -179,6 +179,10 @@ UNSUPPORTED: dict[str, tuple[dict[str, str], str]] = {
         {"activation": "active = CumSum(up, zero_i)"},
         r"\(CumSum\).*no operation of a vision transformer",
     ),
+    "random numbers": (
+        {"activation": "noise = RandomUniformLike(fc1.bias)  active = Add(up, noise)"},
+        r"\(RandomUniformLike\).*random numbers.*masked autoencoder",
+    ),
     "operator of an unknown domain": (
         {"activation": "active = com.microsoft.Rfft(up)"},
         r"\(com\.microsoft\.Rfft\)",
