@@ -80,10 +80,20 @@ def parts_of_rows(net: Net) -> ir.Value:
     return test_rows.parts_of_rows(net, 2)
 
 
+def norm_of_a_map(net: Net) -> ir.Value:
+    return test_norm.normalised(net, "GroupNorm", groups=2)
+
+
+def the_larger_of_two(net: Net) -> ir.Value:
+    x = net.linear(net.norm(net.tokens(), "norm"), DIM, "x")
+    y = net.builder.emit("Maximum", x, net.linear(x, DIM, "y"), name="larger")
+    return net.linear(y, 7, "last")
+
+
 OPERATIONS: dict[str, Callable[[Net], ir.Value]] = {
     **{f.__name__: f for f in (
         rows, lists_that_take_turns, windows_and_bias, mix, conv, depthwise, largest, concatenated,
-        zeros_between_rows, parts_of_rows,
+        zeros_between_rows, parts_of_rows, norm_of_a_map, the_larger_of_two,
     )},
     "product": lambda net: test_product.product(net, *test_product.CASES["groups"]),
     "cross_covariance": test_product.GRAPHS["cross covariance"],

@@ -150,7 +150,7 @@ class Tracer:
         if node.domain == "" and node.op_type in _RANDOM:
             raise Unfit(
                 "it draws random numbers, and a program gives one answer for an image",
-                "export the model in inference mode; of a masked autoencoder, the encoder by itself"
+                "export the model in inference mode, and a masked autoencoder without its masking"
             )
         handler = handler_of(node, inputs)
         given = [value for value in inputs if value is not None]
