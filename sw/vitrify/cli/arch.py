@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from vitrify.arch.boards import built_for
+from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import ConfigError, InputError
 from vitrify.arch.estimate import KINDS, estimate, fits
-from vitrify.arch.load import load, read_values
+from vitrify.arch.load import YAML_SUFFIXES, load, read_values
 from vitrify.arch.presets import PRESETS, preset
 from vitrify.arch.settings import SETTINGS, problems, schema
 from vitrify.program.files import check_writable, write_atomic
@@ -84,23 +85,31 @@ def _show(options: argparse.Namespace) -> None:
 
 def _new(options: argparse.Namespace) -> None:
     arch = preset(options.source)
-    if options.file.suffix not in (".yaml", ".yml"):
-        raise InputError(f"an architecture file ends in .yaml, not {options.file.name!r}")
-    if options.file.exists():
-        raise InputError(f"{str(options.file)!r} exists; choose another name or remove it")
+    check_new(options.file)
+    write_arch(options.file, arch, arch.name)
+    say(f"{options.file}: every setting of {arch.name}")
+
+
+def check_new(file: Path) -> None:
+    """Refuse what is no name for an architecture file, or taken."""
+    if file.suffix not in YAML_SUFFIXES:
+        raise InputError(f"an architecture file ends in .yaml, not {file.name!r}")
+    if file.exists():
+        raise InputError(f"{str(file)!r} exists; choose another name or remove it")
+    check_writable(file)
+
+
+def write_arch(file: Path, arch: ArchConfig, base: str) -> None:
+    """Write every setting, as a change of the preset ``base``."""
     settings = arch.to_dict()
-    lines = [
-        f"# `vitrify arch check {options.file.name}` says what is wrong.", f"base: {arch.name}",
-    ]
+    lines = [f"# `vitrify arch check {file.name}` says what is wrong.", f"base: {base}"]
     for name, setting in SETTINGS.items():
         lines += [f"# {setting.meaning}: {setting.values}", f"{name}: {_yaml(settings[name])}"]
     lines += ["# MHz", f"clock_mhz: {arch.clock_mhz:g}"]
     for name in ("part", "dram"):
         lines += [f"{name}:", *(f"  {key}: {_yaml(value)}"
                                 for key, value in settings[name].items())]
-    check_writable(options.file)
-    write_atomic(options.file, ("\n".join(lines) + "\n").encode())
-    say(f"{options.file}: every setting of {arch.name}")
+    write_atomic(file, ("\n".join(lines) + "\n").encode())
 
 
 def _yaml(value: Any) -> str:

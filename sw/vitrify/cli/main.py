@@ -34,6 +34,7 @@ COMMANDS = {
     "estimate": "predict the cycles of a program or a model on a core",
     "trace": "write what every engine does when, for ui.perfetto.dev",
     "report": "write a page that shows where time, memory and accuracy go",
+    "explore": "search for the core that suits models and a part",
     "routing": "count which experts the pictures of a data set ask for",
     "accuracy": "classify labelled pictures and compare with the float model",
     "info": "show what is in a program, a model or a preset",
