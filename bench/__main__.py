@@ -14,9 +14,10 @@ from bench.cases import CASES, Case
 from bench.conditions import current
 from bench.figure import draw, draw_ablation
 from bench.measure import RESULTS, accuracy, predict, simulate
+from bench.networks import NETWORKS
 from bench.shapes import SHAPES
 
-EVERYTHING = (*CASES, *SHAPES)
+EVERYTHING = (*CASES, *SHAPES, *NETWORKS)
 
 #: Wide enough for every column, also where stdout is a file.
 OUT = Console(width=max(Console().width, 140))

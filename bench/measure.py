@@ -16,6 +16,7 @@ import numpy as np
 
 from bench.cases import ROOT, Case, Float32, Labels
 from bench.conditions import conditions, current
+from bench.networks import Network
 from bench.shapes import Shape
 from vitrify.arch.presets import preset
 from vitrify.estimate import estimate
@@ -41,7 +42,7 @@ def machine() -> dict[str, Any]:
     }
 
 
-def feed_of(case: Case | Shape, program: Program) -> dict[str, Any]:
+def feed_of(case: Case | Network | Shape, program: Program) -> dict[str, Any]:
     """The pictures of one job; its tasks in turn."""
     tasks = {task.name: np.arange(program.batch) % task.count for task in program.tasks}
     return {program.input.name: case.picture(), **tasks}
@@ -55,7 +56,7 @@ def routing_of(program: Program, feed: dict[str, Any]) -> Routing | None:
     return replay(program, regions, words)[0]
 
 
-def simulate(case: Case | Shape, arch_name: str) -> tuple[dict[str, Any], Program]:
+def simulate(case: Case | Network | Shape, arch_name: str) -> tuple[dict[str, Any], Program]:
     """Compile, simulate one job with every tensor compared; write the result file."""
     began = time.monotonic()
     program = case.compile(preset(arch_name))
@@ -82,7 +83,7 @@ def simulate(case: Case | Shape, arch_name: str) -> tuple[dict[str, Any], Progra
     return result, program
 
 
-def predict(case: Case | Shape, arch_name: str) -> None:
+def predict(case: Case | Network | Shape, arch_name: str) -> None:
     """Put the estimator's cycles into a result on file that is of the same program and conditions.
 
     Where there is none, the estimate is the result.

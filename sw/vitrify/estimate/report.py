@@ -23,6 +23,8 @@ from .recorder import Recorder
 #: Where cycles go that multiply nothing.
 LIMITS = {
     "padding": "rows, columns or depths that do not fill the array's tiles",
+    "diagonals": "zeros beside the diagonals of depthwise layers: K products a cycle",
+    "copies": "values moved to another place, order or format, which multiplies nothing",
     "weights": "the DRAM had not delivered the weights",
     "tiles": "passes of fewer rows than a stationary tile takes to load",
     "dependency": "an earlier layer had not finished what this one reads",
@@ -187,7 +189,7 @@ def estimate(
             continue
         op = decoded[layer.instruction]
         macs = _queued(program.arch, op, matmul.rows.rows) if op.expert_rows else layer.macs
-        for name, count in _lost(program.arch, macs, matmul).items():
+        for name, count in _lost(program.arch, op, macs, matmul).items():
             mine[name] += count
         for name, count in matmul.rows.stalls.items():
             stalls[name] = stalls.get(name, 0) + count
@@ -220,10 +222,13 @@ def _queued(arch: ArchConfig, op: Instruction, issued: int) -> int:
     return issued // (op.k_tiles * op.c_tiles) * depth * columns
 
 
-def _lost(arch: ArchConfig, macs: int, matmul: MatmulTimes) -> dict[str, int]:
+def _lost(
+    arch: ArchConfig, op: Instruction, macs: int, matmul: MatmulTimes
+) -> dict[str, int]:
     rows = matmul.rows
     lost = dict.fromkeys(LIMITS, 0)
-    lost["padding"] = rows.rows - -(-macs // arch.macs)
+    zeros = "copies" if not macs else "diagonals" if op.k_step else "padding"
+    lost[zeros] = rows.rows - -(-macs // arch.macs)
     for why, count in rows.reasons.items():
         lost[_OF_TILES[why]] += count
     for why, name in _OF_ROWS.items():

@@ -7,6 +7,7 @@ from tests.unit.ops.checks import NANO, check
 from tests.unit.quant.graphs import DIM, Net
 from vitrify.arch.isa import Opcode
 from vitrify.codegen.placement import Spread
+from vitrify.estimate import estimate
 from vitrify.ops.linear.bands import Band, fewest_words
 
 #: Matrices ``[out, fold * channels]`` of tensors with so many channels in so many heads; words
@@ -52,7 +53,8 @@ def test_steps_that_would_leave_the_row_are_none():
 
 def _matmuls(program, name):
     codes = [op for op in program.instructions() if op.opcode is Opcode.MATMUL]
-    return [op for op, layer in zip(codes, program.layers, strict=True) if layer.name == name]
+    layers = zip(codes, program.layers, strict=True)
+    return [op for op, layer in layers if layer.name.endswith(name)]
 
 
 def test_copies_and_folds_read_what_they_need():
@@ -64,10 +66,10 @@ def test_copies_and_folds_read_what_they_need():
     gamma, beta = 1 + 0.3 * net.normal(2 * DIM), 0.3 * net.normal(2 * DIM)
     again = net.builder.emit("LayerNorm", wide, gamma, beta, name="again", epsilon=1e-6)
     program = check(net, net.linear(again, 7, "last"))
-    (copy,), (fold,) = (_matmuls(program, name) for name in ("norm.copy", "fold"))
+    (copy,), (fold,) = (_matmuls(program, name) for name in (".copy", "fold"))
     assert (copy.k_tiles, copy.gain_words) == (1, DIM // NANO.depth)
     assert (fold.k_tiles, fold.tapped, fold.rows) == (1, 0, 2)
-    assert not sum(layer.macs for layer in program.layers if layer.name in ("norm.copy", "fold"))
+    assert program.layers[-1].macs == program.macs - program.layers[0].macs
 
 
 def test_patches_without_positions_add_to_nothing():
@@ -75,3 +77,18 @@ def test_patches_without_positions_add_to_nothing():
     program = check(net, net.linear(net.norm(net.patches(), "norm"), 7, "last"))
     loads = [op for op in program.instructions() if op.opcode is Opcode.LOAD]
     assert len(loads) == 1
+
+
+def test_the_estimate_names_copies_and_diagonals():
+    net = Net()
+    x = net.norm(net.patches(), "norm")
+    x = net.builder.emit(
+        "Conv", x, net.normal(DIM, 1, 3, 3), net.normal(DIM), name="depthwise", map=[2, 2],
+        strides=[1, 1], pads=[1, 1, 1, 1], dilations=[1, 1], groups=DIM,
+    )
+    lost = {layer.name: layer.lost for layer in
+            estimate(check(net, net.linear(x, 7, "last"))).layers}
+    assert lost["norm.copy"]["copies"] == 4 * DIM // NANO.width
+    assert lost["depthwise"]["diagonals"] > 0
+    assert lost["depthwise"]["padding"] == lost["depthwise"]["copies"] == 0
+    assert lost["last"]["padding"] > 0

@@ -1,0 +1,56 @@
+"""Whole published networks: random weights, every tensor still compared.
+
+``python bench/export.py build/networks`` makes them, elsewhere; without them they are left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.cases import ROOT
+from bench.export import NETWORKS as EXPORTED
+from vitrify.arch.config import ArchConfig
+from vitrify.compiler import compile_model
+from vitrify.program import Program
+
+FOLDER = ROOT / "build" / "networks"
+#: Images of noise that a network is calibrated with.
+_CALIBRATION = 16
+
+
+@dataclass(frozen=True)
+class Network:
+    """An exported network, with the interface of :class:`bench.cases.Case`."""
+
+    name: str
+    presets: tuple[str, ...] = ("kv260",)
+
+    @property
+    def model(self) -> Path:
+        """Where its export is expected."""
+        return FOLDER / f"{self.name}.onnx"
+
+    @property
+    def available(self) -> bool:
+        """Whether it is there."""
+        return self.model.is_file()
+
+    def compile(self, arch: ArchConfig) -> Program:
+        """The program for ``arch``; two compilations are equal."""
+        images = _noise(_CALIBRATION)
+        return compile_model(self.model, arch, images, verify=False, warn=lambda _: None)
+
+    def picture(self) -> npt.NDArray[np.float32]:
+        """Noise for a job, ``[1, C, H, W]``."""
+        return _noise(1)
+
+
+def _noise(count: int) -> npt.NDArray[np.float32]:
+    return np.random.default_rng(0).standard_normal((count, 3, 224, 224), np.float32)
+
+
+NETWORKS = tuple(map(Network, EXPORTED))
