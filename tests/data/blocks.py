@@ -177,6 +177,76 @@ class SigmoidAttention(Mixer):
         return torch.sigmoid(q @ k.transpose(-1, -2) * WIDTH**-0.5 - 2.7) @ v
 
 
+class ClippedSoftmax(Mixer):
+    """Quantizable Transformers: weights that can be zero, and a gate for each head and row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = nn.Linear(DIM, HEADS)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        weights = (q @ k.transpose(-1, -2)).softmax(-1)
+        gate = torch.sigmoid(self.open(merge(q))).transpose(1, 2)[..., None]
+        return gate * ((1.06 * weights - 0.03).clamp(0.0, 1.0) @ v)
+
+
+class SoftplusAttention(Mixer):
+    """Softplus of the scores, divided by its sum, with a weight for each key."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys = nn.Parameter(torch.rand(TOKENS) + 0.5)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        weights = functional.softplus(q @ k.transpose(-1, -2)) * self.keys
+        return weights / weights.sum(-1, keepdim=True) @ v
+
+
+class QueryTemperature(Mixer):
+    """Selective self-attention: a temperature for each query, which it says itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.say = nn.Linear(WIDTH, 1)
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        sharp = 1.0 + torch.tanh(self.say(q))
+        return (sharp * (q @ k.transpose(-1, -2))).softmax(-1) @ v
+
+
+class GatedPositions(Mixer):
+    """ConViT: content and positions, weighed by a gate of each head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate_of, self.where = nn.Parameter(torch.rand(HEADS)), nn.Linear(3, HEADS)
+        y, x = torch.arange(TOKENS) // SIDE, torch.arange(TOKENS) % SIDE
+        y, x = (axis[None] - axis[:, None] for axis in (y, x))
+        self.register_buffer("offsets", torch.stack([x, y, x**2 + y**2], -1).float())
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        places = self.where(self.offsets).permute(2, 0, 1)[None].softmax(-1)
+        gate = torch.sigmoid(self.gate_of).view(1, -1, 1, 1)
+        weights = (1.0 - gate) * (q @ k.transpose(-1, -2)).softmax(-1) + gate * places
+        return weights / weights.sum(-1, keepdim=True) @ v
+
+
+class EfficientAttention(Mixer):
+    """Shen et al.: softmax of the queries over channels, and of the keys over tokens."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return q.softmax(-1) @ (k.softmax(-2).transpose(-1, -2) @ v)
+
+
+class ReluLinear(Mixer):
+    """EfficientViT: ReLU as kernel; a channel of ones beside the values sums the weights."""
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        q, k = functional.relu(q), functional.relu(k)
+        both = q @ (k.transpose(-1, -2) @ functional.pad(v, (0, 1), value=1.0))
+        return both[..., :-1] / (both[..., -1:] + 1e-2)
+
+
 class Rotary(Mixer):
     """Queries and keys turned by angles of their rows."""
 
@@ -300,7 +370,10 @@ BLOCKS = {
     "shifted_windows": ShiftedWindows, "cosine": Cosine, "reduced": Reduced,
     "talking_heads": TalkingHeads, "channel_attention": ChannelAttention,
     "linear_attention": LinearAttention, "relu_attention": ReluAttention,
-    "sigmoid_attention": SigmoidAttention, "rotary": Rotary, "head_norms": HeadNorms,
+    "sigmoid_attention": SigmoidAttention, "clipped_softmax": ClippedSoftmax,
+    "softplus_attention": SoftplusAttention, "query_temperature": QueryTemperature,
+    "gated_positions": GatedPositions, "efficient_attention": EfficientAttention,
+    "relu_linear": ReluLinear, "rotary": Rotary, "head_norms": HeadNorms,
     "token_mlp": TokenMlp, "spatial_gate": SpatialGate, "pooling": Pooling, "inverted": Inverted,
     "pyramid": Pyramid, "learned": Learned,
 }  # fmt: skip

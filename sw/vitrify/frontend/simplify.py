@@ -12,6 +12,7 @@ from vitrify.ir import Builder, array_of, attach_functions, attributes_of
 
 from .fold import emit, hints_of
 from .layout import sizes
+from .picking import channels_of_product
 from .weighing import (
     Emit,
     attention_of,
@@ -148,6 +149,7 @@ _RULES: dict[str, tuple[Callable[[ir.Node, Emit], ir.Value | None], ...]] = {
     "Linear": (_linear_of_affine, _linear_of_parts),
     "SelectToken": (_token_of_rows,),
     "Add": (_sum_of_branches,),
+    "Channels": (channels_of_product,),
     "Multiply": (sum_of_weights,),
     "Product": (attention_of, product_of_affine, product_of_scaled),
 }

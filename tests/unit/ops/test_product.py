@@ -112,7 +112,7 @@ def test_what_only_products_read() -> None:
     net = Net(7)
     x = net.linear(net.tokens(0), DIM, "x")
     y = net.builder.emit("Softmax", x, name="softmax", axis="tokens", groups=1)
-    with pytest.raises(UnsupportedOpError, match="reads the softmax 'softmax'"):
+    with pytest.raises(UnsupportedOpError, match="reads 'softmax', a softmax over tokens"):
         check(net, net.linear(y, 7, "last"))
 
 
@@ -154,3 +154,18 @@ def test_a_function_of_scores(shift: float, kind: str | None, buffered: bool) ->
     net = Net(11)
     program = check(net, weighed(net, shift, kind))
     assert ("product.scores[0]" in [layer.name for layer in program.layers]) == buffered
+
+
+def shares(net: Net, groups: int = 2) -> ir.Value:
+    """Softmax that everything reads."""
+    x = net.linear(net.norm(net.tokens(), "norm"), DIM, "x")
+    y = net.builder.emit("Softmax", x, name="softmax", axis="channels", groups=groups)
+    other = net.linear(net.activation(y, "act"), 7, "other")
+    return net.add(net.linear(y, 7, "last"), other, "sum")
+
+
+@pytest.mark.parametrize("groups", [1, 2, 8])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_softmax_as_a_tensor(groups: int, batch: int) -> None:
+    net = Net(12)
+    check(net, shares(net, groups), batch=batch)

@@ -3,14 +3,17 @@
 from vitrify.codegen.rule import Rule
 from vitrify.ops.operation import Operation
 
-from .assemble import assemble
+from .assemble import assemble, assemble_shares
 from .integer import QProduct
 from .lower import lower
 from .op import ProductOp
 from .plan import plan_product, plan_softmax
+from .shares_integer import QShares
+from .shares_lower import lower as lower_shares
+from .softmax import SharesOp
 
 PRODUCT = Operation(
     plans={"Product": plan_product, "Softmax": plan_softmax},
-    assembles={ProductOp: assemble},
-    rules={QProduct: Rule(lower)},
+    assembles={ProductOp: assemble, SharesOp: assemble_shares},
+    rules={QProduct: Rule(lower), QShares: Rule(lower_shares)},
 )

@@ -11,6 +11,8 @@ from vitrify.quant.tensors import Float, QTensor, Requant
 
 from .integer import QProduct
 from .op import ProductOp
+from .shares_integer import ONE, WHOLE, QShares
+from .softmax import SharesOp
 
 
 def assemble(a: Assembler, op: ProductOp) -> None:
@@ -51,3 +53,16 @@ def _steps(a: Assembler, op: ProductOp) -> Float:
         np.split(stats.rows, op.heads, axis=1), np.split(stats.peak, op.heads), strict=True
     )
     return np.array([scheme.tensor_step(rows, float(peak.max())) for rows, peak in parts])
+
+
+def assemble_shares(a: Assembler, op: SharesOp) -> None:
+    """Bytes to logits by one multiplier."""
+    x = a.graph.tensors[op.x]
+    factor = float(x.scale) / (np.log(2.0) * 2.0**-formats.LOGIT_FRAC)
+    a.graph.ops.append(QShares(
+        name=op.name, x=op.x, out=op.out, heads=op.heads,
+        logits=a.single(op.name, factor / ONE, scheme.INT8_MAX, ONE * scheme.INT8_MAX),
+    ))
+    a.graph.tensors[op.out] = QTensor(
+        op.out, x.rows, x.channels, formats.INT8.bits, 1.0 / WHOLE
+    )

@@ -1,4 +1,4 @@
-"""Softmax that is no attention's: of products over tokens, or over the tokens themselves."""
+"""Softmax that is no attention's: a factor of products, or a tensor of its own."""
 
 from __future__ import annotations
 
@@ -9,12 +9,34 @@ import onnx_ir as ir
 from vitrify.ir import attributes_of, shape_of
 from vitrify.ops.linear.plan import Affine, LinearValue, Stored, int8_in_groups
 from vitrify.ops.transpose.plan import TransposeOp, transposed
-from vitrify.quant.plan import Operand, unsupported
+from vitrify.quant.calibrate import Request
+from vitrify.quant.plan import ByteNeeds, Operand, Plan, PlanOp, unsupported
 from vitrify.quant.planner import Planner, result_of
 from vitrify.quant.tensors import Rows
 
 from .op import ProductOp
 from .values import ProductValue, multiplications
+
+
+@dataclass(frozen=True, kw_only=True)
+class SharesOp(PlanOp):
+    """Softmax in each of ``heads`` groups of channels of the int8 tensor ``x``, int8 again."""
+
+    x: str
+    heads: int
+
+    def reads(self) -> list[tuple[str, int]]:
+        return [(self.x, 0)]
+
+    def channels(self, plan: Plan) -> int:
+        return plan.channels(self.x)
+
+    def requests(self, plan: Plan) -> list[Request]:
+        return [self.result()]
+
+    def needs(self, tensor: str) -> ByteNeeds:
+        """One multiplier for all channels, whose differences matter."""
+        return ByteNeeds(one_step=True, zero=True, symmetric=True)
 
 
 @dataclass(frozen=True)
@@ -24,13 +46,27 @@ class SoftmaxValue(LinearValue):
     node: ir.Node
 
     def affine(self, planner: Planner, node: ir.Node) -> Affine:
-        raise unsupported(
-            node, f"it reads the softmax {self.node.name!r}, and only a product of two activations "
-            f"can do that"
-        )
+        return Stored(self.int8(planner, node)).affine(planner, node)
+
+    def int8(self, planner: Planner, node: ir.Node) -> Operand:
+        name, attributes = result_of(self.node), attributes_of(self.node)
+        if attributes["axis"] == "tokens":
+            raise unsupported(
+                node, f"it reads {self.node.name!r}, a softmax over tokens, and only a product of "
+                f"two activations over the tokens can do that"
+            )
+        key = ("int8", name, None)
+        if key not in planner.made:
+            heads = planner.groups[name] = attributes["groups"]
+            planner.append(SharesOp(
+                name=planner.op_name(self.node.name or name), out=name, value=name,
+                x=int8_in_groups(planner, self.node, 0, heads), heads=heads,
+            ))
+            planner.made[key] = Operand(name, name)
+        return planner.made[key]
 
     def pick(self, planner: Planner, node: ir.Node, rows: Rows) -> LinearValue:
-        return self.affine(planner, node)
+        return Stored(self.int8(planner, node)).pick(planner, node, rows)
 
     def product(self, planner: Planner, node: ir.Node, index: int) -> LinearValue | None:
         """The product ``node``, whose operand ``index`` this is; ``None`` if it does not fit.
