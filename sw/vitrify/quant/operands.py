@@ -13,7 +13,7 @@ from vitrify.arch import formats
 from . import scheme
 from .calibrate import Request, Stats
 from .graph import QuantGraph
-from .plan import ByteNeeds, Operand, Plan, unsupported
+from .plan import ByteNeeds, Operand, Plan
 from .rounding import Moments, Separate
 from .tensors import Float, Norm, QTensor, Statistics, Times
 
@@ -100,14 +100,8 @@ class Operands:
         ]
         if not norms:
             return None
-        for norm in norms:
-            if norm.normaliser != norms[0].normaliser:
-                raise unsupported(
-                    norm.node,
-                    f"it reads the same rows as {norms[0].node!r} with another epsilon or in "
-                    f"another way",
-                )
-        return norms[0].normaliser.statistics(self.steps[tensor], dim)
+        (normaliser,) = {norm.normaliser for norm in norms}
+        return normaliser.statistics(self.steps[tensor], dim)
 
     def importance(self, tensor: str) -> Float | None:
         """How much the error of each channel of a tensor counts; ``None`` if no weight reads it."""

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from vitrify.arch.errors import UnsupportedOpError
 from vitrify.ir import ARRANGE, array_of, shape_of
 
+from .normaliser import Normaliser
 from .plan import Array, Operand, Plan, PlanOp, ordered, unsupported
 from .tensors import Rows
 
@@ -101,6 +102,8 @@ class Planner:
         self.versions: dict[str, int] = {}
         self.made: dict[tuple[str, str, Rows | None], Operand] = {}
         self.groups: dict[str, int] = {}
+        #: Of each version of a stream that is normalised when it is read.
+        self.normalisers: dict[tuple[str, int], Normaliser] = {}
         #: Names of tensors.
         self._names: set[str] = set()
 

@@ -5,6 +5,8 @@ import pytest
 
 from tests.unit.ops.checks import check
 from tests.unit.quant.graphs import DIM, Net
+from vitrify.arch.isa import Opcode
+from vitrify.ops.linear import decompose
 
 
 def emit(net: Net, kind: str, x, *parameters, name: str = "tested", **attributes):
@@ -82,3 +84,20 @@ def test_the_larger_of_two(form):
     x = source(net, form)
     y = emit(net, "Maximum", x, net.linear(x, DIM, "other"))
     check(net, net.linear(y, 7, "last"), batch=2)
+
+
+@pytest.mark.parametrize("form", ["activated", "normalised"])
+def test_sums_over_more_than_the_accumulators_hold(form, monkeypatch):
+    """Layers and convolutions are split, as if the accumulators were small."""
+    monkeypatch.setattr(decompose, "MAX_DEPTH", 60)
+    net = Net(5)
+    x = source(net, form)
+    x = emit(net, "Rows", net.linear(x, 64, "wide"), index=[0, 1, 2, 3], name="map")
+    y = emit(
+        net, "Conv", x, net.normal(DIM, 64, 2, 2) / 16, net.normal(DIM), map=[2, 2],
+        strides=[1, 1], pads=[0, 0, 1, 1], dilations=[1, 1], groups=1, name="conv",
+    )
+    y = net.add(y, net.linear(x, DIM, "deep"), "sum")
+    program = check(net, net.linear(net.activation(y, "nonlinear"), 7, "last"), batch=2)
+    depths = {op.k_tiles for op in program.instructions() if op.opcode is Opcode.MATMUL}
+    assert max(depths) <= 8

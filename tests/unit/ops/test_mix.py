@@ -5,7 +5,6 @@ import pytest
 
 from tests.support.execute import tensors
 from tests.unit.quant.graphs import DIM, Net
-from vitrify.arch.errors import UnsupportedOpError
 from vitrify.arch.presets import preset
 from vitrify.codegen.placement import Spread
 from vitrify.compiler import compile_graph
@@ -69,10 +68,9 @@ def test_without_a_bias_nothing_is_there_before():
     check(net, mixed(net, 2, 2, 3, bias=0), batch=2, heads=2)
 
 
-def test_heads_cannot_be_normalised():
+def test_heads_that_are_normalised():
     net = Net(4)
-    with pytest.raises(UnsupportedOpError, match="made head by head"):
-        check(net, mixed(net, 2, 1, 6, normed=True))
+    check(net, mixed(net, 2, 1, 6, normed=True), heads=2)
 
 
 def test_another_core():

@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.ops.checks import NANO, check
 from tests.unit.quant.graphs import DIM, HIDDEN, Net
-from vitrify.arch.errors import CapacityError, UnsupportedOpError
+from vitrify.arch.errors import CapacityError
 from vitrify.compiler import compile_graph
 from vitrify.compiler.quantise import quantise
 from vitrify.ir import BATCH, Builder, Evaluator, array_of, tensor
@@ -51,13 +51,14 @@ def test_golden_equals_the_evaluator(name, batch):
     check(net, GRAPHS[name](net), batch=batch)
 
 
-def test_rows_are_normalised_in_one_way():
+@pytest.mark.parametrize("epsilon", [None, 1e-2])
+def test_rows_that_are_normalised_in_two_ways(epsilon):
     net = Net(3)
     x = net.tokens()
     one = net.linear(net.norm(x, "layer"), DIM, "one")
-    two = net.linear(rms(net, x, "rms"), DIM, "two")
-    with pytest.raises(UnsupportedOpError, match=r"'rms'.*in another way"):
-        quantise(net.model(net.head(net.add(one, two, "sum"))), net.images(4), arch=NANO)
+    two = rms(net, x, "rms") if epsilon is None else net.norm(x, "again", epsilon)
+    x = net.add(x, net.add(one, net.linear(two, DIM, "two"), "sum"), "add")
+    check(net, net.head(x), batch=2)
 
 
 def normalised(net: Net, kind: str, **attributes):

@@ -199,16 +199,6 @@ def refused(build, message):
         quantise(net.model(build(net)), net.images(4), arch=NANO)
 
 
-def test_two_epsilons_are_refused():
-    def build(net):
-        x = net.tokens()
-        first = net.linear(net.norm(x, "a", 1e-6), graphs.DIM, "f")
-        hidden = net.activation(net.linear(net.norm(x, "b", 1e-3), graphs.DIM, "g"), "act")
-        return net.add(net.add(x, first, "s"), net.linear(hidden, graphs.DIM, "h"), "t")
-
-    refused(build, "it reads the same rows as '[ab]' with another epsilon or in another way")
-
-
 def test_patches_of_two_sizes_are_refused():
     def build(net):
         net.tokens()

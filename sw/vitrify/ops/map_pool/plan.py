@@ -12,7 +12,7 @@ from vitrify.ops.channelwise import ChannelwiseOp
 from vitrify.ops.conv.plan import convolution, maps_of, one_stride
 from vitrify.ops.linear.plan import LinearValue, Stored
 from vitrify.quant.calibrate import Request
-from vitrify.quant.plan import Operand, Plan, unsupported
+from vitrify.quant.plan import Operand, Plan
 from vitrify.quant.planner import Planner, result_of
 from vitrify.quant.windows import Window
 
@@ -40,8 +40,6 @@ def plan_pool(planner: Planner, node: ir.Node) -> LinearValue:
         maps_of(node, 0, high * wide),
     )
     if attributes["kind"] == "average":
-        if any(window.pads) and not attributes["count_include_pad"]:
-            raise unsupported(node, "it averages over fewer pixels at the border of the map")
         weight = np.full((channels, 1, rows, columns), 1 / window.taps)
         return convolution(planner, node, weight, np.zeros(channels), window)
     x, name = planner.of(node, 0).int8(planner, node), result_of(node)

@@ -9,7 +9,6 @@ from vitrify.quant import scheme
 from vitrify.quant.assemble import Assembler
 from vitrify.quant.graph import QConstant
 from vitrify.quant.operands import INT16_MAX
-from vitrify.quant.plan import unsupported
 from vitrify.quant.tensors import Float, Int8, QTensor, Requant
 
 from .integer import QMix
@@ -19,10 +18,8 @@ from .plan import MixOp
 def assemble(a: Assembler, op: MixOp) -> None:
     """A matrix with one step and one multiplier for each head; a bias is there before."""
     x, step = a.graph.tensors[op.x], a.steps[op.out]
-    heads, count, inner = op.matrix.shape
+    _, count, inner = op.matrix.shape
     statistics = a.statistics(op.out, op.version, x.channels)
-    if statistics is not None and heads > 1:
-        raise unsupported(op.value, "a LayerNorm reads rows that are made head by head")
     made = [_matrix(a, op.name, matrix, float(x.scale), step) for matrix in op.matrix]
     rows = op.groups * count
     bias = np.clip(np.rint(op.bias / step), -INT16_MAX - 1, INT16_MAX).astype(np.int16)

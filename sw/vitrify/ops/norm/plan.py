@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vitrify.ir import attributes_of
-from vitrify.ops.linear.plan import LinearValue, Stored
+from vitrify.ops.linear.plan import LinearValue, Stored, copy_stream
 from vitrify.ops.transpose.plan import OverTokens
 from vitrify.quant.normaliser import Normaliser
 from vitrify.quant.plan import Array, ReadNorm
@@ -36,6 +36,11 @@ def plan_rms_norm(planner: Planner, node: ir.Node) -> LinearValue:
 
 
 def _read(planner: Planner, node: ir.Node, normaliser: Normaliser, beta: Array) -> Stored:
+    """Rows have one kind of statistics, and if they are made head by head, none: else a copy's."""
     norm = ReadNorm(node.name or "", parameter(node, 1), beta, normaliser)
     stream = planner.of(node, 0).stream(planner, node)
+    known = planner.normalisers.setdefault(stream.read, normaliser)
+    if known != normaliser or planner.groups.get(stream.tensor, 1) > 1:
+        stream = copy_stream(planner, stream)
+        planner.normalisers[stream.read] = normaliser
     return Stored(replace(stream, norm=norm, made=(result_of(node), None)))
