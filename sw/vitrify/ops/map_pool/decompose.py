@@ -21,6 +21,7 @@ def decompose_pool(builder: Builder, node: ir.Node) -> ir.Value | None:
         first = np.arange(-pads[axis], size + pads[axis + 2] - kernel + 1, stride)
         places.append(kernel / (np.minimum(first + kernel, size) - np.maximum(first, 0)))
     scale = np.outer(*places).reshape(-1, 1)
-    made = builder.emit("Pool", x, **attributes | {"count_include_pad": 1})
+    attributes["count_include_pad"] = 1
+    made = builder.emit("Pool", x, **attributes)
     maps = int(shape_of(made)[1]) // len(scale)
     return builder.emit("Affine", made, np.tile(scale, (maps, 1)), np.zeros((1, 1)))
