@@ -145,7 +145,8 @@ def _in_parts(
 def _on_core(
     job: _Job, source: Source, piece: Piece, tensors: Mapping[str, Array]
 ) -> tuple[CorePart, _Run]:
-    images = as_image([tensors[name] for name in piece.reads])
+    axes = tuple(source.axis(name) for name in piece.reads)
+    images = as_image([tensors[name] for name in piece.reads], axes)
     model = core_model(source, piece.reads, piece.results)
     canonical, graph = quantise_loaded(
         model, job.arch, images, preprocess=job.preprocess, keep=job.keep, progress=job.report,
@@ -157,13 +158,14 @@ def _on_core(
     )
     if job.verify:
         check_program(program, graph, images)
+    part = CorePart(program=program, reads=piece.reads, axes=axes)
     machine = Evaluator(canonical, list(piece.results))
     name = image_input(canonical).name or ""
 
     def judge(known: Mapping[str, Array]) -> Mapping[str, Array]:
-        return machine.run({name: as_image([known[name] for name in piece.reads])})
+        return machine.run({name: part.image(known)})
 
-    return CorePart(program=program, reads=piece.reads), judge
+    return part, judge
 
 
 def _on_host(source: Source, piece: Piece) -> tuple[HostPart, _Run]:

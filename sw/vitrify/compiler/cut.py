@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from vitrify.arch.errors import ModelError
 from vitrify.frontend import flattened, image_input
 from vitrify.frontend.size import set_image_shape
 from vitrify.ir import BATCH, Evaluator, shape_of
-from vitrify.program.application import channels_of, in_batches
+from vitrify.program.application import in_batches
 
 #: Images that show which axis is the batch, where that is free.
 _TRIAL = 2
@@ -26,8 +27,18 @@ _RANDOM = (
     "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli",
     "Multinomial",
 )  # fmt: skip
-#: Rank of images, whose channels come first; of all others they come last.
+#: Rank of images, whose channels come first, unless what reads them sums over the last axis.
 _IMAGE_RANK = 4
+_OF_IMAGES = (
+    "Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "GroupNormalization",
+    "MaxPool", "AveragePool", "GlobalAveragePool", "Resize", "DepthToSpace", "SpaceToDepth",
+)  # fmt: skip
+_OF_ROWS = ("MatMul", "LayerNormalization", "RMSNormalization")
+#: Behind these the channels are where they were.
+_ELEMENTWISE = (
+    "Add", "Sub", "Mul", "Div", "Relu", "Gelu", "Erf", "Sigmoid", "Tanh", "Clip", "HardSwish",
+    "Identity", "Cast",
+)  # fmt: skip
 
 
 class NoCut(ModelError):  # noqa: N818 -- a finding about a model, whose refusal is what users see
@@ -65,8 +76,32 @@ class Source:
         return inner and len(self.arrays[name][1]) == _IMAGE_RANK
 
     def channels(self, name: str) -> int:
-        """Channels of a tensor, see :func:`vitrify.program.application.as_image`."""
-        return channels_of(self.arrays[name][1][1:])
+        """Channels of a tensor."""
+        return self.arrays[name][1][self.axis(name)]
+
+    def axis(self, name: str) -> int:
+        """The axis of a tensor's channels: the last, but the second of images.
+
+        What reads a tensor of four axes, behind what works on every element alone, says it.
+        """
+        rank = len(self.arrays[name][1])
+        left, seen = [self.values[name]], set[ir.Value]()
+        while rank == _IMAGE_RANK and left:
+            value = left.pop()
+            for node in {use.node for use in value.uses()} if value not in seen else ():
+                if node.op_type in _OF_IMAGES:
+                    return 1
+                if node.op_type in _OF_ROWS:
+                    return rank - 1
+                same = [out for out in node.outputs if len(self._shape(out)) == rank]
+                left += same if node.op_type in _ELEMENTWISE else []
+            seen.add(value)
+        return 1 if rank == _IMAGE_RANK else rank - 1
+
+    @functools.cached_property
+    def values(self) -> dict[str, ir.Value]:
+        """Tensors by their names."""
+        return ir.convenience.create_value_mapping(self.model.graph)
 
     def _shape(self, value: ir.Value | None) -> tuple[int, ...]:
         found = None if value is None else self.arrays.get(value.name or "")
@@ -181,7 +216,8 @@ def core_model(source: Source, reads: Sequence[str], results: Sequence[str]) -> 
     The image is what :func:`vitrify.program.application.as_image` makes of the tensors.
     """
     model = host_model(source, reads, results)
-    if len(reads) == 1 and len(source.arrays[reads[0]][1]) == _IMAGE_RANK:
+    axes = [source.axis(name) for name in reads]
+    if axes == [1] and len(source.arrays[reads[0]][1]) == _IMAGE_RANK:
         return model
     graph, (width,) = model.graph, {source.channels(name) for name in reads}
     counts = [source.size(name) // width for name in reads]
@@ -214,13 +250,14 @@ def core_model(source: Source, reads: Sequence[str], results: Sequence[str]) -> 
         same = np.eye(width, dtype=source.arrays[reads[0]][0])[..., None, None]
         lines = op("Conv", image, constant(same))
     lines = op("Reshape", lines, numbers(0, width, sum(counts)))
-    for value, count in zip(list(graph.inputs), counts, strict=True):
+    for value, count, axis in zip(list(graph.inputs), counts, axes, strict=True):
         part = op("Slice", lines, numbers(at), numbers(at + count), numbers(2))
         at += count
         shape = source.arrays[value.name or ""][1]
-        if len(shape) != _IMAGE_RANK:
-            part = op("Transpose", part, perm=[0, 2, 1])
-        part = op("Reshape", part, numbers(0, *shape[1:]))
+        # the channels are the second axis, and go back to where they were
+        rest = [place for place in range(1, len(shape)) if place != axis]
+        part = op("Reshape", part, numbers(0, width, *(shape[place] for place in rest)))
+        part = op("Transpose", part, perm=np.argsort([0, axis, *rest]).tolist())
         ir.convenience.replace_all_uses_with(value, part)
     graph.inputs[:] = [image]
     first = graph[0]

@@ -64,10 +64,20 @@ class HostPart:
 
 @dataclass(frozen=True, kw_only=True)
 class CorePart:
-    """A program, and the tensors that :func:`as_image` makes its image of."""
+    """A program, and the tensors that :func:`as_image` makes its image of.
+
+    Members
+    -------
+    axes : of each tensor, the axis of its channels
+    """
 
     program: Program
     reads: tuple[str, ...]
+    axes: tuple[int, ...] = (1,)
+
+    def image(self, tensors: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """What the program takes."""
+        return as_image([tensors[name] for name in self.reads], self.axes)
 
     @property
     def macs(self) -> int:
@@ -123,7 +133,9 @@ class Application:
 
     def _check_image(self, part: CorePart, shapes: Sequence[tuple[int | None, ...]]) -> None:
         wanted = part.program.input.shape
-        found = image_shape([shape[1:] for shape in shapes])
+        found = None
+        if len(part.axes) == len(shapes):
+            found = image_shape(shapes, part.axes)
         if found != wanted:
             raise ProgramError(f"a program of {self.model!r} takes an image of {wanted}, and what "
                                f"it reads makes one of {found}")
@@ -191,38 +203,35 @@ def values_of(part: Part) -> Iterator[Value]:
         yield Value(spec.name, spec.dtype, (None, *spec.shape))
 
 
-def image_shape(shapes: Sequence[tuple[int | None, ...]]) -> tuple[int, int, int] | None:
-    """``(C, H, W)`` of :func:`as_image` of tensors of these shapes, without their batch."""
-    if not shapes or any(size is None for shape in shapes for size in shape) or not all(shapes):
+def image_shape(
+    shapes: Sequence[tuple[int | None, ...]], axes: Sequence[int]
+) -> tuple[int, int, int] | None:
+    """``(C, H, W)`` of :func:`as_image` of tensors of these shapes; ``None`` if there is none."""
+    known: list[list[int]] = []
+    for shape, axis in zip(shapes, axes, strict=True):
+        sizes = [size for size in shape[1:] if size is not None]
+        if not 0 < axis < len(shape) or len(sizes) + 1 < len(shape):
+            return None
+        known.append([sizes[axis - 1], *sizes[: axis - 1], *sizes[axis:]])
+    if len(known) == 1 and len(known[0]) + 1 == _IMAGE_RANK and axes[0] == 1:
+        return known[0][0], known[0][1], known[0][2]
+    if len({width for width, *_ in known}) != 1:
         return None
-    known = [tuple(int(size or 0) for size in shape) for shape in shapes]
-    if len(known) == 1 and len(known[0]) + 1 == _IMAGE_RANK:
-        return known[0]  # type: ignore[return-value]  (its length was looked at)
-    widths = {channels_of(shape) for shape in known}
-    rows = sum(math.prod(shape) for shape in known) // max(1, *widths)
-    return (widths.pop(), rows, 1) if len(widths) == 1 else None
+    return known[0][0], sum(math.prod(rows) for _, *rows in known), 1
 
 
-def channels_of(shape: Sequence[int]) -> int:
-    """Channels of a tensor of this shape, without its batch: of an image the first axis."""
-    return shape[0] if len(shape) + 1 == _IMAGE_RANK else shape[-1]
-
-
-def as_image(arrays: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+def as_image(arrays: Sequence[npt.NDArray[Any]], axes: Sequence[int]) -> npt.NDArray[Any]:
     """One image ``[N, C, H, W]`` of tensors ``[N, …]``.
 
-    One tensor of four axes is an image.  Of others the last axis are the channels (of those of four
-    axes the second) and all the rest rows, which follow each other as ``[N, C, rows, 1]``.
+    Parameters
+    ----------
+    axes : of each tensor, the axis of its channels.  All others become rows, which follow each
+        other as ``[N, C, rows, 1]``; a single ``[N, C, H, W]`` stays as it is.
     """
-    if len(arrays) == 1 and arrays[0].ndim == _IMAGE_RANK:
+    if len(arrays) == 1 and arrays[0].ndim == _IMAGE_RANK and axes[0] == 1:
         return arrays[0]
-    lines = []
-    for array in arrays:
-        if array.ndim == _IMAGE_RANK:
-            lines.append(array.reshape(*array.shape[:2], -1))
-        else:
-            lines.append(array.reshape(len(array), -1, array.shape[-1]).transpose(0, 2, 1))
-    return np.concatenate(lines, axis=2)[..., None]
+    moved = [np.moveaxis(array, axis, 1) for array, axis in zip(arrays, axes, strict=True)]
+    return np.concatenate([x.reshape(*x.shape[:2], -1) for x in moved], axis=2)[..., None]
 
 
 def in_batches(

@@ -95,6 +95,7 @@ def _part_row(part: Part) -> dict[str, Any]:
     return {
         "place": "core" if on_core else "host",
         "reads": part.reads,
+        "axes": part.axes if on_core else (),
         "why": () if on_core else part.why,
         "macs": part.macs,
     }
@@ -211,7 +212,7 @@ def _application(fields: dict[str, Any], sections: dict[str, memoryview]) -> App
         if row["place"] == "core":
             program = _parse(data, name, nested=True)
             assert isinstance(program, Program), "it is nested"
-            parts.append(CorePart(program=program, reads=row["reads"]))
+            parts.append(CorePart(program=program, reads=row["reads"], axes=row["axes"]))
         else:
             parts.append(HostPart(model=bytes(data), why=row["why"], macs=row["macs"]))
             if parts[-1].reads != row["reads"]:

@@ -230,6 +230,7 @@ def _place(what: str, value: Any) -> str:
 _PART: dict[str, Check] = {
     "place": _place,
     "reads": several(text, MOST_OUTPUTS, 1),
+    "axes": several(whole(1, 16), MOST_OUTPUTS),
     "why": several(text, MOST_SIZE),
     "macs": whole(0, _MOST_COUNT),
 }

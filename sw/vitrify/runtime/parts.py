@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from vitrify.program import Application, HostPart, Program, as_batch, as_image
+from vitrify.program import Application, HostPart, Program, as_batch
 
 from .backend import TYPES, Backend, NodeArg, Tasks
 from .host import HostRunner
@@ -61,9 +61,9 @@ class PartsBackend(Backend):
                 known.update(runner.run(known))
                 host_seconds += time.perf_counter() - begin
                 continue
-            image = as_image([known[name] for name in part.reads])
             wanted = [out.name for out in runner.outputs]
-            known.update(zip(wanted, runner.run(wanted, image, tasks), strict=True))
+            made = runner.run(wanted, part.image(known), tasks)
+            known.update(zip(wanted, made, strict=True))
             if runner.statistics is not None:
                 found.append(runner.statistics)
         if found:

@@ -16,7 +16,9 @@ from vitrify.arch.errors import ModelError, UnsupportedOpError
 from vitrify.arch.presets import preset
 from vitrify.compiler import application as whole
 from vitrify.compiler import compile_application, compile_model, partition
+from vitrify.compiler.cut import source_of
 from vitrify.compiler.validate import VerificationError
+from vitrify.frontend import load
 from vitrify.program import Application, CorePart, HostPart, Program
 from vitrify.runtime import InferenceSession, open_model
 from vitrify.runtime.host import HostRunner
@@ -130,6 +132,23 @@ def test_tensors_of_one_width_enter_together(
     check(application, path, enough=25)
 
 
+@pytest.mark.parametrize(("op_type", "axis"), [("LayerNormalization", 3), ("Conv", 1)])
+def test_readers_say_where_the_channels_are(op_type: str, axis: int, tmp_path: Path) -> None:
+    shape = (8,) if op_type == "LayerNormalization" else (4, 4, 1, 1)
+    nodes = [helper.make_node("Relu", ["image"], ["r"], "r"),
+             helper.make_node(op_type, ["r", "w"], ["y"], "n")]  # fmt: skip
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("image", 1, ["N", 4, 8, 8])],
+        [helper.make_tensor_value_info("y", 1, ["N", 4, 8, 8])],
+        [numpy_helper.from_array(np.ones(shape, np.float32), "w")],
+    )
+    path = tmp_path / "model.onnx"
+    save(graph, path)
+    source = source_of(load(path))
+    assert source.axis("r") == axis
+    assert source.channels("r") == (8 if axis == 3 else 4)
+
+
 def test_what_the_core_runs_as_a_whole_stays_a_program(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(with_before(["Sin"], BLOCK), path)
@@ -146,6 +165,11 @@ def test_strict_refuses_as_ever(tmp_path: Path) -> None:
     assert caught.value.node == "y"
 
 
+def save(graph: onnx.GraphProto, path: Path) -> None:
+    imports = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=10), path)
+
+
 def odd_only(tmp_path: Path, nodes: list[onnx.NodeProto]) -> Path:
     shape = ["N", 3, 16, 16]
     graph = helper.make_graph(
@@ -153,7 +177,7 @@ def odd_only(tmp_path: Path, nodes: list[onnx.NodeProto]) -> Path:
         [helper.make_tensor_value_info("y", 1, None)],
     )
     path = tmp_path / "odd.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+    save(graph, path)
     return path
 
 
@@ -206,6 +230,6 @@ def test_an_entrance_of_too_many_channels_stays_on_the_host(tmp_path: Path) -> N
          numpy_helper.from_array(np.array([-1, 8192]), "form")],
     )  # fmt: skip
     path = tmp_path / "model.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), path)
+    save(graph, path)
     with pytest.raises(UnsupportedOpError, match=r"\(CumSum\) is not supported"):
         compile_application(path, preset("nano"), IMAGES[:, :2].repeat(4, 2).repeat(4, 3))

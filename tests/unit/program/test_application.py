@@ -80,6 +80,8 @@ def altered(change: Callable[[dict[str, Any]], object], data: bytes | None = Non
     (lambda f: f["parts"].pop(), "sections must be a list of 1"),
     (lambda f: f["parts"][0].update(place="moon"), r"parts\[0\].place must be 'core' or 'host'"),
     (lambda f: f["parts"][1].update(reads=["other"]), "'part 1' does not read what the header"),
+    (lambda f: f["parts"][0].update(axes=[2]), r"takes an image of \(3, 4, 8\)"),
+    (lambda f: f["parts"][0].update(axes=[1, 1]), r"takes an image of \(3, 4, 8\)"),
     (lambda f: f["parts"][0].update(reads=["else"]), "reads 'else', which no part before it"),
     (lambda f: f.update(outputs=["image"]), "makes its output 'image'"),
     (lambda f: f.update(instruction_count=3), "unknown field 'instruction_count'"),
@@ -223,21 +225,25 @@ def test_attributes_of_every_kind() -> None:
 
 
 # Images of tensors -------------------------------------------------------------------------
-@pytest.mark.parametrize("shapes", [
-    [(3, 4, 5)], [(7,)], [(6, 7)], [(6, 7), (2, 7)], [(4, 2, 3), (6, 4)], [(2, 3, 4, 5)],
+@pytest.mark.parametrize(("shapes", "axes", "wanted"), [
+    ([(3, 4, 5)], [1], (3, 4, 5)), ([(3, 4, 5)], [3], (5, 12, 1)), ([(7,)], [1], (7, 1, 1)),
+    ([(6, 7)], [2], (7, 6, 1)), ([(6, 7), (2, 7)], [2, 2], (7, 8, 1)),
+    ([(4, 2, 3), (6, 4)], [1, 2], (4, 12, 1)), ([(2, 3, 4, 5)], [4], (5, 24, 1)),
 ])  # fmt: skip
-def test_the_image_of_tensors(shapes: list[tuple[int, ...]]) -> None:
+def test_the_image_of_tensors(
+    shapes: list[tuple[int, ...]], axes: list[int], wanted: tuple[int, ...]
+) -> None:
     arrays = [np.random.default_rng(1).normal(size=(2, *shape)) for shape in shapes]
-    image = as_image(arrays)
-    assert image.shape[1:] == image_shape(shapes)
+    image = as_image(arrays, axes)
+    assert image.shape[1:] == image_shape([(None, *shape) for shape in shapes], axes) == wanted
     assert np.array_equal(np.sort(image, axis=None), np.sort(np.concatenate(
         [array.ravel() for array in arrays])))  # fmt: skip
 
 
 def test_tensors_of_other_widths_make_no_image() -> None:
-    assert image_shape([(6, 7), (6, 5)]) is None
-    assert image_shape([(6, None)]) is None
-    assert image_shape([]) is None
+    assert image_shape([(None, 6, 7), (None, 6, 5)], [2, 2]) is None
+    assert image_shape([(None, 6, None)], [1]) is None
+    assert image_shape([(None, 6, 7)], [3]) is None
 
 
 @pytest.mark.parametrize("batch", [None, 1, 2, 3, 5])
