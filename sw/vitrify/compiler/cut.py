@@ -122,6 +122,9 @@ class Source:
                 each = max(map(math.prod, shapes)) // max(1, min(map(math.prod, shapes)))
             case "Attention" | "MultiHeadAttention" | "QAttention":
                 each = 2 * shapes[0][-1] if shapes and shapes[0] else 0
+            case "LSTM" | "GRU" | "RNN":
+                steps, *matrices = shapes[:3]
+                return math.prod(steps[:2]) * sum(map(math.prod, matrices)) // self.images
             case _:
                 return 0
         return math.prod(out) * each // self.images
@@ -176,11 +179,32 @@ def _arrays(model: ir.Model, images: int) -> dict[str, tuple[np.dtype, tuple[int
     # ONNX Runtime's exceptions share no base of their own
     except Exception as error:
         raise NoCut("ONNX Runtime cannot run it") from error
+    _keep_constants(model, found)
     known = {name: (array.dtype, array.shape) for name, array in found.items()}
     for name, value in model.graph.initializers.items():
         if value.const_value is not None:
             known[name] = (value.const_value.dtype.numpy(), tuple(value.const_value.shape.numpy()))
     return {**known, image.name or "": (kind, shape)}
+
+
+def _keep_constants(model: ir.Model, found: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Replace what does not depend on the image, and was not folded, by what it is."""
+    for node in list(model.graph):
+        results = [value for value in node.outputs if value.uses()]
+        if any(v is not None and not v.is_initializer() for v in node.inputs) or any(
+            value.is_graph_output() for value in node.outputs
+        ):
+            continue
+        for value in results:
+            array = found[value.name or ""]
+            made = ir.Value(
+                name=f"{value.name}.constant", shape=ir.Shape(array.shape),
+                type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+                const_value=ir.tensor(array),
+            )
+            model.graph.register_initializer(made)
+            ir.convenience.replace_all_uses_with(value, made)
+        model.graph.remove(node, safe=True)
 
 
 # Models of parts ---------------------------------------------------------------------------

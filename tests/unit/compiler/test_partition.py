@@ -149,6 +149,19 @@ def test_readers_say_where_the_channels_are(op_type: str, axis: int, tmp_path: P
     assert source.channels("r") == (8 if axis == 3 else 4)
 
 
+def test_what_depends_on_no_image_is_a_constant(tmp_path: Path) -> None:
+    nodes = [helper.make_node("ConstantOfShape", ["form"], ["zero"], "zeros"),
+             helper.make_node("Add", ["image", "zero"], ["y"], "add")]  # fmt: skip
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("image", 1, ["N", 4, 8, 8])],
+        [helper.make_tensor_value_info("y", 1, ["N", 4, 8, 8])],
+        [numpy_helper.from_array(np.array([1, 4, 8, 8]), "form")],
+    )
+    save(graph, tmp_path / "model.onnx")
+    source = source_of(load(tmp_path / "model.onnx"))
+    assert [node.op_type for node in source.model.graph] == ["Add"]
+
+
 def test_what_the_core_runs_as_a_whole_stays_a_program(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(with_before(["Sin"], BLOCK), path)
