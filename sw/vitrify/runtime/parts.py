@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from vitrify.program import Application, HostPart, Program, as_batch
+from vitrify.program import Application, CorePart, HostPart, Program, as_batch
 
 from .backend import TYPES, Backend, NodeArg, Tasks
 from .host import HostRunner
@@ -61,6 +61,7 @@ class PartsBackend(Backend):
                 known.update(runner.run(known))
                 host_seconds += time.perf_counter() - begin
                 continue
+            assert isinstance(part, CorePart), "the others have a runner of the host"
             wanted = [out.name for out in runner.outputs]
             made = runner.run(wanted, part.image(known), tasks)
             known.update(zip(wanted, made, strict=True))
