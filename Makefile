@@ -4,6 +4,7 @@
 #   make test     the whole test suite           make lint    style, types
 #   make bench    measure models on presets      make fix     mend what ruff can
 #   make lock     resolve requirements.lock anew make clean   remove what make made
+#   make docs     the documentation as a site, in build/site
 
 VENV   ?= .venv
 PY     := $(VENV)/bin/python
@@ -20,7 +21,7 @@ PYTHON       := $(firstword $(foreach p,$(PYTHONS),$(shell $(p) -c \
                 'import sys, ensurepip, venv; sys.version_info >= (3, 11) and print("$(p)")' \
                 2>/dev/null)))
 
-.PHONY: all demo test lint fix bench clean lock setup tools
+.PHONY: all demo test lint fix docs bench clean lock setup tools
 .DELETE_ON_ERROR:
 
 all: test
@@ -38,6 +39,10 @@ lint: setup
 
 fix: setup
 	$(PY) -m ruff check --fix
+
+docs: setup
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build
 
 bench: setup
 	$(PY) -m bench

