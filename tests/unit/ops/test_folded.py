@@ -60,6 +60,14 @@ def test_scales_and_shifts_of_tokens(form, scale, shift):
     check(net, net.linear(net.add(y, net.linear(y, DIM, "more"), "sum"), 7, "last"), batch=2)
 
 
+@pytest.mark.parametrize("form", ["stream", "normalised", "attended"])
+def test_scales_and_shifts_are_part_of_the_layer_behind(form):
+    net = Net(5)
+    y = emit(net, "Affine", source(net, form), net.normal(1, DIM), net.normal(1, DIM))
+    program = check(net, net.add(net.linear(y, 7, "one"), net.linear(y, 7, "two"), "sum"))
+    assert not [layer.name for layer in program.layers if "copy" in layer.name]
+
+
 def test_positions_scaled_from_a_patch_embedding():
     net = Net(5)
     y = emit(net, "Affine", net.patches(), net.normal(1, 1), net.normal(4, DIM))

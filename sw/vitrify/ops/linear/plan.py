@@ -141,6 +141,16 @@ class Affine(LinearValue):
     #: Additions may come in any order.
     reads_old_sum: bool = False
 
+    @property
+    def scales_only(self) -> bool:
+        """Whether it is a tensor that is there, channel by channel scaled and shifted."""
+        if not self.identity or self.task is not None or self.window is not None:
+            return False
+        count, dim = self.weight.shape
+        return count == dim and np.count_nonzero(self.weight) == np.count_nonzero(
+            np.diag(self.weight)
+        )
+
     def affine(self, planner: Planner, node: ir.Node) -> Affine:
         return self
 
@@ -313,9 +323,14 @@ def int8_in_groups(planner: Planner, node: ir.Node, index: int, groups: int) -> 
 
 # Nodes -------------------------------------------------------------------------------------
 def plan_linear(planner: Planner, node: ir.Node) -> Affine:
-    """``Linear``: delayed."""
-    x = planner.of(node, 0).operand(planner, node)
-    return Affine(x, parameter(node, 1), parameter(node, 2), node.name or "", result_of(node))
+    """``Linear``: delayed; scales and shifts of its input's channels are part of it."""
+    x, weight, bias = planner.of(node, 0), parameter(node, 1), parameter(node, 2)
+    if isinstance(x, Affine) and x.scales_only:
+        operand, bias = x.x, bias + weight @ x.bias
+        weight = weight * np.diag(x.weight)
+    else:
+        operand = x.operand(planner, node)
+    return Affine(operand, weight, bias, node.name or "", result_of(node))
 
 
 def plan_task_linear(planner: Planner, node: ir.Node) -> Affine:
