@@ -1,5 +1,7 @@
 """Matrices of which each c tile reads few words: fewer k tiles, the same products."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -31,16 +33,34 @@ def test_words_of_a_tile_times_its_weights(name):
     x, out = Spread(channels, heads, NANO.depth), Spread(len(weight), 1, NANO.depth)
     if name == "padded heads":
         out = x
-    band = Band(NANO, weight, x, out, fold)
-    assert -(-band.depth // NANO.depth) == words
+    (part,) = Band(NANO, weight, x, out, fold).parts
+    assert part.words == words
+    check_products(Band(NANO, weight, x, out, fold, split=True), weight, x, out, fold)
+
+
+@pytest.mark.parametrize(("channels", "words"), [(36, [2, 1]), (12, [2]), (4, [1]), (32, [2])])
+def test_a_last_tile_that_reads_less_is_a_part_of_its_own(channels, words):
+    """Of C = 16 columns, two words each."""
+    arch = replace(NANO, width=16, lanes=4)
+    weight = np.diag(np.arange(1, channels + 1)).astype(np.int8)
+    spread = Spread(channels, 1, arch.depth)
+    band = Band(arch, weight, spread, spread, split=True)
+    assert [part.words for part in band.parts] == words
+    check_products(band, weight, spread, spread, 1, arch)
+
+
+def check_products(band, weight, x, out, fold, arch=NANO):
+    """Words of rows in memory, times the parts' weights, are the product."""
+    channels = x.channels
     rows = np.random.default_rng(1).integers(-9, 9, (5, fold, channels))
-    memory = np.zeros((5, fold * x.words * NANO.depth), np.int64)
+    memory = np.zeros((5, fold * x.words * arch.depth), np.int64)
     spread = x.scatter(rows, axis=2)
     memory.reshape(5, fold, -1)[:, :, : spread.shape[2]] = spread
-    made, product = band.matrix(weight).astype(np.int64), []
-    for column, own in enumerate(made):
-        first = column // NANO.width // band.group * band.step * NANO.depth
-        product.append(memory[:, first : first + band.depth] @ own)
+    product = []
+    for part in band.parts:
+        for column, own in enumerate(band.matrix(weight, part).astype(np.int64)):
+            first = part.start(np.array(part.first + column // arch.width)) * arch.depth
+            product.append(memory[:, first : first + band.depth(part)] @ own)
     exact = rows.reshape(5, -1) @ weight.T.astype(np.int64)
     assert (np.stack(product, axis=1) == out.scatter(exact, axis=1)).all()
 
@@ -92,3 +112,12 @@ def test_the_estimate_names_copies_and_diagonals():
     assert lost["depthwise"]["diagonals"] > 0
     assert lost["depthwise"]["padding"] == lost["depthwise"]["copies"] == 0
     assert lost["last"]["padding"] > 0
+
+
+def test_a_core_without_patterns_reads_whole_rows():
+    net, arch = Net(), replace(NANO, patterns=False)
+    x = net.norm(net.patches(), "norm")
+    both = net.add(x, net.linear(x, DIM, "made"), "sum")
+    program = check(net, net.linear(net.norm(both, "again"), 7, "last"), arch=arch)
+    (copy,) = _matmuls(program, "norm.copy")
+    assert copy.k_tiles == DIM // NANO.depth

@@ -5,6 +5,8 @@ Copies into other formats, folded rows, rotations and depthwise convolutions are
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
@@ -41,39 +43,88 @@ def fewest_words(low: Index, high: Index, words: int) -> tuple[int, int, int]:
     return best
 
 
+@dataclass(frozen=True)
+class Part:
+    """C tiles that one MATMUL makes, ``tiles`` of them from ``first`` on.
+
+    Each reads ``words`` of a row or pixel, the first one from ``word`` on; ``step`` and ``group``
+    as :func:`fewest_words` gives them.
+    """
+
+    first: int
+    tiles: int
+    word: int
+    words: int
+    step: int
+    group: int
+
+    def columns(self, width: int, every: int) -> slice:
+        """Its columns, of C = ``width`` in a tile and ``every`` column in all."""
+        return slice(self.first * width, min((self.first + self.tiles) * width, every))
+
+    def start(self, tile: Index) -> Index:
+        """First word that c tiles read, by their numbers."""
+        return self.word + (tile - self.first) // self.group * self.step
+
+
+def parts(low: Index, high: Index, words: int, *, split: bool) -> list[Part]:
+    """All c tiles at once, or, where that costs fewer words and it may, the last one by itself.
+
+    Steps are even, and so a last tile with fewer channels would make all others read too much.
+    """
+
+    def part(first: int, end: int) -> Part:
+        word = int(min(low[first:end].min(), high[first:end].max()))
+        found = fewest_words(low[first:end] - word, high[first:end] - word, words - word)
+        return Part(first, end - first, word, *found)
+
+    def cost(some: list[Part]) -> int:
+        return sum(one.tiles * one.words for one in some)
+
+    count = len(low)
+    ways = [[part(0, count)]]
+    if split and count > 1:
+        ways.append([part(0, count - 1), part(count - 1, count)])
+    return min(ways, key=cost)
+
+
 class Band:
     """Rows as they are, or ``fold`` of them side by side, and weights ``[out, fold * channels]``.
 
-    Members
-    -------
-    depth : of the dot products
-    step, group : words from what a group of c tiles reads to what the next one does
+    ``narrow``: c tiles read no more than they need, which takes a core with patterns; ``split``:
+    several MATMULs may make the result.
     """
 
     def __init__(
-        self, arch: ArchConfig, weight: Int8, x: Spread, out: Spread, fold: int = 1
+        self, arch: ArchConfig, weight: Int8, x: Spread, out: Spread, fold: int = 1, *,
+        narrow: bool = True, split: bool = False,
     ) -> None:
         self._arch, self._x, self._out, self._fold = arch, x, out, fold
-        words = fold * x.words
-        self.depth = self._whole = (fold - 1) * x.words * arch.depth + x.physical
-        self.step, self.group = 0, 1
-        used = self._used(np.any(weight.reshape(-1, *weight.shape[-2:]), axis=0).astype(np.int8))
-        # A tile of zeros may read anything.
-        low = np.where(used.any(axis=1), used.argmax(axis=1), words - 1)
-        high = words - 1 - np.where(used.any(axis=1), used[:, ::-1].argmax(axis=1), words - 1)
-        count, self.step, self.group = fewest_words(low, high, words)
-        if self.step:
-            self.depth = count * arch.depth
+        self._words = words = fold * x.words
+        self._whole = (fold - 1) * x.words * arch.depth + x.physical
+        tiles = -(-out.physical // arch.width)
+        self.parts = [Part(0, tiles, 0, words, 0, 1)]
+        if narrow and arch.patterns:
+            some = np.any(weight.reshape(-1, *weight.shape[-2:]), axis=0)
+            used = self._used(some.astype(np.int8))
+            # A tile of zeros may read anything.
+            low = np.where(used.any(axis=1), used.argmax(axis=1), words - 1)
+            high = words - 1 - np.where(used.any(axis=1), used[:, ::-1].argmax(axis=1), words - 1)
+            self.parts = parts(low, high, words, split=split)
 
-    def matrix(self, weight: Int8) -> Int8:
-        """As ``[columns, depth]`` of the core."""
-        full = self._physical(weight)
-        if not self.step:
+    def depth(self, part: Part) -> int:
+        """Of the dot products."""
+        return self._whole if part.words == self._words else part.words * self._arch.depth
+
+    def matrix(self, weight: Int8, part: Part) -> Int8:
+        """A part as ``[columns, depth]`` of the core."""
+        width, full = self._arch.width, self._physical(weight)
+        full = full[part.columns(width, len(full))]
+        if part.words == self._words:
             return full
         full = pad_to(full, 1, self._arch.depth)
-        tile = np.arange(len(full)) // self._arch.width
-        first = tile // self.group * self.step * self._arch.depth
-        return np.take_along_axis(full, first[:, None] + np.arange(self.depth), axis=1)
+        first = part.start(part.first + np.arange(len(full)) // width) * self._arch.depth
+        return np.take_along_axis(full, first[:, None] + np.arange(self.depth(part)), axis=1)
 
     def _physical(self, weight: Int8) -> Int8:
         rows = weight.reshape(len(weight), self._fold, -1)

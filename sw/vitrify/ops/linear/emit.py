@@ -15,7 +15,7 @@ from vitrify.codegen.pack import Bytes, are_nibbles, parameter_words, weight_wor
 from vitrify.codegen.placement import Placed
 from vitrify.codegen.product import At, MatrixProduct, Picks, Queue, Stored
 
-from .bands import Band
+from .bands import Band, Part
 from .integer import QLinear
 from .map_layout import Layout
 
@@ -71,24 +71,33 @@ def prepare(
         full = np.broadcast_to(np.asarray(value), (columns,)).astype(dtype)
         return out.spread.scatter(full)
 
-    def stream(weight: np.ndarray, bias: np.ndarray | int, multiplier: np.ndarray | int) -> Bytes:
-        parameters = per_column(bias, np.int32), per_column(multiplier, np.uint16)
-        if stored is not None:
-            return parameter_words(state.arch, *parameters).reshape(-1)
-        return weight_words(state.arch, layout.matrix(weight), *parameters, nibbles=nibbles)
-
     nibbles = stored is None and are_nibbles(state.arch, op.weight)
     fold = op.window.map[1] if op.window is not None and op.window.lines else 1
+    # Statistics are those of whole rows, written by one MATMUL.
+    split = op.statistics is None
     if op.window is not None and not op.window.lines:
-        layout = Layout(state.arch, op.window, x.spread, out.spread)
+        layout = Layout(state.arch, op.window, x.spread, out.spread, split=split)
     else:
-        layout = Band(state.arch, op.weight, x.spread, out.spread, fold)
+        layout = Band(state.arch, op.weight, x.spread, out.spread, fold, narrow=stored is None,
+                      split=split)
+    physical, depth = out.spread.physical, state.arch.depth
+
+    def stream(
+        part: Part, weight: np.ndarray, bias: np.ndarray | int, multiplier: np.ndarray | int
+    ) -> Bytes:
+        own = part.columns(state.arch.width, physical)
+        parameters = per_column(bias, np.int32)[own], per_column(multiplier, np.uint16)[own]
+        if stored is not None:
+            return parameter_words(state.arch, *parameters).reshape(-1)
+        return weight_words(
+            state.arch, layout.matrix(weight, part), *parameters, nibbles=nibbles
+        )
+
     bias, multiplier = op.requant.bias, op.requant.multiplier
-    if op.task is None:
-        streams = [stream(op.weight, bias, multiplier)]
-    else:
-        sets = (op.weight, np.asarray(bias), np.asarray(multiplier))
-        streams = [stream(*own) for own in zip(*sets, strict=True)]
+    sets = [(op.weight, bias, multiplier)]
+    if op.task is not None:
+        sets = list(zip(op.weight, np.asarray(bias), np.asarray(multiplier), strict=True))
+    streams = [[stream(part, *own) for own in sets] for part in layout.parts]
     gain = None if op.norm is None else x.spread.scatter(op.norm.gain)
     macs = state.graph.macs[op.name]
     total = op.rows.count * state.images if op.rows else state.rows(op.x)
@@ -102,15 +111,21 @@ def prepare(
         block = {**values, **state.gather(op.statistics, out, out_row)}
         if transform == Transform.NORM:
             block["stat_src"] = x.stat + x_row
-        if len(streams) > 1:
+        if len(sets) > 1:
             block["task_source"] = task_source(state, op, image)
-        state.builder.matmul(MatrixProduct(
-            name=op.name, op="linear", macs=macs * rows // total if queue is None else queue.macs,
-            rows=rows, depth=layout.depth, columns=out.spread.physical, x=At(x, x_row),
-            out=At(out, out_row), row=row, weights=streams, nibbles=nibbles, gain=gain,
-            table=op.table, queue=queue, picks=picks, stored=stored, fields=block, taps=taps,
-            fold=fold, k_step=layout.step, c_group=layout.group,
-        ))
+        every = macs * rows // total if queue is None else queue.macs
+        for part, weights in zip(layout.parts, streams, strict=True):
+            own = part.columns(state.arch.width, physical)
+            state.builder.matmul(MatrixProduct(
+                name=op.name, op="linear",
+                macs=every * own.stop // physical - every * own.start // physical,
+                rows=rows, depth=layout.depth(part), columns=own.stop - own.start,
+                x=At(x, x_row, part.word * depth), out=At(out, out_row, own.start), row=row,
+                weights=weights, nibbles=nibbles,
+                gain=None if gain is None else gain[part.word * depth :],
+                table=op.table, queue=queue, picks=picks, stored=stored, fields=block, taps=taps,
+                fold=fold, k_step=part.step, c_group=part.group,
+            ))
 
     return emit
 

@@ -13,7 +13,7 @@ from vitrify.codegen.placement import Spread
 from vitrify.quant.tensors import Int8
 from vitrify.quant.windows import Window
 
-from .bands import fewest_words
+from .bands import Part, parts
 
 
 def blocks(window: Window, most: int) -> Iterator[tuple[int, int, Taps]]:
@@ -33,45 +33,50 @@ def blocks(window: Window, most: int) -> Iterator[tuple[int, int, Taps]]:
 class Layout:
     """Words of a pixel that each c tile reads, and weights in the order of the taps.
 
-    Members
-    -------
-    depth : of the dot products: words of all taps
-    step, group : words from what a group of c tiles reads to what the next one does
+    ``split``: several MATMULs may make the result.
     """
 
-    def __init__(self, arch: ArchConfig, window: Window, x: Spread, out: Spread) -> None:
-        self._arch, self._window = arch, window
+    def __init__(
+        self, arch: ArchConfig, window: Window, x: Spread, out: Spread, *, split: bool = False
+    ) -> None:
+        self._arch, self._window, self._x = arch, window, x
         self._inputs = np.flatnonzero(x.scatter(np.ones(x.channels)))
         self._outputs = np.flatnonzero(out.scatter(np.ones(out.channels)))
         self._columns = out.physical
-        self._words, self.step, self.group = x.words, 0, 1
+        self.parts = [Part(0, -(-out.physical // arch.width), 0, x.words, 0, 1)]
         if window.groups > 1:
-            self._words, self.step, self.group = self._diagonal(x.words)
-        last = arch.depth if self.step else x.physical - (x.words - 1) * arch.depth
-        self.depth = (window.taps * self._words - 1) * arch.depth + last
+            self.parts = parts(*self._reach(x.words), x.words, split=split)
+
+    def depth(self, part: Part) -> int:
+        """Of the dot products: words of all taps."""
+        depth, x = self._arch.depth, self._x
+        whole = part.words == x.words
+        last = x.physical - (x.words - 1) * depth if whole else depth
+        return (self._window.taps * part.words - 1) * depth + last
+
+    def matrix(self, weight: Int8, part: Part) -> Int8:
+        """``[out, taps * channels of a group]`` as ``[columns, depth]`` of the core."""
+        taps, depth, width = self._window.taps, self._arch.depth, self._arch.width
+        columns = part.columns(width, self._columns)
+        mine = (self._outputs >= columns.start) & (self._outputs < columns.stop)
+        outputs, channels = self._outputs[mine], self._channels()[mine]
+        full = np.zeros((columns.stop - columns.start, taps, part.words * depth), np.int8)
+        where = channels - part.start(outputs // width)[:, None] * depth
+        each = weight.reshape(len(weight), taps, -1)[mine]
+        for tap in range(taps):
+            full[outputs[:, None] - columns.start, tap, where] = each[:, tap]
+        return full.reshape(len(full), -1)[:, : self.depth(part)]
 
     def _channels(self) -> npt.NDArray[np.int64]:
         """Physical channels of a pixel that each output reads: ``[out, channels of a group]``."""
         own = self._inputs.reshape(self._window.groups, -1)
         return np.repeat(own, len(self._outputs) // self._window.groups, axis=0)
 
-    def _diagonal(self, words: int) -> tuple[int, int, int]:
-        """The fewest words that hold what every c tile reads, if they move on with the tiles."""
+    def _reach(self, words: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """First and last word that each c tile reads."""
         read, tile = self._channels() // self._arch.depth, self._outputs // self._arch.width
         tiles = int(tile[-1]) + 1
         low, high = np.full(tiles, words - 1), np.zeros(tiles, np.int64)
         np.minimum.at(low, tile, read[:, 0])
         np.maximum.at(high, tile, read[:, -1])
-        return fewest_words(low, high, words)
-
-    def matrix(self, weight: Int8) -> Int8:
-        """``[out, taps * channels of a group]`` as ``[columns, depth]`` of the core."""
-        taps, depth, width = self._window.taps, self._arch.depth, self._arch.width
-        size = self._words * depth
-        full = np.zeros((self._columns, taps, size), np.int8)
-        first = self._outputs // width // self.group * self.step * depth
-        where = self._channels() - first[:, None]
-        each = weight.reshape(len(weight), taps, -1)
-        for tap in range(taps):
-            full[self._outputs[:, None], tap, where] = each[:, tap]
-        return full.reshape(self._columns, -1)[:, : self.depth]
+        return low, high

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 
@@ -19,24 +20,33 @@ def lower(state: Lowering, op: QLargest, step: int) -> None:
     """One MATMUL for each tap of a block of rows."""
     del step
     x, out = state.placed[op.x], state.place_near(op.out, apart=[op.x])
-    channels = x.spread.channels
-    layout = Layout(state.arch, replace(op.window, kernel=(1, 1)), x.spread, out.spread)
-    columns = out.spread.physical
-    weights = weight_words(
-        state.arch, layout.matrix(np.full((channels, 1), op.weight, np.int8)),
-        np.zeros(columns, np.int32), np.full(columns, op.requant.multiplier, np.uint16),
+    channels, width = x.spread.channels, state.arch.width
+    layout = Layout(
+        state.arch, replace(op.window, kernel=(1, 1)), x.spread, out.spread, split=True
     )
+    streams = []
+    for part in layout.parts:
+        matrix = layout.matrix(np.full((channels, 1), op.weight, np.int8), part)
+        streams.append(weight_words(
+            state.arch, matrix, np.zeros(len(matrix), np.int32),
+            np.full(len(matrix), op.requant.multiplier, np.uint16),
+        ))
     fields = {"transform": Transform.NONE, **state.requant(op.requant)}
     window, pixels = op.window, op.pixels()
     for map_number in range(state.images * window.maps):
         for start, rows in state.row_blocks(window.places):
             to = map_number * window.places + start
-            for number, index in enumerate(pixels):
+            for (number, index), (part, weights) in product(
+                enumerate(pixels), zip(layout.parts, streams, strict=True)
+            ):
                 output = Output.ADD8 if number else Output.INT8
+                columns = part.columns(width, out.spread.physical)
                 state.builder.matmul(MatrixProduct(
-                    name=op.name, op="pool", macs=0, rows=rows, depth=layout.depth,
-                    columns=columns, x=At(x), out=At(out, to), weights=[weights],
+                    name=op.name, op="pool", macs=0, rows=rows, depth=layout.depth(part),
+                    columns=columns.stop - columns.start,
+                    x=At(x, 0, part.word * state.arch.depth), out=At(out, to, columns.start),
+                    weights=[weights],
                     picks=map_number * window.pixels + index[start : start + rows],
-                    k_step=layout.step, c_group=layout.group, largest=bool(number),
+                    k_step=part.step, c_group=part.group, largest=bool(number),
                     fields={**fields, "output": output},
                 ))
