@@ -18,14 +18,15 @@ from vitrify.quant.assemble import Assembler, assemble
 from vitrify.quant.calibrate import Progress, collect
 from vitrify.quant.decompose import decompose
 from vitrify.quant.graph import OutputForm, QInput, QuantGraph
+from vitrify.quant.loop import Loop
 from vitrify.quant.plan import Plan
 from vitrify.quant.planner import image_of, make_plan, parameter
 from vitrify.quant.precision import Judge, choose
 from vitrify.quant.tensors import Float
 from vitrify.quant.wanted import EIGHT, NARROW, WIDE, Weights
 
-#: Shares of the time: of the calibration, and of integers where weights of both kinds are made.
-_CALIBRATION, _ASSEMBLY = 0.5, 0.1
+#: Calibration's share of the time.
+_CALIBRATION = 0.5
 #: Steps of an 8-bit pixel.
 _PIXEL_STEPS = 255
 
@@ -96,21 +97,17 @@ def quantise(
 
     def assembled(bits: int, start: float, stop: float) -> QuantGraph:
         graph = copy.deepcopy(empty)
-        assembler = Assembler(plan, stats, graph, arch, images, bits)
+        loop = Loop(graph, arch, images) if bits == NARROW else None
+        assembler = Assembler(plan, stats, graph, arch, images, bits, loop)
         assemble(assembler, ASSEMBLES, _part(progress, start, stop))
         graph.values = {name: value for name, value in graph.values.items() if value in known}
         return graph
 
     if weights.bits is not None:
         return assembled(weights.bits, _CALIBRATION, 1.0)
-    wide, narrow = (
-        assembled(bits, _CALIBRATION + at * _ASSEMBLY, _CALIBRATION + (at + 1) * _ASSEMBLY)
-        for at, bits in enumerate((WIDE, NARROW))
-    )
+    wide, narrow = assembled(WIDE, 0.5, 0.55), assembled(NARROW, 0.55, 0.7)
     judge = Judge(canonical, arch, images, plan.tasks)
-    return choose(
-        wide, narrow, judge, weights, _part(progress, _CALIBRATION + 2 * _ASSEMBLY, 1.0)
-    )
+    return choose(wide, narrow, judge, weights, _part(progress, 0.7, 1.0))
 
 
 def plan_of(canonical: ir.Model) -> tuple[ir.Model, Plan]:

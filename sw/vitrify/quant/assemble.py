@@ -14,10 +14,12 @@ from vitrify.arch.config import ArchConfig
 from . import requant
 from .calibrate import Progress, Request, Stats
 from .graph import QuantGraph
+from .loop import Loop
 from .operands import Operands, Source
 from .plan import Plan, PlanOp
 from .requant import Columns
 from .tensors import Float, Requant
+from .wanted import WIDE
 
 
 class Assembler(Operands):
@@ -28,18 +30,19 @@ class Assembler(Operands):
     graph : takes ops, tensors, constants and counts of multiplications
     images : float ``[N, C, H, W]``, those of the calibration
     bits : of the weights of layers that may have few
+    loop : follows the graph, so that weights are rounded for the inputs that they will see
     """
 
     def __init__(
         self, plan: Plan, stats: Mapping[Request, Stats], graph: QuantGraph, arch: ArchConfig,
-        images: npt.NDArray[np.float32], bits: int = 8,
+        images: npt.NDArray[np.float32], bits: int = WIDE, loop: Loop | None = None,
     ) -> None:
         super().__init__(plan, stats, graph)
-        self.arch, self.images, self.bits = arch, images, bits
+        self.arch, self.images, self.bits, self.loop = arch, images, bits, loop
 
     def columns(
         self, name: str, x: Source, weight: Float, bias: Float, step: float | Float, reach: int,
-        bits: int = 8,
+        bits: int = WIDE,
     ) -> Columns:
         """Integers of a layer, or of one for each task, from real weights to an output ``step``."""
         shape = weight.shape

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from vitrify.quant.operands import INT16_MAX, OUTPUT_MARGIN, Source
 from vitrify.quant.requant import finest
 from vitrify.quant.rounding import weigh
 from vitrify.quant.tensors import Float, Int8, QTensor
+from vitrify.quant.wanted import WIDE
 
 from .integer import QLinear
 from .map_operand import windows
@@ -52,9 +53,10 @@ def assemble(a: Assembler, op: LinearOp) -> None:
     count = count if op.window is None else op.window.count
     dim = form.weight.shape[-2]
     reach = scheme.INT8_MAX if form.bits == formats.INT8.bits else INT16_MAX
-    part = a.columns(
-        op.name, x, form.weight, form.bias, form.step, reach, a.bits if _may_have_few(op) else 8
-    )
+    bits = a.bits if _may_have_few(op) else WIDE
+    if a.loop is not None and bits != WIDE and _plain(op):
+        x = replace(x, moments=a.loop.moments(x, op.x.tensor, op.x.rows))
+    part = a.columns(op.name, x, form.weight, form.bias, form.step, reach, bits)
     gathers = op.role in ("add", "stream")
     a.graph.ops.append(QLinear(
         name=op.name, x=op.x.tensor, out=op.out, weight=part.weight, requant=part.requant,
@@ -78,6 +80,11 @@ def _may_have_few(op: LinearOp) -> bool:
     """
     depthwise = op.window is not None and op.window.groups > 1
     return op.role not in ("gate", "output") and not op.identity and not depthwise
+
+
+def _plain(op: LinearOp) -> bool:
+    """Whether it streams the rows of one tensor."""
+    return op.window is None and op.x.times is None
 
 
 def _form(a: Assembler, op: LinearOp, x: Source) -> _Form:
