@@ -45,7 +45,8 @@ def main() -> None:
 
 def measure(case: Case, every: int) -> list[dict[str, Any]]:
     """Float, eight bits, four, and a mixture of five on average."""
-    images, labels = (each[::every] for each in case.test())
+    images, labels = case.test()
+    images, labels = images[::every], labels[::every]
     arch, rows = preset(case.presets[-1]), []
     exact = None
     full = 0
