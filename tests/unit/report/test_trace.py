@@ -20,6 +20,8 @@ from vitrify.estimate import estimate
 from vitrify.report import chrome_trace
 from vitrify.runtime import InferenceSession
 from vitrify.runtime.activity import ARRAY_STATES, ENGINES, ROW, Activity
+from vitrify.runtime.backend import as_jobs
+from vitrify.runtime.routing import replay
 
 SCHEMA = json.loads(
     (Path(__file__).parents[2] / "data" / "trace_event.schema.json").read_text()
@@ -148,6 +150,32 @@ def test_the_simulated_core_is_the_sum_of_its_trace(tmp_path, capsys):
     jsonschema.validate(alone, SCHEMA)
     assert list(found["otherData"]["cycles"]) == ["estimate", "rtl"]
     assert alone["otherData"]["cycles"] == {"rtl": found["otherData"]["cycles"]["rtl"]}
+
+
+@pytest.mark.slow
+def test_experts_that_are_left_out_have_no_spans():
+    mixture = Mixture(experts=8, choices=2, bias=(0, 200, -9000, 100, -9000, 50, 0, -9000))
+    program = compile_graph(vision_transformer(mixture=mixture), preset("nano"))
+    images = np.random.default_rng(0).normal(size=(1, *program.input.shape)).astype(np.float32)
+    with InferenceSession(program, "rtl", activity=True) as session:
+        session.run(None, {program.input.name: images})
+        statistics = session.statistics
+    assert statistics is not None
+    assert statistics.activity is not None
+    regions, words, _ = as_jobs(program, images, {})
+    guess = estimate(program, routing=replay(program, regions, words)[0], trace=True).activity
+    assert guess is not None
+    both = (statistics.activity, guess)
+    for activity in both:
+        apart(activity)
+        assert activity.totals("router")["ROUTE"] > 0
+    rows, results = (
+        [list(dict.fromkeys(span.matmul for span in activity.of(engine) if span.state == state))
+         for activity in both]
+        for engine, state in (("array", ROW), ("epilogue", "results"))
+    )
+    assert rows[0] == rows[1] == results[0] == results[1]
+    assert 0 < len(rows[0]) < len(program.layers)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
