@@ -14,7 +14,7 @@ import onnx_ir as ir
 from vitrify.ir import attributes_of, shape_of
 
 from .fold import fold
-from .layout import image_of_rows, sizes
+from .layout import covers, image_of_rows, sizes
 from .values import CONSTANT, Unfit, View
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _affine_before(
     """``view`` of a tensor that has its scale and shift, where that says as much."""
     count, width = sizes(view.base)
     live = index != CONSTANT
-    if (mul is None and add is None) or len(np.unique(index[live])) < count * width:
+    if (mul is None and add is None) or not covers(index[live], count * width):
         return None
     parts: list[np.ndarray | None] = []
     for array, neutral in ((mul, 1.0), (add, 0.0)):

@@ -27,6 +27,13 @@ def sizes(value: ir.Value) -> tuple[int, int]:
     return (int(shape[1]) if len(shape) == 3 else 1), int(shape[-1])
 
 
+def covers(index: np.ndarray, count: int) -> bool:
+    """Whether every number below ``count`` is in ``index``, whose numbers are below it, too."""
+    found = np.zeros(count, bool)
+    found[index] = True
+    return bool(found.all())
+
+
 def _kind(line: np.ndarray, width: int) -> str:
     line = line[line != CONSTANT]
     if line.size < 2 or (line == line[0]).all():

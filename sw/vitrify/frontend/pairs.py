@@ -10,7 +10,18 @@ import onnx_ir as ir
 from vitrify.ir import shape_of
 
 from .arrange import as_tokens, rank3
-from .layout import CHANNEL, ROW, Layout, common, image_axis, kinds, layout_of, sizes, spread
+from .layout import (
+    CHANNEL,
+    ROW,
+    Layout,
+    common,
+    covers,
+    image_axis,
+    kinds,
+    layout_of,
+    sizes,
+    spread,
+)  # fmt: skip
 from .normal import as_norm
 from .rotary import rotated
 from .values import Unfit, View
@@ -31,7 +42,7 @@ def align(tracer: Tracer, first: _Rows, second: _Rows) -> tuple[ir.Value, ir.Val
         return x, y, rows
     lead = rows.shape
     total = tracer.batch * sizes(x)[0]
-    if rows.size == total and len(np.unique(rows)) == total:
+    if rows.size == total and covers(rows, total):
         # the rows of x stay where they are
         order = np.argsort(rows.ravel()).reshape(tracer.batch, -1)
         return rank3(settler, x), settler.in_order(y, others.ravel()[order]), rows

@@ -12,7 +12,7 @@ from vitrify.ir import Builder, array_of, shape_of
 
 from .arrange import arrange, as_tokens, rank3, scaled, take_rows
 from .fold import emit, fold, hints_of, is_cheap
-from .layout import CHANNEL, ROW, image_axis, kinds, layout_of, sizes, split_merged
+from .layout import CHANNEL, ROW, covers, image_axis, kinds, layout_of, sizes, split_merged
 from .mix import mix, mix_heads, over_heads
 from .values import CONSTANT, Const, Unfit, View
 
@@ -167,7 +167,8 @@ class Settler:
         except Unfit:
             if view.base is self.image or (view.index == CONSTANT).any():
                 return self._apart(view)
-        picks = len(np.unique(view.index % sizes(view.base)[1])) < sizes(view.base)[1]
+        width = sizes(view.base)[1]
+        picks = not covers(view.index % width, width)
         if picks and (view.mul is not None or view.add is not None):
             # the channels of the view alone: what else reads them may ask for the same
             layout = layout_of(kinds(view), view.shape, image_axis(view, self.batch))
