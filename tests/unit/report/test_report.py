@@ -19,7 +19,7 @@ from tests.support.synthetic import Mixture, vision_transformer
 from vitrify.arch.presets import preset
 from vitrify.cli.main import main
 from vitrify.compiler import compile_graph
-from vitrify.estimate import estimate
+from vitrify.estimate import LIMITS, estimate
 from vitrify.report import figures
 from vitrify.report.flow import OUTPUTS, SOURCES, follow
 
@@ -107,6 +107,14 @@ def test_experts(experts):
     for layer in routed["layers"]:
         assert sum(layer["counts"]) == layer["rows"] * layer["choices"]
     assert any("gate" in node for node in data["graph"]["nodes"])
+
+
+def test_every_loss_has_a_colour_in_light_and_dark():
+    style = (ROOT / "sw/vitrify/report/page/page.css").read_text()
+    light, dark = style.split("@media (prefers-color-scheme: dark)")
+    for name in ("work", *LIMITS):
+        for theme in (light, dark):
+            assert len(re.findall(rf"--{name}: #[0-9a-f]{{6}};", theme)) == 1, name
 
 
 # The page ----------------------------------------------------------------------------------------

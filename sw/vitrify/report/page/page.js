@@ -3,7 +3,8 @@
 
 const data = JSON.parse(document.getElementById("figures").textContent);
 const run = data.figures, summary = run.summary, other = data.compare;
-const CAUSES = ["work", "padding", "weights", "tiles", "dependency", "epilogue", "banks", "start"];
+// Each has a colour in the style.
+const CAUSES = ["work", ...Object.keys(run.limits)];
 // States of the array by the cause whose colour they have.
 const STATES = {row: "work", tile: "weights", dependency: "dependency", drain: "epilogue", bank: "banks", empty: "start"};
 const MEANING = {
@@ -45,6 +46,7 @@ function section(title, note, children) {
 }
 const picture = (width, height, label, children) =>
   draw("svg", {viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label}, children);
+const lossesOf = ones => legend(CAUSES.filter(name => ones.some(one => new Map(parts(one)).get(name) > 0)).map(name => [name, colour(name)]));
 const legend = names => html("div", {class: "legend"}, names.map(([name, fill]) =>
   html("span", {}, [html("i", {style: `background:${fill}`}), name])));
 function table(headings, rows, texts = 1) {
@@ -96,8 +98,7 @@ function overview() {
     : `The largest loss is ${summary.bottleneck}: ${run.limits[summary.bottleneck]}.`;
   section("Summary", why, [
     html("div", {class: "tiles"}, facts.map(([value, name]) => html("div", {}, [html("b", {}, value), html("span", {}, name)]))),
-    legend(CAUSES.map(name => [name, colour(name)])),
-    bar({cycles: summary.cycles, lost_cycles: summary.lost_cycles}, summary.cycles),
+    lossesOf([summary]), bar(summary, summary.cycles),
   ]);
 }
 
@@ -137,7 +138,7 @@ function layers() {
   const columns = [...new Set(run.layers.filter(layer => layer.block).map(layer => layer.part))];
   const blocks = run.blocks.filter(block => run.layers.some(layer => layer.block === block.name));
   const figures = [
-    legend(CAUSES.map(name => [name, colour(name)])),
+    lossesOf(run.blocks),
     table(["block", "cycles", "of the job", "MMACs", "DRAM in", "where the cycles go"], run.blocks.map(block => [
       block.name, whole(block.cycles), share(block.cycles / summary.cycles), (block.macs / 1e6).toFixed(2),
       bytes(block.dram_read_bytes), bar(block, most)])),
@@ -319,7 +320,7 @@ function comparison() {
     ["images a second", summary.images_per_second.toFixed(1), then.images_per_second.toFixed(1), change(summary.images_per_second, then.images_per_second, false)],
     ["MACs used", share(summary.utilisation), share(then.utilisation), change(summary.utilisation, then.utilisation, false)],
     ["read from DRAM", bytes(summary.dram_read_bytes), bytes(then.dram_read_bytes), change(summary.dram_read_bytes, then.dram_read_bytes)],
-    ...Object.keys(run.limits).map(name => [`lost: ${name}`, whole(summary.lost_cycles[name]), whole(then.lost_cycles[name]), change(summary.lost_cycles[name], then.lost_cycles[name])]),
+    ...Object.keys(run.limits).map(name => [`lost: ${name}`, whole(summary.lost_cycles[name]), whole(then.lost_cycles[name] ?? 0), change(summary.lost_cycles[name], then.lost_cycles[name])]),
     ...["lut", "ff", "dsp", "bram", "uram"].map(kind => [kind.toUpperCase(), whole(summary.resources[kind].used), whole(then.resources[kind].used), change(summary.resources[kind].used, then.resources[kind].used)]),
   ];
   const before = new Map(other.layers.map(layer => [layer.name, layer]));
