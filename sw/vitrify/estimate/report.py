@@ -124,6 +124,10 @@ class Estimate:
         """Whether the part has enough of everything; ``None`` without a part."""
         return fits(self.arch)
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return self.cost._repr_html_()
+
     def to_dict(self) -> dict[str, Any]:
         """JSON form; keys as in the statistics of a run where they mean the same."""
         cost = self.cost.to_dict()

@@ -10,6 +10,7 @@ from vitrify.arch.config import ArchConfig
 from vitrify.program import Program, roofline
 
 from .activity import Activity
+from .notebook import facts
 
 
 @dataclass(kw_only=True)
@@ -64,6 +65,20 @@ class Statistics(Cost):
     #: Wall-clock time of the backend, and of it what parts of the host took.
     seconds: float = 0.0
     host_seconds: float = 0.0
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        values = {"images": f"{self.images:,}", "MMACs": f"{self.macs / 1e6:,.1f}"}
+        if self.cycles and self.utilisation is not None:
+            values |= {
+                "cycles an image": f"{self.cycles / self.images:,.0f}",
+                "ms an image": f"{self.cycles / self.images / self.arch.clock_mhz / 1e3:.3f} at "
+                f"{self.arch.clock_mhz:g} MHz",
+                "MACs used": f"{self.utilisation:.1%} of {self.arch.macs:,} a cycle",
+                "of the roofline": f"{self.roofline_cycles / self.cycles:.1%}",
+            }
+        values["read from DRAM"] = f"{self.dram_read_bytes / self.images / 1024:,.1f} KiB an image"
+        return facts(f"{self.name} on {self.arch.name}, {self.backend}", values)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form: the keys of a layer, and those of the run."""
