@@ -27,6 +27,8 @@ from .spec import ImageSpec, TaskSpec
 
 #: Rank of images, whose channels come first; of all other tensors they come last.
 _IMAGE_RANK = 4
+#: Most images that a part of the host takes at once.
+MOST_BATCH = 1024
 #: Images of one run of the host where any number may be.
 _AT_ONCE = 16
 
@@ -123,6 +125,9 @@ class Application:
                 self._check_image(part, [known[name] for name in part.reads])
             elif not part.reads or not part.graph.inputs[0].shape:
                 raise ProgramError(f"a part of {self.model!r} reads nothing that has a batch")
+            elif not 1 <= (part.batch or 1) <= MOST_BATCH:
+                raise ProgramError(f"a part of {self.model!r} takes {part.batch} images at once; "
+                                   f"1 to {MOST_BATCH} can be")
             for value in values_of(part):
                 if value.name in known:
                     raise ProgramError(f"two parts of {self.model!r} make {short(value.name)}")

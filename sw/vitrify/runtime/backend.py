@@ -159,11 +159,11 @@ BACKENDS = {
 
 def create(
     name: str, model: Program | Application | Path, preprocess: str | None,
-    options: Mapping[str, Any],
+    options: Mapping[str, Any], providers: Sequence[str] = (),
 ) -> Backend:
     """The backend called ``name`` for ``model``; ``board:DEVICE`` names a device, too.
 
-    For an application in parts, every program gets one.
+    For an application in parts, every program gets one; ``providers`` are those of ONNX Runtime.
 
     Raises
     ------
@@ -177,9 +177,14 @@ def create(
     try:
         factory: Factory = importlib.import_module(BACKENDS[kind]).create
         if isinstance(model, Application) and kind != "float":
+            from .host import CPU
             from .parts import PartsBackend
 
-            return PartsBackend(model, lambda program: factory(program, preprocess, settings))
+            return PartsBackend(
+                model, lambda program: factory(program, preprocess, settings), providers or CPU
+            )
+        if providers and kind == "float":
+            settings = {**settings, "providers": providers}
         return factory(model, preprocess, settings)
     except ModuleNotFoundError as error:
         missing = needs(error)

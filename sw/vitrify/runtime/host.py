@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,15 @@ from . import numpy_ops
 Array = npt.NDArray[Any]
 Arrays = Mapping[str, Array]
 
+#: The provider of ONNX Runtime that is always there.
+CPU = ("CPUExecutionProvider",)
 #: ONNX Runtime's severity levels: 4 prints what makes it end only; errors are raised all the same.
 _FATAL_ONLY = 4
 #: What NumPy raises about a node that contradicts itself.
-_OBJECTIONS = (ValueError, TypeError, IndexError, KeyError, AssertionError, MemoryError)
+_OBJECTIONS = (
+    ValueError, TypeError, IndexError, KeyError, AssertionError, MemoryError, ArithmeticError,
+    AttributeError,
+)  # fmt: skip
 
 
 class HostRunner:
@@ -34,6 +39,7 @@ class HostRunner:
     Parameters
     ----------
     library : ``onnxruntime`` or ``numpy``, to have that one; by default what is there
+    providers : those of ONNX Runtime
 
     Raises
     ------
@@ -43,8 +49,10 @@ class HostRunner:
         If ONNX Runtime refuses the part.
     """
 
-    def __init__(self, part: HostPart, library: str | None = None) -> None:
-        self.part = part
+    def __init__(
+        self, part: HostPart, library: str | None = None, providers: Sequence[str] = CPU
+    ) -> None:
+        self.part, self._providers = part, providers
         self._run: Callable[[Arrays], list[Array]] = self._by_numpy
         if library != "numpy":
             try:
@@ -76,7 +84,7 @@ class HostRunner:
             options.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             session = library.InferenceSession(
-                self.part.model, options, providers=["CPUExecutionProvider"]
+                self.part.model, options, providers=list(self._providers)
             )
         # ONNX Runtime's exceptions share no base of their own.
         except Exception as error:

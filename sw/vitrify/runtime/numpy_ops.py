@@ -6,6 +6,7 @@ operator set and its arrays (``None`` for an absent one).
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from vitrify.program.onnx_graph import TYPES, Node
 
-from .numpy_resize import resize
+from .numpy_resize import check_size, resize
 
 Array = npt.NDArray[Any]
 Arrays = Sequence[Array | None]
@@ -295,7 +296,18 @@ def missing(nodes: Sequence[Node]) -> list[str]:
 
 
 def execute(node: Node, opset: int, arrays: Arrays) -> Sequence[Array]:
-    """The outputs of a node."""
+    """The outputs of a node.
+
+    Raises
+    ------
+    BackendError
+        If it asks for more than 1 GiB by what it says, and not by what it is given.
+    """
+    given = [x.shape for x in arrays if x is not None]
+    if node.op_type == "Expand" and arrays[1] is not None:
+        given = [given[0], tuple(arrays[1].tolist())]
+    with contextlib.suppress(ValueError):
+        check_size(node, np.broadcast_shapes(*given))
     with np.errstate(all="ignore"):
         made = OPERATORS[node.op_type](node, opset, list(arrays))
     return [np.asarray(x) for x in made] if isinstance(made, tuple | list) else [np.asarray(made)]

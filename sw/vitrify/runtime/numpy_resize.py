@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,8 @@ from vitrify.arch.errors import BackendError
 from vitrify.program.onnx_graph import Node
 
 Array = npt.NDArray[Any]
+#: Elements of the largest tensor that is made of smaller ones.
+MOST_ELEMENTS = 1 << 28
 #: Since this operator set there is a region of interest between the image and the scales.
 _WITH_REGION = 11
 
@@ -36,8 +40,18 @@ def resize(node: Node, opset: int, arrays: list[Array | None]) -> Array:
             scale = float(scales[place])
             new = int(np.floor(old * scale))
         if new != old or scale != 1:
+            check_size(node, (*result.shape[:axis], new, *result.shape[axis + 1 :]))
             result = _along(result, axis, *_taps(node, old, new, scale))
     return result.astype(x.dtype)
+
+
+def check_size(node: Node, shape: Sequence[int]) -> None:
+    """Refuse a result that is too large, before it is made."""
+    if math.prod(shape) > MOST_ELEMENTS:
+        raise BackendError(
+            f"node {node.name!r} ({node.op_type}) makes a tensor of the shape {list(shape)}, and "
+            f"{MOST_ELEMENTS:,} elements are the most"
+        )
 
 
 def _along(x: Array, axis: int, places: Array, weights: Array) -> Array:

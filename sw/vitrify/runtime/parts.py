@@ -12,7 +12,7 @@ import numpy.typing as npt
 from vitrify.program import Application, CorePart, HostPart, Program, as_batch
 
 from .backend import TYPES, Backend, NodeArg, Tasks
-from .host import HostRunner
+from .host import CPU, HostRunner
 from .statistics import Statistics
 
 
@@ -22,9 +22,13 @@ class PartsBackend(Backend):
     Parameters
     ----------
     make : the backend for a program
+    providers : those of ONNX Runtime, for what runs on the host
     """
 
-    def __init__(self, application: Application, make: Callable[[Program], Backend]) -> None:
+    def __init__(
+        self, application: Application, make: Callable[[Program], Backend],
+        providers: Sequence[str] = CPU,
+    ) -> None:
         self.application = application
         spec = application.input
         self.inputs = (NodeArg(spec.name, "tensor(float)", ["N", *spec.shape]),)
@@ -39,7 +43,9 @@ class PartsBackend(Backend):
         try:
             for part in application.parts:
                 host = isinstance(part, HostPart)
-                self._runners.append(HostRunner(part) if host else make(part.program))
+                self._runners.append(
+                    HostRunner(part, providers=providers) if host else make(part.program)
+                )
         except BaseException:
             self.close()
             raise

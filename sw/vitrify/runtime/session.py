@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -45,6 +47,9 @@ class InferenceSession:
         refused.
     preprocess : str, optional
         How pixels become floats, for a model file or a program without its own specification.
+    providers : list of names, optional
+        For code written for ONNX Runtime: a backend by its name, and providers of ONNX Runtime for
+        what runs on the host (of a model, for all of it).
     **options
         Settings of the backend (see its module).
 
@@ -61,6 +66,7 @@ class InferenceSession:
         *,
         arch: ArchConfig | str | None = None,
         preprocess: str | None = None,
+        providers: Sequence[str] | None = None,
         **options: Any,
     ) -> None:
         if preprocess is not None:
@@ -76,12 +82,14 @@ class InferenceSession:
                 source = dataclasses.replace(
                     source, input=dataclasses.replace(source.input, preprocess=preprocess)
                 )
+        backend, others = _chosen(backend, providers, isinstance(source, Path))
         self.program = None if isinstance(source, Path) else source
         if self.program is not None and backend == "float" and isinstance(model, str | os.PathLike):
             options = {"near": Path(model).parent, **options}
         self.backend = backend
         self._closed = False
-        self._backend = backends.create(backend, source, preprocess, options)
+        self._others = others
+        self._backend = backends.create(backend, source, preprocess, options, others)
 
     def run(
         self, output_names: Sequence[str] | None, input_feed: Mapping[str, npt.ArrayLike],
@@ -149,6 +157,23 @@ class InferenceSession:
         """The outputs: name, type, shape."""
         return list(self._backend.outputs)
 
+    def get_providers(self) -> list[str]:
+        """The backend, and ONNX Runtime's providers for the host, if others were asked for."""
+        return [self.backend, *self._others]
+
+    def get_modelmeta(self) -> ModelMeta:
+        """What is known of the model, as ONNX Runtime gives it."""
+        program = self.program
+        if program is None:
+            return ModelMeta("", "", {})
+        facts = {
+            "arch": program.arch.name, "arch_hash": f"{program.arch.hash:08x}",
+            "preprocess": program.input.preprocess or "",
+            **{key: v if isinstance(v, str) else json.dumps(v)
+               for key, v in program.metadata.items()},
+        }  # fmt: skip
+        return ModelMeta(program.model, "vitrify", facts)
+
     @property
     def statistics(self) -> Statistics | None:
         """Cost of the latest run, where the backend knows it."""
@@ -169,6 +194,35 @@ class InferenceSession:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+@dataclass(frozen=True)
+class ModelMeta:
+    """Facts of a model under the names that ONNX Runtime has for them; those of a float model stay
+    in its file.
+    """
+
+    graph_name: str
+    producer_name: str
+    custom_metadata_map: dict[str, str]
+    description: str = ""
+    domain: str = ""
+    version: int = 0
+
+
+def _chosen(
+    backend: str, providers: Sequence[str] | None, is_model: bool
+) -> tuple[str, tuple[str, ...]]:
+    """The backend, and ONNX Runtime's providers."""
+    if providers is None:
+        return backend, ()
+    if isinstance(providers, str) or not all(isinstance(name, str) for name in providers):
+        raise InputError(f"providers must be a list of names, not {short(providers)}")
+    ours = [name for name in providers if name.partition(":")[0] in backends.BACKENDS]
+    if len(ours) > 1:
+        raise InputError(f"one backend runs a session, not {' and '.join(ours)}")
+    others = tuple(name for name in providers if name not in ours)
+    return (*ours, "float" if is_model and others else backend)[0], others
 
 
 def _array(name: str, values: npt.ArrayLike) -> npt.NDArray[Any]:

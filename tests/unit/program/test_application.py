@@ -32,7 +32,8 @@ def host_model(reads: str = "rows", result: str = "best") -> onnx.ModelProto:
         [helper.make_tensor_value_info(reads, TensorProto.FLOAT, ["N", 9, 12])],
         [helper.make_tensor_value_info(result, TensorProto.INT64, ["N", 9])],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    imports = [helper.make_opsetid("", 17)]
+    return helper.make_model(graph, opset_imports=imports, ir_version=10)
 
 
 def application(**changes: Any) -> Application:
@@ -116,6 +117,14 @@ def test_an_application_holds_no_other() -> None:
 def test_contradictions(changes: dict[str, Any], message: str) -> None:
     with pytest.raises((ProgramError, InputError), match=message):
         application(**changes)
+
+
+def test_a_batch_that_cannot_be() -> None:
+    model = host_model()
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1 << 40
+    parts = (application().parts[0], HostPart(model=model.SerializeToString()))
+    with pytest.raises(ProgramError, match="takes 1099511627776 images at once"):
+        application(parts=parts)
 
 
 def test_programs_are_for_one_core() -> None:

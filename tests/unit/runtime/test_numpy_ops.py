@@ -12,7 +12,7 @@ import pytest
 from onnx import helper
 
 from vitrify.arch.errors import BackendError
-from vitrify.program.onnx_graph import read
+from vitrify.program.onnx_graph import Node, read
 from vitrify.runtime.numpy_ops import OPERATORS, execute, missing
 
 X = np.random.default_rng(4).normal(size=(2, 8, 6, 5)).astype(np.float32)
@@ -137,6 +137,17 @@ def test_every_operator_has_a_case() -> None:
 def test_what_is_missing_is_named() -> None:
     model, _ = model_of(case("Erf", X))
     assert missing(read(model).nodes) == ["Erf"]
+
+
+@pytest.mark.parametrize("item", [
+    case("Resize", X, None, np.array([1, 1, 1e6, 1e6], np.float32)),
+    case("Expand", X[:, :1], ints(2, 1 << 40, 1, 1)),
+    case("Add", X.reshape(-1, 1, 1, 1), np.ones((480, 480, 9), np.float32)),
+], ids=lambda item: item.op)  # fmt: skip
+def test_results_are_bounded_before_they_are_made(item: Case) -> None:
+    node = Node(item.op, "", "n", ("",) * len(item.inputs), ("y",), item.attributes)
+    with pytest.raises(BackendError, match=r"node 'n' .* 268,435,456 elements are the most"):
+        execute(node, item.opset, item.inputs)
 
 
 @pytest.mark.parametrize("attributes", [

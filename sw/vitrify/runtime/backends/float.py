@@ -3,7 +3,7 @@
 Models with quantised operators are executed as written (see :mod:`vitrify.ir.run`).
 A program knows the name and the digest of the model it was compiled from.  Option ``onnx`` says
 where that is; otherwise it is looked for beside the program (option ``near``, a folder) and in the
-working directory.  Option ``progress`` is as in the others.
+working directory.  Option ``progress`` is as in the others; ``providers`` are ONNX Runtime's.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from vitrify.runtime.backend import (
     check_options,
     no_progress,
 )
-from vitrify.runtime.host import first_line
+from vitrify.runtime.host import CPU, first_line
 
 #: Images that ONNX Runtime gets at once: enough to fill its threads, little memory.
 _CHUNK = 16
@@ -44,13 +44,13 @@ _KINDS: dict[str, type] = {
 
 
 class FloatBackend(Backend):
-    """ONNX Runtime's CPU provider."""
+    """ONNX Runtime, with its CPU provider unless others are asked for."""
 
     name = "float"
 
     def __init__(
         self, path: Path, preprocess: str | None = None, *, tasks: Sequence[TaskSpec] = (),
-        progress: Progress | None = None,
+        progress: Progress | None = None, providers: Sequence[str] = CPU,
     ) -> None:
         try:
             import onnx
@@ -64,7 +64,7 @@ class FloatBackend(Backend):
             ) from None
         try:
             settings = session_options(operators(onnx.load(path, load_external_data=False)))
-            self._session = ort.InferenceSession(path, settings, ["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(path, settings, list(providers))
         # ONNX Runtime's exceptions share no base of their own.
         except Exception as error:
             raise ModelError(
@@ -182,7 +182,7 @@ def create(
     model: Program | Application | Path, preprocess: str | None, options: Mapping[str, Any]
 ) -> Backend:
     """Backend for a model, or for the model behind a program."""
-    check_options("float", options, ("onnx", "near", "progress"))
+    check_options("float", options, ("onnx", "near", "progress", "providers"))
     rest = dict(options)
     given, near = rest.pop("onnx", None), rest.pop("near", None)
     tasks: Sequence[TaskSpec] = ()

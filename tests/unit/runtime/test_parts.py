@@ -1,0 +1,97 @@
+"""Sessions of applications: on a board that has NumPy alone, and with providers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import helper
+
+from tests.support.tails import MODEL
+from tests.unit.program.test_application import application, host_model
+from vitrify.arch.errors import BackendError, InputError
+from vitrify.program import CorePart, HostPart
+from vitrify.runtime import InferenceSession
+from vitrify.runtime.host import HostRunner
+
+ROOT = Path(__file__).parents[3]
+IMAGES = np.random.default_rng(4).random((3, 3, 4, 8)).astype(np.float32)
+#: Runs an application with NumPy and nothing else, and prints the labels, or what is wrong.
+BOARD = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top not in ("vitrify", "numpy") and top not in sys.stdlib_module_names:
+            raise ModuleNotFoundError(f"{name} is not installed on a board", name=top)
+
+sys.meta_path.insert(0, Blocker())
+import numpy as np
+from vitrify.arch.errors import VitrifyError
+from vitrify.runtime import InferenceSession
+try:
+    session = InferenceSession(sys.argv[1])
+    print(session.run(None, {"image": np.load(sys.argv[2])})[0].ravel().tolist())
+except VitrifyError as error:
+    print(error)
+"""
+
+
+def on_a_board(folder: Path, parts: tuple[CorePart | HostPart, ...] | None = None) -> str:
+    subject = application() if parts is None else application(parts=parts)
+    subject.save(folder / "a.vfy")
+    np.save(folder / "images.npy", IMAGES)
+    path = os.pathsep.join(str(ROOT / room) for room in ("hw", "sw", "sim"))
+    done = subprocess.run(
+        [sys.executable, "-c", BOARD, str(folder / "a.vfy"), str(folder / "images.npy")],
+        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_board_with_numpy_alone_runs_an_application(tmp_path: Path) -> None:
+    (found,) = InferenceSession(application()).run(None, {"image": IMAGES})
+    assert found.shape == (3, 9)
+    assert on_a_board(tmp_path) == str(found.ravel().tolist())
+
+
+def test_a_board_names_what_numpy_lacks(tmp_path: Path) -> None:
+    model = host_model()
+    model.graph.node.insert(0, helper.make_node("Erf", ["rows"], ["e"], "erf"))
+    model.graph.node[1].input[0] = "e"
+    parts = (application().parts[0], HostPart(model=model.SerializeToString()))
+    assert "the operators Erf, which need ONNX Runtime" in on_a_board(tmp_path, parts)
+
+
+def test_what_contradicts_itself_is_a_sentence() -> None:
+    model = host_model()
+    model.graph.node[0].attribute[0].i = 7
+    part = HostPart(model=model.SerializeToString())
+    with pytest.raises(BackendError, match=r"node 'largest' \(ArgMax\).*failed"):
+        HostRunner(part, "numpy").run({"rows": np.zeros((1, 9, 12), np.float32)})
+
+
+def test_providers_name_the_backend() -> None:
+    session = InferenceSession(application(), providers=["golden", "CPUExecutionProvider"])
+    assert session.get_providers() == ["golden", "CPUExecutionProvider"]
+    assert session.run(None, {"image": IMAGES})[0].shape == (3, 9)
+    model = InferenceSession(MODEL, providers=["CPUExecutionProvider"])
+    assert model.get_providers() == ["float", "CPUExecutionProvider"]
+    assert model.get_modelmeta().custom_metadata_map == {}
+    with pytest.raises(InputError, match="one backend runs a session, not golden and rtl"):
+        InferenceSession(application(), providers=["golden", "rtl"])
+    with pytest.raises(InputError, match="providers must be a list of names"):
+        InferenceSession(application(), providers="golden")
+
+
+def test_modelmeta() -> None:
+    meta = InferenceSession(application()).get_modelmeta()
+    assert (meta.graph_name, meta.producer_name) == ("copy, largest", "vitrify")
+    assert meta.custom_metadata_map["preprocess"] == "mean=0.5,std=0.5"
+    assert meta.custom_metadata_map["note"] == "1"
