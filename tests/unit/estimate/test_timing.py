@@ -14,6 +14,7 @@ from vitrify.arch.config import Dram
 from vitrify.arch.presets import PRESETS
 from vitrify.estimate import loader, timing
 from vitrify.estimate.bus import Bus, Client
+from vitrify.estimate.recorder import Observer
 from vitrify.rtl import interfaces
 from vitrify.rtl.array.accumulator import Accumulator
 from vitrify.rtl.array.matrix import MatrixUnit
@@ -75,7 +76,7 @@ def test_words_of_several_bursts():
                                outstanding=16, dram=Dram(latency=20, outstanding=16))
     client = Client(arch, arch.fifo_words["loads"])
     client.request(0, 32, 3)
-    bus = Bus(arch, [client])
+    bus = Bus(arch, {"weights": client}, Observer())
     bus.fetch(client, 2)
     assert (client.parts, len(client.arrivals), bus.beats) == (4, 3, 3 * 8)
     assert all(later - earlier == 8 for earlier, later in pairwise(client.arrivals))
