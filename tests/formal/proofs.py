@@ -6,14 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 
-from amaranth.lib import wiring
+from amaranth.lib import fifo, wiring
 
-from tests.formal import bus, control, streams
+from tests.formal import bus, control, queues, streams
 from tests.formal.prove import prove
 from tests.support.mutate import mutated
 from vitrify.rtl.bus import bursts, csr, read_master, resize, write_master
 from vitrify.rtl.control import run_ahead, supervisor
 from vitrify.rtl.lib import skid
+from vitrify.rtl.units import route_queues
 
 
 @dataclass(frozen=True)
@@ -79,5 +80,15 @@ PROOFS = {
     "write master": Proof(bus.WriteHarness, write_master, 0, 18, (
         ("last.eq(before + 1 == counts.payload)", "last.eq(before == counts.payload)"),
         ("with m.If(~axi.awvalid):", "with m.If(1):"),
+    )),
+    "buffer levels": Proof(streams.FifoHarness, fifo, 8, 20, (
+        ("self.level.eq(inner_level + self.r_rdy)", "self.level.eq(inner_level)"),
+        ("self.w_rdy.eq(inner_level != inner_depth)", "self.w_rdy.eq(1)"),
+    )),
+    "queues of experts": Proof(queues.QueuesHarness, route_queues, 0, 18, (
+        ("counts.put(m, arrived.expert, counts.read.data + 1)",
+         "counts.put(m, arrived.expert, counts.read.data)"),
+        ("moves.eq(~self.write.valid | self.write.ready)", "moves.eq(1)"),
+        ("sums.eq(sums + counts.read.data)", "sums.eq(sums + 1)"),
     )),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from amaranth import Module, Mux, Signal, unsigned
 from amaranth.hdl import Assert
-from amaranth.lib import wiring
+from amaranth.lib import fifo, wiring
 from amaranth.lib.wiring import In
 
 from tests.formal.prove import past
@@ -94,4 +94,28 @@ class ResizeHarness(wiring.Component):
         m.d.comb += Assert(
             ~(gather.o.valid & (numbers[1] == which)) | (known & (gather.o.payload == chosen))
         )
+        return m
+
+
+class FifoHarness(wiring.Component):
+    """``level`` of Amaranth's FIFOs is what is in them, all of it: loaders promise tiles by it."""
+
+    def __init__(self, module=fifo, name="SyncFIFOBuffered", depth=5):
+        self._fifo = getattr(module, name)(width=4, depth=depth)
+        super().__init__({"valid": In(1), "ready": In(1)})
+
+    def elaborate(self, _platform):
+        m = Module()
+        m.submodules.dut = dut = self._fifo
+        entered, left = Signal(4), Signal(4)
+        m.d.comb += [
+            dut.w_en.eq(self.valid), dut.w_data.eq(entered), dut.r_en.eq(self.ready),
+            Assert(dut.level == (entered - left)[:4]), Assert(dut.level <= dut.depth),
+            Assert(~dut.r_rdy | (dut.r_data == left)),
+            # Word after word: what is there comes out a cycle later at the latest.
+            Assert(dut.r_rdy | (dut.level <= 1)),
+        ]
+        m.d.sync += [
+            entered.eq(entered + (dut.w_en & dut.w_rdy)), left.eq(left + (dut.r_en & dut.r_rdy)),
+        ]
         return m

@@ -95,6 +95,20 @@ def test_what_cannot_be(op: tuple[Opcode, dict[str, int]], message: str) -> None
         run(isa.make(op[0], **op[1]))
 
 
+def test_queues_may_fill_the_index_memory() -> None:
+    fitting = {"rows": 31, "experts": 8, "choices": 4, "base": NANO.index_entries - 124}
+    run(isa.make(Opcode.ROUTE, **fitting), isa.make(Opcode.END))
+
+
+@pytest.mark.parametrize("address", [-1, NANO.token_words])
+def test_words_outside_the_token_memory_are_refused(address: int) -> None:
+    tokens = TokenMemory(NANO)
+    with pytest.raises(ProgramError, match="outside the"):
+        tokens.read8(np.array([[address]]), 4)
+    with pytest.raises(ProgramError, match="outside the"):
+        tokens.write8(np.array([[address]]), np.zeros((1, 4), np.int8))
+
+
 def test_a_core_without_experts_refuses() -> None:
     image = np.frombuffer(isa.pack(isa.make(Opcode.MATMUL, expert_rows=1)), np.uint8)
     with pytest.raises(ProgramError, match="arch 'ulx3s' is without 'experts'"):

@@ -91,6 +91,12 @@ def test_shifts_refuse_what_the_core_cannot_express():
         shifts(np.array([100.0]), 127, np.array([1e3]), 18, "head")
 
 
+def test_a_multiplier_may_take_all_its_bits():
+    for shift in (formats.POST_SHIFTS[0], formats.POST_SHIFTS[-1]):
+        factor = np.array([65535 * 2.0**-shift])
+        assert shifts(factor, 127, np.array([100.0]), 18, "x") == (0, shift)
+
+
 def test_inputs_that_hardly_change_get_the_finest_step():
     """Their results would have steps that no multiplier reaches."""
     generator = rng()
