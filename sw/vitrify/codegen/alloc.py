@@ -13,7 +13,12 @@ from vitrify.arch.errors import CapacityError
 
 
 class PlacementError(CapacityError):
-    """The token memory has no room for a tensor; another placement of the others might."""
+    """The token memory has no room for a tensor; another placement of the others might.
+
+    ``scattered``: there is enough, but not in one piece.
+    """
+
+    scattered: bool = False
 
 
 @dataclass
@@ -68,11 +73,13 @@ class Allocator:
         k = self._arch.depth
         need = words * k * (2 if wide else 1)
         free = int((~self._used).sum()) * k
-        raise PlacementError(
+        error = PlacementError(
             f"tensor {name!r} needs {need} bytes of token memory, and {free} of the "
             f"{self._arch.token_bytes} bytes of arch {self._arch.name!r} are free: choose an arch "
             f"with more or larger banks, or a model with fewer tokens"
         )
+        error.scattered = need <= free
+        raise error
 
     def release(self, name: str) -> None:
         """Free a block."""

@@ -134,7 +134,8 @@ class TensorMemory:
             self._place_pair(*self._planes[tensor.name], owners)
             return self.placed[tensor.name]
         block = self.memory.place(
-            tensor.name, tensor.rows * spread.words, wide=wide, apart=owners, last=last
+            tensor.name, tensor.rows * spread.words, wide=wide, apart=owners,
+            last=last or tensor.name in self.strategy.far,
         )
         placed = Placed(tensor.name, tensor.rows, spread, block.address, wide, spread.words)
         self.placed[tensor.name] = placed
@@ -153,7 +154,8 @@ class TensorMemory:
         """Both planes, between whose words lies one bank."""
         name, tensor, spread = pair_name(low, high), self.graph.tensors[low], self.spread_of(low)
         block = self.memory.place(
-            name, tensor.rows * spread.words, wide=True, apart=apart, in_bank=True
+            name, tensor.rows * spread.words, wide=True, apart=apart, in_bank=True,
+            last=name in self.strategy.far,
         )
         both = Placed(
             name, tensor.rows, spread, block.address, True, spread.words, planes=(low, high)

@@ -31,6 +31,8 @@ class PlacementStrategy:
     score_blocks: int = 1
     #: Experts whose weights are loaded ahead of time.
     preloads: int = 0
+    #: Tensors at the far end of the memory, so that between others there is room in one piece.
+    far: frozenset[str] = frozenset()
 
 
 #: Fewer experts ahead gain nothing: each is waited for by the one behind it.

@@ -16,7 +16,7 @@ from vitrify.codegen import image
 from vitrify.codegen.alloc import PlacementError
 from vitrify.codegen.lowering import Lowering
 from vitrify.codegen.preload import MOST_AHEAD, branches
-from vitrify.codegen.strategy import PlacementStrategy, strategies
+from vitrify.codegen.strategy import PlacementStrategy, Separation, strategies
 from vitrify.ops.registry import RULES
 from vitrify.program import (
     InputSpec,
@@ -31,6 +31,8 @@ from vitrify.quant.graph import OutputForm, QOp, QuantGraph
 
 from . import hazards
 
+#: Trials of one way to place tensors, each with more of them at the far end of the memory.
+_MOVES = 3
 #: Tasks that a task number tells apart.
 MAX_TASKS = 1 << TASK_BITS
 
@@ -117,15 +119,21 @@ def _lower(
     """
     refusals: list[tuple[bool, PlacementError]] = []
     for strategy in ways:
-        state = Lowering(graph, arch, strategy, batch)
-        try:
-            _lower_ops(state)
-        except PlacementError as error:
-            refusals.append((strategy.preloads > 0, error))
-            continue
-        outputs = _store_outputs(state)
-        state.builder.end()
-        return state, outputs, len(state.preloads)
+        for _ in range(1 + _MOVES):
+            state = Lowering(graph, arch, strategy, batch)
+            try:
+                _lower_ops(state)
+            except PlacementError as error:
+                refusals.append((strategy.preloads > 0, error))
+                far = strategy.far | state.placed.keys()
+                if not error.scattered or strategy.separation != Separation.NONE:
+                    break
+                # What lies in the way goes to the far end, and whatever comes later to the near.
+                strategy = replace(strategy, far=frozenset(far))
+                continue
+            outputs = _store_outputs(state)
+            state.builder.end()
+            return state, outputs, len(state.preloads)
     # Of the first way whose tensors are all the model's own.
     raise min(refusals, key=lambda refusal: refusal[0])[1]
 

@@ -15,13 +15,14 @@ from .map_layout import blocks
 
 def lower(state: Lowering, op: QLinear, step: int) -> int:
     """The instructions of op number ``step``, or of it and the next; returns how many those are."""
+    if embed.takes_image(state, op):
+        embed.lower(state, op, step)
+        return 1
     behind = mlp.second(state, op, step)
     if behind is not None:
         mlp.lower(state, op, behind, step + 1)
         return 2
-    if embed.takes_image(state, op):
-        embed.lower(state, op, step)
-    elif op.window is not None:
+    if op.window is not None:
         (_fold if op.window.lines else _convolve)(state, op, op.window)
     else:
         _whole(state, op)
