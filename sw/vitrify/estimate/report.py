@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
+from vitrify.arch import access
 from vitrify.arch.boards import built_for
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.estimate import estimate as resources_of
@@ -231,7 +232,9 @@ def _lost(
 ) -> dict[str, int]:
     rows = matmul.rows
     lost = dict.fromkeys(LIMITS, 0)
-    zeros = "copies" if not macs else "diagonals" if op.k_step else "padding"
+    products = op.rows * access.shape(arch, op)[1] * (op.taps_y * op.taps_x if op.tapped else 1)
+    # No output of a depthwise layer has more than one product a tap.
+    zeros = "copies" if not macs else "diagonals" if macs <= products else "padding"
     lost[zeros] = rows.rows - -(-macs // arch.macs)
     for why, count in rows.reasons.items():
         lost[_OF_TILES[why]] += count

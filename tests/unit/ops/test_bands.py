@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from tests.unit.ops.checks import NANO, check
+from tests.unit.ops.test_conv import CASES as CONVOLUTIONS
+from tests.unit.ops.test_conv import conv, image_map
 from tests.unit.quant.graphs import DIM, Net
 from vitrify.arch.isa import Opcode
 from vitrify.codegen.placement import Spread
@@ -35,7 +37,7 @@ def test_words_of_a_tile_times_its_weights(name):
         out = x
     (part,) = Band(NANO, weight, x, out, fold).parts
     assert part.words == words
-    check_products(Band(NANO, weight, x, out, fold, split=True), weight, x, out, fold)
+    check_products(Band(NANO, weight, x, out, fold, split=0), weight, x, out, fold)
 
 
 @pytest.mark.parametrize(("channels", "words"), [(36, [2, 1]), (12, [2]), (4, [1]), (32, [2])])
@@ -44,7 +46,7 @@ def test_a_last_tile_that_reads_less_is_a_part_of_its_own(channels, words):
     arch = replace(NANO, width=16, lanes=4)
     weight = np.diag(np.arange(1, channels + 1)).astype(np.int8)
     spread = Spread(channels, 1, arch.depth)
-    band = Band(arch, weight, spread, spread, split=True)
+    band = Band(arch, weight, spread, spread, split=0)
     assert [part.words for part in band.parts] == words
     check_products(band, weight, spread, spread, 1, arch)
 
@@ -121,3 +123,15 @@ def test_a_core_without_patterns_reads_whole_rows():
     program = check(net, net.linear(net.norm(both, "again"), 7, "last"), arch=arch)
     (copy,) = _matmuls(program, "norm.copy")
     assert copy.k_tiles == DIM // NANO.depth
+
+
+def test_statistics_of_rows_that_two_matmuls_make():
+    """Of 20 channels C = 16 go to one and 4 to the other; a third one adds nothing."""
+    arch, net = replace(NANO, width=16, lanes=4), Net(2)
+    x = conv(net, image_map(net, 20, 4), CONVOLUTIONS["depthwise"])
+    gamma, beta = 1 + 0.3 * net.normal(20), 0.3 * net.normal(20)
+    normed = net.builder.emit("LayerNorm", x, gamma, beta, name="norm", epsilon=1e-6)
+    program = check(net, net.linear(normed, 7, "last"), arch=arch)
+    made = _matmuls(program, "conv")
+    assert [op.k_tiles for op in made] == [2 * 9, 9, 1]
+    assert [bool(op.stats) for op in made] == [False, False, True]

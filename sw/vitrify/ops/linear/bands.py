@@ -67,8 +67,8 @@ class Part:
         return self.word + (tile - self.first) // self.group * self.step
 
 
-def parts(low: Index, high: Index, words: int, *, split: bool) -> list[Part]:
-    """All c tiles at once, or, where that costs fewer words and it may, the last one by itself.
+def parts(low: Index, high: Index, words: int, *, split: float) -> list[Part]:
+    """All c tiles at once, or the last one by itself if that saves more than ``split`` words.
 
     Steps are even, and so a last tile with fewer channels would make all others read too much.
     """
@@ -82,22 +82,23 @@ def parts(low: Index, high: Index, words: int, *, split: bool) -> list[Part]:
         return sum(one.tiles * one.words for one in some)
 
     count = len(low)
-    ways = [[part(0, count)]]
-    if split and count > 1:
-        ways.append([part(0, count - 1), part(count - 1, count)])
-    return min(ways, key=cost)
+    whole = [part(0, count)]
+    if count == 1:
+        return whole
+    apart = [part(0, count - 1), part(count - 1, count)]
+    return apart if cost(apart) + split < cost(whole) else whole
 
 
 class Band:
     """Rows as they are, or ``fold`` of them side by side, and weights ``[out, fold * channels]``.
 
-    ``narrow``: c tiles read no more than they need, which takes a core with patterns; ``split``:
-    several MATMULs may make the result.
+    ``narrow``: c tiles read no more than they need, which takes a core with patterns; ``split``: in
+    several MATMULs if that saves more words of a row.
     """
 
     def __init__(
         self, arch: ArchConfig, weight: Int8, x: Spread, out: Spread, fold: int = 1, *,
-        narrow: bool = True, split: bool = False,
+        narrow: bool = True, split: float = np.inf,
     ) -> None:
         self._arch, self._x, self._out, self._fold = arch, x, out, fold
         self._words = words = fold * x.words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -9,11 +10,11 @@ import numpy as np
 from vitrify.arch import isa
 from vitrify.arch.access import Taps
 from vitrify.arch.errors import CapacityError
-from vitrify.arch.isa import Output, Transform
+from vitrify.arch.isa import Output, Stationary, Transform
 from vitrify.codegen.lowering import Lowering
 from vitrify.codegen.pack import Bytes, are_nibbles, parameter_words, weight_words
 from vitrify.codegen.placement import Placed
-from vitrify.codegen.product import At, MatrixProduct, Picks, Queue, Stored
+from vitrify.codegen.product import At, MatrixProduct, Picks, Queue, Stored, Tiles
 
 from .bands import Band, Part
 from .integer import QLinear
@@ -73,14 +74,18 @@ def prepare(
 
     nibbles = stored is None and are_nibbles(state.arch, op.weight)
     fold = op.window.map[1] if op.window is not None and op.window.lines else 1
-    # Statistics are those of whole rows, written by one MATMUL.
-    split = op.statistics is None
+    physical, depth = out.spread.physical, state.arch.depth
+    # Statistics are those of whole rows, written by one MATMUL: more of them need another pass.
+    split: float = 0 if op.statistics is None else -(-physical // state.arch.width)
     if op.window is not None and not op.window.lines:
-        layout = Layout(state.arch, op.window, x.spread, out.spread, split=split)
+        again = x.spread.words >= out.spread.words
+        layout = Layout(
+            state.arch, op.window, x.spread, out.spread,
+            split=split if again or not split else np.inf,
+        )
     else:
         layout = Band(state.arch, op.weight, x.spread, out.spread, fold, narrow=stored is None,
-                      split=split)
-    physical, depth = out.spread.physical, state.arch.depth
+                      split=np.inf if split else 0)
 
     def stream(
         part: Part, weight: np.ndarray, bias: np.ndarray | int, multiplier: np.ndarray | int
@@ -108,11 +113,12 @@ def prepare(
         x_row: int, out_row: int, rows: int, row: int, *, image: int = 0,
         queue: Queue | None = None, picks: Picks | None = None, taps: Taps | None = None,
     ) -> None:
-        block = {**values, **state.gather(op.statistics, out, out_row)}
+        gathered = state.gather(op.statistics, out, out_row)
+        block = values if len(layout.parts) > 1 else {**values, **gathered}
         if transform == Transform.NORM:
-            block["stat_src"] = x.stat + x_row
+            block = {**block, "stat_src": x.stat + x_row}
         if len(sets) > 1:
-            block["task_source"] = task_source(state, op, image)
+            block = {**block, "task_source": task_source(state, op, image)}
         every = macs * rows // total if queue is None else queue.macs
         for part, weights in zip(layout.parts, streams, strict=True):
             own = part.columns(state.arch.width, physical)
@@ -126,8 +132,21 @@ def prepare(
                 table=op.table, queue=queue, picks=picks, stored=stored, fields=block, taps=taps,
                 fold=fold, k_step=part.step, c_group=part.group,
             ))
+        if gathered and len(layout.parts) > 1:
+            state.builder.matmul(_nothing(op.name, At(x, x_row), At(out, out_row), rows, gathered))
 
     return emit
+
+
+def _nothing(
+    name: str, x: At, out: At, rows: int, gathered: Mapping[str, int]
+) -> MatrixProduct:
+    """Adds zeros to rows that are complete, to gather their statistics; ``x`` is an int8 tensor."""
+    return MatrixProduct(
+        name=name, op="linear", macs=0, rows=rows, depth=1, columns=out.tensor.spread.physical,
+        x=x, out=out, row=out.row, tiles=Tiles(Stationary.COLUMNS, x),
+        fields={"transform": Transform.NONE, "output": Output.ADD16, "multiplier": 0, **gathered},
+    )
 
 
 def task_source(state: Lowering, op: QLinear, image: int) -> int:

@@ -33,11 +33,11 @@ def blocks(window: Window, most: int) -> Iterator[tuple[int, int, Taps]]:
 class Layout:
     """Words of a pixel that each c tile reads, and weights in the order of the taps.
 
-    ``split``: several MATMULs may make the result.
+    ``split``: in several MATMULs if that saves more k tiles of a row.
     """
 
     def __init__(
-        self, arch: ArchConfig, window: Window, x: Spread, out: Spread, *, split: bool = False
+        self, arch: ArchConfig, window: Window, x: Spread, out: Spread, *, split: float = np.inf
     ) -> None:
         self._arch, self._window, self._x = arch, window, x
         self._inputs = np.flatnonzero(x.scatter(np.ones(x.channels)))
@@ -45,7 +45,7 @@ class Layout:
         self._columns = out.physical
         self.parts = [Part(0, -(-out.physical // arch.width), 0, x.words, 0, 1)]
         if window.groups > 1:
-            self.parts = parts(*self._reach(x.words), x.words, split=split)
+            self.parts = parts(*self._reach(x.words), x.words, split=split / window.taps)
 
     def depth(self, part: Part) -> int:
         """Of the dot products: words of all taps."""

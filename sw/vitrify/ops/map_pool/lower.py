@@ -22,7 +22,7 @@ def lower(state: Lowering, op: QLargest, step: int) -> None:
     x, out = state.placed[op.x], state.place_near(op.out, apart=[op.x])
     channels, width = x.spread.channels, state.arch.width
     layout = Layout(
-        state.arch, replace(op.window, kernel=(1, 1)), x.spread, out.spread, split=True
+        state.arch, replace(op.window, kernel=(1, 1)), x.spread, out.spread, split=0
     )
     streams = []
     for part in layout.parts:
