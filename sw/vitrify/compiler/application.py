@@ -15,6 +15,7 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import ProgramError, UnsupportedOpError
 from vitrify.frontend import image_input, load
 from vitrify.ir import Evaluator, shape_of
+from vitrify.ir.run import with_weights_inside
 from vitrify.program import Application, CorePart, HostPart, ImageSpec, Program, as_image
 from vitrify.program.application import Part, in_batches
 from vitrify.quant.wanted import EIGHT, Weights
@@ -170,7 +171,7 @@ def _on_core(
 
 def _on_host(source: Source, piece: Piece) -> tuple[HostPart, _Run]:
     model = host_model(source, piece.reads, piece.results)
-    data = ir.to_proto(model).SerializeToString()
+    data = ir.to_proto(with_weights_inside(model)).SerializeToString()
     machine = Evaluator(model, list(piece.results))
 
     def judge(known: Mapping[str, Array]) -> Mapping[str, Array]:

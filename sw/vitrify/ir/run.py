@@ -55,6 +55,17 @@ def operators(proto: onnx.ModelProto) -> set[str]:
     return found
 
 
+def with_weights_inside(model: ir.Model) -> ir.Model:
+    """``model``, or a copy of it in whose file no weight lies elsewhere.
+
+    ONNX Runtime does not find such weights when it gets a model as bytes.
+    """
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    if not any(isinstance(tensor, ir.ExternalTensor) for tensor in tensors):
+        return model
+    return ir.external_data.load_to_model(model.clone())
+
+
 class Evaluator:
     """A session that yields chosen tensors of a model.
 
@@ -77,7 +88,7 @@ class Evaluator:
         unknown = [name for name in self.outputs if name not in produced]
         if unknown:
             raise ValueError(f"the model has no tensor named {unknown[0]!r}")
-        proto = ir.to_proto(model)
+        proto = ir.to_proto(with_weights_inside(model))
         declared = {value.name for value in proto.graph.output}
         for name in self.outputs:
             if name not in declared:

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from tests.support.tails import BLOCK, CONTEXT, HIDDEN, TAILS, with_before, with_tail
 from vitrify.arch.errors import ModelError, UnsupportedOpError
@@ -19,6 +19,7 @@ from vitrify.compiler import compile_application, compile_model, partition
 from vitrify.compiler.cut import source_of
 from vitrify.compiler.validate import VerificationError
 from vitrify.frontend import load
+from vitrify.ir import Evaluator
 from vitrify.program import Application, CorePart, HostPart, Program
 from vitrify.runtime import InferenceSession, open_model
 from vitrify.runtime.host import HostRunner
@@ -80,6 +81,28 @@ def test_numpy_alone_runs_a_tail(tmp_path: Path) -> None:
     mine, theirs = (HostRunner(part, which).run(given) for which in ("numpy", "onnxruntime"))
     for name, exact in theirs.items():
         np.testing.assert_allclose(mine[name], exact, rtol=1e-6)
+
+
+def test_weights_in_another_file_become_part_of_the_program(tmp_path: Path) -> None:
+    """Without them, ONNX Runtime could not even compare a model with what is made of it."""
+    big = np.random.default_rng(2).normal(size=(400, 1, 5)).astype(np.float32)
+    model = with_tail(
+        [("LpNormalization", ["logits"], ["n"], {}), ("Mul", ["n", "big"], ["y"], {})],
+        [("y", TensorProto.FLOAT)], [("big", big)], batch=1,
+    )
+    onnx.save(model, tmp_path / "whole.onnx")
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="w.bin", size_threshold=100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        application = compile_application(path, preset("nano"), IMAGES)
+    assert isinstance(application, Application)
+    assert isinstance(application.parts[-1], HostPart)
+    assert any(np.array_equal(w, big) for w in application.parts[-1].graph.constants.values())
+    names = [value.name or "" for value in load(path).graph.outputs]
+    found = Evaluator(load(path), names).run({"image": IMAGES[:1]})
+    judge = ort.InferenceSession(tmp_path / "whole.onnx", providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(found["y"], judge.run(None, {"image": IMAGES[:1]})[0], rtol=1e-5)
 
 
 def test_a_model_of_a_fixed_batch_is_filled_up(tmp_path: Path) -> None:
