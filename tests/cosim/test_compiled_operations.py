@@ -98,6 +98,8 @@ OPERATIONS: dict[str, Callable[[Net], ir.Value]] = {
     "product": lambda net: test_product.product(net, *test_product.CASES["groups"]),
     "cross_covariance": test_product.GRAPHS["cross covariance"],
     "function_of_scores": lambda net: test_product.weighed(net, -1.5),
+    "divided": test_product.divided,
+    "softmax": test_product.shares,
     "multiply": test_multiply.GRAPHS["swiglu"],
     "multiply_by_narrow": test_multiply.GRAPHS["weighed_heads"],
     "rms_norm": test_norm.GRAPHS["in_every_block"],

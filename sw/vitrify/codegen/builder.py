@@ -179,6 +179,10 @@ class Builder:
             self._wait_any(fields, index, x.tensor, x.row, x.row + product.fold * product.rows)
         else:
             self._wait_fetch(fields, index, x, product)
+        if product.divisor is not None:
+            # It has been made of the same rows, so that these are there, too.
+            at = product.divisor
+            self._wait_any(fields, index, at.tensor, at.row, at.row + product.rows)
         if product.tiles is not None:
             at = product.tiles.at
             writes = self._history[at.tensor.name].writes

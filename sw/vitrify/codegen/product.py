@@ -98,6 +98,7 @@ class MatrixProduct:
     k_step, c_group : words by which what is streamed moves on behind so many c tiles
     largest : what ADD16 and ADD8 keep is the larger of result and old value
     adds : old values that the result is combined with, where they are not its own
+    divisor : rows whose sums, gathered when they were written, divide those of the result
     queue : the MATMUL is left out if its expert has no rows
     nibbles : the weights' tiles have 4 bits a weight
     stored : the weights' tiles are in the token memory, ``weights`` are parameters only
@@ -125,6 +126,7 @@ class MatrixProduct:
     c_group: int = 1
     largest: bool = False
     adds: At | None = None
+    divisor: At | None = None
     queue: Queue | None = None
     stored: Stored | None = None
 

@@ -96,9 +96,13 @@ class Evaluation:
     def average(self, logits: IntArray, tiles: IntArray) -> Int8:
         """Softmax of ``logits [rows, n]`` times ``tiles [columns, n]``: ``[rows, columns]``."""
         weights = softmax.exp2(logits, softmax.row_max(logits))
-        shift, factor = softmax.reciprocal(weights.sum(axis=1))
+        return self.divide(matmul(weights, tiles), weights.sum(axis=1))
+
+    def divide(self, acc: IntArray, total: IntArray) -> Int8:
+        """Accumulators ``[rows, columns]`` by the ``total [rows]`` of each row."""
+        shift, factor = softmax.reciprocal(total)
         value = requantise.scale(
-            matmul(weights, tiles),
+            acc,
             bias=0,
             pre_shift=shift[:, None],
             multiplier=factor[:, None],

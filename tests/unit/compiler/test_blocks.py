@@ -21,7 +21,7 @@ NANO = preset("nano")
 BLOCKS = {
     "channel_attention": 35, "clipped_softmax": 22, "efficient_attention": 40,
     "gated_positions": 35, "linear_attention": 35, "query_temperature": 30, "relu_attention": 35,
-    "sigmoid_attention": 35, "softplus_attention": 35, "talking_heads": 33,
+    "relu_linear": 25, "sigmoid_attention": 35, "softplus_attention": 35, "talking_heads": 33,
 }
 
 

@@ -11,6 +11,7 @@ import pytest
 from tests.unit.ops.checks import NANO, check
 from tests.unit.quant.graphs import DIM, Net
 from vitrify.arch.errors import CapacityError, UnsupportedOpError
+from vitrify.ir import shape_of
 
 #: Layout, heads, groups of rows, width of y.
 CASES = {
@@ -169,3 +170,42 @@ def shares(net: Net, groups: int = 2) -> ir.Value:
 def test_softmax_as_a_tensor(groups: int, batch: int) -> None:
     net = Net(12)
     check(net, shares(net, groups), batch=batch)
+
+
+INVERSE = "c = Constant <value_float = 0.01> ()  s = Add(x, c)  y = Reciprocal(s)"
+
+
+def divided(net: Net, heads: int = 2, groups: int = 1, kind: str = INVERSE) -> ir.Value:
+    """Linear attention with softplus as kernel: the sums of its weights divide."""
+    x = net.norm(net.tokens(0), "norm")
+    q, k = (net.activation(net.linear(x, DIM, f"{n}.in"), n, "softplus") for n in ("q", "k"))
+    v, ones = net.linear(x, DIM, "v"), np.ones((int(shape_of(x)[1]), heads), np.float32)
+    one = net.builder.emit("ConstantRows", x, ones, name="ones")
+    options = {"heads": heads, "groups": groups, "scale": 1.0}
+    made = []
+    for name, y in (("values", v), ("total", one)):
+        context = net.builder.emit("Product", k, y, name=f"{name}.k", layout="tn", **options)
+        made.append(net.builder.emit("Product", q, context, name=name, layout="nn", **options))
+    inverse = net.activation(made[1], "inverse", kind)
+    y = net.builder.emit("Multiply", made[0], inverse, name="product")
+    return net.linear(y, 7, "last")
+
+
+@pytest.mark.parametrize(("heads", "groups"), [(2, 1), (1, 1), (2, 2)])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_division_by_the_sum_of_a_row(heads: int, groups: int, batch: int) -> None:
+    net = Net(13)
+    program = check(net, divided(net, heads, groups), batch=batch)
+    assert "total[0]" in [layer.name for layer in program.layers]
+
+
+def test_a_function_that_is_no_division() -> None:
+    net = Net(13)
+    program = check(net, divided(net, kind="tanh"))
+    assert "product.0" not in [layer.name for layer in program.layers]
+
+
+def test_a_core_without_row_sums_does_not_divide() -> None:
+    net = Net(13)
+    with pytest.raises(CapacityError, match="without 'row_sums'"):
+        check(net, divided(net), arch=replace(NANO, name="mine", row_sums=False), least=0)

@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vitrify.ir import Builder, shape_of
+from vitrify.ops.product.quotient import quotient
 from vitrify.quant.decompose import inputs
 
 
@@ -13,7 +14,7 @@ def decompose_multiply(builder: Builder, node: ir.Node) -> ir.Value | None:
     """``Multiply`` with a factor whose channels are repeated: as many channels on both sides."""
     x, y = inputs(node)
     dim, width = (int(shape_of(value)[-1]) for value in (x, y))
-    if dim == width:
+    if dim == width or quotient(node) is not None:
         return None
     index = np.repeat(np.arange(width), dim // width).tolist()
     return builder.emit("Multiply", x, builder.emit("Channels", y, index=index))

@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from vitrify.ir import shape_of
 from vitrify.ops.linear.plan import LinearValue, Stored
+from vitrify.ops.product.quotient import plan_quotient, quotient
 from vitrify.quant.plan import Operand
 from vitrify.quant.planner import Planner, result_of
 from vitrify.quant.tensors import Rows
@@ -19,6 +20,9 @@ def plan_multiply(planner: Planner, node: ir.Node) -> Stored:
 
     A factor with one row for all makes as many equal ones.
     """
+    parts = quotient(node)
+    if parts is not None:
+        return plan_quotient(planner, node, *parts)
     x, y = (shape_of(value) for value in node.inputs if value is not None)
     name, count = result_of(node), int(x[1]) if len(x) == _RANK else 1
     rows = Rows((0,) * count) if x != y else None

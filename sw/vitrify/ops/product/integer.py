@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vitrify.golden.ops import requantise
+from vitrify.golden.ops import softmax
 from vitrify.golden.ops.matmul import matmul
 from vitrify.quant.evaluation import Evaluation, IntArray
 from vitrify.quant.graph import QOp
-from vitrify.quant.tensors import Int8, Requant
+from vitrify.quant.tensors import Requant
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,8 @@ class QProduct(QOp):
 
     The matrices of the heads lie side by side, or, of tensors that are ``stacked``, one below the
     other.  ``rows_y``: the rows of y are columns of Y.  ``requants``: one for each head, or for
-    all.  With ``softmax``, x holds logits, Z is ``softmax(X) @ Y`` and has the step of y.
+    all.  With ``softmax``, x holds logits, Z is ``softmax(X) @ Y`` and has the step of y.  With
+    ``divisor``, rows are divided by those of that tensor, stacked sums of int16.
     """
 
     x: str
@@ -33,9 +34,12 @@ class QProduct(QOp):
     softmax: bool = False
     #: Softmax reads the result: the largest of each row is gathered.
     logits: bool = False
+    divisor: str | None = None
+    #: Another product divides by the result, int16: each row's sum is gathered.
+    sums: bool = False
 
     def sources(self) -> tuple[str, ...]:
-        return (self.x, self.y)
+        return (self.x, self.y, *([self.divisor] if self.divisor else []))
 
     def streamed(self) -> tuple[str, ...]:
         return (self.x,)
@@ -52,24 +56,32 @@ class QProduct(QOp):
         return self.requants[head % len(self.requants)]
 
     def evaluate(self, run: Evaluation) -> None:
-        x, y = (self._matrices(run.read(name), name) for name in (self.x, self.y))
+        x, y = (self._matrices(run, name) for name in (self.x, self.y))
+        divisors = None if self.divisor is None else self._matrices(run, self.divisor)
         z = np.stack([
-            [self._one(run, each[head], other[head], head) for head in range(self.heads)]
-            for each, other in zip(x, y, strict=True)
+            self._one(run, x[at], y[at], at[1], None if divisors is None else divisors[at])
+            for at in np.ndindex(x.shape[:2])
         ])
+        z = z.reshape(*x.shape[:2], *z.shape[1:])
         width = z.shape[3]
         if self.out not in self.stacked:
             z, width = z.swapaxes(1, 2), width * self.heads
         run.write(self.out, z.reshape(run.images, -1, width))
 
-    def _one(self, run: Evaluation, x: IntArray, y: IntArray, head: int) -> Int8:
+    def _one(
+        self, run: Evaluation, x: IntArray, y: IntArray, head: int, divisor: IntArray | None
+    ) -> IntArray:
         tiles = y if self.rows_y else y.T
         if self.softmax:
             return run.average(x, tiles)
-        return requantise.to_int8(run.scale(matmul(x, tiles), self.requant(head)))
+        acc = matmul(x, tiles)
+        if divisor is not None:
+            return run.divide(acc, softmax.row_sum(divisor.sum(axis=1, dtype=np.int64)))
+        return run.store(self.out, run.scale(acc, self.requant(head)))
 
-    def _matrices(self, value: IntArray, name: str) -> IntArray:
-        """``[N, rows, channels]`` to ``[N * row_groups, heads, rows, columns]``."""
+    def _matrices(self, run: Evaluation, name: str) -> IntArray:
+        """A tensor as ``[N * row_groups, heads, rows, columns]``."""
+        value = run.read(name)
         runs = len(value) * self.row_groups
         if name in self.stacked:
             return value.reshape(runs, self.heads, -1, value.shape[2])

@@ -16,8 +16,13 @@ def lower(state: Lowering, op: QProduct, _step: int) -> None:
     """For each image, run of rows, head and block of rows one MATMUL."""
     x, y = state.placed[op.x], state.placed[op.y]
     out = state.place_near(op.out, apart=[op.x])
-    if op.logits:
+    if op.logits or op.sums:
         out = state.with_statistics(out)
+    if (op.sums or op.divisor) and not state.arch.row_sums:
+        raise CapacityError(
+            f"product {op.name!r} has to do with sums of rows, and arch {state.arch.name!r} is "
+            f"without 'row_sums'; choose an architecture that has them"
+        )
     runs = state.images * op.row_groups
     count = _rows(op, x, runs)
     depth, columns = _columns(op, x), _columns(op, out)
@@ -33,11 +38,18 @@ def lower(state: Lowering, op: QProduct, _step: int) -> None:
             for start, rows in state.row_blocks(count):
                 to = _at(op, out, runs, run, head, start)
                 source = _at(op, x, runs, run, head, start)
-                fields: dict[str, int] = {"output": Output.INT8}
+                fields: dict[str, int] = {"output": Output.INT16 if op.sums else Output.INT8}
+                divisor = None
                 if op.softmax:
                     fields |= {
                         "transform": Transform.EXP2, "row_scale": RowScale.OPERAND,
                         "stat_src": x.stat + source.row,
+                    }
+                elif op.divisor is not None:
+                    divisor = _at(op, state.placed[op.divisor], runs, run, head, start)
+                    fields |= {
+                        "transform": Transform.NONE, "row_scale": RowScale.STATISTIC,
+                        "stat_src": divisor.tensor.stat + divisor.row,
                     }
                 else:
                     requant = op.requant(head)
@@ -45,12 +57,14 @@ def lower(state: Lowering, op: QProduct, _step: int) -> None:
                         "transform": Transform.NONE, **state.requant(requant),
                         "multiplier": int(requant.multiplier),
                     }
-                if op.logits:
-                    fields |= {"stats": Stats.MAX, "stat_dst": out.stat + to.row}
+                if op.logits or op.sums:
+                    stats = Stats.SUM if op.sums else Stats.MAX
+                    fields |= {"stats": stats, "stat_dst": out.stat + to.row}
                 state.builder.matmul(MatrixProduct(
                     name=f"{op.name}[{head}]", op="product", macs=macs * rows, rows=rows,
                     depth=depth, columns=columns, x=source,
                     tiles=Tiles(kind, _at(op, y, runs, run, head, 0)), out=to, fields=fields,
+                    divisor=divisor,
                 ))
 
 

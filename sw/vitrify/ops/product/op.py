@@ -8,6 +8,22 @@ from vitrify.quant.calibrate import Request
 from vitrify.quant.plan import ByteNeeds, Plan, PlanOp
 
 
+@dataclass(frozen=True)
+class Divides:
+    """What a product makes sums of rows for: a product of the same x with the tensor ``y``.
+
+    ``sums`` and ``result`` name float tensors: the sums, and what comes of the division.
+    """
+
+    y: str
+    sums: str
+    result: str
+
+    def request(self) -> Request:
+        """The result, and the sums beside it."""
+        return Request(self.result, beside=self.sums)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProductOp(PlanOp):
     """``scales[head] * X @ Y`` of int8 tensors, to an int8 tensor.
@@ -29,15 +45,24 @@ class ProductOp(PlanOp):
     logits: bool = False
     #: x has logits: their softmax times y.
     softmax: bool = False
+    #: The result, one column for each head, is int16 and divides the rows of another product.
+    divides: Divides | None = None
+    #: The tensor of such sums.
+    divisor: str | None = None
 
     def reads(self) -> list[tuple[str, int]]:
-        return [(self.x, 0), (self.y, 0)]
+        more = [self.divisor] if self.divisor else []
+        if self.divides is not None:
+            more.append(self.divides.y)
+        return [(name, 0) for name in (self.x, self.y, *more)]
 
     def channels(self, plan: Plan) -> int:
         return self.width
 
     def requests(self, plan: Plan) -> list[Request]:
-        return [] if self.logits or self.softmax else [self.result()]
+        if self.divides is not None:
+            return [self.divides.request()]
+        return [] if self.logits or self.softmax or self.divisor else [self.result()]
 
     def needs(self, tensor: str) -> ByteNeeds:
         """One multiplier for every product, and sums of nothing but the values.
