@@ -33,6 +33,21 @@ def test_golden_equals_the_evaluator(case, batch):
     check(net, result, batch=batch, least=25)
 
 
+@pytest.mark.parametrize("prefix", [0, 1])
+def test_tokens_before_a_convolution_without_bias(prefix):
+    """Its pixels are no whole numbers of the model's zeros."""
+    net = Net(2)
+    weight = net.normal(DIM, CHANNELS, 3, 3) / 5
+    x = net.builder.emit(
+        "ImageConv", net.image, weight, np.zeros(DIM), name="stem", strides=[4, 4],
+        pads=[1, 1, 0, 0],
+    )
+    x = net.builder.emit(
+        "Tokens", x, net.normal(prefix, DIM), net.normal(prefix + 4, DIM), name="tokens"
+    )
+    check(net, net.head(net.norm(net.block(x, "block"), "norm")), batch=2)
+
+
 BESIDE = {
     "the same": (((3, 3), (2, 2), (1, 1, 1, 1)),) * 2,
     "a smaller kernel": (((3, 3), (2, 2), (1, 1, 1, 1)), ((1, 1), (2, 2), (0, 0, 0, 0))),

@@ -94,9 +94,9 @@ def shifted(
 
 
 def _of_bytes(made: Affine) -> bool:
-    """Whether rows of zeros, put before it, are zeros behind it."""
+    """Whether rows of zeros, put before it, are zeros behind it; zeros of pixels are not."""
     x = made.x
-    whole = x.version is None and x.rows is None and x.times is None
+    whole = bool(x.value) and x.version is None and x.rows is None and x.times is None
     return whole and made.task is None and made.window is None and not made.bias.any()
 
 
