@@ -12,7 +12,7 @@ from tests.unit.quant.graphs import DIM, Net
 from vitrify.arch.isa import Opcode
 from vitrify.codegen.placement import Spread
 from vitrify.estimate import estimate
-from vitrify.ops.linear.bands import Band, fewest_words
+from vitrify.ops.linear.bands import Band, fewest_words, parts
 
 #: Matrices ``[out, fold * channels]`` of tensors with so many channels in so many heads; words
 #: of K bytes that each c tile of C columns then reads.
@@ -49,6 +49,16 @@ def test_a_last_tile_that_reads_less_is_a_part_of_its_own(channels, words):
     band = Band(arch, weight, spread, spread, split=0)
     assert [part.words for part in band.parts] == words
     check_products(band, weight, spread, spread, 1, arch)
+
+
+def test_parts_begin_with_a_word():
+    """Of C = 4 columns, two to a word of K = 8: three words and a half, the last one denser."""
+    low, high = np.array([0, 0, 0, 0, 0, 0, 3]), np.array([1, 1, 1, 1, 1, 1, 3])
+    assert [(part.first, part.tiles) for part in parts(NANO, low, high, 4, split=0)] == [
+        (0, 6), (6, 1)]
+    low, high = np.append(low, 3), np.append(high, 3)
+    assert [(part.first, part.tiles) for part in parts(NANO, low, high, 4, split=0)] == [
+        (0, 6), (6, 2)]
 
 
 def check_products(band, weight, x, out, fold, arch=NANO):

@@ -67,10 +67,14 @@ class Part:
         return self.word + (tile - self.first) // self.group * self.step
 
 
-def parts(low: Index, high: Index, words: int, *, split: float) -> list[Part]:
+def parts(
+    arch: ArchConfig, low: Index, high: Index, words: int, *, split: float
+) -> list[Part]:
     """All c tiles at once, or the last one by itself if that saves more than ``split`` words.
 
     Steps are even, and so a last tile with fewer channels would make all others read too much.
+    Where a word has several c tiles, those of the last word are by themselves: a result begins
+    with a word.
     """
 
     def part(first: int, end: int) -> Part:
@@ -81,11 +85,11 @@ def parts(low: Index, high: Index, words: int, *, split: float) -> list[Part]:
     def cost(some: list[Part]) -> int:
         return sum(one.tiles * one.words for one in some)
 
-    count = len(low)
-    whole = [part(0, count)]
-    if count == 1:
+    count, each = len(low), max(1, arch.depth // arch.width)
+    whole, last = [part(0, count)], (count - 1) // each * each
+    if not last:
         return whole
-    apart = [part(0, count - 1), part(count - 1, count)]
+    apart = [part(0, last), part(last, count)]
     return apart if cost(apart) + split < cost(whole) else whole
 
 
@@ -111,7 +115,7 @@ class Band:
             # A tile of zeros may read anything.
             low = np.where(used.any(axis=1), used.argmax(axis=1), words - 1)
             high = words - 1 - np.where(used.any(axis=1), used[:, ::-1].argmax(axis=1), words - 1)
-            self.parts = parts(low, high, words, split=split)
+            self.parts = parts(arch, low, high, words, split=split)
 
     def depth(self, part: Part) -> int:
         """Of the dot products."""

@@ -45,7 +45,9 @@ class Layout:
         self._columns = out.physical
         self.parts = [Part(0, -(-out.physical // arch.width), 0, x.words, 0, 1)]
         if window.groups > 1:
-            self.parts = parts(*self._reach(x.words), x.words, split=split / window.taps)
+            self.parts = parts(
+                arch, *self._reach(x.words), x.words, split=split / window.taps
+            )
 
     def depth(self, part: Part) -> int:
         """Of the dot products: words of all taps."""
