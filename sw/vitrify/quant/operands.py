@@ -14,8 +14,9 @@ from . import scheme
 from .calibrate import Request, Stats
 from .graph import QuantGraph
 from .plan import ByteNeeds, Operand, Plan
-from .rounding import Moments, Separate
+from .rounding import GRIDS, Moments, Separate
 from .tensors import Float, Norm, QTensor, Statistics, Times
+from .wanted import WIDE
 
 INT16_MAX = (1 << (formats.RESIDUAL_BITS - 1)) - 1
 #: Room above the largest result seen, for outputs of the network.
@@ -122,16 +123,19 @@ class Operands:
         )
 
     # Operands ------------------------------------------------------------------------------
-    def operand(self, x: Operand) -> Source:
-        """``x``, quantised; its tensor and those that it is scaled with must be there."""
-        key = _key(x)
+    def operand(self, x: Operand, bits: int = WIDE) -> Source:
+        """``x``, quantised; its tensor and those that it is scaled with must be there.
+
+        ``bits`` is that of the weights that read it.
+        """
+        key = _key(x), bits
         if key not in self._latest:
             make = self._byte_input if x.version is None else self._wide_input
             make = self._product_input if x.times else make
-            self._latest = {key: make(x)}
+            self._latest = {key: make(x, bits)}
         return self._latest[key]
 
-    def _byte_input(self, x: Operand) -> Source:
+    def _byte_input(self, x: Operand, _bits: int) -> Source:
         tensor = self.graph.tensors[x.tensor]
         step = np.broadcast_to(np.asarray(tensor.scale, np.float64), (tensor.channels,))
         offset = np.broadcast_to(np.asarray(tensor.offset, np.float64), (tensor.channels,))
@@ -142,7 +146,7 @@ class Operands:
             q = np.clip((rows - offset) / step, -scheme.INT8_MAX, scheme.INT8_MAX)
         return source(tensor, Moments(q))
 
-    def _product_input(self, x: Operand) -> Source:
+    def _product_input(self, x: Operand, _bits: int) -> Source:
         """Two int8 operands multiplied: a step of each channel, scaled by one number for all."""
         assert x.times is not None
         factors = [self.graph.tensors[name] for name in (x.tensor, x.times)]
@@ -166,7 +170,7 @@ class Operands:
             times=Times(x.times, shift, mantissa),
         )
 
-    def _wide_input(self, x: Operand) -> Source:
+    def _wide_input(self, x: Operand, bits: int) -> Source:
         """An int16 operand: LayerNorm, or a fixed normalisation, with a gain per channel."""
         step = self.steps[x.tensor]
         plain = self.stats[Request(x.value, x.rows)]
@@ -181,7 +185,7 @@ class Operands:
             unit = step * 2.0 ** (shift - formats.MEAN_FRAC)
             factor, offset = np.full(len(plain.peak), unit), np.zeros(len(plain.peak))
             rows, peak, mantissa = plain.rows / unit, plain.peak / unit, 1 << formats.RSQRT_FRAC
-        gain = self._gain(x, rows, peak, factor)
+        gain = self._gain(x, rows, peak, factor, GRIDS[bits].most)
         units = np.rint(gain * (1 << formats.GAIN_FRAC)).astype(np.uint8)
         norm = Norm(units, x.norm is not None, shift, mantissa)
         return Source(
@@ -195,6 +199,7 @@ class Operands:
         rows: npt.NDArray[np.floating],
         peak: npt.NDArray[np.floating],
         factor: Float,
+        most: float,
     ) -> Float:
         some = scheme.subsample(rows)
         readers = []
@@ -204,7 +209,7 @@ class Operands:
                 matrix = weight.reshape(-1, weight.shape[-1]) * factor
                 # All readers count alike, whatever the size of their results.
                 readers.append(matrix / max(float(np.std(some @ matrix.T)), 1e-9))
-        return scheme.gains(rows, peak, np.concatenate(readers))
+        return scheme.gains(rows, peak, np.concatenate(readers), most)
 
 
 def source(tensor: QTensor, moments: Moments) -> Source:

@@ -96,7 +96,7 @@ def residual_step(reads: Sequence[StreamRead]) -> float:
 
 
 # Operand transforms ------------------------------------------------------------------------
-def gains(rows: Rows, peak: Rows, matrix: Float) -> Float:
+def gains(rows: Rows, peak: Rows, matrix: Float, most: float = INT8_MAX) -> Float:
     """Gain of each channel of a normalised operand: multiples of ``2**-GAIN_FRAC``.
 
     Equalises the channels' ranges with the strength, and clips them with the factor, that give
@@ -107,6 +107,7 @@ def gains(rows: Rows, peak: Rows, matrix: Float) -> Float:
     rows : ``[S, D]``, normalised, before gamma
     peak : ``[D]``, largest magnitudes
     matrix : ``[out, D]``, all weights that read the operand, gamma included
+    most : the largest integer of these weights, if each were rounded by itself
     """
     x = subsample(np.asarray(rows, np.float32))
     gram, size = (matrix.T @ matrix).astype(np.float32), np.abs(matrix)
@@ -125,7 +126,7 @@ def gains(rows: Rows, peak: Rows, matrix: Float) -> Float:
             gain = np.clip(np.rint(base * clip / unit), 1, top) * unit
             q = np.clip(np.rint(x * gain.astype(np.float32)), -128, INT8_MAX)
             error = x - q / gain.astype(np.float32)
-            steps = (size / gain).max(axis=1) / INT8_MAX
+            steps = (size / gain).max(axis=1) / most
             energy = float(np.mean(q.astype(np.float64) ** 2, axis=0).sum())
             cost = float(np.sum((error @ gram) * error)) / len(x)
             cost += _ROUNDING * float(np.sum(steps**2)) * energy

@@ -13,10 +13,14 @@ from vitrify.arch.errors import CapacityError, InputError
 from vitrify.arch.presets import preset
 from vitrify.compiler.quantise import quantise
 from vitrify.ir import evaluate
+from vitrify.quant import scheme
 from vitrify.quant.evaluate import Evaluator
+from vitrify.quant.loop import Loop
+from vitrify.quant.operands import Source
 from vitrify.quant.precision import Cost, Judge, size, weight_bits
 from vitrify.quant.requant import weight_steps
-from vitrify.quant.rounding import GRIDS, Moments, nearest
+from vitrify.quant.rounding import GRIDS, Moments, Separate, nearest
+from vitrify.quant.tensors import Rows
 from vitrify.quant.wanted import Weights
 
 NANO = preset("nano")
@@ -141,3 +145,33 @@ def test_what_cannot_be():
         Weights(None, max_drop=1.0, budget_bytes=3)
     with pytest.raises(InputError, match="0 to 100 points, not -1"):
         Weights(None, max_drop=-1.0)
+
+
+def test_layers_are_rounded_for_what_those_before_them_make():
+    _, images = case()
+    graph = quantised(bits=4)
+    tensors = dict(Evaluator(graph, NANO).steps(images))
+    hidden = next(op for op in graph.ops if op.name.endswith(".fc1"))
+    source = graph.tensors[hidden.out]
+    loop = Loop(graph, NANO, images)
+    x = Source(np.ones(source.channels), np.zeros(source.channels), Separate(*np.zeros((3, 1, 1))),
+               np.arange(source.channels), zero_point=source.zero_point)
+    seen = tensors[hidden.name].reshape(-1, source.channels) - float(source.zero_point)
+    np.testing.assert_allclose(loop.moments(x, hidden.out, None).mean, seen.mean(axis=0), rtol=1e-5)
+    some = loop.moments(replace(x), hidden.out, Rows.span(1, 2))
+    np.testing.assert_allclose(
+        some.energy, np.square(seen.reshape(len(images), -1, source.channels)[:, 1:3]).mean((0, 1)),
+        rtol=1e-5)
+
+
+def test_few_levels_take_flatter_weights():
+    """Equalised inputs cost weights range, which those of four bits do not have."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(400, 32)) * np.geomspace(0.2, 20, 32)
+    matrix = rng.normal(size=(24, 32))
+    peak = np.abs(rows).max(axis=0)
+    spread = [
+        np.ptp(np.log(np.abs(matrix).max(axis=0) / scheme.gains(rows, peak, matrix, grid.most)))
+        for grid in (GRIDS[8], GRIDS[4])
+    ]
+    assert spread[1] < 0.9 * spread[0]

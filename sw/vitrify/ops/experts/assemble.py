@@ -24,7 +24,7 @@ from .usage import expert_usage, own_rows
 def assemble(a: Assembler, op: ExpertsOp) -> None:
     """All experts, and the tensor of the sum."""
     mixture, graph = op.mixture, a.graph
-    x, dim = a.operand(mixture.x), mixture.w2.shape[1]
+    x, dim = a.operand(mixture.x, a.bits), mixture.w2.shape[1]
     both = a.stats[op.rows_and_scores()].rows
     rows, scores = np.split(both, [len(x.step)], axis=1)
     count = graph.tensors[mixture.x.tensor].rows

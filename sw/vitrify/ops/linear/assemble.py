@@ -45,7 +45,8 @@ class _Form:
 
 def assemble(a: Assembler, op: LinearOp) -> None:
     """One layer, and its result unless it adds to one that is there."""
-    x = a.operand(op.x)
+    bits = a.bits if _may_have_few(op) else WIDE
+    x = a.operand(op.x, bits)
     if op.window is not None:
         x = windows(a, op, x)
     form = _form(a, op, x)
@@ -53,7 +54,6 @@ def assemble(a: Assembler, op: LinearOp) -> None:
     count = count if op.window is None else op.window.count
     dim = form.weight.shape[-2]
     reach = scheme.INT8_MAX if form.bits == formats.INT8.bits else INT16_MAX
-    bits = a.bits if _may_have_few(op) else WIDE
     if a.loop is not None and bits != WIDE and _plain(op):
         x = replace(x, moments=a.loop.moments(x, op.x.tensor, op.x.rows))
     part = a.columns(op.name, x, form.weight, form.bias, form.step, reach, bits)
