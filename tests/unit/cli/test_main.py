@@ -313,7 +313,7 @@ def test_interruption(capsys, monkeypatch):
 @pytest.mark.slow
 def test_emit(capsys):
     out = vitrify(capsys, "emit", "--arch", "nano", "-o", "core")
-    assert "63 of 156 multipliers" in out
+    assert "65 of 156 multipliers" in out
     names = {p.name for p in Path("core").iterdir()}
     assert {"vitrify_nano.v", "manifest.json", "estimate.json"} <= names
     manifest = json.loads(Path("core/manifest.json").read_text())

@@ -21,7 +21,9 @@ module copy_core(
     input s_axi_rready,
     output irq,
     output trace_valid, output trace_wide, output [19:0] trace_addr, output [3:0] trace_mask,
-    output [63:0] trace_lo, output [63:0] trace_hi, output [7:0] trace_seq
+    output [63:0] trace_lo, output [63:0] trace_hi, output [7:0] trace_seq,
+    output trace_mover_valid, output [7:0] trace_row_seq, output [15:0] trace_events,
+    output trace_router
 );
     assign m_axi_arsize = 2;
     assign m_axi_awsize = 2;
@@ -64,6 +66,10 @@ module copy_core(
     assign trace_lo = {32'd0, m_axi_wdata};
     assign trace_hi = 0;
     assign trace_seq = done[9:2];
+    assign trace_mover_valid = 0;
+    assign trace_row_seq = 0;
+    assign trace_events = 0;
+    assign trace_router = 0;
 
     always @(posedge clk) begin
         cycles <= cycles + 1;
