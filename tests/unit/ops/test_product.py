@@ -209,3 +209,19 @@ def test_a_core_without_row_sums_does_not_divide() -> None:
     net = Net(13)
     with pytest.raises(CapacityError, match="without 'row_sums'"):
         check(net, divided(net), arch=replace(NANO, name="mine", row_sums=False), least=0)
+
+
+def test_more_tokens_than_accumulators_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vitrify.ops.product.lower.MAX_DEPTH", 3)
+    net = Net(14)
+    with pytest.raises(CapacityError, match="sums over 4 tokens; the accumulators hold 3"):
+        check(net, product(net, *CASES["tokens"]))
+
+
+def test_a_scale_behind_softmax() -> None:
+    net = Net(15)
+    x = net.linear(net.tokens(0), DIM, "x")
+    y = net.builder.emit("Softmax", x, name="softmax", axis="tokens", groups=1)
+    y = net.builder.emit("Product", y, x, name="z", heads=1, groups=1, scale=2.0, layout="tn")
+    with pytest.raises(UnsupportedOpError, match="it scales what a softmax weighs"):
+        check(net, y)
