@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -212,7 +213,7 @@ def test_a_core_without_row_sums_does_not_divide() -> None:
 
 
 def test_more_tokens_than_accumulators_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vitrify.ops.product.lower.MAX_DEPTH", 3)
+    monkeypatch.setattr(sys.modules["vitrify.ops.product.lower"], "MAX_DEPTH", 3)
     net = Net(14)
     with pytest.raises(CapacityError, match="sums over 4 tokens; the accumulators hold 3"):
         check(net, product(net, *CASES["tokens"]))
