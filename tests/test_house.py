@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("hw", "sw", "sim")
@@ -128,3 +129,20 @@ def test_lock_holds_every_dependency():
         for line in (ROOT / "requirements.lock").read_text().splitlines()
     }
     assert {name.lower() for name in names} - locked == set()
+
+
+def test_every_document_has_its_place_on_the_site():
+    # The site itself is built by `make docs`, where mkdocs is installed.
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    listed = {page for part in site["nav"] for pages in part.values() for page in pages}
+    # Made by docs/site.py.
+    made = {"index.md", "REFERENCE.md", "changelog.md", "cli.md", "python.md"}
+    assert listed == made | {path.name for path in (ROOT / "docs").glob("*.md")}
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name
+)
+def test_links_of_documents_lead_somewhere(path):
+    targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text())
+    assert [target for target in targets if not (path.parent / target).exists()] == []
