@@ -151,6 +151,7 @@ def _register(m: Module, value: Any) -> Any:
     m.d.sync += register.eq(value)
     return register
 
+
 def half_bytes(word: Value, half: int) -> Value:
     """Low or high halves of the bytes of a word, as signed bytes."""
     nibbles = (word[at : at + 4] for at in range(4 * half, len(word), 8))
