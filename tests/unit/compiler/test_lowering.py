@@ -130,6 +130,17 @@ def test_gains_and_tables_are_sent_once() -> None:
     assert sum(op.load_table for op in matmuls) == 1
 
 
+def test_rows_follow_those_of_their_producer_one_by_one() -> None:
+    """Nobody waits for the whole of what begins with the row that is read first."""
+    program = compile_graph(vision_transformer(blocks=1), NANO)
+    followers = [
+        op for op in program.instructions() if op.opcode is Opcode.MATMUL and op.dep_distance
+    ]
+    assert followers
+    assert not any(op.dep_end for op in followers)
+    assert any(op.dep_k for op in followers)
+
+
 def test_macs_are_exact() -> None:
     graph = vision_transformer()
     program = compile_graph(graph, NANO)
