@@ -77,6 +77,14 @@ def test_any_expert_may_be_missing() -> None:
             assert tables[op.table_slot] or op.load_table
 
 
+def test_experts_share_their_multiplications() -> None:
+    program = compile_graph(vision_transformer(mixture=Mixture(), blocks=2), NANO)
+    assert sum(layer.macs for layer in program.layers) == program.macs
+    each = [layer.macs for layer, op in zip(program.layers, matmuls(program), strict=True)
+            if op.expert_rows]
+    assert min(each) > 0
+
+
 def test_readers_wait_for_rows_in_any_order() -> None:
     program = compile_graph(vision_transformer(mixture=Mixture(), blocks=3), NANO)
     found = matmuls(program)

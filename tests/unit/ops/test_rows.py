@@ -149,3 +149,14 @@ def test_a_convolution_of_some_rows():
         strides=[1, 1], pads=[1, 0, 0, 1], dilations=[1, 1], groups=DIM,
     )
     check(net, net.linear(made, 7, "last"), least=25)
+
+
+def test_rows_of_constants_wait_for_them():
+    """What a list picks may have come from DRAM, later than the list."""
+    net, index = Net(10), [4, 0, 2, 2, 1]
+    x = net.tokens()
+    first = net.linear(rows(net, net.norm(x, "norm"), index, "first"), DIM, "fc1")
+    x = net.add(x, first, "sum1")
+    fixed = net.builder.emit("ConstantRows", x, net.normal(6, DIM), name="fixed")
+    x = net.add(x, net.linear(rows(net, fixed, index, "second"), DIM, "fc2"), "sum2")
+    check(net, net.linear(net.norm(x, "after"), 7, "last"), least=25)
