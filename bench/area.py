@@ -72,8 +72,9 @@ def known() -> dict[str, Any]:
 
 def synthesise_missing() -> None:
     """Synthesise what is not on file, one after the other."""
+    from vitrify.arch.names import module_name
     from vitrify.boards.synthesis import synthesise
-    from vitrify.rtl.emit import emit, module_name
+    from vitrify.rtl.emit import emit
 
     # Fitted and held-out cores in turn, so that whatever is there can be used.
     names = sorted(_SMALL, key=lambda name: (int(name[1]), name[0]))

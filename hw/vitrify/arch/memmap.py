@@ -90,3 +90,8 @@ def pair_banks(arch: ArchConfig, address: int) -> tuple[int, int]:
 def words(arch: ArchConfig, channels: int) -> int:
     """Words of K bytes that hold ``channels`` bytes."""
     return -(-channels // arch.depth)
+
+
+def aligned(size: int) -> int:
+    """``size`` rounded up to the alignment of regions."""
+    return -(-size // ALIGNMENT) * ALIGNMENT

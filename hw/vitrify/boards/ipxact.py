@@ -11,8 +11,9 @@ from amaranth.lib.wiring import Flow, Out
 from vitrify.arch import csr
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.csr import Access
+from vitrify.arch.names import port_names
 from vitrify.rtl.bus.axi import axi4, axi4_lite, flat_ports
-from vitrify.rtl.bus.stripe import port_arch, port_names
+from vitrify.rtl.bus.stripe import port_arch
 
 NAMESPACE = "http://www.spiritconsortium.org/XMLSchema/SPIRIT/1685-2009"
 VENDOR, LIBRARY = "vitrify", "vitrify"

@@ -13,8 +13,8 @@ from vitrify.arch.boards import ZYNQ_BOARDS, Board, Zynq
 from vitrify.arch.boards import board as board_of
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import ConfigError
-from vitrify.rtl.bus.stripe import port_names
-from vitrify.rtl.emit import emit, module_name
+from vitrify.arch.names import module_name, port_names
+from vitrify.rtl.emit import emit
 
 from . import ipxact
 from .bitstream import constraints

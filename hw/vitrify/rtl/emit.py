@@ -8,17 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from vitrify.arch import csr
+from vitrify.arch.c_header import HEADER, c_header
 from vitrify.arch.config import CONTRACT_VERSION, ArchConfig
+from vitrify.arch.names import module_name
 from vitrify.rtl.lib.shared import to_verilog
 from vitrify.rtl.wrapper import Wrapper
 
 MANIFEST = "manifest.json"
-HEADER = "vitrify_regs.h"
-
-
-def module_name(arch: ArchConfig) -> str:
-    """Verilog name of the core: ``vitrify_`` and the architecture's name, made an identifier."""
-    return "vitrify_" + "".join(c if c.isalnum() else "_" for c in arch.name)
 
 
 def emit(arch: ArchConfig, directory: Path, *, trace: bool = False) -> Path:
@@ -72,35 +68,6 @@ def manifest(arch: ArchConfig, *, trace: bool = False) -> dict[str, Any]:
             for register in csr.REGISTERS
         },
     }
-
-
-def c_header(arch: ArchConfig) -> str:
-    """Registers, their fields and error codes as C macros."""
-    lines = [
-        f"/* Registers of the Vitrify core {arch.name}, contract version {CONTRACT_VERSION}. */",
-        "#ifndef VITRIFY_REGS_H",
-        "#define VITRIFY_REGS_H",
-        "",
-        f"#define VITRIFY_MAGIC_VALUE 0x{csr.MAGIC:08x}u",
-        f"#define VITRIFY_ARCH_HASH_VALUE 0x{arch.hash:08x}u",
-        f"#define VITRIFY_QUEUE_DEPTH {csr.QUEUE_DEPTH}u",
-        "",
-    ]
-    for register in csr.REGISTERS:
-        lines.append(
-            f"#define VITRIFY_{register.name} 0x{register.offset:03x}u"
-            f" /* {register.access.value}: {register.doc} */"
-        )
-        for field in register.fields:
-            mask = ((1 << field.bits) - 1) << field.lsb
-            lines.append(
-                f"#define VITRIFY_{register.name}_{field.name.upper()} 0x{mask:x}u"
-                f" /* {field.doc} */"
-            )
-    lines += ["", *(
-        f"#define VITRIFY_ERROR_{code.name} {int(code)}u" for code in csr.ErrorCode
-    ), "", "#endif", ""]
-    return "\n".join(lines)
 
 
 def _version(package: str) -> str:

@@ -9,8 +9,9 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import Out, connect
 
 from vitrify.arch.config import ArchConfig
+from vitrify.arch.names import port_names
 from vitrify.rtl.bus.axi import axi4, axi4_lite, connect_flat, flat_ports
-from vitrify.rtl.bus.stripe import Striper, port_arch, port_names
+from vitrify.rtl.bus.stripe import Striper, port_arch
 from vitrify.rtl.core import Core, trace_layout
 
 

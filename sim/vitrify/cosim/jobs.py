@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vitrify.arch import csr, memmap
+from vitrify.arch import csr
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import BackendError
 from vitrify.arch.isa import Opcode, Region
+from vitrify.arch.memmap import aligned
 from vitrify.program import Program
 
 from .core import SimulatedCore
@@ -27,8 +28,6 @@ Inspect = Callable[[npt.NDArray[Any]], None]
 #: Wall-clock time between two calls of ``progress``, and first guess of the cycles in it.
 _SLICE_SECONDS = 0.2
 _FIRST_SLICE = 2_000
-#: Cycles without any activity that are always allowed (DRAM latency, start, end).
-_PATIENCE = 50_000
 
 
 #: Parts of the memory, as numbers of the states of the bus.
@@ -87,7 +86,7 @@ def run_jobs(
     run.start()
     if watch:
         core.watch(run.parts())
-    slice_cycles, patience = _FIRST_SLICE, _patience(program)
+    slice_cycles, patience = _FIRST_SLICE, program.quiet_cycles
     last, idle = core.state(), 0
     while run.done < len(regions):
         run.push()
@@ -117,17 +116,6 @@ def run_jobs(
             faster = _SLICE_SECONDS / max(seconds, 1e-6)
             slice_cycles = max(_FIRST_SLICE, int(slice_cycles * min(2.0, faster)))
     return run.result(watch)
-
-
-def _patience(program: Program) -> int:
-    """Cycles in which a healthy core may show nothing: twice its longest run of k tiles."""
-    passes = [op.rows * op.k_tiles for op in program.instructions() if op.opcode is Opcode.MATMUL]
-    return _PATIENCE + 2 * max(passes, default=0)
-
-
-def aligned(size: int) -> int:
-    """``size`` rounded up to the alignment of regions."""
-    return -(-size // memmap.ALIGNMENT) * memmap.ALIGNMENT
 
 
 class _Run:

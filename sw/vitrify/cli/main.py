@@ -37,6 +37,7 @@ COMMANDS = {
     "emit": "write the Verilog of a core",
     "compile": "compile an ONNX model to a program",
     "run": "run a program or a model",
+    "export": "write a program and a run of it for C and for testbenches",
     "estimate": "predict the cycles of a program or a model on a core",
     "trace": "write what every engine does when, for ui.perfetto.dev",
     "report": "write a page that shows where time, memory and accuracy go",

@@ -23,6 +23,14 @@ def add_arch(parser: argparse.ArgumentParser, required: bool = True) -> None:
     )
 
 
+def add_input(parser: argparse.ArgumentParser) -> None:
+    """``--input [NAME=]FILE...``."""
+    parser.add_argument(
+        "--input", required=True, nargs="+", action="extend", metavar="[NAME=]FILE",
+        help=".npy, .npz or pictures",
+    )
+
+
 def add_preprocess(parser: argparse.ArgumentParser) -> None:
     """``--preprocess SPEC``."""
     parser.add_argument(

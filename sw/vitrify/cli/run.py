@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from .models import AUTO, known_preprocess
 from .options import (
     add_arch,
     add_float_model,
+    add_input,
     add_json,
     add_preprocess,
     add_task,
@@ -43,14 +45,7 @@ def register(commands: Any) -> None:
         "model on ONNX Runtime.  Several inputs make a batch, in the order given.",
     )
     parser.add_argument("model", metavar="OUT.vfy|MODEL.onnx", type=Path)
-    parser.add_argument(
-        "--input",
-        required=True,
-        nargs="+",
-        action="extend",
-        metavar="[NAME=]FILE",
-        help=".npy, .npz or pictures",
-    )
+    add_input(parser)
     parser.add_argument(
         "--backend",
         default="golden",
@@ -134,7 +129,7 @@ def execute(options: argparse.Namespace) -> None:
         if options.perfetto is not None and not isinstance(program, Program):
             raise InputError("--perfetto needs a program that the core runs as a whole")
         with session:
-            feed = _feed(session, options)
+            feed = read_feed(session, options.input, options.task, options.preprocess)
             bar.say(f"running on {options.backend}")
             results = session.run(None, feed)
             names = [out.name for out in session.get_outputs()]
@@ -195,12 +190,14 @@ def _backend_options(options: argparse.Namespace) -> dict[str, Any]:
     return chosen
 
 
-def _feed(session: InferenceSession, options: argparse.Namespace) -> dict[str, Any]:
-    """The batch and its tasks, under the inputs' names."""
+def read_feed(
+    session: InferenceSession, inputs: Sequence[str], task: Sequence[str], preprocess: str | None
+) -> dict[str, Any]:
+    """The batch of ``--input`` and its tasks of ``--task``, under the inputs' names."""
     arg, *others = session.get_inputs()
-    tasks = task_feed(options.task, [other.name for other in others])
+    tasks = task_feed(task, [other.name for other in others])
     paths: list[Path] = []
-    for text in options.input:
+    for text in inputs:
         name, equals, rest = text.partition("=")
         if Path(text).exists() or not equals:
             paths.append(Path(text))
@@ -214,7 +211,6 @@ def _feed(session: InferenceSession, options: argparse.Namespace) -> dict[str, A
             f"input {arg.name!r} of the model has no fixed size ({arg.shape}); export the model "
             f"with one"
         )
-    preprocess = options.preprocess
     if preprocess is None and session.program is not None:
         preprocess = session.program.input.preprocess
     c, h, w = (int(size) for size in sizes)

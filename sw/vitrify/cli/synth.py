@@ -77,8 +77,9 @@ def execute(options: argparse.Namespace) -> None:
 
 
 def _report(arch: ArchConfig, folder: Path, seeds: int) -> dict[str, Any]:
+    from vitrify.arch.names import module_name
     from vitrify.boards.synthesis import synthesise
-    from vitrify.rtl.emit import emit, module_name
+    from vitrify.rtl.emit import emit
 
     with status(f"elaborating {arch.name}"):
         verilog = emit(arch, folder)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vitrify.arch import csr, isa, memmap
+from vitrify.arch import csr, isa
 from vitrify.arch.config import CONTRACT_VERSION, ArchConfig
 from vitrify.arch.csr import ErrorCode
 from vitrify.arch.errors import BackendError
+from vitrify.arch.memmap import aligned
 
 from .lock import PATIENCE
 from .transport import Transport, UInt8
@@ -53,11 +54,6 @@ class Loaded:
     def end(self) -> int:
         """First offset behind everything."""
         return self.outputs + self.slots * self.output_step
-
-
-def aligned(size: int) -> int:
-    """``size`` rounded up to the alignment of regions."""
-    return -(-size // memmap.ALIGNMENT) * memmap.ALIGNMENT
 
 
 class CoreDriver:

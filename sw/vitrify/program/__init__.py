@@ -1,7 +1,17 @@
 """Programs: the compiled form of a network, its file, and the packing of inputs and outputs."""
 
 from .application import Application, CorePart, HostPart, as_image
-from .pack import as_batch, formed, from_words, pack_input, quantise, to_words, unpack_output
+from .pack import (
+    UInt8,
+    as_batch,
+    formed,
+    from_words,
+    integers,
+    pack_input,
+    quantise,
+    to_words,
+    unpack_output,
+)
 from .preprocess import Preprocess
 from .program import Program, roofline
 from .spec import ImageSpec, InputSpec, LayerInfo, OutputSpec, TaskSpec, TensorInfo, output_size
@@ -19,11 +29,13 @@ __all__ = [
     "Program",
     "TaskSpec",
     "TensorInfo",
+    "UInt8",
     "as_batch",
     "as_image",
     "as_tasks",
     "formed",
     "from_words",
+    "integers",
     "output_size",
     "pack_input",
     "quantise",

@@ -44,6 +44,37 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise InputError(f"cannot write {str(path)!r}: {error.strerror}") from error
 
 
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files, by their paths below ``folder``, which is created if it is missing.
+
+    They are written to a folder beside it, and moved to their places only when all of them are
+    complete; other files in ``folder`` stay.
+
+    Raises
+    ------
+    InputError
+        If the folder or one of the files cannot be written.
+    """
+    try:
+        mode = _mode(folder)
+        if mode is not None and not stat.S_ISDIR(mode):
+            raise InputError(f"cannot write to {str(folder)!r}: it is no directory")
+        for name in files:
+            if (folder / name).is_dir():
+                raise InputError(f"cannot write {str(folder / name)!r}: it is a directory")
+        place = folder if mode is not None else folder.parent
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place, prefix=".vitrify-") as made:
+            for name, data in files.items():
+                (Path(made) / name).parent.mkdir(parents=True, exist_ok=True)
+                (Path(made) / name).write_bytes(data)
+            for name in files:
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (Path(made) / name).replace(folder / name)
+    except OSError as error:
+        raise InputError(f"cannot write to {str(folder)!r}: {error.strerror}") from error
+
+
 def _replace(target: Path, data: bytes, mode: int) -> None:
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".vitrify-")
     try:

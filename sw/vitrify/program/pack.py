@@ -77,20 +77,25 @@ def finite(name: str, array: npt.NDArray[Any]) -> Float32:
     return floats
 
 
+def integers(spec: InputSpec, values: npt.NDArray[Any]) -> npt.NDArray[np.int8]:
+    """The model's values ``[..., C, H, W]``, of any height and width, to int8."""
+    factor, offset = (
+        np.asarray(v, np.float64).reshape(-1, 1, 1) for v in (spec.multiplier, spec.offset)
+    )
+    q = np.rint(values.astype(np.float64) * factor + offset)
+    return np.clip(q, -128, 127).astype(np.int8)
+
+
 def quantise(spec: InputSpec, batch: Float32) -> npt.NDArray[np.int8]:
     """Float ``[N, C, H, W]`` to int8 rows ``[N, rows, C*ph*pw]``, prefix rows zero."""
-    n, c = len(batch), spec.shape[0]
-    factor, offset = (
-        np.asarray(v, np.float64).reshape(c, 1, 1) for v in (spec.multiplier, spec.offset)
-    )
     top, left, bottom, right = spec.pads
     padded = np.pad(batch.astype(np.float64), ((0, 0), (0, 0), (top, bottom), (left, right)))
-    q = np.clip(np.rint(padded * factor + offset), -128, 127).astype(np.int8)
+    q = integers(spec, padded)
     high, wide = spec.strides or spec.patch
     windows = np.lib.stride_tricks.sliding_window_view(q, spec.patch, axis=(2, 3))
     patches = windows[:, :, ::high, ::wide].transpose(0, 2, 3, 1, 4, 5)
-    rows = np.zeros((n, spec.rows, spec.columns), np.int8)
-    rows[:, spec.prefix :] = patches.reshape(n, -1, spec.columns)
+    rows = np.zeros((len(batch), spec.rows, spec.columns), np.int8)
+    rows[:, spec.prefix :] = patches.reshape(len(batch), -1, spec.columns)
     return rows
 
 

@@ -21,6 +21,9 @@ from vitrify.arch.isa import Instruction, Opcode
 from . import preprocess
 from .spec import InputSpec, LayerInfo, OutputSpec, TaskSpec, output_size
 
+#: Cycles without any activity that are always allowed (DRAM latency, start, end).
+_QUIET = 50_000
+
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
@@ -188,6 +191,12 @@ class Program:
     def on(self, arch: ArchConfig) -> Program:
         """The same for a core of the same contract with other conditions (clock, memory)."""
         return dataclasses.replace(self, arch=arch)
+
+    @functools.cached_property
+    def quiet_cycles(self) -> int:
+        """Cycles in which a healthy core may move nothing: twice its longest run of k tiles."""
+        passes = [op.rows * op.k_tiles for op in self.instructions() if op.opcode is Opcode.MATMUL]
+        return _QUIET + 2 * max(passes, default=0)
 
     # Files -------------------------------------------------------------------------------
     def save(self, path: str | Path) -> None:

@@ -9,8 +9,8 @@ from bus_support import FastReads, HoleyMemory, check_bursts, pauses, quiet, wat
 from cocotb.triggers import FallingEdge, ReadOnly, RisingEdge
 from cocotbext.axi import AxiBus, AxiMaster, AxiSlave
 
+from vitrify.arch.names import port_names
 from vitrify.cosim import bench
-from vitrify.rtl.bus.stripe import port_names
 
 SIZE = 1 << 15
 

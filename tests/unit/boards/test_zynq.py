@@ -18,14 +18,14 @@ import yaml
 
 from vitrify.arch import csr
 from vitrify.arch.boards import BOARDS, ZYNQ_BOARDS
+from vitrify.arch.c_header import c_header
 from vitrify.arch.errors import ConfigError
+from vitrify.arch.names import module_name, port_names
 from vitrify.arch.presets import preset
 from vitrify.boards import ipxact
 from vitrify.boards.zynq import package
 from vitrify.cli.main import main
 from vitrify.driver.pynq import IP_TYPE
-from vitrify.rtl.bus.stripe import port_names
-from vitrify.rtl.emit import c_header, module_name
 
 SPIRIT = f"{{{ipxact.NAMESPACE}}}"
 _COMPONENT = (

@@ -19,16 +19,12 @@ from amaranth.utils import exact_log2
 
 from vitrify.arch import memmap
 from vitrify.arch.config import ArchConfig
+from vitrify.arch.names import port_names
 
 from .axi import Resp, axi4, drive_address
 
 #: Stripes of a port whose data wait to be written.
 _WRITES = 2
-
-
-def port_names(arch: ArchConfig) -> list[str]:
-    """Names of the core's memory ports."""
-    return ["m_axi"] if arch.ports == 1 else [f"m_axi{i}" for i in range(arch.ports)]
 
 
 def port_arch(arch: ArchConfig) -> ArchConfig:
