@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from vitrify.arch.errors import InputError
-from vitrify.program.files import check_writable, npz, write_atomic
+from vitrify.program.files import check_writable, npz, write_atomic, write_folder
 
 
 def test_a_new_file_and_an_old_one(tmp_path):
@@ -104,3 +106,25 @@ def test_outputs_may_have_any_name():
 def test_names_that_no_zip_can_have():
     loaded = np.load(io.BytesIO(npz({"a\0b": np.zeros(1), "\ud800": np.ones(1)})))
     assert loaded.files == ["a\\x00b", "\\ud800"]
+
+
+def test_a_folder_comes_whole_or_not_at_all(tmp_path, monkeypatch):
+    files = {"a": b"1", "b/c": b"2"}
+    write_folder(tmp_path / "new" / "one", files)
+    assert (tmp_path / "new/one/b/c").read_bytes() == b"2"
+    (tmp_path / "new/one/mine").write_text("stays")
+    write_folder(tmp_path / "new" / "one", {"a": b"3"})
+    found = {p.name: p.read_bytes() for p in (tmp_path / "new/one").rglob("*") if p.is_file()}
+    assert found == {"a": b"3", "c": b"2", "mine": b"stays"}
+    write = Path.write_bytes
+
+    def full(path, data):
+        if path.name == "c":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(InputError, match=r"cannot write to .*one': No space left"):
+        write_folder(tmp_path / "new" / "one", {"a": b"4", "b/c": b"5"})
+    assert (tmp_path / "new/one/a").read_bytes() == b"3"
+    assert sorted(p.name for p in (tmp_path / "new/one").iterdir()) == ["a", "b", "mine"]

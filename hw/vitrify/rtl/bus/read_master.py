@@ -183,28 +183,33 @@ class ReadMaster(wiring.Component):
         flight = data.StructLayout({"client": range(count), "address": memmap.ADDRESS_BITS})
         m.submodules.flights = flights = SyncFIFO(width=flight.size, depth=self.arch.outstanding)
         entry, head = Signal(flight), Signal(flight)
-        m.d.comb += [flights.w_data.eq(entry), head.eq(flights.r_data)]
+        # A signal of its own: where fields of one signal depend on each other, event-driven
+        # simulators of the emitted Verilog go round in circles.
+        client_index = Signal(range(count))
+        m.d.comb += [
+            entry.client.eq(client_index), flights.w_data.eq(entry), head.eq(flights.r_data),
+        ]
 
         # Issue: every other cycle at most, so that arready reaches no further than arvalid, and
         # the room in the list may be a cycle old.
         issue, room = Signal(), Signal()
         m.d.sync += room.eq(flights.w_rdy)
         requests = Cat(c.ready for c in clients)
-        _round_robin(m, requests, entry.client, advance=issue)
+        _round_robin(m, requests, client_index, advance=issue)
         m.d.comb += [
             issue.eq(requests.any() & ~axi.arvalid & room & ~self.stop),
             flights.w_en.eq(issue),
-            entry.address.eq(Array([c.address for c in clients])[entry.client]),
+            entry.address.eq(Array([c.address for c in clients])[client_index]),
         ]
         with m.If(axi.arready):
             m.d.sync += axi.arvalid.eq(0)
         with m.If(issue):
             m.d.sync += axi.arvalid.eq(1)
         with m.If(~axi.arvalid):
-            units = Array([c.units for c in clients])[entry.client]
+            units = Array([c.units for c in clients])[client_index]
             m.d.sync += [axi.araddr.eq(entry.address), axi.arlen.eq(units * beats - 1)]
         for i, client in enumerate(clients):
-            m.d.comb += client.issue.eq(issue & (entry.client == i))
+            m.d.comb += client.issue.eq(issue & (client_index == i))
 
         # Receive, assemble, deliver.
         beat = Signal(8 * self.arch.bus_bytes, reset_less=True)

@@ -2,9 +2,9 @@
 // Written by `vitrify export`; needs the core of `vitrify emit` and the .mem files in the working
 // directory:
 //
-//   iverilog -g2012 -o run testbench.v @MODULE@.v && vvp run
-//   verilator --binary --timing -Wno-fatal --top-module testbench testbench.v @MODULE@.v
-//   obj_dir/Vtestbench
+//   $ iverilog -g2012 -DVITRIFY_SIMULATION -o run testbench.v @MODULE@.v && vvp run
+//   $ verilator --binary --timing -Wno-fatal --top-module testbench testbench.v @MODULE@.v
+//   $ obj_dir/Vtestbench
 //
 // It ends with a line "PASS ..." or "FAIL ...", the latter also by $fatal.  +trace writes a
 // waveform, testbench.vcd (Verilator: with --trace).
@@ -30,13 +30,13 @@ module testbench;
 
     wire [PORTS-1:0] arvalid, rready, awvalid, wvalid, wlast, bready;
     wire [PORTS-1:0] arready, awready, wready;
-    reg [PORTS-1:0] rvalid, rlast, bvalid;
+    reg [PORTS-1:0] rvalid = 0, rlast = 0, bvalid = 0;
     wire [PORTS*ADDRESS_BITS-1:0] araddr, awaddr;
     wire [PORTS*8-1:0] arlen, awlen;
     wire [PORTS*8*BYTES-1:0] wdata;
     wire [PORTS*BYTES-1:0] wstrb;
-    reg [PORTS*8*BYTES-1:0] rdata;
-    reg [PORTS*2-1:0] rresp, bresp;
+    reg [PORTS*8*BYTES-1:0] rdata = 0;
+    reg [PORTS*2-1:0] rresp = 0, bresp = 0;
 
     // The registers' AXI4-Lite port.
     reg s_axi_awvalid = 1'b0, s_axi_wvalid = 1'b0, s_axi_bready = 1'b0;
@@ -64,12 +64,12 @@ module testbench;
     // Memory ----------------------------------------------------------------------------------
     // Each port serves one read and one write at a time, a beat a cycle; what lies outside the
     // memory is answered with DECERR.
-    reg [PORTS-1:0] reading, writing, failed;
+    reg [PORTS-1:0] reading = 0, writing = 0, failed = 0;
     reg [ADDRESS_BITS-1:0] read_word [0:PORTS-1];
     reg [ADDRESS_BITS-1:0] write_word [0:PORTS-1];
     reg [8:0] read_left [0:PORTS-1];
     reg [8*BYTES-1:0] merged;
-    reg [31:0] quiet;
+    reg [31:0] quiet = 0;
     integer p, i;
 
     assign arready = ~reading & {PORTS{~rst}};
@@ -133,44 +133,44 @@ module testbench;
     end
 
     // Registers -------------------------------------------------------------------------------
+    // Inputs change at falling edges; what the rising edge between two of them will take is known
+    // as soon as everything has settled.
     task write_register(input [11:0] offset, input [31:0] value);
         reg address_taken, value_taken, answered;
         begin
-            s_axi_awaddr <= offset;
-            s_axi_wdata <= value;
-            s_axi_awvalid <= 1'b1;
-            s_axi_wvalid <= 1'b1;
-            s_axi_bready <= 1'b1;
+            s_axi_awaddr = offset;
+            s_axi_wdata = value;
+            s_axi_awvalid = 1'b1;
+            s_axi_wvalid = 1'b1;
+            s_axi_bready = 1'b1;
             answered = 1'b0;
             while (!answered) begin
-                @(posedge clk);
-                address_taken = s_axi_awvalid && s_axi_awready;
-                value_taken = s_axi_wvalid && s_axi_wready;
-                answered = s_axi_bvalid && s_axi_bready;
-                if (address_taken) s_axi_awvalid <= 1'b0;
-                if (value_taken) s_axi_wvalid <= 1'b0;
-                if (answered) s_axi_bready <= 1'b0;
+                #1 address_taken = s_axi_awready;
+                value_taken = s_axi_wready;
+                answered = s_axi_bvalid;
+                @(negedge clk);
+                if (address_taken) s_axi_awvalid = 1'b0;
+                if (value_taken) s_axi_wvalid = 1'b0;
             end
-            @(posedge clk);
+            s_axi_bready = 1'b0;
         end
     endtask
 
     task read_register(input [11:0] offset, output [31:0] value);
         reg address_taken, answered;
         begin
-            s_axi_araddr <= offset;
-            s_axi_arvalid <= 1'b1;
-            s_axi_rready <= 1'b1;
+            s_axi_araddr = offset;
+            s_axi_arvalid = 1'b1;
+            s_axi_rready = 1'b1;
             answered = 1'b0;
             while (!answered) begin
-                @(posedge clk);
-                address_taken = s_axi_arvalid && s_axi_arready;
-                answered = s_axi_rvalid && s_axi_rready;
+                #1 address_taken = s_axi_arready;
+                answered = s_axi_rvalid;
                 value = s_axi_rdata;
-                if (address_taken) s_axi_arvalid <= 1'b0;
-                if (answered) s_axi_rready <= 1'b0;
+                @(negedge clk);
+                if (address_taken) s_axi_arvalid = 1'b0;
             end
-            @(posedge clk);
+            s_axi_rready = 1'b0;
         end
     endtask
 
@@ -219,9 +219,9 @@ module testbench;
         $readmemh("program.mem", memory, 0, PROGRAM_WORDS - 1);
         $readmemh("input.mem", memory, INPUT_ADDRESS / BYTES, OUTPUT_ADDRESS / BYTES - 1);
         $readmemh("output.mem", expected);
-        repeat (8) @(posedge clk);
-        rst <= 1'b0;
-        repeat (2) @(posedge clk);
+        repeat (8) @(negedge clk);
+        rst = 1'b0;
+        repeat (2) @(negedge clk);
         check_register(MAGIC, MAGIC_VALUE);
         check_register(VERSION, VERSION_VALUE);
         check_register(ARCH_HASH, ARCH_HASH_VALUE);
@@ -235,7 +235,7 @@ module testbench;
                 push;
                 read_register(STATUS, status);
             end
-            while (!irq && quiet < QUIET) @(posedge clk);
+            while (!irq && quiet < QUIET) @(negedge clk);
             read_register(STATUS, status);
             if (status[1]) begin
                 read_register(ERROR_CODE, code);
