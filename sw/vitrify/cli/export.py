@@ -10,9 +10,10 @@ from vitrify.arch.errors import InputError
 from vitrify.export import Run, export_files
 from vitrify.program import Program
 from vitrify.program.files import write_folder
-from vitrify.runtime.backend import as_jobs
-from vitrify.runtime.session import InferenceSession
+from vitrify.runtime import InferenceSession, open_model
+from vitrify.runtime.backend import as_jobs, need_program
 
+from .models import need_whole
 from .options import add_input, add_json, add_preprocess, add_task, human_bytes
 from .run import read_feed
 from .terminal import print_json, progress_bar, say
@@ -44,14 +45,15 @@ def register(commands: Any) -> None:
 
 def execute(options: argparse.Namespace) -> None:
     """Run the command."""
+    given = need_program("golden", need_whole(open_model(options.program), "an export"))
     with (
         progress_bar("running on golden") as bar,
         InferenceSession(
-            options.program, "golden", preprocess=options.preprocess, progress=bar
+            given, "golden", preprocess=options.preprocess, progress=bar
         ) as session,
     ):
         program = session.program
-        assert program is not None
+        assert isinstance(program, Program)
         feed = read_feed(session, options.input, options.task, options.preprocess)
         run = _run(program, feed, bar)
     files = export_files(program, run, options.name)

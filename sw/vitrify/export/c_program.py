@@ -30,6 +30,8 @@ def c_header(name: str, program: Program, inputs: UInt8, outputs: UInt8) -> str:
 #include "vitrify.h"
 
 #define {name.upper()}_JOBS {jobs}u
+#define {name.upper()}_INPUT_BYTES {program.input_bytes}u
+#define {name.upper()}_OUTPUT_BYTES {program.output_bytes}u
 
 extern const vitrify_program {name}_program;
 /* Of each job: input region, register TASK, and the output region as golden has it. */

@@ -76,7 +76,7 @@ def export_files(program: Program, run: Run, name: str = "model") -> dict[str, b
     for path in sorted(DRIVER.iterdir()):
         text = path.read_text()
         files[f"c/{path.name}"] = (
-            text.replace("@NAME@", name) if path.name == EXAMPLE else text
+            text.replace("@NAME@", name).replace("@UPPER@", name.upper()) if path.name == EXAMPLE else text
         ).encode()
     return files
 

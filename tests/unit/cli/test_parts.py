@@ -51,6 +51,7 @@ def test_compile_info_and_run(folder: Path, capsys: pytest.CaptureFixture[str]) 
     assert np.abs(found["golden"]["v"] - found["float"]["v"]).max() < 0.02
     capsys.readouterr()
     for command in (["estimate", str(folder / "m.vfy")],
+                    ["export", str(folder / "m.vfy"), "--input", images, "-o", str(folder / "c")],
                     ["routing", str(folder / "m.vfy"), "--data", images]):  # fmt: skip
         assert main(command) == 2
         assert "is an application in parts" in capsys.readouterr().err

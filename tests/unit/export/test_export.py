@@ -85,7 +85,7 @@ def test_numbers_that_stand_twice_are_equal():
 @pytest.mark.parametrize("arch", PRESETS.values(), ids=PRESETS)
 def test_the_testbench_joins_every_port(arch):
     text = bench_of(Layout(copy_program(arch=arch), (0, 1)))
-    assert "@" not in text.replace("@(posedge", "")
+    assert not re.search(r"@[A-Z_]+@", text)
     for port in ["m_axi"] if arch.ports == 1 else [f"m_axi{i}" for i in range(arch.ports)]:
         assert f".{port}_wstrb(" in text
 

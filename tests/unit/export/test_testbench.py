@@ -48,8 +48,10 @@ def built(simulator, folder, text="testbench.v"):
     """What runs the testbench, by the command that stands at its top."""
     core = f"{module_name(ARCH)}.v"
     if simulator == "icarus":
-        subprocess.run(["iverilog", "-g2012", f"-D{SIMULATION}", "-o", "run", text, core], cwd=folder,
-                       check=True, timeout=120, capture_output=True)
+        subprocess.run(
+            ["iverilog", "-g2012", f"-D{SIMULATION}", "-o", "run", text, core],
+            cwd=folder, check=True, timeout=120, capture_output=True,
+        )
         return ["vvp", "run"]
     variables = toolchain.verilator_environment()
     variables["MAKEFLAGS"] += " CFG_CXXFLAGS_COROUTINES=-fcoroutines"

@@ -11,7 +11,7 @@
 
 int main(int count, char **arguments)
 {
-    static uint8_t output[sizeof(@NAME@_expected)];
+    static uint8_t output[@UPPER@_OUTPUT_BYTES];
     static vitrify_uio uio;
     static vitrify_session session;
     const vitrify_program *program = &@NAME@_program;
