@@ -75,9 +75,9 @@ def export_files(program: Program, run: Run, name: str = "model") -> dict[str, b
     files[f"c/{name}.c"] = c_source(name, program, run.inputs, run.tasks, run.outputs).encode()
     for path in sorted(DRIVER.iterdir()):
         text = path.read_text()
-        files[f"c/{path.name}"] = (
-            text.replace("@NAME@", name).replace("@UPPER@", name.upper()) if path.name == EXAMPLE else text
-        ).encode()
+        if path.name == EXAMPLE:
+            text = text.replace("@NAME@", name).replace("@UPPER@", name.upper())
+        files[f"c/{path.name}"] = text.encode()
     return files
 
 

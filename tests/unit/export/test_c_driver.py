@@ -11,16 +11,19 @@ import pytest
 from tests.support import c_driver
 from tests.support.boards import small_program
 from tests.support.c_driver import CDriver, error
+from tests.support.synthetic import Mixture, vision_transformer
 from vitrify.arch import csr
 from vitrify.arch.isa import INSTRUCTION_BYTES
 from vitrify.arch.memmap import ALIGNMENT
 from vitrify.arch.presets import preset
+from vitrify.compiler import compile_graph
 from vitrify.cosim.core import Misfortune
 from vitrify.cosim.transport import SimulatedTransport
 from vitrify.driver import CoreDriver, LinkError
 from vitrify.export import Run
 from vitrify.program import pack_input
 from vitrify.rtl.bus.axi import Resp
+from vitrify.runtime.backend import as_jobs
 from vitrify.runtime.backends.golden import GoldenBackend
 
 pytestmark = pytest.mark.slow
@@ -105,6 +108,25 @@ def test_jobs_are_goldens(driver, transport):
     assert driver._library.test_counter(
         csr.BY_NAME["CYCLES_LO"].offset, c_driver.ctypes.byref(cycles)) == c_driver.OK
     assert cycles.value > 1000
+
+
+def test_a_mixture_with_tasks(tmp_path, transport):
+    """Its experts are chosen on the core, its gates by the register TASK."""
+    graph = vision_transformer(seed=3, mixture=Mixture(experts=4, tasks=2))
+    program = compile_graph(graph, ARCH)
+    feed = np.random.default_rng(4).normal(size=(4, *program.input.shape)).astype(np.float32)
+    task, = program.tasks
+    regions, words, images = as_jobs(program, feed, {task.name: np.array([0, 1, 1, 0])})
+    golden, _ = GoldenBackend(program).execute(regions, words, images)
+    library = c_driver.compiled(
+        c_driver.exported(program, Run(regions, tuple(words), golden), tmp_path))
+    driver = CDriver(library, program, transport,
+                     lambda: transport.core.state().cycle / CYCLES_PER_MS)
+    assert driver.open() == c_driver.OK
+    code, outputs = driver.run(regions, words)
+    assert code == c_driver.OK
+    assert (outputs == golden).all()
+    assert (golden[0] != golden[1]).any()
 
 
 def test_order_of_calls(driver):
