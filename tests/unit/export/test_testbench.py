@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 
-import numpy as np
 import pytest
 
 from tests.support.boards import small_program
@@ -37,9 +36,9 @@ def folder(tmp_path_factory):
     made = tmp_path_factory.mktemp("testbench")
     program, feed, _ = small_program(ARCH)
     images, = feed.values()
-    regions = pack_input(ARCH, program.input, images[:2])
-    golden, _ = GoldenBackend(program).execute(regions, [0, 0], 2)
-    write_folder(made, export_files(program, Run(regions, (0, 0), golden)))
+    regions = pack_input(ARCH, program.input, images[:1])
+    golden, _ = GoldenBackend(program).execute(regions, [0], 1)
+    write_folder(made, export_files(program, Run(regions, (0,), golden)))
     emit(ARCH, made)
     return made
 
@@ -74,7 +73,18 @@ def test_outputs_are_goldens(simulator, folder):
     command = built(simulator, folder)
     done = run(command, folder)
     assert done.returncode == 0, done.stdout
-    assert re.search(r"^PASS 2 jobs equal golden, \d+ cycles$", done.stdout, re.M)
+    assert re.search(r"^PASS 1 jobs equal golden, \d+ cycles$", done.stdout, re.M)
+    if simulator == "icarus":
+        return  # a second run takes as long as the first
+    outputs = folder / "output.mem"
+    right = outputs.read_text()
+    outputs.write_text(f"{int(right[0], 16) ^ 1:x}{right[1:]}")
+    try:
+        done = run(command, folder)
+    finally:
+        outputs.write_text(right)
+    assert done.returncode != 0
+    assert "FAIL 1 words of the outputs differ from golden" in done.stdout
 
 
 def test_what_differs_fails(folder):
@@ -86,18 +96,8 @@ def test_what_differs_fails(folder):
     done = run(built("icarus", folder, "other.v"), folder)
     assert done.returncode != 0
     assert f"FAIL register 0x008 reads 0x{wanted}, not 0x00000000" in done.stdout
-    outputs = folder / "output.mem"
-    right = outputs.read_text()
-    outputs.write_text(right.replace(right[:8], f"{int(right[:8], 16) ^ 1:08x}", 1))
     # The core may read nothing: it stops at once, and says why.
     (folder / "shut.v").write_text(re.sub(r"32'h\w+\); // READ_LIMIT_LO", "32'h0);", text))
-    try:
-        done = run(built("icarus", folder, "shut.v"), folder)
-        assert "FAIL the core stopped: ERROR_CODE 5" in done.stdout
-        assert done.returncode != 0
-        done = run(built("icarus", folder), folder)
-        assert "FAIL 1 words of the outputs differ from golden" in done.stdout
-        assert done.returncode != 0
-    finally:
-        outputs.write_text(right)
-    assert np.fromfile(folder / "output.bin", np.uint8).any()
+    done = run(built("icarus", folder, "shut.v"), folder)
+    assert "FAIL the core stopped: ERROR_CODE 5" in done.stdout
+    assert done.returncode != 0
