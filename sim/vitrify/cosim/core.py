@@ -250,7 +250,7 @@ class SimulatedCore:
         return records
 
     def watch(self, parts: Mapping[int, int]) -> None:
-        """Keep what the engines do from now on, if the core has the trace outputs that show it.
+        """Keep what the engines do from now on.
 
         ``parts``: what begins where in the memory, by its first byte; numbers up to 255.
         """

@@ -155,10 +155,8 @@ def _compile(
     text: str, flags: list[str], fst: bool, folder: Path, runtime: Path, say: Say, harness: Harness
 ) -> None:
     """Build in a temporary folder, then move the result to its place in one step."""
-    # Other Verilog with the ports of a core may show its results only, or nothing.
-    for name, output in (("TAP", "trace_valid"), ("WATCH", "trace_events")):
-        has = re.search(rf"\b{output}\b", text) is not None
-        flags = [*flags, f"-DVFY_{name}={int(has)}"]
+    tap = re.search(r"\btrace_valid\b", text) is not None
+    flags = [*flags, f"-DVFY_TAP={int(tap)}"]
     libraries: list[str] = []
     options = [*_VERILATOR, "--top-module", _top_module(text, harness)]
     options += ["--trace-fst"] if fst else []

@@ -3,8 +3,7 @@
 // Python (vitrify.cosim.core).
 //
 // Compile-time settings: VFY_DEPTH (bytes of a token-memory word), VFY_PORTS, VFY_BUS
-// (see dram.h), VFY_TAP (1: the core has trace outputs of its results), VFY_WATCH (1: of its engines,
-// too), VFY_FST (1: waveforms).
+// (see dram.h), VFY_TAP (1: the core has trace outputs), VFY_FST (1: waveforms).
 
 #include <cstdint>
 #include <cstring>
@@ -91,7 +90,7 @@ struct Core {
 
     // The trace outputs show the cycle before; `reads`, `writes`: beats before this one.
     void watch(uint64_t reads, uint64_t writes) {
-#if VFY_WATCH
+#if VFY_TAP
         if (!activity.on) return;
         const uint32_t events = top->trace_events;  // the counters, in their order
         const uint64_t before = cycle - 1;
