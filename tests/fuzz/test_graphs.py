@@ -34,6 +34,11 @@ def test_programs_on_the_core_are_too():
     assert "ok" in results.values()
 
 
+def test_what_an_earlier_run_found():
+    """Experts that are added to what a mixing layer made head by head."""
+    graphs.compiled(2, 1375, preset("nano"))
+
+
 def test_the_fuzzer_sees_what_is_wrong(monkeypatch):
     monkeypatch.setattr(
         "vitrify.codegen.builder.table_words", lambda table: (~table).view(np.uint8)

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from vitrify.ir import attributes_of
 from vitrify.ops.add.plan import OnlyAdded
+from vitrify.ops.linear.plan import copy_stream
 from vitrify.quant.calibrate import Request
 from vitrify.quant.plan import Array, Operand, Plan, PlanOp, Product
 from vitrify.quant.planner import Addend, Planner, parameter
@@ -85,6 +86,9 @@ class MixtureValue(OnlyAdded):
         Additions to the stream since the experts' input was made (a dense layer beside them) move
         behind the experts: those must read the stream as it was.
         """
+        if planner.groups.get(x.tensor, 1) > 1:
+            # The sum of experts has its channels one behind the other.
+            x = copy_stream(planner, x)
         assert x.version is not None
         plan, read = planner.plan, self.mixture.x
         out = planner.unique(value or f"{self.name}.sum", "stream")
