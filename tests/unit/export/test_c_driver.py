@@ -110,6 +110,14 @@ def test_jobs_are_goldens(driver, transport):
     assert cycles.value > 1000
 
 
+def test_more_jobs_than_the_queue_holds(driver):
+    """Places of inputs and outputs are used again only when their results are fetched."""
+    order = np.arange(3 * csr.QUEUE_DEPTH - 1) % len(REGIONS)
+    code, outputs = driver.run(np.ascontiguousarray(REGIONS[order]))
+    assert code == c_driver.OK
+    assert (outputs == GOLDEN[order]).all()
+
+
 def test_a_mixture_with_tasks(tmp_path, transport):
     """Its experts are chosen on the core, its gates by the register TASK."""
     graph = vision_transformer(seed=3, mixture=Mixture(experts=4, tasks=2))
