@@ -13,7 +13,7 @@ from vitrify.arch.c_header import HEADER
 from vitrify.arch.c_header import c_header as registers
 from vitrify.arch.errors import InputError
 from vitrify.arch.text import short
-from vitrify.program import Program, UInt8
+from vitrify.program import Program, UInt8, output_mask
 
 from .c_program import c_header, c_source
 from .layout import Layout
@@ -68,6 +68,8 @@ def export_files(program: Program, run: Run, name: str = "model") -> dict[str, b
         padded[:, : region.size] = data
         files[f"{region.name}.bin"] = padded.tobytes()
         files[f"{region.name}.mem"] = readmemh(padded, program.arch.port_bytes)
+    padded[:, : region.size] = output_mask(program)
+    files["output_mask.mem"] = readmemh(padded, program.arch.port_bytes)
     files[MEMORY_MAP] = (json.dumps(layout.to_dict(), indent=2) + "\n").encode()
     files["testbench.v"] = testbench(layout).encode()
     files[f"c/{HEADER}"] = registers(program.arch).encode()

@@ -11,6 +11,7 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import InputError
 
 from . import preprocess
+from .program import Program
 from .spec import ImageSpec, InputSpec, OutputSpec
 
 UInt8 = npt.NDArray[np.uint8]
@@ -137,6 +138,19 @@ def unpack_integers(arch: ArchConfig, spec: OutputSpec, region: UInt8) -> npt.ND
     """The integers ``[rows, channels]`` of one output in one image's output region."""
     data = region[spec.offset : spec.offset + spec.size(arch.depth)]
     return from_words(data, spec.rows, spec.channels, spec.bits, arch.depth)
+
+
+def output_mask(program: Program) -> UInt8:
+    """255 for the bytes of a job's output region that hold results, 0 for what fills up words.
+
+    The core promises nothing of the latter: what it had in the token memory or the array before.
+    """
+    image = np.zeros(program.output_bytes // program.batch, np.uint8)
+    for spec in program.outputs:
+        ones = np.full((spec.rows, spec.channels), -1, np.int8 if spec.bits == 8 else np.int16)
+        words = to_words(ones, program.arch.depth)
+        image[spec.offset : spec.offset + len(words)] |= words
+    return np.tile(image, program.batch)
 
 
 def formed(spec: OutputSpec, value: npt.NDArray[np.float64]) -> npt.NDArray[Any]:

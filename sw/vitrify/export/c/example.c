@@ -2,12 +2,32 @@
 
    example [/dev/uio0 [/dev/udmabuf0 [/sys/class/u-dma-buf/udmabuf0]]] */
 #include <stdio.h>
-#include <string.h>
 
 #include "@NAME@.h"
 #include "vitrify_uio.h"
 
 #define LIMIT_MS 20000u
+
+/* Number by number: what fills up the words of a region is anything. */
+static int equal(const vitrify_program *program, const uint8_t *output, const uint8_t *expected)
+{
+    uint32_t k;
+    uint32_t image;
+    uint32_t i;
+
+    for (k = 0u; k < program->output_count; k++) {
+        const vitrify_output *result = &program->outputs[k];
+        for (image = 0u; image < program->batch; image++) {
+            for (i = 0u; i < result->count; i++) {
+                const double found = vitrify_value(program, result, output, image, i);
+                if (found != vitrify_value(program, result, expected, image, i)) {
+                    return 0;
+                }
+            }
+        }
+    }
+    return 1;
+}
 
 int main(int count, char **arguments)
 {
@@ -43,7 +63,7 @@ int main(int count, char **arguments)
     (void)printf("%s: the largest of %u numbers is number %u, %g\n", result->name,
                  (unsigned)result->count, (unsigned)best,
                  vitrify_value(program, result, output, 0u, best));
-    if (memcmp(output, @NAME@_expected, program->output_bytes) != 0) {
+    if (equal(program, output, @NAME@_expected) == 0) {
         (void)fprintf(stderr, "the output differs from golden's\n");
         return 1;
     }

@@ -27,6 +27,8 @@ module testbench;
     // The memory, and its AXI4 ports side by side: port p has bits p*W +: W of each signal.
     reg [8*BYTES-1:0] memory [0:WORDS-1];
     reg [8*BYTES-1:0] expected [0:JOBS*OUTPUT_STEP/BYTES-1];
+    // Ones where the outputs have results; what fills up their words is anything.
+    reg [8*BYTES-1:0] mask [0:JOBS*OUTPUT_STEP/BYTES-1];
 
     wire [PORTS-1:0] arvalid, rready, awvalid, wvalid, wlast, bready;
     wire [PORTS-1:0] arready, awready, wready;
@@ -219,6 +221,7 @@ module testbench;
         $readmemh("program.mem", memory, 0, PROGRAM_WORDS - 1);
         $readmemh("input.mem", memory, INPUT_ADDRESS / BYTES, OUTPUT_ADDRESS / BYTES - 1);
         $readmemh("output.mem", expected);
+        $readmemh("output_mask.mem", mask);
         repeat (8) @(negedge clk);
         rst = 1'b0;
         repeat (2) @(negedge clk);
@@ -254,7 +257,7 @@ module testbench;
         read_register(CYCLES_LO, cycles);
         wrong = 0;
         for (at = 0; at < JOBS * OUTPUT_STEP / BYTES; at = at + 1)
-            if (memory[OUTPUT_ADDRESS / BYTES + at] !== expected[at]) begin
+            if (((memory[OUTPUT_ADDRESS / BYTES + at] ^ expected[at]) & mask[at]) !== 0) begin
                 if (wrong == 0)
                     $display("word %0d of the outputs is %0h, not %0h", at,
                              memory[OUTPUT_ADDRESS / BYTES + at], expected[at]);
