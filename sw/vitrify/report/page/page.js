@@ -126,7 +126,7 @@ function overTime() {
     });
   });
   const bottom = 10 + height + 14 + 24 * others.length;
-  section("Engines over time", "What the array does in every time, and how busy the other engines are (the stronger, the busier).", [
+  section("Engines over time", "What the array does over time, and how busy the other engines are (the stronger, the busier).", [
     legend(Object.entries(STATES).filter(([state]) => series[`array: ${state}`]).map(([state, cause]) => [MEANING[state], colour(cause)])),
     picture(1120, bottom + 24, "Occupancy of the engines over the cycles of a job", [
       ...timeAxis(left, right, bottom, cycles, 10), text(left - 8, 20, "array", {"text-anchor": "end"}), ...marks]),
