@@ -117,7 +117,8 @@ class Planner:
         return self.values[value.name]
 
     def append(self, op: PlanOp) -> None:
-        """Compute something."""
+        """Compute something.  Whoever evaluates the graph tells operations apart by their names."""
+        assert all(op.name != other.name for other in self.plan.ops), op.name
         self.name(op.out)
         self.plan.ops.append(op)
 

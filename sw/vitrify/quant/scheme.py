@@ -59,6 +59,8 @@ _USUAL, _LARGE = 0.95, 2.0
 _SPLIT_UNITS = 8
 #: Copies reach this far beyond the largest value seen.
 _SPLIT_MARGIN = 1.1
+#: Most copies of a unit: beside units that are all but zero it would need any number.
+_MOST_COPIES = 1024
 _BINS = 4096
 
 
@@ -251,7 +253,11 @@ def activation(
     for count in range(limit + 1):
         rest = np.sort(order[count:])
         trials.append(_window(kind, rows[:, rest], weight[rest], symmetric))
-    costs = np.array([trial.cost for trial in trials])
+    reach = _SPLIT_MARGIN * float(np.max(peak))
+    costs = np.array([
+        trial.cost if number == 0 or reach <= _MOST_COPIES * trial.top else np.inf
+        for number, trial in enumerate(trials)
+    ])
     # The fewest units whose splitting leaves an error close to the best.
     count = int(np.argmax(costs <= _SPLIT_GAIN * costs.min()))
     window = trials[count]

@@ -4,6 +4,7 @@ import pytest
 
 from tests.unit.ops.checks import check
 from tests.unit.quant.graphs import CLASSES, DIM, Net
+from vitrify.arch.errors import ModelError
 
 
 def skip_over_a_block(net: Net):
@@ -85,3 +86,18 @@ def test_an_early_and_a_late_head():
     x = net.block(net.tokens(), "one")
     early = net.linear(net.select(net.norm(x, "early"), "chosen"), CLASSES, "first")
     check(net, early, net.head(net.select(net.block(x, "two"))))
+
+
+def test_patches_and_tokens_of_them_are_outputs():
+    net = Net(2)
+    tokens = net.tokens(prefix=0)
+    patches = tokens.producer().inputs[0]
+    check(net, patches, net.head(net.select(tokens)))
+
+
+def test_patches_behind_a_token_and_as_they_are():
+    net = Net(2)
+    tokens = net.tokens(prefix=1)
+    patches = tokens.producer().inputs[0]
+    with pytest.raises(ModelError, match="behind tokens of their own"):
+        check(net, patches, net.head(net.select(tokens)))

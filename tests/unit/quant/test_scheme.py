@@ -106,3 +106,10 @@ def test_values_that_are_all_but_equal_have_a_window(value):
     rows[::2] = np.nextafter(rows[::2], np.float32(1e9))
     found = scheme.activation("relu", rows, rows.max(axis=0), np.ones(3), False)
     assert np.isfinite([found.centre, found.step_in, found.step_out]).all()
+
+
+def test_units_beside_those_that_give_nothing_are_not_split_without_end():
+    """All units but one are below zero: there is no range to split the large one into."""
+    rows = np.tile(np.array([40.0, *[-3.0] * 23]), (8, 1)) * np.linspace(0.5, 1, 8)[:, None]
+    chosen = scheme.activation("relu", rows, rows.max(axis=0), np.ones(24), symmetric=False)
+    assert chosen.copies.max() <= 1024

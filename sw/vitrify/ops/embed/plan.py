@@ -12,7 +12,7 @@ from vitrify.ops.linear.late import LateStream
 from vitrify.ops.linear.plan import Stored, affine_of
 from vitrify.ops.rows.joined import constant, shifted
 from vitrify.quant.calibrate import Request
-from vitrify.quant.plan import Array, ImageRows, Operand, Plan, PlanOp
+from vitrify.quant.plan import Array, ImageRows, Operand, Plan, PlanOp, unsupported
 from vitrify.quant.planner import Planner, parameter, result_of
 
 from .pixels import another_embedding
@@ -51,10 +51,16 @@ class Patch(LateStream):
     def embed(self, planner: Planner, value: str, prefix: Array, position: Array) -> Operand:
         """Compute it behind ``prefix`` tokens, with ``position`` of all tokens added."""
         patch = tuple(attributes_of(self.node)["patch"])
+        before = (op for op in planner.plan.ops if isinstance(op, PatchOp))
+        if any(len(op.prefix) != len(prefix) for op in before):
+            raise unsupported(
+                self.node, "its patches are read as they are and behind tokens of their own, and "
+                "the core has one layout of the image's rows"
+            )
         planner.versions[value] = 0
         planner.plan.rows = ImageRows(patch, len(prefix))
         planner.append(PatchOp(
-            name=self.node.name or "", out=value, value=value, patch=patch,
+            name=planner.op_name(self.node.name or value), out=value, value=value, patch=patch,
             weight=parameter(self.node, 1), bias=parameter(self.node, 2), prefix=prefix,
             position=position,
         ))
