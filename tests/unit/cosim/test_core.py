@@ -190,7 +190,7 @@ def test_a_core_that_stops_is_reported(core, monkeypatch):
 
 
 def test_a_hang_says_where(core, monkeypatch):
-    monkeypatch.setattr("vitrify.cosim.jobs._PATIENCE", 3000)
+    monkeypatch.setattr("vitrify.program.program._QUIET", 3000)
     with pytest.raises(BackendError, match=r"done nothing for \d+ cycles.*0 of 1 jobs.*CYCLES \d"):
         run_jobs(core, program(beats=0), regions(1))
 
