@@ -22,6 +22,8 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from tests.support.ratio import decibel
+
 SEED = 5
 #: Standard deviation of what constant parameters are changed by.
 SPREAD = 0.1
@@ -54,7 +56,7 @@ def deviation(path: Path) -> str:
     """The row of one model, computed in this process."""
     from vitrify.arch.errors import VitrifyError
     from vitrify.frontend import canonicalise, image_input, load
-    from vitrify.ir import Evaluator, shape_of
+    from vitrify.ir import evaluate, shape_of
 
     started = time.process_time()
     try:
@@ -71,10 +73,9 @@ def deviation(path: Path) -> str:
     shape = [images, *(int(side) for side in size)]
     feeds = {image.name or "": np.random.default_rng(SEED).standard_normal(shape, np.float32)}
     names = [value.name or "" for value in canonical.graph.outputs]
-    found = Evaluator(canonical, names).run(feeds)
-    wanted = original(model, names, feeds)
+    found, wanted = evaluate(canonical, feeds, names), evaluate(model, feeds, names)
     worst = 0.0
-    for name, exact in zip(names, wanted, strict=True):
+    for name, exact in wanted.items():
         if np.shape(exact) != found[name].shape:
             return f"wrong | {name}: shape {found[name].shape} instead of {np.shape(exact)}"
         error = np.abs(found[name] - exact).max(initial=0.0)
@@ -95,7 +96,7 @@ def compiled(path: Path, name: str) -> str:
     from vitrify.compiler import compile_graph
     from vitrify.compiler.quantise import quantise
     from vitrify.frontend import canonicalise, image_input, load
-    from vitrify.ir import shape_of
+    from vitrify.ir import evaluate, shape_of
     from vitrify.runtime import InferenceSession
 
     started, arch = time.process_time(), preset(name)
@@ -113,7 +114,8 @@ def compiled(path: Path, name: str) -> str:
     feeds = {image.name or "": images[:JUDGED]}
     session = InferenceSession(program, backend="golden")
     names = [output.name for output in session.get_outputs()]
-    pairs = list(zip(original(model, names, feeds), session.run(names, feeds), strict=True))
+    wanted = evaluate(model, feeds, names)
+    pairs = list(zip(wanted.values(), session.run(names, feeds), strict=True))
     ratio = min(decibel(exact, found) for exact, found in pairs)
     # Untrained networks may say much the same of every image; that part is easy to get right.
     own = min(decibel(exact, found, exact.mean(axis=0)) for exact, found in pairs)
@@ -122,17 +124,6 @@ def compiled(path: Path, name: str) -> str:
         f"{state} | {ratio:.1f} dB | {own:.1f} dB | {program.instruction_count:,} instructions | "
         f"{program.roofline_cycles:,} cycles | {seconds:.0f} s | {memory:.2f} GiB"
     )
-
-
-def original(
-    model: ir.Model, names: list[str], feeds: dict[str, np.ndarray]
-) -> list[np.ndarray]:
-    """Outputs of a model in ONNX Runtime."""
-    import onnxruntime as ort
-
-    data = ir.to_proto(model).SerializeToString()
-    session = ort.InferenceSession(data, providers=["CPUExecutionProvider"])
-    return [np.asarray(array) for array in session.run(names, feeds)]
 
 
 def pictures(shape: list[int]) -> np.ndarray:
@@ -144,15 +135,6 @@ def pictures(shape: list[int]) -> np.ndarray:
     contrast = rng.uniform(0.3, 1.5, (count, 1, 1, 1)).astype(np.float32)
     noise = rng.standard_normal(shape, np.float32)
     return contrast * (coarse[:, :, rows][..., columns] + 0.3 * noise)
-
-
-def decibel(exact: np.ndarray, found: np.ndarray, known: np.ndarray | float = 0.0) -> float:
-    """Signal-to-noise ratio; the signal is what differs from ``known``."""
-    if exact.shape != found.shape:
-        return float("-inf")
-    signal = float(np.sum((exact - known) ** 2, dtype=np.float64))
-    noise = float(np.sum((found - exact) ** 2, dtype=np.float64))
-    return float(10 * np.log10(signal / noise)) if signal and noise else float("nan")
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from tests.support.ratio import decibel
 from vitrify.arch.presets import preset
 from vitrify.compiler import compile_application
 from vitrify.frontend import load
@@ -32,10 +33,7 @@ class Compiled:
     def snr(self, name: str | None = None) -> float:
         """Signal-to-noise ratio of an output (the first) in dB."""
         name = name or next(iter(self.wanted))
-        found, wanted = self.found[name].astype(float), self.wanted[name].astype(float)
-        assert found.shape == wanted.shape
-        noise = np.mean((found - wanted) ** 2)
-        return float(10 * np.log10(np.mean(wanted**2) / max(noise, 1e-30)))
+        return decibel(self.wanted[name], self.found[name])
 
 
 def pictures(value: ir.Value, count: int, *, scale: float = 1.0) -> np.ndarray:
