@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from amaranth import Array, Cat, Const, Module, Signal
 from amaranth.hdl import Assert, Assume
 from amaranth.lib import wiring
@@ -19,8 +21,7 @@ SMALL = ArchConfig(
     index_entries=16, bus_bytes=2, burst_beats=4, outstanding=2, weight_fifo_words=16,
 )
 #: A word is two bursts.
-SPLIT = ArchConfig(**{**SMALL.to_dict(), "bus_bytes": 1, "burst_beats": 2, "part": SMALL.part,
-                      "dram": SMALL.dram})
+SPLIT = dataclasses.replace(SMALL, bus_bytes=1, burst_beats=2)
 _PAGE = 4096
 #: Free bits of an address: those of two pages.
 _FREE = 13

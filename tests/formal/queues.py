@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from amaranth import Module, Mux, Signal
 from amaranth.hdl import Assert, Assume
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
 from tests.formal.bus import SMALL
-from vitrify.arch.config import ArchConfig
 from vitrify.rtl.interfaces import EXPERT_BITS, GATE
 from vitrify.rtl.units import route_queues
 
 #: Two experts, queues of up to four rows together.
-ROUTED = ArchConfig(**{**SMALL.to_dict(), "experts": 2, "part": SMALL.part, "dram": SMALL.dram})
+ROUTED = dataclasses.replace(SMALL, experts=2)
 
 
 class QueuesHarness(wiring.Component):
