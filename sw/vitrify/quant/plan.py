@@ -231,7 +231,7 @@ def ordered(ops: list[PlanOp], copy: Callable[[Operand], Operand]) -> list[PlanO
 
     def free(op: PlanOp) -> bool:
         old = op.overwrites()
-        return not any(old in other.reads() for other in waiting if other is not op)
+        return old is None or not any(old in other.reads() for other in waiting if other is not op)
 
     while waiting:
         op = next((op for op in waiting if ready(op) and free(op)), None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -104,8 +105,9 @@ class Planner:
         self.groups: dict[str, int] = {}
         #: Of each version of a stream that is normalised when it is read.
         self.normalisers: dict[tuple[str, int], Normaliser] = {}
-        #: Names of tensors.
+        #: Names of tensors, and of ops.
         self._names: set[str] = set()
+        self._ops: set[str] = set()
 
     def of(self, node: ir.Node, index: int) -> Value:
         """The value of an input of ``node``."""
@@ -116,11 +118,19 @@ class Planner:
             raise unsupported(node, f"it reads {value.name!r}, an input of the model, directly")
         return self.values[value.name]
 
-    def append(self, op: PlanOp) -> None:
-        """Compute something.  Whoever evaluates the graph tells operations apart by their names."""
-        assert all(op.name != other.name for other in self.plan.ops), op.name
+    def append(self, op: PlanOp, suffix: str = "") -> None:
+        """Compute something; an op whose name is taken gets ``suffix`` or a number behind it.
+
+        Whoever evaluates the graph tells operations apart by their names.
+        """
+        name = f"{op.name}.{suffix}" if suffix and op.name in self._ops else op.name
+        own, count = name, 1
+        while own in self._ops:
+            count += 1
+            own = f"{name}.{count}"
+        self._ops.add(own)
         self.name(op.out)
-        self.plan.ops.append(op)
+        self.plan.ops.append(replace(op, name=own))
 
     def name(self, tensor: str) -> None:
         """Take the name of a tensor."""
@@ -133,17 +143,6 @@ class Planner:
         result = f"{name}.{suffix}" if suffix else name
         while result in self._names:
             result = f"{name}.{suffix}{len(self._names)}"
-        return result
-
-    def op_name(self, name: str, suffix: str = "") -> str:
-        """``name`` if no op has it, else with ``suffix`` or a number behind."""
-        taken, count = {op.name for op in self.plan.ops}, 1
-        if suffix and name in taken:
-            name = f"{name}.{suffix}"
-        result = name
-        while result in taken:
-            count += 1
-            result = f"{name}.{count}"
         return result
 
 

@@ -101,3 +101,21 @@ def test_patches_behind_a_token_and_as_they_are():
     patches = tokens.producer().inputs[0]
     with pytest.raises(ModelError, match="behind tokens of their own"):
         check(net, patches, net.head(net.select(tokens)))
+
+
+@pytest.mark.parametrize("kind", ["Mix", "Pool", "Attention"])
+def test_nodes_called_like_an_operation_of_the_compiler(kind):
+    """The copy that makes bytes of a normalised stream has the name that the node has, too."""
+    net = Net(2)
+    x = net.norm(net.tokens(prefix=0), "norm")
+    made = {
+        "Mix": lambda name: net.builder.emit(
+            kind, x, net.normal(1, 4, 4), net.normal(4), name=name, heads=1, groups=1
+        ),
+        "Pool": lambda name: net.builder.emit(
+            kind, x, name=name, kind="max", map=[2, 2], kernel=[2, 2], strides=[1, 1],
+            pads=[1, 1, 0, 0], count_include_pad=0,
+        ),
+        "Attention": lambda name: net.attention(net.add(x, x, "twice"), name),
+    }[kind]("norm.copy")
+    check(net, net.linear(net.norm(made, "after"), CLASSES, "last"))

@@ -100,6 +100,7 @@ class AttentionOp(PlanOp):
             one_step=tensor in (self.q, self.k), zero=tensor == self.q, symmetric=True
         )
 
+
 def plan_attention(planner: Planner, node: ir.Node) -> Stored:
     """``Attention``, ``RoutedHeads`` and ``BalancedHeads`` of int8 queries, keys and values."""
     attributes, name = attributes_of(node), result_of(node)
@@ -107,7 +108,7 @@ def plan_attention(planner: Planner, node: ir.Node) -> Stored:
     q, k, v = (int8_in_groups(planner, node, i, heads) for i in range(3))
     gated, balance = _gates(node, lambda i: planner.of(node, i).logits(planner, node))
     planner.append(AttentionOp(
-        name=name, out=name, value=name, q=q, k=k, v=v, heads=heads,
+        name=node.name or name, out=name, value=name, q=q, k=k, v=v, heads=heads,
         scale=attributes["scale"], gated=gated, balance=balance,
     ))
     return Stored(Operand(name, name))
@@ -126,8 +127,8 @@ def plan_cross_attention(planner: Planner, node: ir.Node) -> Stored:
     heads = planner.groups[name] = attributes["heads"]
     q, k, v = (int8_in_groups(planner, node, i, heads) for i in range(3))
     planner.append(AttentionOp(
-        name=name, out=name, value=name, q=q, k=k, v=v, heads=heads, scale=attributes["scale"],
-        row_groups=attributes["groups"],
+        name=node.name or name, out=name, value=name, q=q, k=k, v=v, heads=heads,
+        scale=attributes["scale"], row_groups=attributes["groups"],
         bias=np.broadcast_to(bias, (*bias.shape[:2], queries, keys)) if seen else None,
     ))
     return Stored(Operand(name, name))

@@ -60,7 +60,7 @@ class Patch(LateStream):
         planner.versions[value] = 0
         planner.plan.rows = ImageRows(patch, len(prefix))
         planner.append(PatchOp(
-            name=planner.op_name(self.node.name or value), out=value, value=value, patch=patch,
+            name=self.node.name or value, out=value, value=value, patch=patch,
             weight=parameter(self.node, 1), bias=parameter(self.node, 2), prefix=prefix,
             position=position,
         ))

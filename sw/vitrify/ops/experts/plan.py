@@ -92,18 +92,17 @@ class MixtureValue(OnlyAdded):
         assert x.version is not None
         plan, read = planner.plan, self.mixture.x
         out = planner.unique(value or f"{self.name}.sum", "stream")
-        planner.name(out)
         late: list[PlanOp] = []
         if read.tensor == x.tensor and read.version is not None:
             late = [
                 op for op in plan.ops
                 if op.overwrites() and op.out == x.tensor and op.version > read.version
             ]
-        name, version = planner.op_name(self.name), x.version - len(late) + 1
+        version = x.version - len(late) + 1
         for op in late:
             plan.ops.remove(op)
-        plan.ops.append(ExpertsOp(
-            name=name, out=out, value="" if late else value, version=version,
+        planner.append(ExpertsOp(
+            name=self.name, out=out, value="" if late else value, version=version,
             mixture=self.mixture, residual=x.tensor,
         ))
         for op in late:

@@ -223,11 +223,11 @@ class Affine(LinearValue):
         kind: str | None = None,
     ) -> None:
         planner.append(LinearOp(
-            name=planner.op_name(self.name, role), out=out, value=value, version=version,
+            name=self.name, out=out, value=value, version=version,
             x=self.x, weight=self.weight, bias=self.bias, role=role, kind=kind,
             before=self.value, identity=self.identity, task=self.task, rows=self.rows,
             window=self.window,
-        ))
+        ), role)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ def _attention(planner: Planner, node: ir.Node) -> LinearValue | None:
     heads = planner.groups[name] = attributes["heads"]
     q, k = (int8_in_groups(planner, scores.node, i, heads) for i in range(2))
     planner.append(AttentionOp(
-        name=planner.op_name(node.name or name), out=name, value=name, q=q, k=k,
+        name=node.name or name, out=name, value=name, q=q, k=k,
         v=int8_in_groups(planner, node, 1, heads), heads=heads, scale=scores.scales[0],
         row_groups=attributes["groups"], weights=Weights(argument, scores.kind, scores.shift),
     ))

@@ -55,13 +55,13 @@ def plan_quotient(planner: Planner, node: ir.Node, product: ir.Node, total: ir.N
     sums = planner.unique(f"{name}.sums")
     common = {"x": x, "heads": heads, "groups": groups, "rows_y": False, "scales": (1.0,) * heads}
     planner.append(ProductOp(
-        **common, name=planner.op_name(total.name or sums, "sums"), out=sums, value="",
+        **common, name=total.name or sums, out=sums, value="",
         y=int8_in_groups(planner, total, 1, heads), stacked=frozenset({sums}), width=1,
         macs=multiplications(total), divides=Divides(y, result_of(total), name),
-    ))
+    ), "sums")
     planner.groups[name] = heads
     planner.append(ProductOp(
-        **common, name=planner.op_name(product.name or name), out=name, value=name, y=y,
+        **common, name=product.name or name, out=name, value=name, y=y,
         stacked=frozenset({sums}), width=int(shape_of(node.outputs[0])[-1]),
         macs=multiplications(product), divisor=sums,
     ))

@@ -59,7 +59,7 @@ class SoftmaxValue(LinearValue):
         if key not in planner.made:
             heads = planner.groups[name] = attributes["groups"]
             planner.append(SharesOp(
-                name=planner.op_name(self.node.name or name), out=name, value=name,
+                name=self.node.name or name, out=name, value=name,
                 x=int8_in_groups(planner, self.node, 0, heads), heads=heads,
             ))
             planner.made[key] = Operand(name, name)
@@ -104,18 +104,16 @@ class SoftmaxValue(LinearValue):
         _, rows, width = shape_of(node.outputs[0])
         turned = planner.unique(f"{name}.turned") if other == 0 else name
         planner.append(ProductOp(
-            name=planner.op_name(node.name or name, "product"), out=turned,
-            value="" if other == 0 else name, x=logits, y=y, heads=heads, groups=groups,
-            scales=(1.0,) * heads, rows_y=rows_y, stacked=frozenset(
-                (logits, turned) if other == 0 else (logits,)
-            ),
+            name=node.name or name, out=turned, value="" if other == 0 else name, x=logits,
+            y=y, heads=heads, groups=groups, scales=(1.0,) * heads, rows_y=rows_y,
+            stacked=frozenset((logits, turned) if other == 0 else (logits,)),
             width=int(rows) // groups if other == 0 else int(width), macs=multiplications(node),
             softmax=True,
-        ))
+        ), "product")
         if other == 0:
             planner.append(TransposeOp(
-                name=planner.op_name(f"{name}.back"), out=name, value=name, x=turned,
-                tokens=int(width), groups=groups,
+                name=f"{name}.back", out=name, value=name, x=turned, tokens=int(width),
+                groups=groups,
             ))
         else:
             planner.groups[name] = heads

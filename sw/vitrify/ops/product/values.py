@@ -119,13 +119,13 @@ class ProductValue(LinearValue):
         else:
             planner.groups[out] = heads
         planner.append(ProductOp(
-            name=planner.op_name(node.name or out, "scores" if logits else "product"), out=out,
-            value="" if logits else self.value, x=x, y=y, heads=heads, groups=groups,
+            name=node.name or out, out=out, value="" if logits else self.value, x=x, y=y,
+            heads=heads, groups=groups,
             scales=tuple(scale * factor for scale, factor in zip(
                 self.scales, self._factors(planner), strict=True)),
             rows_y=rows_y, stacked=frozenset(stacked), width=width, macs=multiplications(node),
             logits=logits,
-        ))
+        ), "scores" if logits else "product")
 
     def _factors(self, planner: Planner) -> list[float]:
         """Of normalisations of the operands, for each head."""

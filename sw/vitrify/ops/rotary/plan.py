@@ -48,9 +48,9 @@ def plan_rotary(planner: Planner, node: ir.Node) -> Affine:
         name=high, out=high, value="", rows=np.hstack([parameter(node, 1), parameter(node, 2)])
     ))
     planner.append(BothOp(
-        name=planner.op_name(x.name, "both"), out=low, value="", x=x.x, weight=x.weight[order],
+        name=x.name, out=low, value="", x=x.x, weight=x.weight[order],
         bias=x.bias[order], role="int8", before=x.value, rows=x.rows, order=order,
-    ))
+    ), "both")
     return Affine(
         Operand(low, "", times=high), np.hstack([np.eye(dim)] * 2), np.zeros(dim),
         node.name or name, name, identity=True,

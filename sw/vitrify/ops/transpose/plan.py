@@ -97,7 +97,7 @@ def transposed(
         x = (value if over is None else over.x).int8(planner, node).tensor
         name = planner.unique(f"{source.name}.{form}")
         planner.append(TransposeOp(
-            name=planner.op_name(name), out=name, value="", x=x, tokens=tokens, groups=groups,
+            name=name, out=name, value="", x=x, tokens=tokens, groups=groups,
             over=over, logits=logits,
         ))
         planner.made[key] = Operand(name, "")
