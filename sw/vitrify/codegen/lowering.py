@@ -51,6 +51,11 @@ class Lowering(TensorMemory):
             "pre_shift": requant.pre_shift, "post_shift": post_code(requant.post_shift),
         }
 
+    @classmethod
+    def requant_single(cls, requant: Requant) -> dict[str, int]:
+        """Fields of a product whose columns share the multiplier."""
+        return {**cls.requant(requant), "multiplier": int(requant.multiplier)}
+
     def gather(self, statistics: Statistics | None, out: Placed, row: int) -> dict[str, int]:
         """Fields of a product that gathers ``statistics`` of what it writes from ``row`` on."""
         if statistics is None:

@@ -1,4 +1,4 @@
-"""Ops of the plan that do the same to every channel."""
+"""Ops of the plan with one multiplier for all channels of what they read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vitrify.quant.plan import ByteNeeds, Plan, PlanOp
 
 @dataclass(frozen=True, kw_only=True)
 class ChannelwiseOp(PlanOp):
-    """An op over the rows of the int8 tensor ``x`` that does the same to every channel."""
+    """An op whose result has the channels of the int8 tensor ``x``, and one multiplier for all."""
 
     x: str
 

@@ -105,7 +105,7 @@ class Heads:
             queue=one.queue and replace(one.queue, gathers=True), adds=bias, table=op.table,
             fields={
                 "transform": Transform.NONE, "output": Output.ADD8 if bias else Output.INT8,
-                **state.requant(op.logits), "multiplier": int(op.logits.multiplier),
+                **state.requant_single(op.logits),
                 **({} if op.values else {"stats": Stats.MAX, "stat_dst": buffer.stat}),
             },
         ))
@@ -128,8 +128,7 @@ class Heads:
         """How the values of a buffer of scores are weighed: by softmax, or as the bytes say."""
         values = self._op.values
         if values is not None:
-            fields = {"transform": Transform.NONE, "multiplier": int(values.multiplier)}
-            return {**fields, **self._state.requant(values)}
+            return {"transform": Transform.NONE, **self._state.requant_single(values)}
         return {
             "transform": Transform.EXP2, "row_scale": RowScale.OPERAND, "stat_src": buffer.stat,
         }

@@ -84,10 +84,10 @@ def maps_of(node: ir.Node, index: int, pixels: int) -> int:
 
 
 def plan_fold(planner: Planner, node: ir.Node) -> Affine:
-    """``Fold``: windows beside each other of a map, as wide as they are, that they fill."""
+    """``Fold``: the rows of a window side by side, in a map as wide as a window."""
     rows, (_, folded, size) = attributes_of(node)["rows"], shape_of(node.outputs[0])
     channels = int(size) // rows
-    wide = next((n for n in range(min(rows, MOST_TAPS), 0, -1) if rows % n == 0), rows)
+    wide = next(n for n in range(min(rows, MOST_TAPS), 0, -1) if rows % n == 0)
     high = rows // wide
     weight = np.eye(rows * channels).reshape(-1, high, wide, channels).transpose(0, 3, 1, 2)
     window = Window((int(folded) * high, wide), (high, wide), high)

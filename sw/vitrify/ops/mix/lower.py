@@ -46,7 +46,7 @@ def lower(state: Lowering, op: QMix, step: int) -> None:
                     fields={
                         "transform": Transform.NONE,
                         "output": Output.ADD16 if op.add else Output.INT16,
-                        **state.requant(requant), "multiplier": int(requant.multiplier),
+                        **state.requant_single(requant),
                         **state.gather(op.statistics, out, to),
                     },
                 ))

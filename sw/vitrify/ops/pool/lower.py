@@ -35,7 +35,7 @@ def lower(state: Lowering, op: QPool, step: int) -> None:
             ),
             fields={
                 "transform": Transform.NONE, "output": Output.INT16 if out.wide else Output.INT8,
-                **state.requant(op.requant), "multiplier": int(op.requant.multiplier),
+                **state.requant_single(op.requant),
                 **state.gather(op.statistics, out, image),
             },
         ))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vitrify.arch import formats
+from vitrify.ops.transpose.integer import ONE
 from vitrify.quant import scheme
 from vitrify.quant.assemble import Assembler
 from vitrify.quant.operands import INT16_MAX, OUTPUT_MARGIN
@@ -12,7 +13,7 @@ from vitrify.quant.tensors import Float, QTensor, Requant
 
 from .integer import QProduct
 from .op import Divides, ProductOp
-from .shares_integer import ONE, WHOLE, QShares
+from .shares_integer import WHOLE, QShares
 from .softmax import SharesOp
 
 #: Smaller sums divide as this one does: it is the weight of softmax for the row's maximum.

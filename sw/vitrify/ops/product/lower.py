@@ -18,11 +18,6 @@ def lower(state: Lowering, op: QProduct, _step: int) -> None:
     out = state.place_near(op.out, apart=[op.x])
     if op.logits or op.sums:
         out = state.with_statistics(out)
-    if (op.sums or op.divisor) and not state.arch.row_sums:
-        raise CapacityError(
-            f"product {op.name!r} has to do with sums of rows, and arch {state.arch.name!r} is "
-            f"without 'row_sums'; choose an architecture that has them"
-        )
     runs = state.images * op.row_groups
     count = _rows(op, x, runs)
     depth, columns = _columns(op, x), _columns(op, out)
@@ -52,10 +47,8 @@ def lower(state: Lowering, op: QProduct, _step: int) -> None:
                         "stat_src": divisor.tensor.stat + divisor.row,
                     }
                 else:
-                    requant = op.requant(head)
                     fields |= {
-                        "transform": Transform.NONE, **state.requant(requant),
-                        "multiplier": int(requant.multiplier),
+                        "transform": Transform.NONE, **state.requant_single(op.requant(head)),
                     }
                 if op.logits or op.sums:
                     stats = Stats.SUM if op.sums else Stats.MAX

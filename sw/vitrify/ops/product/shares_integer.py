@@ -8,12 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from vitrify.golden.ops import requantise
+from vitrify.ops.transpose.integer import ONE
 from vitrify.quant.evaluation import Evaluation
 from vitrify.quant.graph import QOp
 from vitrify.quant.tensors import Requant
 
-#: A one in the identity matrix that makes logits of bytes.
-ONE = 64
 #: What a share of one becomes.
 WHOLE = 127
 

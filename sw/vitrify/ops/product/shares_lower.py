@@ -10,9 +10,10 @@ from vitrify.arch.isa import Output, RowScale, Stats, Transform
 from vitrify.codegen.lowering import Lowering
 from vitrify.codegen.pack import Bytes, weight_words
 from vitrify.codegen.product import At, MatrixProduct
+from vitrify.ops.transpose.integer import ONE
 from vitrify.quant.tensors import QTensor
 
-from .shares_integer import ONE, WHOLE, QShares
+from .shares_integer import WHOLE, QShares
 
 #: Buffers of logits in flight: those of a head are made while the one before is read.
 _BUFFERS = 2

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from vitrify.ir import attributes_of, shape_of
+from vitrify.ops.channelwise import ChannelwiseOp
 from vitrify.ops.linear.plan import Affine, LinearValue, Stored, int8_in_groups
 from vitrify.ops.transpose.plan import TransposeOp, transposed
-from vitrify.quant.calibrate import Request
-from vitrify.quant.plan import ByteNeeds, Operand, Plan, PlanOp, unsupported
+from vitrify.quant.plan import Operand, unsupported
 from vitrify.quant.planner import Planner, result_of
 from vitrify.quant.tensors import Rows
 
@@ -19,24 +19,10 @@ from .values import ProductValue, multiplications
 
 
 @dataclass(frozen=True, kw_only=True)
-class SharesOp(PlanOp):
+class SharesOp(ChannelwiseOp):
     """Softmax in each of ``heads`` groups of channels of the int8 tensor ``x``, int8 again."""
 
-    x: str
     heads: int
-
-    def reads(self) -> list[tuple[str, int]]:
-        return [(self.x, 0)]
-
-    def channels(self, plan: Plan) -> int:
-        return plan.channels(self.x)
-
-    def requests(self, plan: Plan) -> list[Request]:
-        return [self.result()]
-
-    def needs(self, tensor: str) -> ByteNeeds:
-        """One multiplier for all channels, whose differences matter."""
-        return ByteNeeds(one_step=True, zero=True, symmetric=True)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,5 @@ from .lower import lower
 from .plan import TransposeOp
 
 TRANSPOSE = Operation(
-    plans={},
-    assembles={TransposeOp: assemble},
-    rules={QTranspose: Rule(lower)},
+    assembles={TransposeOp: assemble}, rules={QTranspose: Rule(lower)}
 )

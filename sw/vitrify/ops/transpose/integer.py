@@ -11,7 +11,7 @@ from vitrify.quant.evaluation import Evaluation, finish, operand
 from vitrify.quant.graph import QOp
 from vitrify.quant.tensors import Norm, Requant, Statistics
 
-#: A one in the identity matrices that stream or stand still.
+#: A one in identity matrices that requantise bytes, here and in :mod:`vitrify.ops.product`.
 ONE = 64
 
 

@@ -66,15 +66,12 @@ class _Emitter:
         if op.norm is not None and self._wide is not None:
             wide = self._wide
             self._transposed(x, count, At(wide), self._rows, {
-                **state.requant(op.norm.wide), "multiplier": int(op.norm.wide.multiplier),
-                "output": Output.INT16, **state.gather(op.norm.statistics, wide, 0),
+                "output": Output.INT16, **state.requant_single(op.norm.wide),
+                **state.gather(op.norm.statistics, wide, 0),
             })
             self._normalised(wide, count, row)
             return
-        fields = {
-            **state.requant(op.requant), "multiplier": int(op.requant.multiplier),
-            "output": Output.INT8,
-        }
+        fields = {"output": Output.INT8, **state.requant_single(op.requant)}
         if op.logits:
             fields |= {"stats": Stats.MAX, "stat_dst": out.stat + row}
         columns, words = out.spread.head_channels, out.spread.head_words
