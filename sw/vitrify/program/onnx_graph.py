@@ -8,7 +8,6 @@ loops or functions.  Anything else is refused.
 from __future__ import annotations
 
 import math
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,7 +73,7 @@ def read(data: bytes | memoryview) -> Graph:
     """
     try:
         return _model(_fields(memoryview(data)))
-    except (struct.error, IndexError, ValueError, TypeError, UnicodeDecodeError) as error:
+    except (IndexError, ValueError, TypeError, OverflowError) as error:
         raise ProgramError("its ONNX model is damaged") from error
 
 

@@ -167,7 +167,13 @@ def text_weight(model: onnx.ModelProto) -> None:
     model.graph.initializer.append(numpy_helper.from_array(np.array(["a"], object), "w"))
 
 
+def half_of_too_many_bits(model: onnx.ModelProto) -> None:
+    model.graph.initializer.append(TensorProto(name="w", dims=[1], data_type=TensorProto.FLOAT16,
+                                               int32_data=[1 << 16]))
+
+
 @pytest.mark.parametrize(("change", "message"), [
+    (half_of_too_many_bits, "is damaged"),
     (external, "weight 'w' of its ONNX model is in another file"),
     (external_without_location, "weight 'w' of its ONNX model is in another file"),
     (branch, "attribute 'else_branch' of its ONNX model is a graph"),
