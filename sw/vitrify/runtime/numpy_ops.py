@@ -295,19 +295,40 @@ def missing(nodes: Sequence[Node]) -> list[str]:
     return sorted(kinds - OPERATORS.keys())
 
 
+def _result_shape(node: Node, given: Sequence[Array]) -> Sequence[int]:
+    """The shape of a result that may be larger than what is given; that of a broadcast otherwise.
+
+    Those of ``Resize`` are its own to check.
+    """
+    shapes = [x.shape for x in given]
+    match node.op_type:
+        case "Expand":
+            shapes = [shapes[0], tuple(given[1].tolist())]
+        case "Gather":
+            axis = node.attributes.get("axis", 0) % len(shapes[0])
+            return [*shapes[0][:axis], *shapes[1], *shapes[0][axis + 1 :]]
+        case "Concat":
+            return [sum(x.size for x in given)]
+        case "Gemm":
+            turned = [bool(node.attributes.get(name, 0)) for name in ("transA", "transB")]
+            return [shapes[0][turned[0]], shapes[1][not turned[1]]]
+        case "MatMul" if len(shapes[0]) > 1 and len(shapes[1]) > 1:
+            lead = np.broadcast_shapes(shapes[0][:-2], shapes[1][:-2])
+            return [*lead, shapes[0][-2], shapes[1][-1]]
+    return np.broadcast_shapes(*shapes)
+
+
 def execute(node: Node, opset: int, arrays: Arrays) -> Sequence[Array]:
     """The outputs of a node.
 
     Raises
     ------
     BackendError
-        If it asks for more than 1 GiB by what it says, and not by what it is given.
+        If its result has more than :data:`~vitrify.runtime.numpy_resize.MOST_ELEMENTS`.
     """
-    given = [x.shape for x in arrays if x is not None]
-    if node.op_type == "Expand" and arrays[1] is not None:
-        given = [given[0], tuple(arrays[1].tolist())]
-    with contextlib.suppress(ValueError):
-        check_size(node, np.broadcast_shapes(*given))
+    # what does not fit is the operator's to say
+    with contextlib.suppress(ValueError, IndexError, TypeError):
+        check_size(node, _result_shape(node, [x for x in arrays if x is not None]))
     with np.errstate(all="ignore"):
         made = OPERATORS[node.op_type](node, opset, list(arrays))
     return [np.asarray(x) for x in made] if isinstance(made, tuple | list) else [np.asarray(made)]

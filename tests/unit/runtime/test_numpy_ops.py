@@ -143,6 +143,10 @@ def test_what_is_missing_is_named() -> None:
     case("Resize", X, None, np.array([1, 1, 1e6, 1e6], np.float32)),
     case("Expand", X[:, :1], ints(2, 1 << 40, 1, 1)),
     case("Add", X.reshape(-1, 1, 1, 1), np.ones((480, 480, 9), np.float32)),
+    case("Gather", np.ones((1, 1 << 15)), np.zeros(1 << 14, np.int64)),
+    case("Concat", *[np.ones(1 << 20, np.bool_)] * 257, axis=0),
+    case("Gemm", np.ones((1, 1 << 15)), np.ones((1, 1 << 14)), transA=1),
+    case("MatMul", np.ones((1 << 13, 1, 2, 3)), np.ones((1, 1 << 14, 3, 2))),
 ], ids=lambda item: item.op)  # fmt: skip
 def test_results_are_bounded_before_they_are_made(item: Case) -> None:
     node = Node(item.op, "", "n", ("",) * len(item.inputs), ("y",), item.attributes)
