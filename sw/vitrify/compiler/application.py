@@ -21,7 +21,7 @@ from vitrify.program.application import Part, in_batches
 from vitrify.quant.wanted import EIGHT, Weights
 
 from .compile import compile_graph
-from .cut import NoCut, Source, boundary, core_model, host_model, source_of
+from .cut import CutError, Source, boundary, core_model, host_model, source_of
 from .driver import (
     Progress,
     compile_model,
@@ -73,7 +73,7 @@ def compile_application(
                        verify=verify, weights=weights,
                        report=progress or silent)  # fmt: skip
             application = _in_parts(job, load(path, size), calibration)
-        except (NoCut, ProgramError) as error:
+        except (CutError, ProgramError) as error:
             # an operator that no library has, say: the first refusal is what helps
             raise refusal from error
     tell_doubts(calibration, application.input.preprocess, warn)
@@ -181,5 +181,5 @@ def _on_host(source: Source, piece: Piece) -> tuple[HostPart, _Run]:
 
     part = HostPart(model=data, why=piece.why, macs=piece.macs)
     if part.reads != piece.reads:
-        raise NoCut("its host part reads other tensors than were found")
+        raise CutError("its host part reads other tensors than were found")
     return part, judge

@@ -41,7 +41,7 @@ _ELEMENTWISE = (
 )  # fmt: skip
 
 
-class NoCut(ModelError):  # noqa: N818 -- a finding about a model, whose refusal is what users see
+class CutError(ModelError):
     """A model cannot be cut; the message is a clause."""
 
 
@@ -135,26 +135,26 @@ def source_of(model: ir.Model) -> Source:
 
     Raises
     ------
-    NoCut
+    CutError
         If ONNX Runtime cannot run it, or it branches or loops.
     """
     size = shape_of(image_input(model))[0]
     if len(model.graph.inputs) != 1:
-        raise NoCut("it has other inputs than the image")
+        raise CutError("it has other inputs than the image")
     flat = flattened(model)
     if any(
         attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
         for node in flat.graph for attribute in node.attributes.values()
     ):
-        raise NoCut("it has branches or loops")
+        raise CutError("it has branches or loops")
     if any(node.op_type in _RANDOM for node in flat.graph):
-        raise NoCut("it draws random numbers, so that nothing can be compared with it")
+        raise CutError("it draws random numbers, so that nothing can be compared with it")
     if isinstance(size, int):
         return Source(flat, size, size, _arrays(flat, size))
     if not any(node.op_type in _SHAPES for node in flat.graph):
         try:
             return Source(flat, None, _TRIAL, _arrays(flat, _TRIAL))
-        except NoCut:
+        except CutError:
             pass  # a batch of one is written into it somewhere
     flat = flattened(_of_batch_one(model))
     return Source(flat, 1, 1, _arrays(flat, 1))
@@ -178,7 +178,7 @@ def _arrays(model: ir.Model, images: int) -> dict[str, tuple[np.dtype, tuple[int
         found = Evaluator(model).run({image.name or "": feed})
     # ONNX Runtime's exceptions share no base of their own
     except Exception as error:
-        raise NoCut("ONNX Runtime cannot run it") from error
+        raise CutError("ONNX Runtime cannot run it") from error
     _keep_constants(model, found)
     known = {name: (array.dtype, array.shape) for name, array in found.items()}
     for name, value in model.graph.initializers.items():

@@ -18,7 +18,7 @@ from vitrify.arch.errors import ModelError, UnsupportedOpError
 from vitrify.arch.formats import MAX_DEPTH
 from vitrify.frontend import canonicalise
 
-from .cut import NoCut, Source, core_model, tensors_of
+from .cut import CutError, Source, core_model, tensors_of
 from .quantise import plan_of
 
 #: Multiply-accumulates a second of a small host, numbers a second that it converts to the core's
@@ -222,7 +222,7 @@ def partition(source: Source, check: Check | None = None) -> list[Piece]:
 
     Raises
     ------
-    NoCut
+    CutError
         If nothing that multiplies is left for the core.
     """
     search = _Search(source, check or plan)
@@ -233,7 +233,7 @@ def partition(source: Source, check: Check | None = None) -> list[Piece]:
     search.settle()
     pieces = search.pieces()
     if not any(piece.on_core for piece in pieces):
-        raise NoCut("no part of it that multiplies can run on the core")
+        raise CutError("no part of it that multiplies can run on the core")
     return pieces
 
 
