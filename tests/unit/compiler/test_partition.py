@@ -16,7 +16,7 @@ from vitrify.arch.errors import ModelError, UnsupportedOpError
 from vitrify.arch.presets import preset
 from vitrify.compiler import application as whole
 from vitrify.compiler import compile_application, compile_model, partition
-from vitrify.compiler.cut import source_of
+from vitrify.compiler.cut import Source, source_of
 from vitrify.compiler.validate import VerificationError
 from vitrify.frontend import load
 from vitrify.ir import Evaluator
@@ -155,19 +155,25 @@ def test_tensors_of_one_width_enter_together(
     check(application, path, enough=25)
 
 
+def source_with(
+    tmp_path: Path, nodes: list[onnx.NodeProto], **constants: np.ndarray
+) -> Source:
+    """What nodes between ``image [N, 4, 8, 8]`` and ``y`` are to the cutter."""
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("image", 1, ["N", 4, 8, 8])],
+        [helper.make_tensor_value_info("y", 1, None)],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    save(graph, tmp_path / "model.onnx")
+    return source_of(load(tmp_path / "model.onnx"))
+
+
 @pytest.mark.parametrize(("op_type", "axis"), [("LayerNormalization", 3), ("Conv", 1)])
 def test_readers_say_where_the_channels_are(op_type: str, axis: int, tmp_path: Path) -> None:
     shape = (8,) if op_type == "LayerNormalization" else (4, 4, 1, 1)
     nodes = [helper.make_node("Relu", ["image"], ["r"], "r"),
              helper.make_node(op_type, ["r", "w"], ["y"], "n")]  # fmt: skip
-    graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("image", 1, ["N", 4, 8, 8])],
-        [helper.make_tensor_value_info("y", 1, ["N", 4, 8, 8])],
-        [numpy_helper.from_array(np.ones(shape, np.float32), "w")],
-    )
-    path = tmp_path / "model.onnx"
-    save(graph, path)
-    source = source_of(load(path))
+    source = source_with(tmp_path, nodes, w=np.ones(shape, np.float32))
     assert source.axis("r") == axis
     assert source.channels("r") == (8 if axis == 3 else 4)
 
@@ -175,13 +181,7 @@ def test_readers_say_where_the_channels_are(op_type: str, axis: int, tmp_path: P
 def test_what_depends_on_no_image_is_a_constant(tmp_path: Path) -> None:
     nodes = [helper.make_node("ConstantOfShape", ["form"], ["zero"], "zeros"),
              helper.make_node("Add", ["image", "zero"], ["y"], "add")]  # fmt: skip
-    graph = helper.make_graph(
-        nodes, "g", [helper.make_tensor_value_info("image", 1, ["N", 4, 8, 8])],
-        [helper.make_tensor_value_info("y", 1, ["N", 4, 8, 8])],
-        [numpy_helper.from_array(np.array([1, 4, 8, 8]), "form")],
-    )
-    save(graph, tmp_path / "model.onnx")
-    source = source_of(load(tmp_path / "model.onnx"))
+    source = source_with(tmp_path, nodes, form=np.array([1, 4, 8, 8]))
     assert [node.op_type for node in source.model.graph] == ["Add"]
 
 
@@ -202,7 +202,7 @@ def test_strict_refuses_as_ever(tmp_path: Path) -> None:
 
 
 def save(graph: onnx.GraphProto, path: Path) -> None:
-    imports = [helper.make_opsetid("", 17)]
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
     onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=10), path)
 
 
