@@ -1,4 +1,4 @@
-"""Keeps what the engines do, for those who want to look at it."""
+"""Records what the engines do in an estimate, for traces and reports."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Observer:
 
 
 class Recorder(Observer):
-    """Keeps it as spans."""
+    """Keeps what the engines do as spans."""
 
     def __init__(self) -> None:
         self._spans: dict[str, list[Span]] = {}

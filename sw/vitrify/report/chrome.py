@@ -12,9 +12,9 @@ from typing import Any
 from vitrify.program import Program
 from vitrify.runtime.activity import BUCKET, ENGINES, ROW, Activity, Span
 
-#: Points of a counter.
+#: Points of a counter at most.
 _POINTS = 2000
-#: Nothing that multiplies or moves: states of loader and array that are waits.
+#: States of loader and array that are waits, and what for.
 WAITS = {
     "tile": "a stationary tile", "dependency": "an earlier result or load",
     "drain": "the epilogue to drain a row", "bank": "a bank of the token memory",

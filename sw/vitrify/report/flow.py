@@ -48,7 +48,7 @@ class Tensor:
 
 @dataclass
 class Flow:
-    """Tensors in the order of their first write; edges between layers, with MATMULs and LOADs."""
+    """Tensors in the order of their first write; edges (writer, reader) with how many reads."""
 
     tensors: list[Tensor]
     edges: dict[tuple[str, str], int]
@@ -70,7 +70,6 @@ class _Follower:
         self._writer = np.full(program.arch.token_words, _NOBODY, np.int64)
         self._holder = self._writer.copy()
         self._names: list[str] = []
-        self._of_name: dict[str, Tensor] = {}
         self._numbers: dict[str, int] = {}
         self.flow = Flow([], {})
         begins = [span.begin for span in activity.of("instructions")]

@@ -73,9 +73,9 @@ function timeAxis(left, right, bottom, cycles, top) {
 const used = one => Math.max(0, one.cycles - CAUSES.slice(1).reduce((sum, name) => sum + one.lost_cycles[name], 0));
 const parts = one => CAUSES.map(name => [name, name === "work" ? used(one) : one.lost_cycles[name]]);
 function bar(one, most) {
-  const whole_ = Math.max(one.cycles, parts(one).reduce((sum, [, count]) => sum + count, 0));
+  const total = Math.max(one.cycles, parts(one).reduce((sum, [, count]) => sum + count, 0));
   return html("div", {class: "bar"}, parts(one).filter(([, count]) => count > 0).map(([name, count]) => html("i", {
-    style: `width:${100 * count / Math.max(most, whole_)}%;background:${colour(name)}`,
+    style: `width:${100 * count / Math.max(most, total)}%;background:${colour(name)}`,
     "data-tip": `${name}: ${whole(count)} cycles, ${share(count / one.cycles)}\n${MEANING[name]}`,
   })));
 }
