@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vitrify.arch.errors import InputError
 from vitrify.estimate import estimate
 from vitrify.program import Program
 from vitrify.program.files import check_writable, write_atomic
@@ -20,8 +19,6 @@ from vitrify.runtime.routing import Routing, routes
 
 from .placed import add_program, pictures_of, placed_program, replayed, routing_of, tasks_of
 from .terminal import Bar, progress_bar, say
-
-_BACKENDS = ("estimate", "rtl")
 
 
 def register(commands: Any) -> None:
@@ -39,17 +36,15 @@ def register(commands: Any) -> None:
         help="compressed, if it ends in .gz",
     )
     parser.add_argument(
-        "--backend", default="estimate", metavar="NAME",
-        help="estimate (default), or rtl: simulate a job of the first pictures of --input, or of "
-        "blank ones, too",
+        "--backend", choices=("estimate", "rtl"), default="estimate",
+        help="rtl: simulate a job, too, of the first pictures of --input or of blank ones "
+        "(default: estimate)",
     )
     parser.set_defaults(execute=execute)
 
 
 def execute(options: argparse.Namespace) -> None:
     """Run the command."""
-    if options.backend not in _BACKENDS:
-        raise InputError(f"--backend must be {' or '.join(_BACKENDS)}, not {options.backend!r}")
     check_writable(options.output, [options.model, *(options.input or ())])
     program = placed_program(options)
     simulated: list[Activity] = []

@@ -180,7 +180,7 @@ def test_experts_that_are_left_out_have_no_spans():
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (("trace", "m.vfy"), "the following arguments are required: -o/--output"),
-    (("trace", "m.vfy", "-o", "t.json", "--backend", "fpga"), "must be estimate or rtl"),
+    (("trace", "m.vfy", "-o", "t.json", "--backend", "fpga"), "invalid choice: 'fpga'"),
     (("trace", "m.vfy", "-o", "m.vfy"), "it is an input"),
     (("trace", "gone.vfy", "-o", "t.json"), "no file 'gone.vfy'"),
     (("run", "m.vfy", "--input", "x.npy", "--perfetto", "t.json"), "--perfetto belongs to"),
