@@ -32,5 +32,5 @@ def execute(options: argparse.Namespace) -> None:
     for one in top.commands.values():
         for action in one._actions:
             if action.type is Path:
-                action.complete = shtab.FILE  # type: ignore[attr-defined]  (shtab's own)
+                vars(action)["complete"] = shtab.FILE  # an attribute that only shtab knows
     print(shtab.complete(top, options.shell))

@@ -62,9 +62,9 @@ def core_share(rows: Rows) -> float:
 
 def show_parts(rows: Rows) -> None:
     """Print the table."""
-    table = new_table("part", "where", "MACs (M)", "share", "operators", "why", box=None)
-    for column, how in ((2, "right"), (3, "right")):
-        table.columns[column].justify = how  # type: ignore[assignment]  (a literal of Rich)
+    table = new_table(box=None)
+    for heading in ("part", "where", "MACs (M)", "share", "operators", "why"):
+        table.add_column(heading, justify="right" if heading in ("MACs (M)", "share") else "left")
     for row in rows:
         why = row["why"][:_MOST_REASONS]
         rest = len(row["why"]) - len(why)

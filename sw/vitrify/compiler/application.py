@@ -123,10 +123,11 @@ def _in_parts(
                 (job.keep / f"part_{number}.onnx").write_bytes(part.model)
         parts.append(part)
         judges.append(judge)
+    channels, height, width = (int(size) for size in shape_of(image)[1:])
     application = Application(
         model=job.path.stem, parts=tuple(parts),
         input=ImageSpec(name=image.name or "", preprocess=preprocess,
-                        shape=tuple(int(size) for size in shape_of(image)[1:])),  # type: ignore[arg-type]  (three)
+                        shape=(channels, height, width)),
         outputs=tuple(value.name or "" for value in model.graph.outputs),
         metadata={"source": source_facts(job.path)},
     )  # fmt: skip
