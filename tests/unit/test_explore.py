@@ -146,6 +146,15 @@ def test_options():
     }
 
 
+def test_designs_have_names_of_their_own():
+    once = {name: values[-1:] for name, values in SMALL.items()}
+    more = {"weight_fifo_words": (128, 512), "nibbles": (False, True), "outstanding": (8,)}
+    found = Space.of("kv260", sweep=once | more).designs({}, 100)
+    assert {arch.name.removeprefix("k16c16e8r64b6x16384p1") for arch in found} == (
+        {"-128-0", "-128-1", "-512-0", "-512-1"}
+    )
+
+
 # The command -------------------------------------------------------------------------------------
 SWEEP = (
     "--sweep", "depth=4,8", "--sweep", "width=8", "--sweep", "lanes=4", "--sweep", "max_rows=64",
@@ -182,6 +191,10 @@ def test_the_command_ends_in_a_core(tmp_path, monkeypatch, capsys):
     (("m.onnx", "--part", "ulx3s", "--sweep", "height=1"), "--sweep height=1: the settings are"),
     (("m.onnx", "--part", "ulx3s", "--sweep", "depth=big"), "values of depth are 4 … 128"),
     (("m.onnx", "--part", "ulx3s", "--sweep", "nibbles=2"), "values of nibbles are true, false"),
+    (("m.onnx", "--part", "ulx3s", "--sweep", "depth=8,12"),
+     "--sweep depth=8,12: values of depth are 4 … 128, a power of two, as depth=4,128"),
+    (("m.onnx", "--part", "ulx3s", "--sweep", "requant_bits=18,200"), "values of requant_bits"),
+    (("m.onnx", "--part", "ulx3s", "--sweep", "banks=7"), "values of banks are 2 … 64, even"),
     (("m.onnx", "--part", "ulx3s", "--tolerance", "2"), "--tolerance must be 0 to 1, not 2"),
     (("m.onnx", "--part", "ulx3s", "--limit", "0"), "--limit must be at least 1"),
     (("m.onnx", "--part", "ulx3s", "--sweep", "depth=128", "--sweep", "width=128"),

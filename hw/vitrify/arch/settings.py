@@ -34,6 +34,14 @@ class Setting:
             return "true, false"
         return f"{self.low} … {self.high}, {self.step}"
 
+    def allows(self, value: int) -> bool:
+        """Whether it is one of them, whatever the other settings are."""
+        if self.low is None or self.high is None:
+            return isinstance(value, bool)
+        return self.low <= value <= self.high and not (
+            (self.step == _POWER and value & (value - 1)) or (self.step == _EVEN and value % 2)
+        )
+
 
 _POWER, _EVEN, _WHOLE = "a power of two", "even", "an integer"
 

@@ -85,15 +85,17 @@ class Space:
             self.board.require(arch)
         except ConfigError:
             return None
-        return dataclasses.replace(arch, name=name_of(arch))
+        return dataclasses.replace(arch, name=self._name(arch))
 
-
-def name_of(arch: ArchConfig) -> str:
-    """A name that says what usually varies."""
-    return (
-        f"k{arch.depth}c{arch.width}e{arch.lanes}r{arch.max_rows}b{arch.banks}x{arch.bank_words}"
-        f"p{arch.ports}"
-    )
+    def _name(self, arch: ArchConfig) -> str:
+        """A name that tells designs apart: what usually varies, then what varies here besides."""
+        usual = (
+            f"k{arch.depth}c{arch.width}e{arch.lanes}r{arch.max_rows}b{arch.banks}"
+            f"x{arch.bank_words}p{arch.ports}"
+        )
+        more = (str(int(getattr(arch, name))) for name, values in self.axes.items()
+                if name not in (*_AXES, "ports") and len(values) > 1)
+        return "-".join([usual, *more])
 
 
 def share_of(arch: ArchConfig) -> dict[str, float]:
@@ -148,13 +150,15 @@ def parse_sweep(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
         if name not in SETTINGS:
             raise InputError(f"--sweep {text}: the settings are {', '.join(SETTINGS)}")
         setting = SETTINGS[name]
-        known = {"true": True, "false": False} if setting.low is None else {}
+        flags = {"true": True, "false": False} if setting.low is None else {}
         try:
-            found[name] = tuple(
-                known[value] if known else int(value) for value in values.split(",")
-            )
+            parsed = tuple(flags[value] if flags else int(value) for value in values.split(","))
         except (ValueError, KeyError):
+            parsed = ()
+        if not parsed or not all(map(setting.allows, parsed)):
+            example = "true,false" if flags else f"{setting.low},{setting.high}"
             raise InputError(
-                f"--sweep {text}: values of {name} are {setting.values}, as {name}=1,2"
-            ) from None
+                f"--sweep {text}: values of {name} are {setting.values}, as {name}={example}"
+            )
+        found[name] = parsed
     return found

@@ -38,8 +38,10 @@ def test_bounds_are_those_of_the_configuration(name):
     around = {"depth": {"bus_bytes": 1, "lanes": 1}, "width": {"lanes": 1}}.get(name, {})
     large = dataclasses.replace(LARGE, **around)
     for value in (setting.low, setting.high):
+        assert setting.allows(value)
         dataclasses.replace(large, **{name: value})
     for value in (setting.low - 1, setting.high + 1, setting.high * 2):
+        assert not setting.allows(value)
         with pytest.raises(ConfigError):
             dataclasses.replace(large, **{name: value})
 
