@@ -77,6 +77,8 @@ TABLE = {
 FILES = {
     # The page, for those who ask for it.
     "report/page/__init__.py": may("", "jinja2"),
+    # The same for a picture of a study.
+    "explore/plot.py": may("arch", "matplotlib"),
     # Addresses as arrays: for those who have NumPy in any case.
     "arch/access.py": may("arch", "numpy"),
     "runtime/backends/golden.py": may("arch program golden runtime", "numpy"),

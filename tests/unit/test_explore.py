@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -209,6 +210,17 @@ def test_errors(tmp_path, monkeypatch, capsys, arguments, message):
     Path("m.onnx").write_bytes((ROOT / "tests/data/timm_ts17.onnx").read_bytes())
     assert message in vitrify(capsys, "explore", *arguments, code=2)
     assert sorted(path.name for path in Path().iterdir()) == ["m.onnx"]
+
+
+def test_the_extra_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("m.onnx").write_bytes((ROOT / "tests/data/timm_ts17.onnx").read_bytes())
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.delitem(sys.modules, "vitrify.explore.plot", raising=False)
+    said = vitrify(capsys, "explore", "m.onnx", "--part", "ulx3s", *SWEEP, "-o", "best.yaml",
+                   "--plot", "front.svg", code=2)
+    assert "pip install 'vitrify[plot]'" in said
+    assert not Path("best.yaml").exists()
 
 
 def test_a_model_that_fits_nowhere(tmp_path, monkeypatch, capsys):

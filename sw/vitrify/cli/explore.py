@@ -13,7 +13,7 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import InputError
 from vitrify.arch.load import load as load_arch
 from vitrify.explore import Design, Space, Study, explore, front, parse_budget, parse_sweep
-from vitrify.program.files import check_writable
+from vitrify.program.files import check_writable, write_atomic
 
 from .arch import check_new, write_arch
 from .models import AUTO, known_preprocess, read_calibration, stages
@@ -93,7 +93,8 @@ def execute(options: argparse.Namespace) -> None:
     if options.plot is not None:
         if options.plot.suffix not in (".svg", ".png"):
             raise InputError(f"--plot ends in .svg or .png, not {options.plot.name!r}")
-        from matplotlib.figure import Figure  # noqa: F401  (before the work: is it installed?)
+        # Before the work: it may not be installed.
+        from vitrify.explore.plot import draw
     budget = parse_budget(options.budget)
     base = load_arch(options.base) if options.base else None
     space = Space.of(options.part, base, parse_sweep(options.sweep))
@@ -105,7 +106,7 @@ def execute(options: argparse.Namespace) -> None:
         )
     about = {
         name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in names.items()
-    } | {"calibration": str(options.calib)}
+    } | {"calibration": str(options.calib), "preprocess": str(options.preprocess)}
     with (
         Study(options.study, about) as study,
         progress_bar(f"exploring {space.board.name}") as bar,
@@ -120,7 +121,7 @@ def execute(options: argparse.Namespace) -> None:
     if options.output is not None:
         write_arch(options.output, best[0].arch, space.base.name)
     if options.plot is not None:
-        _plot(options.plot, designs, best, space)
+        write_atomic(options.plot, draw(designs, space.board, options.plot.suffix.lstrip(".")))
     if options.json:
         print_json({
             "part": space.board.part.name, "budget": budget,
@@ -182,38 +183,3 @@ def _show(designs: list[Design], best: list[Design], options: argparse.Namespace
     show(table)
     if options.output is not None:
         say(f"{options.output}: {best[0].arch.name}, the fastest")
-
-
-def _plot(path: Path, designs: list[Design], best: list[Design], space: Space) -> None:
-    """Time against the largest share of any resource; the front as a line."""
-    import io
-
-    from matplotlib.figure import Figure
-
-    from vitrify.program.files import write_atomic
-
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    for status, colour, label in (
-        ("dominated", "#b8bec8", "beaten: at least"),
-        ("estimated", "#2f6fdb", "estimate"),
-    ):
-        some = [design for design in designs if design.status == status]
-        axes.scatter(
-            [100 * design.share for design in some], [design.milliseconds for design in some],
-            s=14, color=colour, label=label, alpha=0.8, linewidths=0,
-        )
-    axes.step(
-        [100 * design.share for design in best], [design.milliseconds for design in best],
-        where="pre", color="#dd7a1c", label="front",
-    )
-    axes.set(
-        xlabel=f"largest share of any resource of {space.board.part.name} (%)",
-        ylabel=f"ms at {space.board.clock_mhz:g} MHz",
-        yscale="log",
-    )
-    axes.grid(visible=True, alpha=0.3)
-    axes.legend(frameon=False)
-    picture = io.BytesIO()
-    figure.savefig(picture, format=path.suffix.lstrip("."), dpi=130)
-    write_atomic(path, picture.getvalue())
