@@ -40,7 +40,8 @@ class _Slot:
 def branches(graph: QuantGraph, arch: ArchConfig) -> list[tuple[str, Branch]]:
     """Name of the op and branch of all that are likely to run, in the order in which they do.
 
-    Nibbles come two columns a cycle out of the stream, and half as many bytes of them.
+    Those with weights of 4 bits are left out: the stream has half as many bytes of them, and fills
+    two columns of a tile a cycle.
     """
     return [
         (op.name, branch)

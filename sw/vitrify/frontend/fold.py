@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from vitrify.ir import Builder, array_of, attributes_of, shape_of
+from vitrify.ir import Builder, array_of, attributes_of, shape_of, source_of
 
 from .values import Unfit
 
@@ -132,7 +132,7 @@ def _refold(
     scale = np.ones(size) if mul is None else mul
     shift = np.zeros(size) if add is None else add
     names = (*hints_of(value), *hints)
-    source = node.metadata_props.get("vitrify.source")
+    source = source_of(node)
     inputs = [operand for operand in node.inputs if operand is not None]
     attributes = attributes_of(node)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from vitrify.ir import Builder, array_of, attach_functions, attributes_of
+from vitrify.ir import Builder, array_of, attach_functions, attributes_of, source_of
 
 from .fold import emit, hints_of
 from .layout import sizes
@@ -164,7 +164,7 @@ def simplify(model: ir.Model) -> None:
     ) -> ir.Value:
         """Emit an operation called after one node, and then after another that it has taken in."""
         hints = (*hints_of(named.outputs[0]), *hints_of(taken.outputs[0]))
-        source = named.metadata_props.get("vitrify.source")
+        source = source_of(named)
         return emit(builder, op_type, *operands, source=source, hints=hints, **more)
 
     pending = list(model.graph)

@@ -6,7 +6,7 @@ The operation table is :mod:`vitrify.ir.ops`; :func:`verify` checks a graph agai
 
 from onnx_ir import load, save
 
-from .build import BATCH, Builder, array_of, shape_of, tensor
+from .build import BATCH, Builder, array_of, shape_of, source_of, tensor
 from .op import DOMAIN, DTYPE, Op, ShapeError, attributes_of
 from .ops import OPS, attach_functions
 from .outputs import ARRANGE, steps_of
@@ -35,6 +35,7 @@ __all__ = [
     "save",
     "session_options",
     "shape_of",
+    "source_of",
     "steps_of",
     "tensor",
     "verify",

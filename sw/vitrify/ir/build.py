@@ -15,6 +15,8 @@ from .ops import OPS, attach_functions
 BATCH = "N"
 #: The ONNX file format version that knows function overloads.
 IR_VERSION = 10
+#: Metadata of a node that was made of one of the original model: its name.
+_SOURCE = "vitrify.source"
 
 
 def shape_of(value: ir.Value) -> Shape:
@@ -29,6 +31,11 @@ def array_of(value: ir.Value) -> np.ndarray:
     if value.const_value is None:
         raise ValueError(f"tensor {value.name!r} is not a constant")
     return value.const_value.numpy()
+
+
+def source_of(node: ir.Node) -> str:
+    """Name of the node of the original model that ``node`` was made of; empty if it has none."""
+    return node.metadata_props.get(_SOURCE, "")
 
 
 def tensor(name: str, shape: Sequence[Dim], dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
@@ -53,6 +60,8 @@ class Builder:
         self._count = 0
         #: The node that new ones are put before; they go to the end when it is ``None``.
         self.before: ir.Node | None = None
+        #: The source of nodes that are emitted without one.
+        self.source: str | None = None
 
     @classmethod
     def of(cls, graph: ir.Graph) -> Builder:
@@ -82,7 +91,7 @@ class Builder:
         source:
             Name of the node of the original model, kept as metadata.
         """
-        op = OPS[op_name]
+        op, source = OPS[op_name], source or self.source
         self._count += 1
         name = name or f"{op_name}_{self._count}"
         values = [
@@ -99,7 +108,7 @@ class Builder:
             overload=attributes[op.overload] if op.overload else "",
             outputs=[output],
             name=name,
-            metadata_props={"vitrify.source": source} if source else None,
+            metadata_props={_SOURCE: source} if source else None,
         )
         if self.before is None:
             self.graph.append(node)

@@ -6,13 +6,11 @@ from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 
-from vitrify.ir import Builder, attach_functions
+from vitrify.ir import Builder, attach_functions, source_of
 
 #: From a node to a value made of other operations, which the builder puts before it; ``None``
 #: leaves the node as it is.
 Decompose = Callable[[Builder, ir.Node], ir.Value | None]
-
-_SOURCE = "vitrify.source"
 
 
 def decompose(model: ir.Model, operations: Mapping[str, Decompose]) -> ir.Model:
@@ -39,16 +37,11 @@ def _replace(builder: Builder, node: ir.Node, operations: Mapping[str, Decompose
     rule, graph = operations.get(node.op_type), builder.graph
     if rule is None:
         return False
-    known = set(graph)
-    builder.before = node
+    builder.before, builder.source = node, source_of(node) or node.name
     made = rule(builder, node)
     if made is None:
         return False
     (old,), read = node.outputs, inputs(node)
-    source = node.metadata_props.get(_SOURCE, node.name or "")
-    for new in graph:
-        if new not in known:
-            new.metadata_props[_SOURCE] = source
     ir.convenience.replace_all_uses_with(old, made, replace_graph_outputs=True)
     made.metadata_props.update(old.metadata_props)
     graph.remove(node, safe=True)

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from vitrify.arch.errors import UnsupportedOpError
+from vitrify.ir import source_of
 
 from .calibrate import Request
 from .normaliser import Normaliser
@@ -195,7 +196,7 @@ def unsupported(node: ir.Node | str, why: str) -> UnsupportedOpError:
     if isinstance(node, str):
         return UnsupportedOpError(f"Node {node!r} cannot run on the core: {why}.", node)
     # the user knows the node that it was made of
-    source = node.metadata_props.get("vitrify.source")
+    source = source_of(node)
     made = f", made of {source!r}" if source and source != node.name else ""
     return UnsupportedOpError(
         f"Node {node.name!r} ({node.op_type}{made}) cannot run on the core: {why}.",

@@ -10,7 +10,7 @@ from tests.unit.quant.graphs import DIM, HIDDEN, Net
 from vitrify.arch.errors import CapacityError
 from vitrify.compiler import compile_graph
 from vitrify.compiler.quantise import quantise
-from vitrify.ir import BATCH, Builder, Evaluator, array_of, tensor
+from vitrify.ir import BATCH, Builder, Evaluator, array_of, source_of, tensor
 from vitrify.ops.registry import DECOMPOSITIONS
 from vitrify.quant.decompose import decompose, inputs
 
@@ -103,6 +103,16 @@ def test_the_mean_of_more_rows_than_accumulators_hold():
     names = [y.name or ""]
     exact, found = (Evaluator(each, names).run(feeds)[names[0]] for each in (model, plain))
     np.testing.assert_allclose(found, exact, atol=1e-4)
+
+
+@pytest.mark.parametrize("source", [None, "of the model"])
+def test_what_is_made_of_a_norm_tells_its_source(source):
+    net = Net(4)
+    builder = Builder([tensor("x", (BATCH, 4, 6))])
+    y = builder.emit("GroupNorm", builder.graph.inputs[0], net.normal(6), net.normal(6), groups=3,
+                     epsilon=1e-3, name="norm", source=source)
+    plain = decompose(builder.model([y]), DECOMPOSITIONS)
+    assert {source_of(node) for node in plain.graph} == {source or "norm"}
 
 
 def test_an_architecture_without_row_sums_says_so():

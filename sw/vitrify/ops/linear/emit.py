@@ -75,17 +75,19 @@ def prepare(
     nibbles = stored is None and are_nibbles(state.arch, op.weight)
     fold = op.window.map[1] if op.window is not None and op.window.lines else 1
     physical, depth = out.spread.physical, state.arch.depth
-    # Statistics are those of whole rows, written by one MATMUL: more of them need another pass.
-    split: float = 0 if op.statistics is None else -(-physical // state.arch.width)
-    if op.window is not None and not op.window.lines:
-        again = x.spread.words >= out.spread.words
-        layout = Layout(
-            state.arch, op.window, x.spread, out.spread,
-            split=split if again or not split else np.inf,
-        )
+    window = None if op.window is None or op.window.lines else op.window
+    split: float = 0
+    if op.statistics is not None:
+        # They are those of whole rows that one MATMUL writes.  Behind several, another one gathers
+        # them, which needs an int8 tensor with as many words a row.
+        again = window is not None and x.spread.words >= out.spread.words
+        split = -(-physical // state.arch.width) if again else np.inf
+    if window is not None:
+        layout = Layout(state.arch, window, x.spread, out.spread, split=split)
     else:
-        layout = Band(state.arch, op.weight, x.spread, out.spread, fold, narrow=stored is None,
-                      split=np.inf if split else 0)
+        layout = Band(
+            state.arch, op.weight, x.spread, out.spread, fold, narrow=stored is None, split=split
+        )
 
     def stream(
         part: Part, weight: np.ndarray, bias: np.ndarray | int, multiplier: np.ndarray | int
