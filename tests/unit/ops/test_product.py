@@ -118,15 +118,42 @@ def test_what_only_products_read() -> None:
         check(net, net.linear(y, 7, "last"))
 
 
-def test_groups_of_a_norm_and_of_a_product() -> None:
-    net = Net(8)
-    x = net.linear(net.tokens(0), DIM, "x")
-    y = net.builder.emit(
-        "RMSNorm", x, np.ones(DIM, np.float32), name="over", axis="tokens", groups=2, epsilon=0.0
+def over(net: Net, groups: int = 1) -> tuple[ir.Value, ir.Value]:
+    """Rows of channels, and these normalised over the rows."""
+    x = net.builder.emit("Unfold", net.linear(net.tokens(0), 4 * DIM, "wide"), name="x", parts=4)
+    return x, net.builder.emit(
+        "RMSNorm", x, np.ones(DIM, np.float32), name="over", axis="tokens", groups=groups,
+        epsilon=1e-3,
     )
-    y = net.builder.emit("Product", y, x, name="z", heads=1, groups=1, scale=1.0, layout="tn")
-    with pytest.raises(UnsupportedOpError, match="its rows fall into 1 groups"):
-        check(net, y)
+
+
+@pytest.mark.parametrize(("layout", "groups"), [("tn", 2), ("nt", 1), ("nn", 1)])
+def test_a_product_that_does_not_sum_over_what_is_normalised(layout: str, groups: int) -> None:
+    net = Net(8)
+    x, y = over(net, groups)
+    if layout == "nn":
+        x = net.linear(x, int(shape_of(x)[1]), "scores")
+    operands = (x, y) if layout == "nn" else (y, x)
+    z = net.builder.emit(
+        "Product", *operands, name="z", heads=1, groups=1, scale=1.0, layout=layout
+    )
+    check(net, net.linear(z, 7, "last"))
+
+
+def test_a_result_that_is_normalised_over_tokens() -> None:
+    net = Net(8)
+    x, y = over(net)
+    z = net.builder.emit("Product", y, x, name="z", heads=1, groups=1, scale=1.0, layout="tn")
+    check(net, y, net.linear(z, 7, "last"))
+
+
+def test_softmax_of_what_is_normalised_over_tokens() -> None:
+    net = Net(8)
+    x, y = over(net)
+    weights = net.builder.emit("Softmax", x, name="softmax", axis="tokens", groups=1)
+    z = net.builder.emit("Product", weights, y, name="z", heads=1, groups=1, scale=1.0, layout="tn")
+    with pytest.raises(UnsupportedOpError, match=r"'z'.* that 'over' normalises over tokens"):
+        check(net, z)
 
 
 def test_a_core_without_row_sums() -> None:

@@ -90,10 +90,14 @@ class _Over:
 
 
 def _transposed(node: ir.Node) -> bool:
-    """Whether only products of activations read it, and its channels have one factor."""
-    gamma = array_of(inputs(node)[1])
-    users = {user.op_type for user, _ in node.outputs[0].uses()}
-    return users == {"Product"} and bool((gamma == gamma[0]).all())
+    """Whether only products read it that sum over its row groups, and channels have one factor."""
+    gamma, groups, made = array_of(inputs(node)[1]), attributes_of(node)["groups"], node.outputs[0]
+    summed = all(
+        user.op_type == "Product"
+        and (attributes_of(user)["layout"], attributes_of(user)["groups"]) == ("tn", groups)
+        for user, _ in made.uses()
+    )
+    return summed and not made.is_graph_output() and bool((gamma == gamma[0]).all())
 
 
 def _over(node: ir.Node) -> _Over:

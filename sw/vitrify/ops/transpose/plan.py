@@ -86,11 +86,7 @@ def transposed(
     assert source is not None
     tokens = int(shape_of(source)[1]) // groups
     over = value if isinstance(value, OverTokens) else None
-    if over is not None and over.groups != groups:
-        raise unsupported(
-            node, f"its rows fall into {groups} groups, and {over.node.name!r} normalises over "
-            f"{over.groups}"
-        )
+    assert over is None or over.groups == groups
     form = "logits" if logits else "transposed"
     key = (f"{form}{groups}", source.name or "", None)
     if key not in planner.made:
