@@ -41,7 +41,8 @@ class _Stream:
     table: npt.NDArray[np.int8] | None
     weight: npt.NDArray[np.int8] | None
     bias: npt.NDArray[np.int32] | int
-    multiplier: npt.NDArray[np.uint16] | int
+    #: ``None``: the instruction has one for all columns.
+    multiplier: npt.NDArray[np.uint16] | None
 
 
 class Machine:
@@ -175,7 +176,8 @@ class Machine:
         address = result_rows.words(index=self.index)
         ids = result_rows.row_ids(self.index)[:, 0]
         pre: IntArray | int = op.pre_shift
-        multiplier: Any = self.experts.scale(op, stream.multiplier)
+        own = op.multiplier if stream.multiplier is None else stream.multiplier
+        multiplier: Any = self.experts.scale(op, own)
         post = formats.POST_SHIFTS[op.post_shift]
         if op.row_scale:
             if op.row_scale == RowScale.STATISTIC:
@@ -312,17 +314,17 @@ class Machine:
         """Decode (once for all jobs of an image) the stream of ``op``."""
         layout = memmap.stream_layout(self.arch, op)
         if layout.total == 0:
-            return _Stream(None, None, None, 0, op.multiplier)
-        at = op.stream_offset
+            return _Stream(None, None, None, 0, None)
+        at, k = op.stream_offset, self.arch.depth
+        data = self._image[at : at + layout.total * k]
+        if len(data) < layout.total * k or layout.total != op.stream_words:
+            raise ProgramError(
+                f"weight stream at {at} has {op.stream_words} words where {layout.total} "
+                f"are needed inside an image of {len(self._image)} bytes"
+            )
+        # Equal streams are in the image once, whatever MATMULs have them.
         key = at, layout, depth, columns
         if key not in self._streams:
-            k = self.arch.depth
-            data = self._image[at : at + layout.total * k]
-            if len(data) < layout.total * k or layout.total != op.stream_words:
-                raise ProgramError(
-                    f"weight stream at {at} has {op.stream_words} words where {layout.total} "
-                    f"are needed inside an image of {len(self._image)} bytes"
-                )
             self._streams[key] = self._decode(op, layout, data.reshape(-1, k), depth, columns)
         return self._streams[key]
 
@@ -334,7 +336,7 @@ class Machine:
         at = layout.gain
         table = data[at : at + layout.table].reshape(-1).view(np.int8) if layout.table else None
         if not layout.params:
-            return _Stream(gain, table, None, 0, op.multiplier)
+            return _Stream(gain, table, None, 0, None)
         tiles = data[at + layout.table :].reshape(op.c_tiles, layout.c_tile, arch.depth)
         params = tiles[:, : layout.params].reshape(op.c_tiles * arch.groups, -1)
         lanes = arch.lanes
