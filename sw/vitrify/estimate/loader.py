@@ -146,7 +146,7 @@ class Loader:
             self._wait("weights", arrived - 1)
             self.time += 1
             taken.append(self.time)
-            self._observer.words("words", taken[-1:])
+            self._observer.add("loader", "words", self.time, self.time + 1)
         self.busy += words
 
     def _stream_tile(self, op: Instruction) -> list[int]:
@@ -176,7 +176,7 @@ class Loader:
             entered.append(time + _STREAMED)
         self.time = time
         self.busy += words
-        self._observer.words("words", taken[-words:])
+        self._observer.words("words", entered, _STREAMED)
         if lost:
             self._lost["weights"] = self._lost.get("weights", 0) + lost
         return entered
@@ -200,7 +200,7 @@ class Loader:
             entered.append(time + _READ)
         self.time = self._last_read = time
         self.busy += words
-        self._observer.words("reads", [cycle - _READ for cycle in entered])
+        self._observer.words("reads", entered, _READ)
         return entered
 
     def _banks(self, op: Instruction, c: int, k: int) -> Cycles:

@@ -26,8 +26,8 @@ class Observer:
     ) -> None:
         """A span, of ``matmul`` and its tile unless another is named."""
 
-    def words(self, state: str, cycles: Sequence[int]) -> None:
-        """Words of the loader, one in each of ``cycles`` (ascending)."""
+    def words(self, state: str, entered: Sequence[int], late: int) -> None:
+        """Words of the loader, ``late`` cycles before each of ``entered`` (ascending)."""
 
     def groups(self, matmul: int, c: int, chosen: Cycles, count: int) -> None:
         """Lane groups of c tile ``c``: ``count`` from each of ``chosen`` on."""
@@ -69,9 +69,9 @@ class Recorder(Observer):
         if span.end > span.begin:
             self._spans.setdefault(span.engine, []).append(span)
 
-    def words(self, state: str, cycles: Sequence[int]) -> None:
+    def words(self, state: str, entered: Sequence[int], late: int) -> None:
         """Keep the stretches of the words."""
-        for begin, end in _runs(np.asarray(cycles), 1):
+        for begin, end in _runs(np.asarray(entered) - late, 1):
             self.add("loader", state, begin, end)
 
     def groups(self, matmul: int, c: int, chosen: Cycles, count: int) -> None:

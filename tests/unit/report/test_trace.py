@@ -17,6 +17,7 @@ from tests.support.synthetic import Mixture, vision_transformer
 from vitrify.arch.presets import preset
 from vitrify.compiler import compile_graph
 from vitrify.estimate import estimate
+from vitrify.ops.linear.integer import QLinear
 from vitrify.report import chrome_trace
 from vitrify.runtime import InferenceSession
 from vitrify.runtime.activity import ARRAY_STATES, ENGINES, ROW, Activity
@@ -64,6 +65,22 @@ def test_the_estimate_is_the_sum_of_its_trace(program):
     assert ran <= set(range(len(program.layers)))
     # Watching changes nothing.
     assert estimate(program).to_dict() == result.to_dict()
+
+
+def test_words_of_nibbles_come_twice_without_pairs():
+    graph = vision_transformer()
+    graph.ops[:] = [
+        dataclasses.replace(op, weight=np.clip(op.weight, -8, 7)) if isinstance(op, QLinear) else op
+        for op in graph.ops
+    ]
+    narrow = dataclasses.replace(preset("nano"), stored_weights=False)
+    found, wide = (
+        estimate(compile_graph(graph, arch), trace=True)
+        for arch in (narrow, dataclasses.replace(narrow, nibbles=False))
+    )
+    assert found.cost.dram_read_bytes < wide.cost.dram_read_bytes
+    apart(found.activity)
+    assert found.activity.totals("loader")["words"] == wide.activity.totals("loader")["words"]
 
 
 def test_the_form_is_that_of_viewers(program):
