@@ -17,7 +17,7 @@ from vitrify.rtl.units.loader import Loader
 BENCHES = Path(__file__).parent / "benches"
 NANO = preset("nano")
 TALL = dataclasses.replace(NANO, name="tall", depth=4, width=16, lanes=4, bus_bytes=4)
-PLAIN = dataclasses.replace(NANO, name="plain", stored_weights=False, patterns=False)
+PLAIN = dataclasses.replace(TALL, name="plain", stored_weights=False, patterns=False)
 
 
 @pytest.mark.parametrize(("arch", "swap_latency"), [(NANO, 18), (NANO, 4), (TALL, 11), (TALL, 19),
