@@ -252,7 +252,7 @@ class SimulatedCore:
     def watch(self, parts: Mapping[int, int]) -> None:
         """Keep what the engines do from now on.
 
-        ``parts``: what begins where in the memory, by its first byte; numbers up to 255.
+        ``parts``: what begins where in the memory, by its first byte, 0 included; numbers 1 to 255.
         """
         bounds = np.array(sorted(parts), np.uint64)
         kinds = np.array([parts[int(first)] for first in bounds], np.uint8)

@@ -28,8 +28,6 @@ Inspect = Callable[[npt.NDArray[Any]], None]
 #: Wall-clock time between two calls of ``progress``, and first guess of the cycles in it.
 _SLICE_SECONDS = 0.2
 _FIRST_SLICE = 2_000
-
-
 #: Parts of the memory, as numbers of the states of the bus.
 PARTS = {"instructions": 1, "weights": 2, "loads": 3}
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from vitrify.arch import csr
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import BackendError
 
@@ -125,6 +126,7 @@ def _cached(
         f"-DVFY_PORTS={arch.ports}",
         f"-DVFY_BUS={arch.port_bytes}",
         f"-DVFY_FST={int(fst)}",
+        *(f"-DVFY_{name}={number}" for number, (name, _) in enumerate(csr.COUNTERS)),
     ]
     tools = [toolchain.verilator_version(), _version(_compiler()), _VERILATOR, _OPTIMISE, fst]
     root = cache.root()

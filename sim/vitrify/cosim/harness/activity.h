@@ -1,5 +1,5 @@
-// What the engines of a core do when, as spans of cycles in which nothing changes.  For everybody who
-// wants to see a run and not only its sums; off unless somebody watches.
+// What the engines of a core do when, as spans of cycles in which nothing changes; off unless
+// somebody watches.
 
 #pragma once
 
@@ -10,7 +10,7 @@
 
 namespace {
 
-// One engine in one state; the order of the engines is that of vitrify.cosim.activity.
+// One engine in one state; the order of the engines is that of ENGINES in vitrify.cosim.core.
 struct Stretch {
     uint64_t begin;
     uint64_t end;
@@ -44,7 +44,7 @@ struct Activity {
 
     void read(uint64_t cycle, uint64_t address, uint32_t size) {
         const auto part = std::upper_bound(bounds.begin(), bounds.end(), address);
-        see(kBus, part == bounds.begin() ? 1 : kinds[part - bounds.begin() - 1], cycle, 0);
+        see(kBus, kinds[part - bounds.begin() - 1], cycle, 0);
         bytes.resize(std::max<size_t>(bytes.size(), cycle / kBucket + 1));
         bytes[cycle / kBucket] += size;
     }

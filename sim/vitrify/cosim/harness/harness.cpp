@@ -92,15 +92,16 @@ struct Core {
     void watch(uint64_t reads, uint64_t writes) {
 #if VFY_TAP
         if (!activity.on) return;
-        const uint32_t events = top->trace_events;  // the counters, in their order
+        const auto counts = [&](int counter) { return top->trace_events >> counter & 1; };
         const uint64_t before = cycle - 1;
         row_matmul += uint8_t(uint8_t(top->trace_row_seq) - row_sequence);
         row_sequence = uint8_t(top->trace_row_seq);
         uint8_t array = 0;
-        for (uint8_t bit = 1; bit <= 6; ++bit) {
-            if (events >> bit & 1) array = bit;
+        for (int counter = VFY_ARRAY_BUSY; counter <= VFY_STALL_EMPTY; ++counter) {
+            if (counts(counter)) array = uint8_t(counter - VFY_ARRAY_BUSY + 1);
         }
-        const bool busy = events >> 8 & 1, starved = events >> 9 & 1, issued = events >> 12 & 1;
+        const bool busy = counts(VFY_LOADER_BUSY), starved = counts(VFY_LOADER_STARVED);
+        const bool issued = counts(VFY_INSTRUCTIONS);
         activity.see(kArray, array, before, row_matmul);
         activity.see(kLoader, busy ? 1 : 2 * starved, before, 0);
         activity.see(kInstructions, issued, before, instruction);
