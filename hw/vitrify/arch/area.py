@@ -3,9 +3,9 @@
 ``python -m bench.area`` holds the fitted cores, fits again and says how far off the model is for a
 core that it has not seen; a test compares.  ECP5: LUT4 equivalents; AMD: LUT6.
 
-The fitted cores are of before `patterns`, `addends`, `products` and `row_sums`: the model leaves
-out what these add, and its error does not cover it.  On `kv260` they were measured at 4,300 LUTs,
-5 % of the core (docs/resources.md).
+The cores that it is fitted to predate `patterns`, `addends`, `products`, `row_sums` and `nibbles`:
+the model leaves out what these add, and its error does not cover it.  On `kv260` the first four
+were measured at 4,300 LUTs, 5 % of the core (docs/resources.md).
 """
 
 from __future__ import annotations

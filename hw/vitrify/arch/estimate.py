@@ -93,8 +93,8 @@ def fits(arch: ArchConfig, *, surely: bool = False) -> bool | None:
     ----------
     surely : also if every modelled number is too low by its whole error
 
-    LUTs and flip-flops do not have what options add, which no fitted core had, and their error is
-    without it (:mod:`~vitrify.arch.area`).
+    LUTs and flip-flops of options such as `patterns` are not in the model, nor in its error
+    (:mod:`~vitrify.arch.area`).
     """
     if arch.part.family == "none":
         return None

@@ -72,14 +72,14 @@ def forbidden(arch: ArchConfig) -> list[Condition]:
     ends |= limits.limits(arch, Opcode.MATMUL)
     if arch.patterns:
         ends |= limits.limits(arch, Opcode.PATTERN)
-    lacking = [condition for name, (_, wants) in _NEEDS.items() if not getattr(arch, name)
-               for condition in wants]
+    absent = [condition for name, (_, wants) in _NEEDS.items() if not getattr(arch, name)
+              for condition in wants]
 
     def possible(name: str, values: tuple[int, ...]) -> bool:
         low, high = ends[name]
         return any(low <= value <= high for value in values) if values else (low, high) != (0, 0)
 
-    return [condition for condition in (*(c for _, c in _CONTRADICTIONS), *lacking)
+    return [condition for condition in (*(c for _, c in _CONTRADICTIONS), *absent)
             if all(possible(name, values) for name, values in condition.items())]
 
 
