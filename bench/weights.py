@@ -32,12 +32,12 @@ def main() -> None:
     """Measure the chosen models and write result files."""
     parser = argparse.ArgumentParser(prog="python -m bench.weights", description=__doc__)
     parser.add_argument("--model", choices=[case.name for case in CASES], action="append")
-    parser.add_argument("--limit", type=int, metavar="N", help="only every so many pictures")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="only each Nth picture")
     options = parser.parse_args()
-    table = Table("model", "weights", "bits", "bytes", "top-1", "agreement", "KL", "compile s")
+    table = Table("model", "weights", "bits", "bytes", "top-1", "agreement", "KL", "quantise s")
     for case in CASES:
         if case.available and (not options.model or case.name in options.model):
-            for row in measure(case, options.limit or 1):
+            for row in measure(case, options.every):
                 table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v)
                                 for v in (case.name, *row.values())))
     Console(width=120).print(table)
@@ -61,8 +61,7 @@ def measure(case: Case, every: int) -> list[dict[str, Any]]:
         took = time.process_time() - began
         total = sum(map(size, graph.ops))
         full = full or total
-        (output, value), = graph.outputs.items()
-        del value
+        (output,) = graph.outputs
         if exact is None:
             judge = FloatEvaluator(canonical, [output])
             names = [value.name or "" for value in canonical.graph.inputs]

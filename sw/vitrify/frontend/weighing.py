@@ -235,4 +235,3 @@ def product_of_scaled(node: ir.Node, again: Emit) -> ir.Value | None:
         return None
     made = again("Product", node, scaled, weights, inputs_of(node)[1], **attributes)
     return again("Multiply", node, node, made, factor)
-

@@ -144,8 +144,10 @@ def choose(
     }
     found = judge.each(wide, others, lambda share: report("judging layers", 0.8 * share))
     saved = {op.name: size(op) - size(others[op.name]) for op in wide.ops if op.name in others}
-    base = judge.of(wide).divergence
-    order = sorted(others, key=lambda name: (found[name].divergence - base) / saved[name])
+    base = judge.of(wide)
+    # nats for each byte that a layer saves
+    price = {name: (found[name].divergence - base.divergence) / saved[name] for name in others}
+    order = sorted(others, key=price.__getitem__)
 
     def mixed(count: int) -> QuantGraph:
         few = set(order[:count])
@@ -157,7 +159,7 @@ def choose(
         if count not in points:
             graph = mixed(count)
             total, weights = sum(map(size, graph.ops)), sum(map(_weights, graph.ops))
-            cost = judge.of(graph)
+            cost = judge.of(graph) if count else base
             points[count] = Point(count, 8 * total / weights, total, cost.divergence, cost.drop)
         return points[count]
 
@@ -223,4 +225,3 @@ def _weights(op: QOp) -> int:
 def _log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     shifted = logits - logits.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-

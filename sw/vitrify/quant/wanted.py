@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from vitrify.arch import formats
 from vitrify.arch.errors import InputError
 
 #: Bits of a weight.
-WIDE, NARROW = 8, 4
+WIDE, NARROW = formats.INT8.bits, formats.INT4.bits
 #: Points that ``auto`` may cost by default.
 MAX_DROP = 0.5
 

@@ -64,7 +64,7 @@ def test_export_agrees(path: Path) -> None:
             shapes = [shape_of(value) for value in node.inputs if value is not None]
             assert shapes[2:4] == [(EXPERTS, HIDDEN, DIM), (EXPERTS, HIDDEN)]
         if node.op_type == "TaskLinear":
-            assert shape_of(node.inputs[1])[0] == TASKS  # type: ignore[arg-type]
+            assert shape_of(node.inputs[1])[0] == TASKS
 
 
 def test_every_spelling_has_a_fixture() -> None:
