@@ -83,8 +83,9 @@ def plan_tokens(planner: Planner, node: ir.Node) -> Stored:
         return Stored(x.embed(planner, result_of(node), prefix, position))
     value = position.copy()
     value[: len(prefix)] += prefix
-    behind = affine_of(planner, node, 0)
-    if len(prefix):
-        behind = shifted(planner, node, x, len(position) - len(prefix), len(prefix), 0)
+    behind = (
+        shifted(planner, node, x, len(position) - len(prefix), len(prefix), 0)
+        if len(prefix) else affine_of(planner, node, 0)
+    )
     stream = constant(planner, node, value)
     return Stored(behind.add_to(planner, node, stream, result_of(node)))

@@ -83,14 +83,14 @@ def shifted(
     value: str = "",
 ) -> Affine:
     """``x`` with so many rows of zeros before and behind it; ``value`` names that."""
-    made = x.affine(planner, node) if isinstance(x, Affine) else None
-    window = Window((rows, 1), (1, 1), pads=(before, 0, behind, 0))
-    if made is None or not _of_bytes(made):
-        operand, dim = x.int8(planner, node), int(shape_of(node.outputs[0])[-1])
-        made = Affine(operand, np.ones((dim, 1)), np.zeros(dim), "", "", identity=True)
-        window = replace(window, groups=dim)
-    name = planner.unique(f"{result_of(node)}.part")
-    return replace(made, name=name, value=value, window=window)
+    window, name = Window((rows, 1), (1, 1), pads=(before, 0, behind, 0)), f"{result_of(node)}.part"
+    if isinstance(x, Affine) and _of_bytes(x):
+        return replace(x, name=name, value=value, window=window)
+    operand, dim = x.int8(planner, node), int(shape_of(node.outputs[0])[-1])
+    return Affine(
+        operand, np.ones((dim, 1)), np.zeros(dim), name, value, identity=True,
+        window=replace(window, groups=dim),
+    )
 
 
 def _of_bytes(made: Affine) -> bool:
