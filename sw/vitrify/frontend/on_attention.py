@@ -205,10 +205,10 @@ def rotary_embedding(tracer: Tracer, node: ir.Node, inputs: list[Traced | None])
     if len(inputs) > 3 and inputs[3] is not None:
         positions = constant(inputs[3], "positions").array
         cos, sin = cos[positions], sin[positions]
-    flat = len(view.shape) == 3
-    if flat and view.shape[-1] % (attribute(node, "num_heads", 0) or view.shape[-1] + 1):
+    flat, count = len(view.shape) == 3, attribute(node, "num_heads", 0)
+    if flat and (not count or view.shape[-1] % count):
         raise Unfit("its number of heads does not divide its channels")
-    heads = split_heads(view, attribute(node, "num_heads", 0)) if flat else view
+    heads = split_heads(view, count) if flat else view
     depth = heads.shape[-1]
     turned = attribute(node, "rotary_embedding_dim", 0) or depth
     if cos.ndim != 3 or cos.shape[-1] * 2 != turned or turned > depth:

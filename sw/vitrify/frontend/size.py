@@ -24,9 +24,14 @@ def set_image_size(model: ir.Model, image: ir.Value, size: Sequence[int]) -> Non
     Raises
     ------
     InputError
-        If the model fixes another one.
+        If the model fixes another one, or they are not three sizes.
     """
     batch, *sizes = shape_of(image)
+    if len(size) != len(sizes) or min(size) < 1:
+        raise InputError(
+            f"the size {','.join(map(str, size))} of input {image.name!r} is none such as "
+            "3,224,224: channels, height, width"
+        )
     for old, new in zip(sizes, size, strict=True):
         if isinstance(old, int) and old != new:
             raise InputError(

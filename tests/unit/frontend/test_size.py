@@ -70,6 +70,12 @@ def test_a_fixed_size_stays() -> None:
     assert shape_of(load(MODEL, (3, 16, 16)).graph.inputs[0])[1:] == (3, 16, 16)
 
 
+@pytest.mark.parametrize("size", [(16, 16), (3, 16, 0)])
+def test_a_size_that_is_none_of_an_image(size: tuple[int, ...]) -> None:
+    with pytest.raises(InputError, match=r"size .* of input 'image' is none such as 3,224,224"):
+        load(MODEL, size)
+
+
 @pytest.mark.parametrize("text", ["3,16", "3,16,0", "a,b,c"])
 def test_a_size_that_is_none(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", str(MODEL), "--input-shape", text]) == 2
