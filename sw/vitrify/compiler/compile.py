@@ -215,7 +215,7 @@ def _store_outputs(state: Lowering) -> tuple[OutputSpec, ...]:
             shape=shape if form.shape is None else form.shape,
             start=form.start, steps=None if form.shape is None else form.steps,
         )
-        offset += -(-spec.size(arch.depth) // memmap.ALIGNMENT) * memmap.ALIGNMENT
+        offset += memmap.aligned(spec.size(arch.depth))
         specs.append(spec)
     size = output_size(specs, arch.depth)
     for number in range(state.images):
