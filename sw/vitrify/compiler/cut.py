@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from vitrify.arch.errors import ModelError
 from vitrify.frontend import flattened, image_input
+from vitrify.frontend.on_linear import spelled_out
 from vitrify.frontend.size import set_image_shape
 from vitrify.ir import BATCH, Evaluator, shape_of
 from vitrify.program.application import in_batches
@@ -111,17 +112,34 @@ class Source:
         """Multiply-accumulates of a node, of one image; 0 for one that multiplies no matrices."""
         shapes, out = list(map(self._shape, node.inputs)), self._shape(node.outputs[0])
         match node.op_type:
-            case "MatMul" | "Gemm" | "MatMulInteger" | "QGemm" | "FusedMatMul" | "QLinearMatMul":
+            case (
+                "MatMul" | "Gemm" | "MatMulInteger" | "QGemm" | "FusedMatMul" | "QLinearMatMul"
+                | "DynamicQuantizeMatMul" | "MatMulIntegerToFloat"
+            ):
                 first = shapes[0]
                 turned = "transA" in node.attributes and node.attributes["transA"].as_int()
                 each = first[0] if turned else first[-1]
-            case "Conv" | "ConvInteger" | "QLinearConv" | "ConvTranspose" | "FusedConv":
+            case "ConvTranspose":
+                return math.prod(shapes[0]) * math.prod(shapes[1][1:]) // self.images
+            case "Conv" | "ConvInteger" | "QLinearConv" | "FusedConv":
                 kernel = shapes[3] if node.op_type == "QLinearConv" else shapes[1]
                 each = math.prod(kernel[1:])
             case "Einsum":
-                each = max(map(math.prod, shapes)) // max(1, min(map(math.prod, shapes)))
+                equation = node.attributes["equation"].as_string().replace(" ", "")
+                *terms, kept = spelled_out(equation, list(map(len, shapes)))
+                sizes = dict(
+                    axis for term, shape in zip(terms, shapes, strict=True)
+                    for axis in zip(term, shape, strict=True)
+                )
+                each = math.prod(size for axis, size in sizes.items() if axis not in kept)
             case "Attention" | "MultiHeadAttention" | "QAttention":
-                each = 2 * shapes[0][-1] if shapes and shapes[0] else 0
+                first, second = [*shapes, ()][:2]
+                if len(second) == 2:
+                    # projections of queries, keys and values are in it
+                    projected = math.prod(first[:-1]) * math.prod(second)
+                    return (projected + 2 * math.prod(out) * first[1]) // self.images
+                # keys by heads, or not, or in one tensor with the queries
+                each = 2 * (second or first)[2 if len(second) == 4 else 1]
             case "LSTM" | "GRU" | "RNN":
                 steps, *matrices = shapes[:3]
                 return math.prod(steps[:2]) * sum(map(math.prod, matrices)) // self.images

@@ -178,6 +178,39 @@ def test_readers_say_where_the_channels_are(op_type: str, axis: int, tmp_path: P
     assert source.channels("r") == (8 if axis == 3 else 4)
 
 
+ROWS = helper.make_node("Reshape", ["image", "form"], ["rows"], "rows")
+FORM = np.array([-1, 32, 8])
+WEIGHT, BYTES = np.ones((8, 5), np.float32), np.ones((8, 5), np.int8)
+
+
+@pytest.mark.parametrize(("nodes", "constants", "wanted"), [
+    ([ROWS, helper.make_node("MatMul", ["rows", "w"], ["y"])], {"w": WEIGHT}, 32 * 8 * 5),
+    ([ROWS, helper.make_node("DynamicQuantizeMatMul", ["rows", "w", "s"], ["y"],
+                             domain="com.microsoft")],
+     {"w": BYTES, "s": np.float32([1])}, 32 * 8 * 5),
+    ([helper.make_node("Conv", ["image", "w"], ["y"], strides=[2, 2])],
+     {"w": np.ones((6, 4, 2, 2), np.float32)}, 6 * 4 * 4 * 4 * 2 * 2),
+    ([helper.make_node("ConvTranspose", ["image", "w"], ["y"], strides=[2, 2])],
+     {"w": np.ones((4, 3, 2, 2), np.float32)}, 4 * 8 * 8 * 3 * 2 * 2),
+    ([helper.make_node("Einsum", ["image", "image"], ["y"], equation="nchw,ncxw -> nhx")], {},
+     8 * 8 * 4 * 8),
+    ([helper.make_node("Einsum", ["image", "w"], ["y"], equation="...w,wo")], {"w": WEIGHT},
+     4 * 8 * 8 * 5),
+    ([ROWS, helper.make_node("MultiHeadAttention", ["rows", "rows", "rows"], ["y"], num_heads=2,
+                             domain="com.microsoft")], {}, 2 * 32 * 32 * 8),
+    ([ROWS, helper.make_node("Attention", ["rows", "w", "b"], ["y"], num_heads=2,
+                             domain="com.microsoft")],
+     {"w": np.ones((8, 24), np.float32), "b": np.ones(24, np.float32)},
+     32 * 8 * 24 + 2 * 32 * 32 * 8),
+], ids=lambda item: item[-1].op_type if isinstance(item, list) else "")  # fmt: skip
+def test_multiplications_of_an_image(
+    nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], wanted: int, tmp_path: Path
+) -> None:
+    given = {**constants, "form": FORM} if ROWS in nodes else constants
+    source = source_with(tmp_path, nodes, **given)
+    assert sum(map(source.macs, source.model.graph)) == wanted
+
+
 def test_what_depends_on_no_image_is_a_constant(tmp_path: Path) -> None:
     nodes = [helper.make_node("ConstantOfShape", ["form"], ["zero"], "zeros"),
              helper.make_node("Add", ["image", "zero"], ["y"], "add")]  # fmt: skip
