@@ -101,10 +101,12 @@ TAILS: dict[str, tuple[list[Node], list[tuple[str, int]], list[tuple[str, np.nda
     ),
     "non-maximum suppression": (
         [("Reshape", ["logits", "scores_form"], ["s"], {}),
-         ("NonMaxSuppression", ["boxes", "s", "most", "overlap"], ["y"], {})],
-        [("y", TensorProto.INT64)],
+         ("NonMaxSuppression", ["boxes", "s", "most", "overlap"], ["y"], {}),
+         ("NonMaxSuppression", ["boxes", "s", "most", "overlap", "score"], ["none"], {}),
+         ("Cast", ["none"], ["reals"], {"to": TensorProto.FLOAT})],
+        [("y", TensorProto.INT64), ("none", TensorProto.INT64), ("reals", TensorProto.FLOAT)],
         [("scores_form", np.array([1, 1, 5])), ("most", np.array([3])),
-         ("overlap", np.array([0.5], np.float32)),
+         ("overlap", np.array([0.5], np.float32)), ("score", np.array([1e6], np.float32)),
          ("boxes", np.array([[[0, i / 9, 1, i / 9 + 0.3] for i in range(5)]], np.float32))],
     ),
 }  # fmt: skip

@@ -121,17 +121,22 @@ def check_parts(
     exact, found = dict(zip(names, made, strict=True)), run(given)
     for name in names:
         _check_shapes(name, exact[name], found[name])
-        if exact[name].dtype.kind == "f":
-            each = _deviations(exact[name], found[name])
-            deviation, most = float(each.max(initial=0.0)), _tolerance(model)
-        else:
-            # of numbers that are all but equal, another may be the largest
-            deviation, most = float(np.mean(exact[name] != found[name])), OTHER_NUMBERS
+        deviation, most = _difference(exact[name], found[name], _tolerance(model))
         if not deviation <= most:
             raise VerificationError(
                 f"output {name!r} of the parts deviates from that of the model by "
                 f"{100 * deviation:.2g} % on calibration images. {_WAY_OUT}"
             )
+
+
+def _difference(exact: Array, found: Array, tolerance: float) -> tuple[float, float]:
+    """How much an output deviates, and how much of that is none: of reals, or of whole numbers."""
+    if not exact.size:
+        return 0.0, tolerance
+    if exact.dtype.kind == "f":
+        return float(_deviations(exact, found).max()), tolerance
+    # of numbers that are all but equal, another may be the largest
+    return float(np.mean(exact != found)), OTHER_NUMBERS
 
 
 def _check_shapes(name: str, exact: Array, found: Array) -> None:
