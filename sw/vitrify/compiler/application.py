@@ -32,7 +32,8 @@ from .driver import (
     tell_doubts,
 )
 from .partition import Piece, partition
-from .validate import as_given, check_parts, check_program
+from .validate import as_given, check_program
+from .validate_parts import check_parts
 
 Array = npt.NDArray[Any]
 #: What a judge makes of tensors by their names.

@@ -8,7 +8,7 @@ lies between them, the quantisation, is a loss and no fault (``vitrify info --ac
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,6 @@ from vitrify.golden.machine import Machine
 from vitrify.ir import Evaluator as FloatEvaluator
 from vitrify.ir import shape_of
 from vitrify.program import Program, formed, pack_input, registers, unpack_output
-from vitrify.program.application import in_batches
 from vitrify.quant.calibrate import feeds
 from vitrify.quant.evaluate import Evaluator
 from vitrify.quant.graph import QuantGraph
@@ -41,15 +40,14 @@ TOLERANCE = 2e-3
 HALF_TOLERANCE = 3e-2
 #: Of models with quantised operators: the canonical graph keeps their functions, not their steps.
 QUANTISED_TOLERANCE = 0.25
-#: Share of whole numbers that may be others.
-OTHER_NUMBERS = 0.05
 
 
 class VerificationError(VitrifyError):
     """What came out of a compilation is not what went in: a fault of the compiler."""
 
 
-_WAY_OUT = (
+#: What to do about a fault of the compiler.
+WAY_OUT = (
     "This is a fault of the compiler; please report it with the model (`--no-verify` writes the "
     "program all the same)"
 )
@@ -79,12 +77,12 @@ def check_canonical(
         return  # operators of other tools, types that ONNX Runtime has no kernels for
     exact = _original(model, given, numbers, names)
     found = _run(canonical, given.astype(np.float32), numbers, names)
-    tolerance = _tolerance(model)
+    tolerance = tolerance_of(model)
     experts = any(node.op_type in ("Experts", "RoutedHeads", "BalancedHeads")
                   for node in canonical.graph)
     for name in names:
-        _check_shapes(name, exact[name], found[name])
-        each = _deviations(exact[name], found[name])
+        check_shapes(name, exact[name], found[name])
+        each = deviations(exact[name], found[name])
         # Logits that are all but equal may choose another expert: not for every image.
         deviation = float(np.median(each) if experts else each.max())
         if not deviation <= tolerance:
@@ -92,58 +90,16 @@ def check_canonical(
             where = f", first in tensor {first!r}" if first else ""
             raise VerificationError(
                 f"output {name!r} of what was made of the model deviates from it by "
-                f"{100 * deviation:.2g} % on calibration images{where}. {_WAY_OUT}"
+                f"{100 * deviation:.2g} % on calibration images{where}. {WAY_OUT}"
             )
 
 
-def check_parts(
-    model: ir.Model, run: Callable[[Array], Mapping[str, Array]], images: npt.NDArray[Any],
-    batch: int | None,
-) -> None:
-    """Compare the parts of a model, those of the core in their canonical form, with the whole.
-
-    Parameters
-    ----------
-    model : as it was given
-    run : from images ``[N, C, H, W]`` of the model's type to its outputs
-    images : a few of them are taken
-    batch : images that the model takes at once; ``None`` for any number
-
-    Raises
-    ------
-    VerificationError
-        Names the output that deviates.
-    """
-    given = as_given(model, images[:IMAGES])
-    names = [value.name or "" for value in model.graph.outputs]
-    machine, image = FloatEvaluator(model, names), model.graph.inputs[0].name or ""
-    made = in_batches(lambda feed: list(machine.run(feed).values()), {image: given}, batch)
-    exact, found = dict(zip(names, made, strict=True)), run(given)
-    for name in names:
-        _check_shapes(name, exact[name], found[name])
-        deviation, most = _difference(exact[name], found[name], _tolerance(model))
-        if not deviation <= most:
-            raise VerificationError(
-                f"output {name!r} of the parts deviates from that of the model by "
-                f"{100 * deviation:.2g} % on calibration images. {_WAY_OUT}"
-            )
-
-
-def _difference(exact: Array, found: Array, tolerance: float) -> tuple[float, float]:
-    """How much an output deviates, and how much of that is none: of reals, or of whole numbers."""
-    if not exact.size:
-        return 0.0, tolerance
-    if exact.dtype.kind == "f":
-        return float(_deviations(exact, found).max()), tolerance
-    # of numbers that are all but equal, another may be the largest
-    return float(np.mean(exact != found)), OTHER_NUMBERS
-
-
-def _check_shapes(name: str, exact: Array, found: Array) -> None:
+def check_shapes(name: str, exact: Array, found: Array) -> None:
+    """Refuse an output of another shape."""
     if exact.shape != found.shape:
         raise VerificationError(
             f"output {name!r} has the shape {list(exact.shape)} in the model and "
-            f"{list(found.shape)} in what was made of it. {_WAY_OUT}"
+            f"{list(found.shape)} in what was made of it. {WAY_OUT}"
         )
 
 
@@ -175,7 +131,8 @@ def as_given(model: ir.Model, images: npt.NDArray[Any]) -> Array:
     return images.astype(kind)
 
 
-def _tolerance(model: ir.Model) -> float:
+def tolerance_of(model: ir.Model) -> float:
+    """How much an output in real numbers may deviate."""
     if is_quantised(node.op_type for node in model.graph):
         return QUANTISED_TOLERANCE
     narrow = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
@@ -190,8 +147,7 @@ def _original(
     try:
         return _run(model, images, numbers, names)
     except Exception as error:
-        # ONNX Runtime's exceptions share no base of their own; others are faults of ours.
-        if not type(error).__module__.startswith("onnxruntime"):
+        if not of_onnx_runtime(error):
             raise
         try:
             # what its kernels do not take, such as a mask that broadcasts, may be right
@@ -203,6 +159,11 @@ def _original(
             f"ONNX Runtime cannot run the model on {len(images)} images, with which the program is "
             f"compared ({reason}); export it again, or compile with --no-verify"
         ) from error
+
+
+def of_onnx_runtime(error: Exception) -> bool:
+    """Whether ONNX Runtime raised it: its exceptions share no base; others are faults of ours."""
+    return type(error).__module__.startswith("onnxruntime")
 
 
 class _Reference:
@@ -248,7 +209,7 @@ def _at_once(model: ir.Model, count: int) -> int:
     return count
 
 
-def _deviations(exact: Array, found: Array) -> npt.NDArray[np.float64]:
+def deviations(exact: Array, found: Array) -> npt.NDArray[np.float64]:
     """Of each image, the root mean square of the difference relative to the batch's tensor."""
     exact, found = (x.reshape(len(x), -1).astype(np.float64) for x in (exact, found))
     scale = np.sqrt(np.mean(exact**2)) or 1.0
@@ -282,7 +243,7 @@ def _first_unknown(
     def matched(name: str) -> bool:
         mine = np.sort(after[name], axis=None)
         return any(
-            float(_deviations(other[None], mine[None])[0]) <= tolerance
+            float(deviations(other[None], mine[None])[0]) <= tolerance
             for other in known.get(mine.size, ())
         )
 
@@ -322,7 +283,7 @@ def check_program(program: Program, graph: QuantGraph, images: Images) -> None:
             where = f", first those of {first!r}" if first else ""
             raise VerificationError(
                 f"the program's integers for output {spec.name!r} are not those of the quantised "
-                f"graph{where}. {_WAY_OUT}"
+                f"graph{where}. {WAY_OUT}"
             )
 
 

@@ -279,6 +279,23 @@ def test_the_parts_are_compared_with_the_model(
         compiled(with_tail(*TAILS["two outputs"]), tmp_path)
 
 
+@pytest.mark.parametrize("nodes", [
+    [("Reshape", ["logits", "scores"], ["s"], {}), ("Reshape", ["logits", "column"], ["c"], {}),
+     ("Concat", ["c", "c", "c", "c"], ["boxes"], {"axis": 2}),
+     ("NonMaxSuppression", ["boxes", "s", "most"], ["y"], {})],
+    [("CumSum", ["logits", "first"], ["y"], {})],
+], ids=lambda nodes: nodes[-1][0])  # fmt: skip
+def test_results_that_depend_on_the_batch_are_refused(nodes: list, tmp_path: Path) -> None:
+    """Boxes have the number of their image, which in a run of the host would begin again at 0."""
+    kind = TensorProto.INT64 if nodes[-1][0] == "NonMaxSuppression" else TensorProto.FLOAT
+    model = with_tail(nodes, [("y", kind)], [
+        ("scores", np.array([-1, 1, 5])), ("column", np.array([-1, 5, 1])),
+        ("most", np.array([3])), ("first", np.array([0])),
+    ])  # fmt: skip
+    with pytest.raises(ModelError, match=r"output 'y' of several images .* for one image"):
+        compiled(model, tmp_path)
+
+
 def test_a_model_that_draws_random_numbers_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(with_before(["RandomUniformLike"], BLOCK), path)
