@@ -8,7 +8,7 @@ import pytest
 from vitrify import ops
 from vitrify.ir import OPS
 from vitrify.ops.operation import Operation
-from vitrify.ops.registry import ASSEMBLES, OPERATIONS, PLANS, RULES
+from vitrify.ops.registry import ASSEMBLES, DECOMPOSITIONS, OPERATIONS, PLANS, RULES
 from vitrify.quant.graph import QOp
 from vitrify.quant.plan import PlanOp
 
@@ -27,14 +27,15 @@ def test_a_folder_hands_over_one_operation(folder):
 
 
 @pytest.mark.parametrize(("table", "name"), [
-    (PLANS, "plans"), (ASSEMBLES, "assembles"), (RULES, "rules"),
+    (DECOMPOSITIONS, "decompositions"), (PLANS, "plans"), (ASSEMBLES, "assembles"),
+    (RULES, "rules"),
 ])
 def test_nothing_is_registered_twice(table, name):
     assert len(table) == sum(len(getattr(operation, name)) for operation in OPERATIONS)
 
 
 def test_what_is_planned_is_canonical():
-    assert PLANS.keys() <= OPS.keys()
+    assert PLANS.keys() | DECOMPOSITIONS.keys() <= OPS.keys()
 
 
 @pytest.mark.parametrize(("base", "table"), [(PlanOp, ASSEMBLES), (QOp, RULES)])
