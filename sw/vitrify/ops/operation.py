@@ -17,7 +17,7 @@ from vitrify.quant.planner import PlanNode
 class Operation:
     """One folder of :mod:`vitrify.ops`.
 
-    An operation that others make up has decompositions only; one that is a way of reading or
+    An operation that others can express has decompositions only; one that is a way of reading or
     writing other tensors (a normalisation, a sum, some rows) has a plan only; one that uses integer
     ops of another folder has no rules of its own.
 

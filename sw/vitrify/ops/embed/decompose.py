@@ -54,9 +54,8 @@ def decompose_embedding(builder: Builder, node: ir.Node) -> ir.Value | None:
         (each.strides, each.places) != (own.strides, own.places) for each in reaches
     ):
         return None
-    first, stop = ([pick(side) for side in zip(*ends, strict=True)] for pick, ends in (
-        (min, [each.first for each in reaches]), (max, [each.stop for each in reaches])
-    ))
+    first = [min(each.first[i] for each in reaches) for i in (0, 1)]
+    stop = [max(each.stop[i] for each in reaches) for i in (0, 1)]
     size = [int(side) for side in shape_of(image)[2:]]
     kernel = [own.stop[i] - own.first[i] for i in (0, 1)]
     matrix = array_of(weight).reshape(-1, int(shape_of(image)[1]), *kernel)

@@ -16,7 +16,7 @@ from .plan import OverTokens, TransposeOp
 #: Steps of the int16 rows in one of bytes.
 _FINER = 128
 _GAIN_ONE = 1 << formats.GAIN_FRAC
-_GAIN_MAX = 255
+_GAIN_MAX = (1 << formats.GAIN_BITS) - 1
 
 
 def assemble(a: Assembler, op: TransposeOp) -> None:
