@@ -249,8 +249,8 @@ class SimulatedCore:
         self._lib.vfy_take_records(self._core, records.ctypes.data_as(ctypes.c_void_p))
         return records
 
-    def watch(self, parts: Mapping[int, int]) -> None:
-        """Keep what the engines do from now on.
+    def watch(self, parts: Mapping[int, int], bucket: int) -> None:
+        """Keep what the engines do from now on, and the bytes read in every ``bucket`` cycles.
 
         ``parts``: what begins where in the memory, by its first byte, 0 included; numbers 1 to 255.
         """
@@ -258,11 +258,11 @@ class SimulatedCore:
         kinds = np.array([parts[int(first)] for first in bounds], np.uint8)
         self._lib.vfy_watch(
             self._core, bounds.ctypes.data_as(ctypes.c_void_p),
-            kinds.ctypes.data_as(ctypes.c_void_p), len(bounds),
+            kinds.ctypes.data_as(ctypes.c_void_p), len(bounds), bucket,
         )
 
     def watched(self) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint32]]:
-        """What the engines did, and bytes read in every 64 cycles since the start.
+        """What the engines did, and bytes read in every bucket since the start.
 
         Fields of the first: begin, end (cycles), number (of the MATMUL, ROUTE or instruction),
         engine (place in :data:`ENGINES`), state (what the harness says, not 0).

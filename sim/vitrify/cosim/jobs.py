@@ -68,11 +68,12 @@ def run_jobs(
     tasks: Sequence[int] | None = None,
     progress: Progress = lambda *_: None,
     inspect: Inspect | None = None,
-    watch: bool = False,
+    bucket: int = 0,
 ) -> JobResult:
     """Run one job for each of the input regions ``[N, input_bytes]``, queued as far as they fit.
 
-    ``tasks`` holds the register TASK of each job (default 0).  ``watch`` keeps what the engines do.
+    ``tasks`` holds the register TASK of each job (default 0).  ``bucket``: keep what the
+    engines do, and the bytes read in every so many cycles (0: neither).
 
     Raises
     ------
@@ -82,8 +83,8 @@ def run_jobs(
     run = _Run(core, program, regions, [0] * len(regions) if tasks is None else tasks)
     core.record(inspect is not None)
     run.start()
-    if watch:
-        core.watch(run.parts())
+    if bucket:
+        core.watch(run.parts(), bucket)
     slice_cycles, patience = _FIRST_SLICE, program.quiet_cycles
     last, idle = core.state(), 0
     while run.done < len(regions):
@@ -113,7 +114,7 @@ def run_jobs(
         if not interrupt:
             faster = _SLICE_SECONDS / max(seconds, 1e-6)
             slice_cycles = max(_FIRST_SLICE, int(slice_cycles * min(2.0, faster)))
-    return run.result(watch)
+    return run.result(bool(bucket))
 
 
 class _Run:

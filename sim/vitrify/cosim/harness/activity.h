@@ -23,9 +23,7 @@ struct Stretch {
 enum Engine { kInstructions, kLoader, kArray, kEpilogue, kRouter, kLoads, kStores, kBus, kEngines };
 
 struct Activity {
-    static constexpr uint64_t kBucket = 64;  // cycles of a sum of bytes
-
-    bool on = false;
+    uint64_t bucket = 0;  // cycles of a sum of bytes; 0: nobody watches
     std::vector<Stretch> done;
     std::vector<uint32_t> bytes;     // read, by bucket
     std::vector<uint64_t> bounds;    // where the parts of the memory begin, ascending from 0 on
@@ -45,8 +43,8 @@ struct Activity {
     void read(uint64_t cycle, uint64_t address, uint32_t size) {
         const auto part = std::upper_bound(bounds.begin(), bounds.end(), address);
         see(kBus, kinds[part - bounds.begin() - 1], cycle, 0);
-        bytes.resize(std::max<size_t>(bytes.size(), cycle / kBucket + 1));
-        bytes[cycle / kBucket] += size;
+        bytes.resize(std::max<size_t>(bytes.size(), cycle / bucket + 1));
+        bytes[cycle / bucket] += size;
     }
 
     // Ends every stretch.

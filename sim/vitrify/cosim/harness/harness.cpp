@@ -91,7 +91,7 @@ struct Core {
     // The trace outputs show the cycle before; `reads`, `writes`: beats before this one.
     void watch(uint64_t reads, uint64_t writes) {
 #if VFY_TAP
-        if (!activity.on) return;
+        if (!activity.bucket) return;
         const auto counts = [&](int counter) { return top->trace_events >> counter & 1; };
         const uint64_t before = cycle - 1;
         row_matmul += uint8_t(uint8_t(top->trace_row_seq) - row_sequence);
@@ -301,9 +301,12 @@ void vfy_extent(Core* core, uint64_t* out) {
     core->dram.read_extent = core->dram.write_extent = Extent();
 }
 
-// Keep what the engines do; `bounds`: first byte of `count` parts of the memory, and their kinds.
-void vfy_watch(Core* core, const uint64_t* bounds, const uint8_t* kinds, uint32_t count) {
-    core->activity.on = true;
+// Keep what the engines do, and the bytes read in every `bucket` cycles; `bounds`: first byte of
+// `count` parts of the memory, and their kinds.
+void vfy_watch(
+    Core* core, const uint64_t* bounds, const uint8_t* kinds, uint32_t count, uint32_t bucket
+) {
+    core->activity.bucket = bucket;
     core->activity.bounds.assign(bounds, bounds + count);
     core->activity.kinds.assign(kinds, kinds + count);
 }

@@ -123,7 +123,7 @@ class RtlBackend(ProgramBackend):
                     tasks=tasks,
                     progress=self._progress,
                     inspect=checker.feed if checker else None,
-                    watch=self._watch,
+                    bucket=BUCKET if self._watch else 0,
                 )
                 if checker is not None:
                     checker.close(result.outputs)
