@@ -27,6 +27,7 @@ from .options import (
     add_preprocess,
     add_task,
     add_weights,
+    refuse_for_program,
     task_feed,
     weights_of,
 )
@@ -119,8 +120,7 @@ def execute(options: argparse.Namespace) -> None:
 
 
 def _check_program(options: argparse.Namespace, program: Program | Application) -> None:
-    if options.calib is not None:
-        raise InputError(f"{str(options.model)!r} is a program: it needs no --calib")
+    refuse_for_program(options, "calib")
     if options.layers:
         raise InputError(
             "--layers needs the float model: give the .onnx file with --arch and --calib"

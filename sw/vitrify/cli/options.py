@@ -46,7 +46,7 @@ def add_weights(parser: argparse.ArgumentParser) -> None:
     from vitrify.quant.wanted import MAX_DROP
 
     parser.add_argument(
-        "--weights", choices=("8", "4", "auto"), default="8",
+        "--weights", choices=("8", "4", "auto"),
         help="bits of weights: 4 halves what is fetched of every layer but the patch embedding and "
         "those that give logits; auto chooses for each layer (default: 8)",
     )
@@ -65,8 +65,26 @@ def weights_of(options: argparse.Namespace) -> Any:
     """What :func:`add_weights` was given, as the compiler takes it."""
     from vitrify.quant.wanted import Weights
 
-    bits = None if options.weights == "auto" else int(options.weights)
+    bits = None if options.weights == "auto" else int(options.weights or 8)
     return Weights(bits, options.max_drop, options.budget_bytes)
+
+
+def refuse_for_program(options: argparse.Namespace, *names: str) -> None:
+    """Refuse options that only a model heeds: ``names``, and those of :func:`add_weights`.
+
+    Raises
+    ------
+    InputError
+        If one of them was given for ``options.model``, which is a program.
+    """
+    given = ", ".join(
+        f"--{name.replace('_', '-')}" for name in (*names, "weights", "max_drop", "budget_bytes")
+        if getattr(options, name) is not None
+    )
+    if given:
+        raise InputError(
+            f"{str(options.model)!r} is a program: {given} would belong to a model that is compiled"
+        )
 
 
 def add_input_shape(parser: argparse.ArgumentParser) -> None:

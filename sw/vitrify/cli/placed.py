@@ -28,6 +28,7 @@ from .options import (
     add_preprocess,
     add_task,
     add_weights,
+    refuse_for_program,
     task_feed,
     weights_of,
 )
@@ -87,12 +88,7 @@ def _program(options: argparse.Namespace, inspect: Inspect | None) -> Program:
     """The program in the file, or that of the model in it."""
     model = need_whole(open_model(options.model), "the estimate")
     if isinstance(model, Program):
-        given = (options.calib, options.preprocess, options.input_shape)
-        if any(option is not None for option in given):
-            raise InputError(
-                f"--calib, --preprocess and --input-shape belong to a model that is compiled, and "
-                f"{str(options.model)!r} is a program"
-            )
+        refuse_for_program(options, "calib", "preprocess", "input_shape")
         if options.arch is None:
             return model
         arch = load_arch(options.arch)

@@ -61,6 +61,8 @@ def test_integers_of_a_model_and_of_its_program(capsys):
 
     vitrify(capsys, "compile", "digits.onnx", *MODEL)
     again = json.loads(vitrify(capsys, "accuracy", "digits.vfy", *DATA, "--json"))
+    wide = vitrify(capsys, "accuracy", "digits.vfy", *DATA, "--weights", "4", code=2)
+    assert "'digits.vfy' is a program: --weights would belong to a model" in wide
     same = ("images", "top1", "top5", "float_top1", "float_top5", "agreement", "kl")
     assert [again[name] for name in same] == [data[name] for name in same]
 

@@ -73,7 +73,9 @@ def shape_of_model():
     (("gone.vfy",), "no file 'gone.vfy'"),
     (("model.onnx",), "say with --arch or --board for which core"),
     (("m.vfy", "--arch", "kv260"), "compile it again with --arch kv260"),
-    (("m.vfy", "--calib", "x.npy"), "belong to a model"),
+    (("m.vfy", "--calib", "x.npy"), "'m.vfy' is a program: --calib would belong to a model"),
+    (("m.vfy", "--weights", "8"), "is a program: --weights would belong to a model"),
+    (("m.vfy", "--weights", "auto", "--budget-bytes", "9"), ": --weights, --budget-bytes would"),
     (("model.onnx", "--arch", "ulx3s", "--calib", "gone.npy"), "'gone.npy' does not exist"),
 ], ids=str)
 def test_errors(capsys, arguments, message):

@@ -88,4 +88,4 @@ def test_compile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compile", str(open_sizes(tmp_path)), "--arch", "nano", "--input-shape", "3x16x16",
                  "--calib", str(tmp_path / "images.npy"), "-o", str(target)]) == 0  # fmt: skip
     assert main(["estimate", str(target), "--input-shape", "3,16,16"]) == 2
-    assert "--input-shape belong to a model" in capsys.readouterr().err
+    assert "--input-shape would belong to a model" in capsys.readouterr().err
