@@ -20,7 +20,7 @@ from vitrify.estimate import estimate
 from vitrify.ops.linear.integer import QLinear
 from vitrify.report import chrome_trace
 from vitrify.runtime import InferenceSession
-from vitrify.runtime.activity import ARRAY_STATES, ENGINES, ROW, Activity
+from vitrify.runtime.activity import ARRAY_STATES, BUCKET, ENGINES, ROW, Activity
 from vitrify.runtime.backend import as_jobs
 from vitrify.runtime.routing import replay
 
@@ -144,6 +144,7 @@ def test_the_simulated_core_is_the_sum_of_its_trace(tmp_path, capsys):
     assert activity.totals("loader")["words"] == counters["LOADER_BUSY"]
     assert sum(activity.totals("bus").values()) == counters["DRAM_READ_BEATS"]
     assert activity.traffic.sum() == statistics.dram_read_bytes
+    assert activity.traffic.max() <= BUCKET * program.arch.bus_bytes
     assert sum(activity.totals("instructions").values()) == counters["INSTRUCTIONS"]
     # The estimator says the same of the bus, client by client, and of the epilogue.
     guess = estimate(program, trace=True).activity
