@@ -92,14 +92,15 @@ def shifts(
     return pre, max(fitting)
 
 
-def finest(weight: Float, bias: Float) -> Float:
+def finest(weight: Float, bias: Float, bits: int) -> Float:
     """The finest output steps ``[...]`` that ``weight [..., in]`` and ``bias`` can be scaled to.
 
-    A step of the accumulator is many of these: finer ones would tell no more.
+    A step of the accumulator is many of these: finer ones would tell no more.  ``bits`` as in
+    :func:`columns`.
     """
-    peak = np.abs(weight).max(axis=-1)
+    widest = np.abs(weight).max(axis=-1) / GRIDS[bits].high
     steps = np.maximum.reduce([
-        peak / INT8_MAX, np.full_like(peak, peak.max() / INT8_MAX * _STEP_RANGE),
+        widest, np.full_like(widest, widest.max() * _STEP_RANGE),
         2 * np.abs(bias) / (_BIAS_MAX - 1),
     ])
     limit = formats.IntFormat(formats.MULTIPLIER_BITS, signed=False).max

@@ -14,6 +14,7 @@ from vitrify.arch.presets import preset
 from vitrify.compiler.quantise import quantise
 from vitrify.ir import evaluate
 from vitrify.quant import scheme
+from vitrify.quant.compare import compare
 from vitrify.quant.evaluate import Evaluator
 from vitrify.quant.loop import Loop
 from vitrify.quant.operands import Source
@@ -175,3 +176,16 @@ def test_few_levels_take_flatter_weights():
         for grid in (GRIDS[8], GRIDS[4])
     ]
     assert spread[1] < 0.9 * spread[0]
+
+
+def test_inputs_that_never_change():
+    """Steps of results are no finer than the multipliers of layers with narrow weights reach."""
+    net = graphs.Net(3)
+    x = net.tokens(0)
+    fixed = net.builder.emit("ConstantRows", x, np.tile(net.normal(1, graphs.DIM), (4, 1)))
+    attended = net.attention(net.linear(fixed, graphs.DIM, "fc"), "attention")
+    model = net.model(net.head(net.add(x, net.linear(attended, graphs.DIM, "proj"), "sum")))
+    images = net.images()
+    graph = quantise(model, images, arch=NANO, weights=Weights(bits=4))
+    assert [weight_bits(op) for op in graph.ops if op.name == "fc"] == [[4]]
+    assert min(one.sqnr for one in compare(model, graph, images[:8], NANO)) > 20

@@ -97,24 +97,26 @@ def test_a_multiplier_may_take_all_its_bits():
         assert shifts(factor, 127, np.array([100.0]), 18, "x") == (0, shift)
 
 
-def test_inputs_that_hardly_change_get_the_finest_step():
+@pytest.mark.parametrize(("bits", "error", "clipped"), [(8, 6, 1.1), (4, 30, 2.5)])
+def test_inputs_that_hardly_change_get_the_finest_step(bits, error, clipped):
     """Their results would have steps that no multiplier reaches."""
     generator = rng()
     x = generator.integers(-1, 2, (400, 24))
     weight = generator.normal(size=(12, 24)) * np.geomspace(1, 60, 12)[:, None]
     weight[3], bias = 0, 1e4 * generator.normal(size=12)
-    step = finest(weight, bias)
+    step = finest(weight, bias, bits)
 
     def made(step):
         return columns(
-            weight, bias, step, moments=Moments(x), reach=127, requant_bits=24, what="layer"
+            weight, bias, step, moments=Moments(x), reach=127, requant_bits=24, what="layer",
+            bits=bits,
         )
 
     part = made(step)
-    error = (matmul(x, part.weight) + part.requant.bias) * part.step - (x @ weight.T + bias)
-    assert np.abs(error / part.step).max() < 6  # of the accumulator's
+    found = (matmul(x, part.weight) + part.requant.bias) * part.step
+    assert np.abs((found - (x @ weight.T + bias)) / part.step).max() < error  # accumulator's steps
     with pytest.raises(ModelError, match="cannot express"):
-        made(step / 1.1)
+        made(step / clipped)
 
 
 def test_huge_bias_takes_a_coarser_step():

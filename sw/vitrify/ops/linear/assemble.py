@@ -49,7 +49,7 @@ def assemble(a: Assembler, op: LinearOp) -> None:
     x = a.operand(op.x, bits)
     if op.window is not None:
         x = windows(a, op, x)
-    form = _form(a, op, x)
+    form = _form(a, op, x, bits)
     count = op.x.rows.count if op.x.rows else a.graph.tensors[op.x.tensor].rows
     count = count if op.window is None else op.window.count
     dim = form.weight.shape[-2]
@@ -87,11 +87,13 @@ def _plain(op: LinearOp) -> bool:
     return op.window is None and op.x.times is None
 
 
-def _form(a: Assembler, op: LinearOp, x: Source) -> _Form:
+def _form(a: Assembler, op: LinearOp, x: Source, bits: int) -> _Form:
     weight = op.weight[..., x.channels]
     bias = op.bias + weigh(weight, x.offset)
     if op.role == "int8":
-        return _activated(a, op, weight, bias) if op.kind else _bytes(a, op, x, weight, bias)
+        return _activated(a, op, weight, bias) if op.kind else (
+            _bytes(a, op, x, weight, bias, bits)
+        )
     if op.role == "gate":
         step = LOGIT_STEP
     elif op.role == "output":
@@ -118,7 +120,9 @@ def _activated(a: Assembler, op: LinearOp, weight: Float, bias: Float) -> _Form:
     )
 
 
-def _bytes(a: Assembler, op: LinearOp, x: Source, weight: Float, bias: Float) -> _Form:
+def _bytes(
+    a: Assembler, op: LinearOp, x: Source, weight: Float, bias: Float, bits: int
+) -> _Form:
     """int8 in the format that all its readers can absorb.
 
     A step for each channel goes into the weights of linear readers, a constant into their bias.
@@ -128,7 +132,7 @@ def _bytes(a: Assembler, op: LinearOp, x: Source, weight: Float, bias: Float) ->
     offset: float | Float = 0.0 if needs.zero else stats.mean
     peak = np.maximum(stats.high - offset, offset - stats.low)
     rows = stats.rows - offset
-    least = finest(weight * x.step, bias - offset)
+    least = finest(weight * x.step, bias - offset, bits)
     least = least.reshape(-1, least.shape[-1]).max(axis=0)
     if needs.one_step:
         step: float | Float = max(
