@@ -66,10 +66,13 @@ class Source:
         """Elements of a tensor, of one image."""
         return math.prod(self.arrays[name][1]) // self.images
 
+    def has_batch(self, name: str) -> bool:
+        """Whether a tensor has images along its first axis."""
+        return self.arrays[name][1][:1] == (self.images,)
+
     def holds_images(self, name: str) -> bool:
         """Whether a tensor has images along its first axis, and something of each."""
-        _, shape = self.arrays[name]
-        return len(shape) > 1 and shape[0] == self.images
+        return self.has_batch(name) and len(self.arrays[name][1]) > 1
 
     def is_inner_image(self, name: str) -> bool:
         """Whether a tensor that some node makes is laid out as an image."""
@@ -247,7 +250,7 @@ def host_model(source: Source, reads: Sequence[str], results: Sequence[str]) -> 
     for value in (*graph.inputs, *graph.outputs):
         kind, shape = source.arrays[value.name or ""]
         value.type = ir.TensorType(ir.DataType.from_numpy(kind))
-        free = source.batch is None and shape[:1] == (source.images,)
+        free = source.batch is None and source.has_batch(value.name or "")
         value.shape = ir.Shape([BATCH, *shape[1:]] if free else shape)
     return ir.Model(graph, ir_version=source.model.ir_version)
 

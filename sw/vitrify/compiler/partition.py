@@ -223,7 +223,7 @@ def partition(source: Source, check: Check | None = None) -> list[Piece]:
     Raises
     ------
     CutError
-        If nothing that multiplies is left for the core.
+        If nothing that multiplies is left for the core, or a part reads what has no batch.
     """
     search = _Search(source, check or plan)
     search.settle()
@@ -234,6 +234,9 @@ def partition(source: Source, check: Check | None = None) -> list[Piece]:
     pieces = search.pieces()
     if not any(piece.on_core for piece in pieces):
         raise CutError("no part of it that multiplies can run on the core")
+    for name in (name for piece in pieces for name in piece.reads):
+        if not source.has_batch(name):
+            raise CutError(f"{name!r}, which goes from one part to another, has no batch")
     return pieces
 
 

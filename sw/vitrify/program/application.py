@@ -123,8 +123,8 @@ class Application:
                                        f"part before it makes")
             if isinstance(part, CorePart):
                 self._check_image(part, [known[name] for name in part.reads])
-            elif not part.reads or not part.graph.inputs[0].shape:
-                raise ProgramError(f"a part of {self.model!r} reads nothing that has a batch")
+            elif not part.reads or not all(value.shape for value in part.graph.inputs):
+                raise ProgramError(f"a part of {self.model!r} reads something without a batch")
             elif not 1 <= (part.batch or 1) <= MOST_BATCH:
                 raise ProgramError(f"a part of {self.model!r} takes {part.batch} images at once; "
                                    f"1 to {MOST_BATCH} can be")

@@ -73,7 +73,8 @@ class HostRunner:
     def run(self, tensors: Arrays) -> dict[str, Array]:
         """What the part makes of ``tensors``, the batch along the first axis of each."""
         part = self.part
-        given = {name: tensors[name] for name in part.reads}
+        # a part before may make one without axes, whatever it says of it
+        given = {name: np.atleast_1d(tensors[name]) for name in part.reads}
         made = in_batches(self._run, given, part.batch)
         return dict(zip((value.name for value in part.graph.outputs), made, strict=True))
 

@@ -303,6 +303,21 @@ def test_a_model_that_draws_random_numbers_is_refused(tmp_path: Path) -> None:
         compile_application(path, preset("nano"), IMAGES)
 
 
+@pytest.mark.parametrize(("axes", "tail"), [
+    ([0, 1, 2, 3], [("Mul", ["s", "r"], ["y"], {})]),
+    ([0, 2, 3],
+     [("Reshape", ["s", "flat"], ["f"], {}), ("Concat", ["f", "r"], ["y"], {"axis": 0})]),
+], ids=["scalar", "vector"])  # fmt: skip
+def test_what_has_no_batch_goes_to_no_other_part(axes: list, tail: list, tmp_path: Path) -> None:
+    model = with_tail([("Sin", ["logits"], ["s"], {}), *tail], [("y", TensorProto.FLOAT)],
+                      [("flat", np.array([-1])), ("axis", np.array(1))], batch=1)  # fmt: skip
+    for node in (helper.make_node("ReduceMax", ["sums"], ["r"], "r", axes=axes, keepdims=0),
+                 helper.make_node("CumSum", ["image", "axis"], ["sums"], "sums")):
+        model.graph.node.insert(0, node)
+    with pytest.raises(UnsupportedOpError, match="is not supported"):
+        compiled(model, tmp_path)
+
+
 def test_an_entrance_of_too_many_channels_stays_on_the_host(tmp_path: Path) -> None:
     """What is read is one vector of 8,192 numbers; an embedding of it would be 256 MiB."""
     weight = np.random.default_rng(3).normal(size=(8192, 4)).astype(np.float32)

@@ -127,6 +127,14 @@ def test_a_batch_that_cannot_be() -> None:
         application(parts=parts)
 
 
+def test_what_a_part_reads_has_a_batch() -> None:
+    model = host_model()
+    model.graph.input.append(helper.make_tensor_value_info("image", TensorProto.FLOAT, []))
+    parts = (application().parts[0], HostPart(model=model.SerializeToString()))
+    with pytest.raises(ProgramError, match="reads something without a batch"):
+        application(parts=parts)
+
+
 def test_programs_are_for_one_core() -> None:
     first = copy_program()
     other = dataclasses.replace(first, arch=preset("reference"))

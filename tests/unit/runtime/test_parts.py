@@ -95,3 +95,9 @@ def test_modelmeta() -> None:
     assert (meta.graph_name, meta.producer_name) == ("copy, largest", "vitrify")
     assert meta.custom_metadata_map["preprocess"] == "mean=0.5,std=0.5"
     assert meta.custom_metadata_map["note"] == "1"
+
+
+def test_a_tensor_without_axes_is_a_sentence() -> None:
+    runner = HostRunner(HostPart(model=host_model().SerializeToString()))
+    with pytest.raises(BackendError, match="failed"):
+        runner.run({"rows": np.float32(1)})
