@@ -151,10 +151,10 @@ def _lower_ops(state: Lowering) -> None:
         op = ops[step]
         if step:
             image.load_constants(state, step)
-        for number, behind in enumerate(ops[step + 1 : step + 2], step + 1):
-            ahead = RULES[type(behind)].ahead
+        if step + 1 < len(ops):
+            ahead = RULES[type(ops[step + 1])].ahead
             if ahead is not None:
-                ahead(state, behind, number)
+                ahead(state, ops[step + 1], step + 1)
         step += RULES[type(op)].lower(state, op, step) or 1
         state.release_dead(step - 1)
 
