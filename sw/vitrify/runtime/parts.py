@@ -90,7 +90,9 @@ def _sum(parts: Sequence[Statistics], model: str) -> Statistics:
     """The cost of all programs together."""
     first, *others = parts
     total = dataclasses.replace(
-        first, name=model, layers=list(first.layers), counters=dict(first.counters)
+        first, name=model, layers=list(first.layers), counters=dict(first.counters),
+        # cycles of several programs are no one time
+        activity=None if others else first.activity,
     )
     for other in others:
         total.macs += other.macs

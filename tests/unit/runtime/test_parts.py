@@ -16,7 +16,10 @@ from tests.unit.program.test_application import application, host_model
 from vitrify.arch.errors import BackendError, InputError
 from vitrify.program import CorePart, HostPart
 from vitrify.runtime import InferenceSession
+from vitrify.runtime.activity import Activity
 from vitrify.runtime.host import HostRunner
+from vitrify.runtime.parts import _sum
+from vitrify.runtime.statistics import Statistics
 
 ROOT = Path(__file__).parents[3]
 IMAGES = np.random.default_rng(4).random((3, 3, 4, 8)).astype(np.float32)
@@ -101,3 +104,19 @@ def test_a_tensor_without_axes_is_a_sentence() -> None:
     runner = HostRunner(HostPart(model=host_model().SerializeToString()))
     with pytest.raises(BackendError, match="failed"):
         runner.run({"rows": np.float32(1)})
+
+
+def test_costs_of_programs_add_up() -> None:
+    program = application().programs[0]
+    activity = Activity("rtl", 100, [], np.zeros(2, np.int64))
+    one = Statistics(
+        name="one", arch=program.arch, backend="rtl", images=2, macs=5, cycles=100,
+        dram_read_bytes=7, dram_write_bytes=3, counters={"STALL_BANK": 4}, activity=activity,
+    )
+    both = _sum([one, one], "both")
+    assert (both.name, both.images, both.macs, both.cycles) == ("both", 2, 10, 200)
+    assert (both.dram_read_bytes, both.dram_write_bytes) == (14, 6)
+    assert both.counters == {"STALL_BANK": 8}
+    assert both.activity is None
+    assert _sum([one], "one").activity is activity
+    assert one.counters == {"STALL_BANK": 4}
