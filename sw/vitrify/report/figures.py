@@ -14,7 +14,7 @@ from vitrify.runtime.activity import BUCKET, ENGINES, ROW, Activity
 from vitrify.runtime.routing import routes
 
 from .chrome import WAITS
-from .flow import follow, short_name
+from .flow import OUTPUTS, SOURCES, follow, short_name
 
 #: Version of this form.
 FORM = 1
@@ -41,9 +41,7 @@ def figures(result: Estimate, quality: list[dict[str, Any]] | None = None) -> di
         "form": FORM, "summary": data, "limits": dict(LIMITS), "layers": layers,
         "blocks": _blocks(layers),
         "graph": {
-            "nodes": list(dict.fromkeys(
-                ["image", "constants", *(short_name(layer["name"]) for layer in layers), "outputs"]
-            )),
+            "nodes": _nodes(layers),
             "edges": [[source, to, count] for (source, to), count in flow.edges.items()],
         },
         "memory": {
@@ -90,6 +88,16 @@ def _blocks(layers: list[dict[str, Any]]) -> list[dict[str, Any]]:
             mine["lost_cycles"][key] += count
         mine["parts"][layer["part"]] = mine["parts"].get(layer["part"], 0) + layer["cycles"]
     return list(found.values())
+
+
+def _nodes(layers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of the graph, in the order of the program; cycles of those that are layers."""
+    found: dict[str, int | None] = dict.fromkeys(SOURCES.values())
+    for layer in layers:
+        name = short_name(layer["name"])
+        found[name] = (found.get(name) or 0) + layer["cycles"]
+    found[OUTPUTS] = None
+    return [{"name": name, "cycles": cycles} for name, cycles in found.items()]
 
 
 def _occupancy(activity: Activity) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from vitrify.compiler import compile_graph
 from vitrify.estimate import LIMITS, estimate
 from vitrify.report import figures
 from vitrify.report.flow import OUTPUTS, SOURCES, follow
+from vitrify.runtime.activity import ARRAY_STATES
 
 ROOT = Path(__file__).parents[3]
 SECTIONS = {
@@ -49,6 +50,9 @@ def test_figures_add_up(program):
     assert sum(block["cycles"] for block in data["blocks"]) == (
         sum(layer["cycles"] for layer in data["layers"])
     )
+    nodes = {node["name"]: node["cycles"] for node in data["graph"]["nodes"]}
+    assert {name for edge in data["graph"]["edges"] for name in edge[:2]} <= nodes.keys()
+    assert sum(filter(None, nodes.values())) == sum(layer["cycles"] for layer in data["layers"])
     for name, count in data["summary"]["lost_cycles"].items():
         assert sum(block["lost_cycles"][name] for block in data["blocks"]) == count
     # The array is in one state in every moment; averages weigh their times equally.
@@ -106,15 +110,21 @@ def test_experts(experts):
     assert routed["source"] == "uniform"
     for layer in routed["layers"]:
         assert sum(layer["counts"]) == layer["rows"] * layer["choices"]
-    assert any("gate" in node for node in data["graph"]["nodes"])
+    assert any("gate" in node["name"] for node in data["graph"]["nodes"])
 
 
-def test_every_loss_has_a_colour_in_light_and_dark():
+def test_every_loss_and_state_has_a_colour_in_light_and_dark():
     style = (ROOT / "sw/vitrify/report/page/page.css").read_text()
     light, dark = style.split("@media (prefers-color-scheme: dark)")
     for name in ("work", *LIMITS):
         for theme in (light, dark):
             assert len(re.findall(rf"--{name}: #[0-9a-f]{{6}};", theme)) == 1, name
+    script = (ROOT / "sw/vitrify/report/page/page.js").read_text()
+    states = re.search(r"const STATES = \{(.*)\};", script)
+    assert states
+    found = dict(re.findall(r'(\w+): "(\w+)"', states[1]))
+    assert tuple(found) == ARRAY_STATES
+    assert set(found.values()) <= {"work", *LIMITS}
 
 
 # The page ----------------------------------------------------------------------------------------

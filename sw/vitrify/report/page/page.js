@@ -241,13 +241,8 @@ function memoryMap() {
 }
 
 function graph() {
-  const {nodes, edges} = run.graph, step = 20, left = 190, place = new Map(nodes.map((name, i) => [name, 14 + i * step]));
-  const cycles = new Map();
-  for (const layer of run.layers) {
-    const name = layer.name.replace(/\[\d+\]$/, "");
-    cycles.set(name, (cycles.get(name) || 0) + layer.cycles);
-  }
-  const most = Math.max(...cycles.values());
+  const {nodes, edges} = run.graph, step = 20, left = 190, place = new Map(nodes.map(({name}, i) => [name, 14 + i * step]));
+  const most = Math.max(...nodes.map(node => node.cycles));
   const marks = edges.map(([source, to, count]) => {
     const y1 = place.get(source), y2 = place.get(to), span = Math.abs(y2 - y1) / step;
     const bow = span === 1 ? 6 : Math.min(230, 34 * Math.sqrt(span - 1));
@@ -255,8 +250,8 @@ function graph() {
       stroke: span === 1 ? "var(--quiet)" : "var(--accent)", "stroke-opacity": span === 1 ? .8 : .5, "stroke-width": 1.3,
       "data-tip": `${source} → ${to}${count > 1 ? `, ${count} reads` : ""}`});
   });
-  for (const name of nodes) {
-    const y = place.get(name), value = cycles.get(name);
+  for (const {name, cycles: value} of nodes) {
+    const y = place.get(name);
     marks.push(draw("circle", {cx: left, cy: y, r: 4, fill: value == null ? "var(--quiet)" : "var(--accent)"}),
       text(left + 10, y + 4, name, {class: "ink"}));
     if (value != null) marks.push(box(620, y - 7, 420 * value / most, 13, "var(--accent)", `${name}: ${whole(value)} cycles`),
