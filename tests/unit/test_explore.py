@@ -112,7 +112,7 @@ def test_a_stopped_study_goes_on(tmp_path, archs, graph, monkeypatch):
     measured.clear()
     assert front(decide(archs, graph, path)) == front(whole)
     assert not measured
-    with pytest.raises(InputError, match="is of something else"):
+    with pytest.raises(InputError, match=r"is of something else \(another m\)"):
         Study(path, {"m": "2"})
     (tmp_path / "text").write_text("no database, but long enough to be looked at" * 99)
     with pytest.raises(InputError, match="is no study"):
@@ -176,6 +176,9 @@ def test_the_command_ends_in_a_core(tmp_path, monkeypatch, capsys):
     assert (best.depth, best.width, best.lanes, best.name) == (4, 8, 4, "best")
     text = vitrify(capsys, "explore", "m.onnx", "--part", "ulx3s", *SWEEP, "--study", "s.sqlite",
                    "--json")
+    other = vitrify(capsys, "explore", "m.onnx", "--part", "ulx3s", *SWEEP, "--study", "s.sqlite",
+                    "--preprocess", "augreg", code=2)
+    assert "is of something else (another preprocess)" in other
     data = json.loads(text)
     found = {one["name"]: one for one in data["designs"]}
     first = found[data["front"][0]]

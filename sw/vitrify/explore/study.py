@@ -73,7 +73,7 @@ class Study:
     Raises
     ------
     InputError
-        If the file is none of ours, or of something else.
+        If the file is no study, or one of something else.
     """
 
     def __init__(self, path: Path | None, about: Mapping[str, str]) -> None:
@@ -93,7 +93,7 @@ class Study:
             self._base.close()
             names = sorted(k for k in held.keys() | wanted if held.get(k) != wanted.get(k))
             raise InputError(
-                f"the study {str(path)!r} is of something else ({', '.join(names)} differ); name "
+                f"the study {str(path)!r} is of something else (another {', '.join(names)}); name "
                 f"another file"
             )
 
