@@ -22,6 +22,7 @@ from vitrify.runtime.images import read_floats
 from .models import Shape, image_input, known_preprocess, read_calibration, stages
 from .options import (
     add_arch,
+    add_calibration,
     add_float_model,
     add_json,
     add_preprocess,
@@ -57,10 +58,7 @@ def register(commands: Any) -> None:
     parser.add_argument("--split", metavar="NAME", help="only the pictures of this split")
     parser.add_argument("--backend", choices=("golden", "float"), default="golden")
     add_arch(parser, required=False)
-    parser.add_argument(
-        "--calib", type=Path, metavar="FILE.npz|FILE.npy|IMAGE_DIR",
-        help="calibration images for a model",
-    )
+    add_calibration(parser, "calibration images for a model")
     add_weights(parser)
     add_float_model(parser)
     add_preprocess(parser)

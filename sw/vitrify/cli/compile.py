@@ -20,6 +20,7 @@ from .models import (
 )
 from .options import (
     add_arch,
+    add_calibration,
     add_input_shape,
     add_preprocess,
     add_weights,
@@ -39,12 +40,8 @@ def register(commands: Any) -> None:
     )
     parser.add_argument("model", metavar="MODEL.onnx", type=Path)
     add_arch(parser)
-    parser.add_argument(
-        "--calib",
-        required=True,
-        type=Path,
-        metavar="FILE.npz|FILE.npy|IMAGE_DIR",
-        help="calibration images, a few dozen of the kind the model will see",
+    add_calibration(
+        parser, "calibration images, a few dozen of the kind the model will see", required=True
     )
     add_preprocess(parser)
     add_weights(parser)

@@ -17,7 +17,7 @@ from vitrify.program.files import check_writable, write_atomic
 
 from .arch import check_new, write_arch
 from .models import AUTO, known_preprocess, read_calibration, stages
-from .options import add_json, add_preprocess
+from .options import add_calibration, add_json, add_preprocess
 from .terminal import new_table, print_json, progress_bar, say, show
 
 _LIMIT = 500
@@ -62,9 +62,8 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "--study", type=Path, metavar="FILE.sqlite", help="keep results there, and go on from them"
     )
-    parser.add_argument(
-        "--calib", type=Path, metavar="FILE.npz|FILE.npy|IMAGE_DIR",
-        help="calibration images (default: noise, which hardly ever changes cycles)",
+    add_calibration(
+        parser, "calibration images (default: noise, which hardly ever changes cycles)"
     )
     add_preprocess(parser)
     parser.add_argument(

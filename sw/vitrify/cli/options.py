@@ -31,6 +31,13 @@ def add_input(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_calibration(parser: argparse.ArgumentParser, text: str, *, required: bool = False) -> None:
+    """``--calib`` with this help."""
+    parser.add_argument(
+        "--calib", type=Path, required=required, metavar="FILE.npz|FILE.npy|IMAGE_DIR", help=text
+    )
+
+
 def add_preprocess(parser: argparse.ArgumentParser) -> None:
     """``--preprocess SPEC``."""
     parser.add_argument(

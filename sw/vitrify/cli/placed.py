@@ -24,6 +24,7 @@ from vitrify.runtime.routing import Routing, read, replay, routes, typical
 from .models import AUTO, compile_shown, known_preprocess, need_whole, read_calibration
 from .options import (
     add_arch,
+    add_calibration,
     add_input_shape,
     add_preprocess,
     add_task,
@@ -49,11 +50,9 @@ def add_program(parser: argparse.ArgumentParser) -> None:
         "--dram-bandwidth", type=float, metavar="GB/S",
         help="what the memory sustains, reads and writes of all ports together",
     )
-    parser.add_argument(
-        "--calib",
-        type=Path,
-        metavar="FILE.npz|FILE.npy|IMAGE_DIR",
-        help="calibration images for a model (default: noise, also for what a quantised model "
+    add_calibration(
+        parser,
+        "calibration images for a model (default: noise, also for what a quantised model "
         "saturates)",
     )
     add_preprocess(parser)
