@@ -12,6 +12,7 @@ import onnxruntime as ort
 import pytest
 import tiny as t
 from agree import assert_agrees, kinds
+from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
 from tiny import picture, tiny
 
 from vitrify.arch.errors import UnsupportedOpError
@@ -165,8 +166,7 @@ def test_constants_are_computed_as_onnx_runtime_does(opset: int) -> None:
         options.log_severity_level = 4
         try:
             session = ort.InferenceSession(model.SerializeToString(), options)
-        except Exception as error:  # it has no kernel
-            assert "NOT_IMPLEMENTED" in str(error), (op, error)  # noqa: PT017
+        except NoKernel:
             continue
         seen += 1
         given = [None if array is None else np.asarray(array) for array in arrays]
