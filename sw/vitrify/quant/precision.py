@@ -36,7 +36,7 @@ _POINTS = 9
 
 @dataclass(frozen=True)
 class Cost:
-    """Distance of results from those of the float model.
+    """Distance of results from those of the float model; results ``[N, C]`` are taken for logits.
 
     ``divergence`` is the mean KL divergence in nats of a classifier, else noise over signal.
     ``drop`` is in points: how much less likely, for the float model, is what the integers answer
