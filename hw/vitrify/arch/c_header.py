@@ -25,7 +25,9 @@ def c_header(arch: ArchConfig) -> str:
         f"#define VITRIFY_ARCH_HASH_VALUE 0x{arch.hash:08x}u",
         f"#define VITRIFY_QUEUE_DEPTH {csr.QUEUE_DEPTH}u",
         f"#define VITRIFY_LIMIT_CYCLES {csr.LIMIT_CYCLES}u",
+        f"#define VITRIFY_REGISTER_BYTES {1 << csr.CSR_ADDRESS_BITS}u",
         f"#define VITRIFY_ALIGNMENT {memmap.ALIGNMENT}u",
+        f"#define VITRIFY_SIGNATURE_BYTES {memmap.SIGNATURE_BYTES}u",
         "",
     ]
     for register in csr.REGISTERS:

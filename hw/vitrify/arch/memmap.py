@@ -39,6 +39,8 @@ from .modes import WITH_PARAMETERS, Stationary
 ADDRESS_BITS = 40
 #: Program images, inputs and outputs start at multiples of this (an AXI burst never crosses 4 KiB).
 ALIGNMENT = 4096
+#: Bytes at the end of the memory where the driver that uploaded a program signs it.
+SIGNATURE_BYTES = 16
 
 
 @dataclass(frozen=True)

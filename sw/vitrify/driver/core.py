@@ -15,7 +15,7 @@ from vitrify.arch import csr, isa
 from vitrify.arch.config import CONTRACT_VERSION, ArchConfig
 from vitrify.arch.csr import ErrorCode
 from vitrify.arch.errors import BackendError
-from vitrify.arch.memmap import aligned
+from vitrify.arch.memmap import SIGNATURE_BYTES, aligned
 
 from .lock import PATIENCE
 from .transport import Transport, UInt8
@@ -24,8 +24,6 @@ from .transport import Transport, UInt8
 _LOOK = 0.005
 #: The program is uploaded and compared in blocks of so many bytes.
 _BLOCK = 1 << 14
-#: Bytes at the end of the memory where the driver that uploaded a program signs it.
-_SIGNATURE_BYTES = 16
 _COUNTER_NAMES = tuple(name for name, _doc in csr.COUNTERS)
 
 
@@ -85,7 +83,7 @@ class CoreDriver:
         self._patience = patience
         self._loaded: Loaded | None = None
         self._certain = False
-        self._signature = np.zeros(_SIGNATURE_BYTES, np.uint8)
+        self._signature = np.zeros(SIGNATURE_BYTES, np.uint8)
         #: Bytes of programs that went over the transport.
         self.uploaded = 0
         with self.exclusive():
@@ -160,10 +158,10 @@ class CoreDriver:
         """
         step_in, step_out = aligned(input_bytes), aligned(output_bytes)
         inputs, size = aligned(len(image)), self._transport.memory_size
-        room = max(0, size - _SIGNATURE_BYTES - inputs)
+        room = max(0, size - SIGNATURE_BYTES - inputs)
         slots = min(jobs, csr.QUEUE_DEPTH, room // (step_in + step_out))
         if slots < 1:
-            need = inputs + step_in + step_out + _SIGNATURE_BYTES
+            need = inputs + step_in + step_out + SIGNATURE_BYTES
             raise BackendError(
                 f"the program needs {need} bytes of memory, and the core's has {size}"
             )
@@ -177,19 +175,19 @@ class CoreDriver:
 
     def _signed(self) -> bool:
         """Whether the program in memory is the one that this driver put there last."""
-        found = self._transport.read_memory(self._signature_offset, _SIGNATURE_BYTES)
+        found = self._transport.read_memory(self._signature_offset, SIGNATURE_BYTES)
         return bool((found == self._signature).all())
 
     @property
     def _signature_offset(self) -> int:
-        return self._transport.memory_size // 2 * 2 - _SIGNATURE_BYTES
+        return self._transport.memory_size // 2 * 2 - SIGNATURE_BYTES
 
     def _upload(self) -> None:
         """Blocks that differ go over the transport; then every block is right, and signed."""
         assert self._loaded is not None
         image, transport = self._loaded.image, self._transport
         # Whoever is interrupted here leaves a memory that no driver takes for its own.
-        transport.write_memory(self._signature_offset, np.zeros(_SIGNATURE_BYTES, np.uint8))
+        transport.write_memory(self._signature_offset, np.zeros(SIGNATURE_BYTES, np.uint8))
         for at in range(0, len(image), _BLOCK):
             block = image[at : at + _BLOCK]
             if len(block) % 2:
@@ -205,7 +203,7 @@ class CoreDriver:
                     f"0x{transport.memory_base + at:x} and 0x"
                     f"{transport.memory_base + at + len(block):x}"
                 )
-        self._signature = np.frombuffer(secrets.token_bytes(_SIGNATURE_BYTES), np.uint8)
+        self._signature = np.frombuffer(secrets.token_bytes(SIGNATURE_BYTES), np.uint8)
         transport.write_memory(self._signature_offset, self._signature)
         self._certain = True
 

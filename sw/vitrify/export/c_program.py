@@ -11,10 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vitrify.arch.config import CONTRACT_VERSION
+from vitrify.arch.memmap import SIGNATURE_BYTES
 from vitrify.program import InputSpec, OutputSpec, Program, UInt8, integers, preprocess
 
-#: Bytes of a program's digest that the C driver signs a memory with (VITRIFY_SIGNATURE_BYTES).
-SIGNATURE_BYTES = 16
 _LINE = 16
 
 

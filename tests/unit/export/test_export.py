@@ -15,7 +15,6 @@ from vitrify.arch import csr
 from vitrify.arch.memmap import ALIGNMENT
 from vitrify.arch.presets import PRESETS
 from vitrify.export import Run, export_files
-from vitrify.export.c_program import SIGNATURE_BYTES
 from vitrify.export.files import DRIVER, readmemh
 from vitrify.export.layout import Layout
 from vitrify.export.testbench import testbench as bench_of
@@ -75,11 +74,6 @@ def test_files(capsys, files):
 
 def test_readmemh_by_hand():
     assert readmemh(np.arange(8, dtype=np.uint8), 4) == b"03020100\n07060504\n"
-
-
-def test_numbers_that_stand_twice_are_equal():
-    header = (DRIVER / "vitrify.h").read_text()
-    assert f"#define VITRIFY_SIGNATURE_BYTES {SIGNATURE_BYTES}u" in header
 
 
 @pytest.mark.parametrize("arch", PRESETS.values(), ids=PRESETS)

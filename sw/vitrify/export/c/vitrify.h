@@ -94,13 +94,11 @@ typedef struct vitrify_program {
     uint32_t image_bytes, input_bytes, output_bytes; /* the latter of a job */
     uint32_t batch;                                  /* pictures of a job, one after the other */
     const uint8_t *image;
-    const uint8_t *signature; /* VITRIFY_SIGNATURE_BYTES of a digest of all this */
+    const uint8_t *signature; /* VITRIFY_SIGNATURE_BYTES (vitrify_regs.h) of a digest of all this */
     const vitrify_input *input;
     const vitrify_output *outputs;
     uint32_t output_count;
 } vitrify_program;
-
-#define VITRIFY_SIGNATURE_BYTES 16u
 
 /* A core and a program on it; for the driver's eyes only, but for error_info. */
 typedef struct vitrify_session {

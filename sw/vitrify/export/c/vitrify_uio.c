@@ -2,6 +2,8 @@
 #define _DEFAULT_SOURCE
 #include "vitrify_uio.h"
 
+#include "vitrify_regs.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -12,7 +14,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define REGISTER_BYTES 4096u
 #define WAIT_MS 5
 #define POLL_NS 500000L
 #define CLOSED (-1)
@@ -97,7 +98,7 @@ int32_t vitrify_uio_open(vitrify_uio *uio, const char *device, const char *buffe
         if (flock(uio->registers, LOCK_EX | LOCK_NB) != 0) {
             code = (errno == EWOULDBLOCK) ? VITRIFY_BUSY : VITRIFY_LINK;
         } else {
-            registers = map(uio->registers, REGISTER_BYTES);
+            registers = map(uio->registers, VITRIFY_REGISTER_BYTES);
             memory = map(uio->memory, (size_t)size);
         }
     }
@@ -122,7 +123,7 @@ void vitrify_uio_close(vitrify_uio *uio)
     const int why = errno;
 
     if (uio->mapped.registers != NULL) {
-        (void)munmap((void *)(uintptr_t)uio->mapped.registers, REGISTER_BYTES);
+        (void)munmap((void *)(uintptr_t)uio->mapped.registers, VITRIFY_REGISTER_BYTES);
     }
     if (uio->mapped.memory != NULL) {
         (void)munmap((void *)(uintptr_t)uio->mapped.memory, uio->transport.memory_size);
