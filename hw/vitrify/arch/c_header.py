@@ -36,10 +36,9 @@ def c_header(arch: ArchConfig) -> str:
             f"#define {name} 0x{register.offset:03x}u /* {register.access.value}: {register.doc} */"
         )
         for field in register.fields:
-            mask = ((1 << field.bits) - 1) << field.lsb
             lines += [
                 f"#define {name}_{field.name.upper()}_SHIFT {field.lsb}u",
-                f"#define {name}_{field.name.upper()}_MASK 0x{mask:x}u /* {field.doc} */",
+                f"#define {name}_{field.name.upper()}_MASK 0x{field.mask:x}u /* {field.doc} */",
             ]
     codes = list(csr.ErrorCode)
     assert codes == list(range(len(codes)))

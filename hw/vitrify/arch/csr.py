@@ -30,6 +30,15 @@ class Bit:
     bits: int
     doc: str
 
+    @property
+    def mask(self) -> int:
+        """Its bits where they lie in the register."""
+        return ((1 << self.bits) - 1) << self.lsb
+
+    def of(self, value: int) -> int:
+        """Its value in that of the register."""
+        return (value & self.mask) >> self.lsb
+
 
 @dataclass(frozen=True)
 class Register:
@@ -40,6 +49,15 @@ class Register:
     access: Access
     doc: str
     fields: tuple[Bit, ...] = ()
+
+    def field(self, name: str) -> Bit:
+        """The field ``name``."""
+        return next(field for field in self.fields if field.name == name)
+
+    @property
+    def mask(self) -> int:
+        """The bits of all fields."""
+        return sum(field.mask for field in self.fields)
 
 
 class ErrorCode(enum.IntEnum):

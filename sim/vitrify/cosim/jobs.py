@@ -143,7 +143,7 @@ class _Run:
         core, program = self._core, self._program
         core.attach(self.memory)
         identify(core, program.arch)
-        core.write("CONTROL", 0b11)
+        core.write("CONTROL", csr.BY_NAME["CONTROL"].mask)
         for name, value in (
             ("PROGRAM_BASE", 0),
             ("READ_BASE", 0),
@@ -153,8 +153,8 @@ class _Run:
         ):
             _write_wide(core, name, value)
         core.write("PROGRAM_COUNT", program.instruction_count)
-        core.write("IRQ_STATUS", 0b11)
-        core.write("IRQ_ENABLE", 0b11)
+        core.write("IRQ_STATUS", csr.BY_NAME["IRQ_STATUS"].mask)
+        core.write("IRQ_ENABLE", csr.BY_NAME["IRQ_ENABLE"].mask)
         self._first_matmul = core.state().matmuls
         self._start_cycle = core.state().cycle
 
@@ -173,7 +173,7 @@ class _Run:
         if self.pushed == self._jobs:
             return
         core = self._core
-        space = _field("STATUS", "space", core.read("STATUS"))
+        space = csr.BY_NAME["STATUS"].field("space").of(core.read("STATUS"))
         for _ in range(min(space, self._jobs - self.pushed)):
             _write_wide(core, "INPUT_BASE", self._inputs + self.pushed * self._in_step)
             _write_wide(core, "OUTPUT_BASE", self._outputs + self.pushed * self._out_step)
@@ -186,7 +186,7 @@ class _Run:
         core = self._core
         status = core.read("IRQ_STATUS")
         core.write("IRQ_STATUS", status)
-        if _field("IRQ_STATUS", "error", status):
+        if csr.BY_NAME["IRQ_STATUS"].field("error").of(status):
             raise BackendError(f"the core stopped: {self._error()}, {self.where()}")
         self.done = core.read("JOBS_DONE")
 
@@ -269,8 +269,3 @@ def identify(core: SimulatedCore, arch: ArchConfig) -> None:
 def _write_wide(core: SimulatedCore, name: str, value: int) -> None:
     core.write(f"{name}_LO", value & 0xFFFF_FFFF)
     core.write(f"{name}_HI", value >> 32)
-
-
-def _field(register: str, name: str, value: int) -> int:
-    field = next(f for f in csr.BY_NAME[register].fields if f.name == name)
-    return value >> field.lsb & ((1 << field.bits) - 1)

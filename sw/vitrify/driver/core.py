@@ -130,14 +130,12 @@ class CoreDriver:
         self.write(f"{name}_HI", value >> 32)
 
     def _do(self, register: str, *fields: str) -> None:
-        bits = {f.name: 1 << f.lsb for f in csr.BY_NAME[register].fields}
-        self.write(register, sum(bits[name] for name in fields))
+        found = csr.BY_NAME[register]
+        self.write(register, sum(found.field(name).mask for name in fields))
 
     def _status(self) -> dict[str, int]:
         value = self.read("STATUS")
-        return {
-            f.name: value >> f.lsb & ((1 << f.bits) - 1) for f in csr.BY_NAME["STATUS"].fields
-        }
+        return {field.name: field.of(value) for field in csr.BY_NAME["STATUS"].fields}
 
     def counters(self) -> dict[str, int]:
         """Every performance counter."""

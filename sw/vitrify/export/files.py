@@ -7,8 +7,6 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from vitrify.arch.c_header import HEADER
 from vitrify.arch.c_header import c_header as registers
 from vitrify.arch.errors import InputError
@@ -64,12 +62,11 @@ def export_files(program: Program, run: Run, name: str = "model") -> dict[str, b
     contents = (program.image[None], run.inputs, run.outputs)
     files: dict[str, bytes] = {}
     for region, data in zip(layout.regions, contents, strict=True):
-        padded = np.zeros((region.count, region.step), np.uint8)
-        padded[:, : region.size] = data
+        padded = region.pieces(data)
         files[f"{region.name}.bin"] = padded.tobytes()
         files[f"{region.name}.mem"] = readmemh(padded, program.arch.port_bytes)
-    padded[:, : region.size] = output_mask(program)
-    files["output_mask.mem"] = readmemh(padded, program.arch.port_bytes)
+    mask = layout.regions[-1].pieces(output_mask(program))
+    files["output_mask.mem"] = readmemh(mask, program.arch.port_bytes)
     files[MEMORY_MAP] = (json.dumps(layout.to_dict(), indent=2) + "\n").encode()
     files["testbench.v"] = testbench(layout).encode()
     files[f"c/{HEADER}"] = registers(program.arch).encode()

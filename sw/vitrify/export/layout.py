@@ -6,11 +6,13 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from vitrify.arch import csr
 from vitrify.arch.config import CONTRACT_VERSION, ArchConfig
 from vitrify.arch.memmap import ALIGNMENT, aligned
 from vitrify.arch.names import module_name, port_names
-from vitrify.program import Program
+from vitrify.program import Program, UInt8
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,12 @@ class Region:
     def end(self) -> int:
         """First address behind it."""
         return self.address + self.count * self.step
+
+    def pieces(self, data: UInt8) -> UInt8:
+        """``data``, ``[count, size]`` or one for all, with zeros behind: ``[count, step]``."""
+        padded = np.zeros((self.count, self.step), np.uint8)
+        padded[:, : self.size] = data
+        return padded
 
 
 @dataclass(frozen=True)
@@ -56,17 +64,14 @@ class Layout:
     def registers(self) -> dict[str, int]:
         """What to write before the first job, in this order; windows shut until their end."""
         program, _, output = self.regions
-        wide = {
-            "PROGRAM_BASE": program.address, "READ_LIMIT": self.end, "READ_BASE": 0,
-            "WRITE_LIMIT": self.end, "WRITE_BASE": output.address,
-        }
         return {
-            **{f"{name}_{half}": value >> shift & 0xFFFF_FFFF for name, value in wide.items()
-               for half, shift in (("LO", 0), ("HI", 32))},
+            **_halves("PROGRAM_BASE", program.address),
+            **_halves("READ_LIMIT", self.end), **_halves("READ_BASE", program.address),
+            **_halves("WRITE_LIMIT", self.end), **_halves("WRITE_BASE", output.address),
             "PROGRAM_COUNT": self.program.instruction_count,
             "CYCLE_LIMIT": 0,
-            "IRQ_STATUS": 0b11,
-            "IRQ_ENABLE": 0b11,
+            "IRQ_STATUS": csr.BY_NAME["IRQ_STATUS"].mask,
+            "IRQ_ENABLE": csr.BY_NAME["IRQ_ENABLE"].mask,
         }
 
     def jobs(self) -> list[dict[str, int]]:
@@ -74,9 +79,8 @@ class Layout:
         _, source, target = self.regions
         return [
             {
-                **{f"{name}_BASE_{half}": region.address + i * region.step >> shift & 0xFFFF_FFFF
-                   for name, region in (("INPUT", source), ("OUTPUT", target))
-                   for half, shift in (("LO", 0), ("HI", 32))},
+                **_halves("INPUT_BASE", source.address + i * source.step),
+                **_halves("OUTPUT_BASE", target.address + i * target.step),
                 "TASK": task,
                 "JOB_PUSH": 1,
             }
@@ -109,6 +113,11 @@ class Layout:
             "write_first": self.registers(),
             "write_for_each_job": self.jobs(),
         }
+
+
+def _halves(name: str, value: int) -> dict[str, int]:
+    """``value`` in a pair of registers."""
+    return {f"{name}_LO": value & 0xFFFF_FFFF, f"{name}_HI": value >> 32}
 
 
 def core(arch: ArchConfig) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from vitrify.arch.names import module_name, port_names
 from .layout import Layout
 
 _TEMPLATE = Path(__file__).parent / "verilog" / "testbench.v"
-#: Signals of a memory port that the memory looks at, with their bits (B: bytes of a beat).
+#: Signals of a memory port that the memory looks at, with their bits.
 _SIGNALS = {
     "arvalid": "1", "arready": "1", "araddr": "ADDRESS_BITS", "arlen": "8",
     "rvalid": "1", "rready": "1", "rdata": "8*BYTES", "rresp": "2", "rlast": "1",
@@ -19,7 +19,7 @@ _SIGNALS = {
     "wvalid": "1", "wready": "1", "wdata": "8*BYTES", "wstrb": "BYTES", "wlast": "1",
     "bvalid": "1", "bready": "1", "bresp": "2",
 }
-#: One transaction identifier.
+#: The core has one transaction identifier, 0.
 _TIED = ("rid", "bid")
 
 
@@ -32,9 +32,8 @@ def testbench(layout: Layout) -> str:
         "PARAMETERS": "\n".join(
             f"    localparam {name} = {value};" for name, value in _parameters(layout).items()
         ),
-        "OFFSETS": "\n".join(
-            f"    localparam [11:0] {r.name} = 12'h{r.offset:03x};" for r in csr.REGISTERS
-            if r.name in _USED
+        "REGISTERS": "\n".join(
+            line for name in _USED for line in _register(csr.BY_NAME[name])
         ),
         "PREPARE": "\n".join(
             f"        write_register(12'h{csr.BY_NAME[name].offset:03x}, 32'h{value:08x});"
@@ -50,7 +49,6 @@ def testbench(layout: Layout) -> str:
             + [f"        .{port}_{name}(1'b0)" for port in port_names(arch) for name in _TIED]
         ),
         "QUIET": str(program.quiet_cycles),
-        "SPACE": f"{csr.BY_NAME['STATUS'].fields[-1].lsb}",
     }
     text = _TEMPLATE.read_text()
     for name, value in values.items():
@@ -61,6 +59,15 @@ def testbench(layout: Layout) -> str:
 _USED = ("MAGIC", "VERSION", "ARCH_HASH", "CONTROL", "STATUS", "IRQ_STATUS", "JOBS_DONE",
          "ERROR_CODE", "ERROR_INFO_LO", "INPUT_BASE_LO", "INPUT_BASE_HI", "OUTPUT_BASE_LO",
          "OUTPUT_BASE_HI", "TASK", "JOB_PUSH", "CYCLES_LO")
+
+
+def _register(register: csr.Register) -> list[str]:
+    """Its offset, and the masks of its fields."""
+    return [
+        f"    localparam [11:0] {register.name} = 12'h{register.offset:03x};",
+        *(f"    localparam [31:0] {register.name}_{field.name.upper()} = 32'h{field.mask:08x};"
+          for field in register.fields),
+    ]
 
 
 def _parameters(layout: Layout) -> dict[str, str]:

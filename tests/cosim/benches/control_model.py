@@ -149,12 +149,10 @@ class World:
         await self.write(f"{name}_HI", value >> 32)
 
     async def field(self, register, name):
-        bit = next(f for f in csr.BY_NAME[register].fields if f.name == name)
-        return await self.read(register) >> bit.lsb & ((1 << bit.bits) - 1)
+        return csr.BY_NAME[register].field(name).of(await self.read(register))
 
     async def control(self, name):
-        bit = next(f for f in csr.BY_NAME["CONTROL"].fields if f.name == name)
-        await self.write("CONTROL", 1 << bit.lsb)
+        await self.write("CONTROL", csr.BY_NAME["CONTROL"].field(name).mask)
 
     async def program(self, words, count=None, at=PROGRAM):
         """Put instruction words (bytes) into memory and point the registers at them."""

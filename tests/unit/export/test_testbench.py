@@ -106,3 +106,7 @@ def test_what_differs_fails(folder):
     done = run(built("icarus", folder, "shut.v"), folder)
     assert "FAIL the core stopped: ERROR_CODE 5" in done.stdout
     assert done.returncode != 0
+    (folder / "dead.v").write_text(text.replace(".rst(rst)", ".rst(1'b1)"))
+    done = run(built("icarus", folder, "dead.v"), folder)
+    assert "FAIL the registers do not answer" in done.stdout
+    assert done.returncode != 0

@@ -1,4 +1,4 @@
-// Runs an exported program on the core @MODEL_ARCH@ and compares every output byte with golden's.
+// Runs an exported program on the core @MODEL_ARCH@ and compares the results with golden's.
 // Written by `vitrify export`; needs the core of `vitrify emit` and the .mem files in the working
 // directory:
 //
@@ -13,10 +13,12 @@
 module testbench;
 @PARAMETERS@
 
-@OFFSETS@
+@REGISTERS@
 
     // Cycles without a beat of the memory after which the core is given up.
     localparam QUIET = @QUIET@;
+    // Cycles for which an access to a register waits for its answer.
+    localparam REGISTER_CYCLES = 1000;
 
     reg clk = 1'b0;
     reg rst = 1'b1;
@@ -137,6 +139,17 @@ module testbench;
     // Registers -------------------------------------------------------------------------------
     // Inputs change at falling edges; what the rising edge between two of them will take is known
     // as soon as everything has settled.
+    integer unanswered = 0;
+
+    always @(posedge clk) begin
+        unanswered <= (s_axi_bready && !s_axi_bvalid) || (s_axi_rready && !s_axi_rvalid)
+                      ? unanswered + 1 : 0;
+        if (unanswered == REGISTER_CYCLES) begin
+            $display("FAIL the registers do not answer");
+            $fatal;
+        end
+    end
+
     task write_register(input [11:0] offset, input [31:0] value);
         reg address_taken, value_taken, answered;
         begin
@@ -228,19 +241,19 @@ module testbench;
         check_register(MAGIC, MAGIC_VALUE);
         check_register(VERSION, VERSION_VALUE);
         check_register(ARCH_HASH, ARCH_HASH_VALUE);
-        write_register(CONTROL, 32'h3);
+        write_register(CONTROL, CONTROL_RESET | CONTROL_CLEAR_COUNTERS);
 @PREPARE@
         pushed = 0;
         finished = 0;
         while (finished < JOBS) begin
             read_register(STATUS, status);
-            while (pushed < JOBS && status[@SPACE@ +: 8] != 0) begin
+            while (pushed < JOBS && (status & STATUS_SPACE) != 0) begin
                 push;
                 read_register(STATUS, status);
             end
             while (!irq && quiet < QUIET) @(negedge clk);
             read_register(STATUS, status);
-            if (status[1]) begin
+            if ((status & STATUS_ERROR) != 0) begin
                 read_register(ERROR_CODE, code);
                 read_register(ERROR_INFO_LO, info);
                 $display("FAIL the core stopped: ERROR_CODE %0d, ERROR_INFO 0x%08x", code, info);
@@ -250,7 +263,7 @@ module testbench;
                 $display("FAIL the core has done nothing for %0d cycles", QUIET);
                 $fatal;
             end
-            write_register(IRQ_STATUS, 32'h3);
+            write_register(IRQ_STATUS, IRQ_STATUS_DONE | IRQ_STATUS_ERROR);
             read_register(JOBS_DONE, value);
             finished = value;
         end
