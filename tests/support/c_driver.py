@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from vitrify.arch.csr import ErrorCode
 from vitrify.driver import LinkError, Transport
@@ -42,13 +40,6 @@ _TYPES = {name: ctypes.CFUNCTYPE(ctypes.c_uint32 if name == "milliseconds" else 
 class _Struct(ctypes.Structure):
     _fields_ = [("context", ctypes.c_void_p), *_TYPES.items(), ("memory_base", ctypes.c_uint64),
                 ("memory_size", ctypes.c_uint32)]
-
-
-def need(tool: str, package: str) -> str:
-    """A compiler, or the test is skipped."""
-    if shutil.which(tool) is None:
-        pytest.skip(f"{tool} (apt: {package}) is not installed")
-    return tool
 
 
 def exported(program: Program, run: Run, folder: Path) -> Path:

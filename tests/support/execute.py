@@ -9,11 +9,24 @@ import numpy.typing as npt
 
 from vitrify.arch.isa import Instruction
 from vitrify.golden.machine import Machine
-from vitrify.program import Program, output_size, pack_input, registers, unpack_output
+from vitrify.program import (
+    Program,
+    UInt8,
+    output_mask,
+    output_size,
+    pack_input,
+    registers,
+    unpack_output,
+)
 
 #: More than any tensor of a test has.
 _ROWS = 1024
 _CHANNELS = 1024
+
+
+def same_results(program: Program, found: UInt8, golden: UInt8) -> bool:
+    """Whether output regions ``[jobs, output_bytes]`` agree wherever they hold results."""
+    return found.shape == golden.shape and not ((found ^ golden) & output_mask(program)).any()
 
 
 def tensors(

@@ -12,6 +12,7 @@ from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam
 from vitrify.cosim import bench
 from vitrify.driver import CoreDriver
 from vitrify.driver.uio import MappedTransport
+from vitrify.program import output_mask
 from vitrify.program.container import load as load_program
 
 _MEMORY = 1 << 20
@@ -72,4 +73,4 @@ async def images(dut):
         return np.concatenate(results)
 
     results = await bridge(host)()
-    assert (results == golden).all()
+    assert not ((results ^ golden) & output_mask(program)).any()

@@ -9,13 +9,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import shutil
 import subprocess
 import xml.etree.ElementTree as ET
 
 import pytest
 import yaml
 
+from tests.support.tools import need
 from vitrify.arch import csr
 from vitrify.arch.boards import BOARDS, ZYNQ_BOARDS
 from vitrify.arch.c_header import c_header
@@ -286,8 +286,7 @@ def test_device_tree(made):
 
 
 def test_overlay_is_what_the_compiler_takes(made, tmp_path):
-    if shutil.which("dtc") is None:
-        pytest.skip("needs dtc (Debian: device-tree-compiler)")
+    need("dtc", "device-tree-compiler")
     _, _, folder = made
     subprocess.run(
         ["dtc", "-@", "-O", "dtb", "-o", tmp_path / "vitrify.dtbo", folder / "vitrify.dtso"],

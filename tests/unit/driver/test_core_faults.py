@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.support.boards import small_program
+from tests.support.execute import same_results
 from vitrify.arch.csr import BY_NAME, ErrorCode
 from vitrify.arch.errors import BackendError
 from vitrify.arch.isa import INSTRUCTION_BYTES
@@ -106,7 +107,7 @@ def run(driver, golden):
     core, place = driver._transport.core, driver._loaded
     try:
         got = driver.run(REGIONS, PROGRAM.output_bytes)
-        assert (got == golden).all()
+        assert same_results(PROGRAM, got, golden)
     finally:
         read, written = core.extent()
         assert not len(read) or (read[0] >= BASE and read[-1] < BASE + place.end)

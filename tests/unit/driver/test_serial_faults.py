@@ -7,6 +7,7 @@ import random
 import pytest
 
 from tests.support.boards import ARCH, small_program
+from tests.support.execute import same_results
 from vitrify.arch import link
 from vitrify.arch.errors import BackendError
 from vitrify.cosim.board import SimulatedBoard
@@ -131,7 +132,7 @@ def session(line):
 
 def heals(board, golden):
     driver = session(Line(board, random.Random(0)))
-    assert (driver.run(REGIONS, PROGRAM.output_bytes) == golden).all()
+    assert same_results(PROGRAM, driver.run(REGIONS, PROGRAM.output_bytes), golden)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -143,7 +144,7 @@ def test_bad_line(board, golden, fault, direction, seed):
     chance = random.Random(f"{fault.__name__} {direction} {seed}")
     line = Line(board, chance, chance.randrange(40), direction, fault)
     driver = session(line)
-    assert (driver.run(REGIONS, PROGRAM.output_bytes) == golden).all()
+    assert same_results(PROGRAM, driver.run(REGIONS, PROGRAM.output_bytes), golden)
     assert line.happened
     assert driver.read("JOBS_DONE") == len(REGIONS)
 
@@ -166,7 +167,7 @@ def test_reset_button(board, golden, seed):
     outcome = "right"
     try:
         driver = session(Line(board, chance, chance.randrange(60), 0, reset))
-        assert (driver.run(REGIONS, PROGRAM.output_bytes) == golden).all()
+        assert same_results(PROGRAM, driver.run(REGIONS, PROGRAM.output_bytes), golden)
     except BackendError as error:
         outcome = str(error)
     known = ("right", "somebody reset the board", "WINDOW_READ", "ILLEGAL_INSTRUCTION")

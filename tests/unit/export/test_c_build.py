@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support import c_driver
+from tests.support.tools import need
 from tests.unit.program.cases import ARCH, copy_program
 from vitrify.arch import csr
 from vitrify.arch.config import CONTRACT_VERSION
@@ -32,7 +33,7 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 @pytest.mark.parametrize("standard", ["c99", "c11", "gnu17"])
 def test_no_warning(folder, tmp_path, compiler, standard):
-    c_driver.need(compiler, compiler)
+    need(compiler, compiler)
     subprocess.run(
         [compiler, *c_driver.FLAGS, "-Wsign-conversion", "-Wcast-qual", f"-std={standard}", "-O2",
          "-I", folder, "-o", tmp_path / "example", *sorted(folder.glob("*.c"))],
@@ -50,7 +51,7 @@ def test_headers_are_c_plus_plus_too(folder, tmp_path):
 
 def test_code_on_arm(folder, tmp_path):
     """What runs without an operating system, by ``size``."""
-    gcc = c_driver.need("arm-none-eabi-gcc", "gcc-arm-none-eabi")
+    gcc = need("arm-none-eabi-gcc", "gcc-arm-none-eabi")
     objects = []
     for unit in c_driver.BARE:
         objects.append(tmp_path / f"{unit}.o")

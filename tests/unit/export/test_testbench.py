@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-import shutil
 import subprocess
 
 import pytest
 
 from tests.support.boards import small_program
 from tests.support.simulators import SIMULATORS
+from tests.support.tools import need
 from vitrify.arch.names import module_name
 from vitrify.arch.presets import preset
 from vitrify.cosim import toolchain
@@ -93,8 +93,7 @@ def test_outputs_are_goldens(simulator, folder):
 
 
 def test_what_differs_fails(folder):
-    if shutil.which("iverilog") is None:
-        pytest.skip("Icarus Verilog (apt: iverilog) is not installed")
+    need("iverilog", "iverilog")
     text = (folder / "testbench.v").read_text()
     wanted = f"{ARCH.hash:08x}"
     (folder / "other.v").write_text(text.replace(wanted, "00000000"))
