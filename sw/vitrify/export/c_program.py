@@ -115,7 +115,7 @@ def _arrays(number: int, out: OutputSpec) -> str:
 
 def _output(number: int, out: OutputSpec) -> str:
     kind = np.dtype(out.dtype)
-    # C99 has no float16: its values come as they are before they are rounded to it.
+    # C99 has no float16: its values come as float32, not rounded to it.
     name = "INTEGER" if kind.kind in "iu" else "FLOAT64" if kind.itemsize == 8 else "FLOAT32"
     bounds = (np.iinfo(kind).min, np.iinfo(kind).max) if name == "INTEGER" else (0, 0)
     steps = [f"{int(np.size(v) > 1)}u" for v in (out.scale, out.factor, out.shift)]

@@ -158,6 +158,8 @@ def test_wrong_core_no_core_no_room(driver, transport, monkeypatch):
     read = transport.read_register
     monkeypatch.setattr(transport, "read_register", lambda offset: read(offset) ^ (offset == 8))
     assert driver.open() == c_driver.WRONG_CORE
+    # The places of the session before are no longer valid: no job, whatever the core would do.
+    assert driver.start(REGIONS[0]) == c_driver.QUEUE_FULL
     monkeypatch.setattr(transport, "read_register", lambda _: 0xFFFF_FFFF)
     assert driver.open() == c_driver.NO_CORE
     monkeypatch.undo()

@@ -257,6 +257,7 @@ int32_t vitrify_open(vitrify_session *session, const vitrify_transport *transpor
 
     session->transport = transport;
     session->program = program;
+    session->slots = 0u;
     session->limit_ms = limit_ms;
     session->cycle_limit = cycle_limit;
     session->failure = VITRIFY_OK;
@@ -413,8 +414,9 @@ const char *vitrify_error_name(int32_t code)
 {
     static const char *const core[] = {VITRIFY_ERROR_NAMES};
     static const char *const driver[] = {
-        "OK",          "NO_CORE",   "WRONG_CORE", "NO_ROOM", "BAD_MEMORY", "TIMED_OUT", "RESET_STUCK",
-        "JOBS_LOST",   "QUEUE_FULL", "NO_JOB",    "BAD_VALUE", "LINK",      "BUSY",
+        "OK",          "NO_CORE",   "WRONG_CORE", "NO_ROOM", "BAD_MEMORY", "TIMED_OUT",
+        "RESET_STUCK", "JOBS_LOST", "QUEUE_FULL", "NO_JOB",  "BAD_VALUE",  "LINK",
+        "BUSY",
     };
     const char *name = "UNKNOWN";
 

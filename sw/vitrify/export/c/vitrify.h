@@ -24,7 +24,7 @@ extern "C" {
 #define VITRIFY_TIMED_OUT (-5)    /* no result within the time limit */
 #define VITRIFY_RESET_STUCK (-6)  /* the core does not come out of its reset */
 #define VITRIFY_JOBS_LOST (-7)    /* somebody else reset the core or uses it */
-#define VITRIFY_QUEUE_FULL (-8)   /* no room for a further job: wait for one first */
+#define VITRIFY_QUEUE_FULL (-8)   /* no room for a further job: wait for one, or open the session */
 #define VITRIFY_NO_JOB (-9)       /* there is no job to wait for */
 #define VITRIFY_BAD_VALUE (-10)   /* a value that is no finite number, or no pixel is taken */
 #define VITRIFY_LINK (-11)        /* the transport failed */
@@ -150,7 +150,8 @@ int32_t vitrify_pack_floats(const vitrify_program *program, const float *values,
                             uint8_t *region);
 
 /* One number of a result, of picture number `index` of a job: what NumPy holds in the result's
-   type, as a double.  `element` is less than output->count. */
+   type, as a double; a result of type float16 as float32, not rounded to it.
+   `element` is less than output->count. */
 double vitrify_value(const vitrify_program *program, const vitrify_output *output,
                      const uint8_t *region, uint32_t index, uint32_t element);
 

@@ -1,7 +1,8 @@
 /* Pictures to input regions, output regions to numbers: vitrify.program.pack in C.
 
-   The results are those of NumPy bit by bit.  Products are volatile where a sum follows: compilers
-   would make one operation of the two, with one rounding less. */
+   The results are those of NumPy bit by bit, but for float16 (vitrify_value).  Products are
+   volatile where a sum follows: compilers would make one operation of the two, with one rounding
+   less. */
 #include "vitrify.h"
 
 typedef struct source {
@@ -187,7 +188,7 @@ static uint32_t flat(const vitrify_output *output, uint32_t element_)
     return (uint32_t)at;
 }
 
-/* To the nearest integer, halves to the even one; |value| is less than 2**53. */
+/* To the nearest integer, halves to the even one; the type's bounds keep |value| below 2**63. */
 static double rounded_wide(double value)
 {
     const int64_t whole = (int64_t)value;
