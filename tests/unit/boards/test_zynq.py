@@ -9,8 +9,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
 import subprocess
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 import yaml
@@ -27,6 +29,7 @@ from vitrify.boards.zynq import package
 from vitrify.cli.main import main
 from vitrify.driver.pynq import IP_TYPE
 
+ROOT = Path(__file__).resolve().parents[3]
 SPIRIT = f"{{{ipxact.NAMESPACE}}}"
 _COMPONENT = (
     "vendor library name version busInterfaces addressSpaces memoryMaps model fileSets description"
@@ -292,6 +295,33 @@ def test_overlay_is_what_the_compiler_takes(made, tmp_path):
         ["dtc", "-@", "-O", "dtb", "-o", tmp_path / "vitrify.dtbo", folder / "vitrify.dtso"],
         check=True,
     )
+
+
+def bitstream(part):
+    """The fields of a Xilinx bitstream, with next to nothing in it."""
+    body = bytes.fromhex("ffffffff 000000bb 11220044 ffffffff aa995566") + bytes.fromhex(
+        "20000000") * 64
+    fields = zip(b"abcd", (b"system", part.encode(), b"2024/01/01", b"00:00:00"), strict=True)
+    return b"".join([
+        bytes.fromhex("0009 0ff00ff00ff00ff000 0001"),
+        *(bytes([key]) + (len(text) + 1).to_bytes(2, "big") + text + b"\0" for key, text in fields),
+        b"e" + len(body).to_bytes(4, "big") + body,
+    ])
+
+
+def test_commands_of_the_documentation(made, tmp_path):
+    """They make the files that are copied to the board."""
+    board, arch, folder = made
+    if board.zynq.family == "zynq7":
+        return
+    need("bootgen", "xilinx-bootgen")
+    need("dtc", "device-tree-compiler")
+    folder = shutil.copytree(folder, tmp_path / "package")
+    (folder / "system.bit").write_bytes(bitstream(arch.part.name))
+    text = (ROOT / "docs/boards.md").read_text()
+    make, compile_, copy = re.search(r"(bootgen .*)\n(dtc .*)\nscp (.*) root@", text).groups()
+    subprocess.run(f"{make} && {compile_}", shell=True, cwd=folder, check=True)
+    assert all((folder / name).stat().st_size for name in copy.split())
 
 
 def test_firmware_of_ultrascale(made):
