@@ -124,7 +124,7 @@ def _memory_ports(found: Board, zynq: Zynq, arch: ArchConfig) -> dict[str, str]:
                          (f"PSU__SAXIGP{gp}__DATA_WIDTH", 8 * found.ports.bytes)]
             slave, clock = f"S_AXI_HP{number}_FPD", f"saxihp{number}_fpd_aclk"
             segment = f"SAXIGP{gp}/HP{number}_DDR_LOW"
-            # Read and write side of HP0 come fourth and fifth; 0 is 128 bits, 1 is 64, 2 is 32.
+            # Registers 4 and 5 are HP0's, to read and to write; 0 is 128 bits, 1 is 64, 2 is 32.
             code = (128 // (8 * found.ports.bytes)).bit_length() - 1
             afi += [f"<{2 * number + side} {code}>" for side in (4, 5)]
         else:
