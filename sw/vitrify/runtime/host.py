@@ -120,6 +120,11 @@ class HostRunner:
                     f"node {node.name!r} ({node.op_type}) of a part of the host failed: "
                     f"{first_line(error)}"
                 ) from error
+            if any(node.outputs[len(made) :]):
+                raise BackendError(
+                    f"node {node.name!r} ({node.op_type}) of a part of the host has more results "
+                    f"than NumPy makes: install ONNX Runtime with `pip install onnxruntime`"
+                )
             known.update(zip(node.outputs, made, strict=False))
         return [known[value.name] for value in graph.outputs]
 

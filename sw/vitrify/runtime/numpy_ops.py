@@ -76,6 +76,7 @@ def _l2(x: Array, **how: Any) -> Array:
 
 def _log_sum(x: Array, axis: Any, keepdims: bool) -> Array:
     top = x.max(axis=axis, keepdims=True)
+    top = np.where(np.isfinite(top), top, 0).astype(x.dtype)
     made = np.log(np.sum(np.exp(x - top), axis=axis, keepdims=True)) + top
     return made if keepdims else np.squeeze(made, axis)
 
@@ -109,7 +110,10 @@ def _softmax(node: Node, opset: int, arrays: list[Array]) -> Array:
 def _top_k(node: Node, _opset: int, arrays: list[Array]) -> tuple[Array, Array]:
     x, k = arrays[0], int(arrays[1].reshape(-1)[0])
     axis = node.attributes.get("axis", -1)
-    keys = -x.astype(np.float64) if node.attributes.get("largest", 1) else x
+    keys = x
+    if node.attributes.get("largest", 1):
+        # of integers, the complement: the least has no opposite
+        keys = ~x if x.dtype.kind in "iu" else -x
     # a stable order gives equal values in that of their places, as ONNX wants it
     order = np.take(np.argsort(keys, axis=axis, kind="stable"), np.arange(k), axis=axis)
     return np.take_along_axis(x, order, axis), order.astype(np.int64)
@@ -139,7 +143,7 @@ def _gemm(node: Node, _opset: int, arrays: list[Array]) -> Array:
         for x, name in zip(arrays, ("transA", "transB"), strict=False)
     )
     made = node.attributes.get("alpha", 1.0) * (a @ b)
-    if len(arrays) > 2:
+    if len(arrays) > 2 and arrays[2] is not None:
         made = made + node.attributes.get("beta", 1.0) * arrays[2]
     return made.astype(arrays[0].dtype)
 
@@ -171,6 +175,7 @@ def _slice(_node: Node, _opset: int, arrays: list[Array | None]) -> Array:
         axis = place if axes is None else int(axes[place])
         step = 1 if steps is None else int(steps[place])
         stop: int | None = int(stops[place])
+        start = max(start, -x.shape[axis]) if step < 0 else start
         # in front of the first element, which NumPy can only say so
         stop = None if step < 0 and stop is not None and stop < -x.shape[axis] else stop
         where[axis] = slice(start, stop, step)
@@ -246,6 +251,11 @@ def _constant(node: Node, _opset: int, _arrays: list[Array]) -> Array:
     return np.asarray(value, kinds.get(name))
 
 
+def _shape(node: Node, _opset: int, arrays: list[Array]) -> Array:
+    some = slice(node.attributes.get("start", 0), node.attributes.get("end"))
+    return np.array(arrays[0].shape[some], np.int64)
+
+
 def _pool(_node: Node, _opset: int, arrays: list[Array]) -> Array:
     x = arrays[0]
     return x.mean(axis=tuple(range(2, x.ndim)), keepdims=True).astype(x.dtype)
@@ -282,7 +292,7 @@ OPERATORS: dict[str, Operator] = {
     "Unsqueeze": _unsqueeze, "Concat": _concat, "Slice": _slice, "Split": _split,
     "Gather": _gather, "Expand": _expand, "DepthToSpace": _depth_to_space,
     "SpaceToDepth": _space_to_depth, "Resize": resize, "Constant": _constant,
-    "Shape": _plain(lambda x: np.array(x.shape, np.int64)),
+    "Shape": _shape,
 }  # fmt: skip
 
 

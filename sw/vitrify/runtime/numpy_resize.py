@@ -23,7 +23,9 @@ def resize(node: Node, opset: int, arrays: list[Array | None]) -> Array:
     """As :mod:`vitrify.runtime.numpy_ops` wants it."""
     x = arrays[0]
     assert x is not None, "Resize has an input"
-    for name, known in (("antialias", 0), ("exclude_outside", 0)):
+    for name, known in (
+        ("antialias", 0), ("exclude_outside", 0), ("keep_aspect_ratio_policy", "stretch"),
+    ):
         if node.attributes.get(name, known) != known:
             raise BackendError(f"node {node.name!r} (Resize) with {name} needs ONNX Runtime: "
                                f"install it with `pip install onnxruntime`")

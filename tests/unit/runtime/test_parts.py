@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from tests.support.tails import MODEL
 from tests.unit.program.test_application import application, host_model
@@ -77,6 +77,17 @@ def test_what_contradicts_itself_is_a_sentence() -> None:
     model.graph.node[0].attribute[0].i = 7
     part = HostPart(model=model.SerializeToString())
     with pytest.raises(BackendError, match=r"node 'largest' \(ArgMax\).*failed"):
+        HostRunner(part, "numpy").run({"rows": np.zeros((1, 9, 12), np.float32)})
+
+
+def test_results_that_numpy_does_not_make() -> None:
+    model = host_model()
+    norm = helper.make_node("LayerNormalization", ["rows", "one"], ["", "mean"], "norm")
+    model.graph.node.insert(0, norm)
+    model.graph.node[1].input[0] = "mean"
+    model.graph.initializer.append(numpy_helper.from_array(np.ones(12, np.float32), "one"))
+    part = HostPart(model=model.SerializeToString())
+    with pytest.raises(BackendError, match=r"node 'norm' \(LayerNormalization\) .* more results"):
         HostRunner(part, "numpy").run({"rows": np.zeros((1, 9, 12), np.float32)})
 
 
