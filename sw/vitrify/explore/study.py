@@ -44,10 +44,11 @@ class Design:
         return sum(self.cycles.values()) / self.arch.clock_mhz / 1e3
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON form."""
+        """JSON form; a refused one has no time."""
         return {
             "name": self.arch.name, "status": self.status, "share": self.share,
-            "milliseconds": self.milliseconds, "cycles": dict(self.cycles), "note": self.note,
+            "milliseconds": None if self.status == "refused" else self.milliseconds,
+            "cycles": dict(self.cycles), "note": self.note,
             "arch": self.arch.to_dict(),
         }
 
