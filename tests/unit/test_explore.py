@@ -49,6 +49,8 @@ def test_the_front_is_that_of_all_designs(archs, graph):
     found = decide(archs, graph)
     assert {design.status for design in found} == {"estimated", "dominated", "refused"}
     assert [design.arch for design in found] == archs
+    for design in found:
+        assert (design.to_dict()["milliseconds"] is None) == (design.status == "refused")
     everything = [
         Design(arch, max(share_of(arch).values()), *measure({"m": graph}, arch)) for arch in archs
     ]
@@ -185,6 +187,11 @@ def test_the_command_ends_in_a_core(tmp_path, monkeypatch, capsys):
     same = json.loads(vitrify(capsys, "estimate", "m.onnx", "--arch", "best.yaml", "--json"))
     assert first["cycles"] == {"m": same["cycles"]}
     assert first["milliseconds"] == pytest.approx(same["milliseconds"])
+    # What does not vary comes from a file that is no preset.
+    Path("mine.yaml").write_text("base: ulx3s\nindex_entries: 32\n")
+    vitrify(capsys, "explore", "m.onnx", "--part", "ulx3s", *SWEEP, "--base", "mine.yaml",
+            "-o", "other.yaml")
+    assert load("other.yaml") == dataclasses.replace(best, name="other", index_entries=32)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

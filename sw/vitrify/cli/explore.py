@@ -118,7 +118,7 @@ def execute(options: argparse.Namespace) -> None:
     if not best:
         raise InputError(f"no core of these settings takes the models: {designs[0].note}")
     if options.output is not None:
-        write_arch(options.output, best[0].arch, space.base.name)
+        write_arch(options.output, best[0].arch, space.board.name)
     if options.plot is not None:
         write_atomic(options.plot, draw(designs, space.board, options.plot.suffix.lstrip(".")))
     if options.json:

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vitrify.arch.boards import BOARDS, Board, board
+from vitrify.arch.boards import BOARDS, Board
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import ConfigError, InputError
 from vitrify.arch.estimate import KINDS, estimate
-from vitrify.arch.presets import PRESETS
+from vitrify.arch.presets import preset
 from vitrify.arch.settings import SETTINGS
 
 #: Settings that vary without further word, besides the memory ports of the board.
@@ -48,14 +48,12 @@ class Space:
         InputError
             For a part that no board has.
         """
-        found = [one for one in BOARDS.values() if part in (one.name, one.part.name)]
-        if not found:
+        place = next((one for one in BOARDS.values() if part in (one.name, one.part.name)), None)
+        if place is None:
             names = ", ".join(f"{one.name} ({one.part.name})" for one in BOARDS.values())
             raise InputError(f"--part {part!r}: the boards and their parts are {names}")
-        place = board(found[0].name)
-        base = base or next(arch for arch in PRESETS.values() if arch.part == place.part)
         ports = tuple(1 << i for i in range(4) if 1 << i <= place.ports.most)
-        return cls(base, place, {**_AXES, "ports": ports, **sweep})
+        return cls(base or preset(place.name), place, {**_AXES, "ports": ports, **sweep})
 
     def designs(self, budget: Mapping[str, float], limit: int, seed: int = 0) -> list[ArchConfig]:
         """At most ``limit`` architectures that can be built and take no more than ``budget``.
