@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from vitrify.arch.errors import InputError
-from vitrify.export import Run, export_files
+from vitrify.export import Run, check_name, export_files
 from vitrify.program import Program
-from vitrify.program.files import write_folder
+from vitrify.program.files import check_folder, write_folder
 from vitrify.runtime import InferenceSession, open_model
 from vitrify.runtime.backend import as_jobs, need_program
 
@@ -45,6 +45,8 @@ def register(commands: Any) -> None:
 
 def execute(options: argparse.Namespace) -> None:
     """Run the command."""
+    check_name(options.name)
+    check_folder(options.output)
     given = need_program("golden", need_whole(open_model(options.program), "an export"))
     with (
         progress_bar("running on golden") as bar,

@@ -39,6 +39,20 @@ class Run:
     outputs: UInt8
 
 
+def check_name(name: str) -> None:
+    """Refuse what C would not take for the name of a program, or the driver has taken.
+
+    Raises
+    ------
+    InputError
+    """
+    if not _NAME.fullmatch(name) or name.startswith("vitrify"):
+        raise InputError(
+            f"--name must be up to 32 small letters, digits and _ (the first a letter, not "
+            f"'vitrify…', which is the driver's), not {short(name)}"
+        )
+
+
 def export_files(program: Program, run: Run, name: str = "model") -> dict[str, bytes]:
     """Every file, by its path in the folder.
 
@@ -51,13 +65,9 @@ def export_files(program: Program, run: Run, name: str = "model") -> dict[str, b
     Raises
     ------
     InputError
-        If C would not take ``name``.
+        As :func:`check_name`.
     """
-    if not _NAME.fullmatch(name) or name.startswith("vitrify"):
-        raise InputError(
-            f"--name must be up to 32 small letters, digits and _ (the first a letter, not "
-            f"'vitrify…', which is the driver's), not {short(name)}"
-        )
+    check_name(name)
     layout = Layout(program, run.tasks)
     contents = (program.image[None], run.inputs, run.outputs)
     files: dict[str, bytes] = {}

@@ -55,14 +55,12 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     InputError
         If the folder or one of the files cannot be written.
     """
+    check_folder(folder)
     try:
-        mode = _mode(folder)
-        if mode is not None and not stat.S_ISDIR(mode):
-            raise InputError(f"cannot write to {str(folder)!r}: it is no directory")
         for name in files:
             if (folder / name).is_dir():
                 raise InputError(f"cannot write {str(folder / name)!r}: it is a directory")
-        place = folder if mode is not None else folder.parent
+        place = folder if folder.exists() else folder.parent
         place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=place, prefix=".vitrify-") as made:
             for name, data in files.items():
@@ -140,6 +138,29 @@ def check_writable(path: Path | None, inputs: Iterable[Path | None] = ()) -> Non
         raise InputError(f"cannot write {str(path)!r}: directory {str(shown)!r} does not exist")
     if not os.access(folder, os.W_OK):
         raise InputError(f"cannot write {str(path)!r}: directory {str(shown)!r} is read-only")
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that could not be created or written to, before hours of work.
+
+    Raises
+    ------
+    InputError
+        If it, or what it would be created in, is no directory or read-only.
+    """
+    try:
+        mode = _mode(folder)
+    except OSError as error:
+        raise InputError(f"cannot write to {str(folder)!r}: {error.strerror}") from error
+    if mode is not None and not stat.S_ISDIR(mode):
+        raise InputError(f"cannot write to {str(folder)!r}: it is no directory")
+    place = folder.absolute()
+    while not place.exists():
+        place = place.parent
+    if not os.access(place, os.W_OK):
+        raise InputError(
+            f"cannot write to {str(folder)!r}: directory {str(place)!r} is read-only"
+        )
 
 
 def _overwrites(path: Path, source: Path) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from vitrify.arch.errors import InputError
-from vitrify.program.files import check_writable, npz, write_atomic, write_folder
+from vitrify.program.files import check_folder, check_writable, npz, write_atomic, write_folder
 
 
 def test_a_new_file_and_an_old_one(tmp_path):
@@ -106,6 +106,19 @@ def test_outputs_may_have_any_name():
 def test_names_that_no_zip_can_have():
     loaded = np.load(io.BytesIO(npz({"a\0b": np.zeros(1), "\ud800": np.ones(1)})))
     assert loaded.files == ["a\\x00b", "\\ud800"]
+
+
+def test_folders_are_checked_before_the_work(tmp_path, monkeypatch):
+    check_folder(tmp_path / "new" / "one")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("")
+    for path, sentence in ((tmp_path / "file", "it is no directory"),
+                           (tmp_path / "file" / "one", "Not a directory")):
+        with pytest.raises(InputError, match=sentence):
+            check_folder(path)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(InputError, match=r"new/one': directory .* is read-only"):
+        check_folder(tmp_path / "new" / "one")
 
 
 def test_a_folder_comes_whole_or_not_at_all(tmp_path, monkeypatch):
