@@ -166,7 +166,7 @@ def need_whole(model: Program | Application | Path, what: str) -> Program | Path
     if isinstance(model, Application):
         raise InputError(
             f"{model.model!r} is an application in parts: {what} is known of programs only; "
-            f"compile what the core runs with --strict"
+            f"export the model without what the host runs, which `vitrify info` lists"
         )
     return model
 

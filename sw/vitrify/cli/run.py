@@ -230,8 +230,9 @@ def _show(
         for rank in range(best):
             table.add_column(f"#{rank + 1}", justify="right")
         for number, row in enumerate(value):
-            order = np.argsort(-row, kind="stable")[:best]
-            table.add_row(str(number), *(f"{i} ({row[i]:.3f})" for i in order))
+            numbers = row.astype(np.float64)
+            order = np.argsort(-numbers, kind="stable")[:best]
+            table.add_row(str(number), *(f"{i} ({numbers[i]:.3f})" for i in order))
         show(table)
     if options.check:
         say("every tensor equal: rtl = golden")

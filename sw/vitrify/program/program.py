@@ -226,7 +226,7 @@ class Program:
     def _alone(cls, found: object) -> Program:
         if not isinstance(found, cls):
             raise ProgramError("it is an application in parts, of which the core runs some only; "
-                               "run it with InferenceSession, or compile with --strict")
+                               "run it with InferenceSession")
         return found
 
 

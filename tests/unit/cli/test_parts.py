@@ -8,9 +8,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from tests.support.tails import TAILS, with_tail
+from tests.unit.program.test_application import application, host_model
 from vitrify.cli.main import main
+from vitrify.program import HostPart
+from vitrify.runtime import InferenceSession
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +59,27 @@ def test_compile_info_and_run(folder: Path, capsys: pytest.CaptureFixture[str]) 
                     ["routing", str(folder / "m.vfy"), "--data", images]):  # fmt: skip
         assert main(command) == 2
         assert "is an application in parts" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["BOOL", "UINT8"])
+def test_the_largest_of_any_numbers(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = host_model()
+    number = TensorProto.DataType.Value(kind)
+    model.graph.node.append(helper.make_node("Cast", ["best"], ["y"], "cast", to=number))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", number, ["N", 9]))
+    core, _ = application().parts
+    application(outputs=("y",), parts=(core, HostPart(model=model.SerializeToString()))).save(
+        tmp_path / "a.vfy"
+    )
+    images = np.random.default_rng(1).random((2, 3, 4, 8)).astype(np.float32)
+    np.save(tmp_path / "i.npy", images)
+    assert main(["run", str(tmp_path / "a.vfy"), "--input", str(tmp_path / "i.npy")]) == 0
+    shown = capsys.readouterr().out
+    (found,) = InferenceSession(tmp_path / "a.vfy").run(None, {"image": images})
+    first = int(np.argmax(found[0]))
+    assert f"0  {first} ({float(found[0, first]):.3f})" in shown
 
 
 def test_strict(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
