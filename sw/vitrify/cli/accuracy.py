@@ -16,7 +16,7 @@ from vitrify.arch.errors import InputError
 from vitrify.arch.load import load as load_arch
 from vitrify.program import Application, Program
 from vitrify.runtime import InferenceSession, open_model
-from vitrify.runtime.accuracy import Labelled, agreement, check_labels, read_labels, scores
+from vitrify.runtime.accuracy import Labelled, agreement, check_labels, paired, read_labels, scores
 from vitrify.runtime.images import read_floats
 
 from .models import Shape, image_input, known_preprocess, read_calibration, stages
@@ -47,7 +47,8 @@ def register(commands: Any) -> None:
         "accuracy",
         help="classify labelled pictures and compare with the float model",
         description="Top-1 and top-5 on labelled pictures, agreement with the float model and "
-        "mean KL divergence from it.  A model needs --arch and --calib to become integers.",
+        "mean KL divergence from it, with the 95 %% intervals that so many pictures give.  "
+        "A model needs --arch and --calib to become integers.",
     )
     parser.add_argument("model", metavar="OUT.vfy|MODEL.onnx", type=Path)
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="the pictures")
@@ -111,6 +112,7 @@ def execute(options: argparse.Namespace) -> None:
         exact = scores(results["float"], labels)
         data |= {f"float_{key}": value for key, value in exact.items()}
         data |= agreement(results["float"], results["golden"])
+        data |= paired(results["float"], results["golden"], labels)
     if options.json:
         print_json(data)
     else:
@@ -232,6 +234,7 @@ def _show(data: dict[str, Any]) -> None:
     extra = (f"{data['agreement']:.2%}", f"{data['kl']:.4f}") if "agreement" in data else ()
     table.add_row(data["backend"], f"{data['top1']:.2%}", f"{data['top5']:.2%}", *extra)
     show(table)
+    say(_certainty(data))
     if "layers" not in data:
         return
     layers = new_table(box=None)
@@ -243,3 +246,17 @@ def _show(data: dict[str, Any]) -> None:
             layer["name"], f"{layer['sqnr']:.1f}", f"{layer['error']:.4g}", f"{layer['peak']:.4g}"
         )
     show(layers)
+
+
+def _certainty(data: dict[str, Any]) -> str:
+    """What so many pictures allow to say."""
+    low, high = data["top1_interval"]
+    if "difference" not in data:
+        return f"95 % interval of top-1: {low:.1%} to {high:.1%}"
+    low, high = data["difference_interval"]
+    return (
+        f"{100 * data['difference']:+.2f} points against float (95 %: {100 * low:+.2f} to "
+        f"{100 * high:+.2f}), {data['lost']} pictures lost and {data['gained']} gained, "
+        f"McNemar p = {data['mcnemar_p']:.2g}; KL {data['kl_interval'][0]:.4f} to "
+        f"{data['kl_interval'][1]:.4f}"
+    )

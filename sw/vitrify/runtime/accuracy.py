@@ -6,12 +6,15 @@ import csv
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vitrify.arch.errors import InputError
 from vitrify.arch.text import short
+
+from . import intervals
 
 Logits = npt.NDArray[np.floating]
 Labels = npt.NDArray[np.int64]
@@ -104,25 +107,43 @@ def check_labels(labels: Labels, classes: int) -> None:
 
 def top(logits: Logits, labels: Labels, best: int = 1) -> float:
     """Share of images whose label is among the ``best`` highest of ``logits [N, classes]``."""
+    return float(_among(logits, labels, best).mean())
+
+
+def _among(logits: Logits, labels: Labels, best: int = 1) -> npt.NDArray[np.bool_]:
     right = logits[np.arange(len(labels)), labels]
     higher = (logits > right[:, None]).sum(axis=1)
     ties = (logits == right[:, None]) & (np.arange(logits.shape[1]) < labels[:, None])
-    return float((higher + ties.sum(axis=1) < best).mean())
+    return higher + ties.sum(axis=1) < best
 
 
-def scores(logits: Logits, labels: Labels) -> dict[str, float]:
-    """``top1`` and ``top5``."""
-    return {"top1": top(logits, labels), "top5": top(logits, labels, _TOP)}
+def scores(logits: Logits, labels: Labels) -> dict[str, Any]:
+    """``top1``, its 95 % ``top1_interval``, and ``top5``."""
+    right = _among(logits, labels)
+    return {
+        "top1": float(right.mean()),
+        "top1_interval": intervals.of_share(int(right.sum()), len(right)),
+        "top5": top(logits, labels, _TOP),
+    }
 
 
-def agreement(reference: Logits, other: Logits) -> dict[str, float]:
-    """Share of images with the same best class, and mean divergence from ``reference``."""
+def agreement(reference: Logits, other: Logits) -> dict[str, Any]:
+    """Share of images with the same best class; mean divergence from ``reference``, in nats.
+
+    ``kl_interval`` is its 95 % interval.
+    """
     exact, near = _log_softmax(reference), _log_softmax(other)
     same = reference.argmax(axis=1) == other.argmax(axis=1)
+    divergence = (np.exp(exact) * (exact - near)).sum(axis=1)
     return {
-        "agreement": float(same.mean()),
-        "kl": float((np.exp(exact) * (exact - near)).sum(axis=1).mean()),
+        "agreement": float(same.mean()), "kl": float(divergence.mean()),
+        "kl_interval": intervals.of_mean(divergence),
     }
+
+
+def paired(reference: Logits, other: Logits, labels: Labels) -> dict[str, Any]:
+    """How top-1 differs on the same images: :func:`vitrify.runtime.intervals.paired`."""
+    return intervals.paired(_among(reference, labels), _among(other, labels))
 
 
 def _log_softmax(logits: Logits) -> npt.NDArray[np.float64]:

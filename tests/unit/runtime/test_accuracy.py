@@ -16,13 +16,19 @@ def test_top():
     assert top(logits, np.array([0, 0, 1])) == 1
     assert top(logits, np.array([2, 1, 0])) == 0  # of equals, the first wins
     assert top(logits, np.array([2, 1, 0]), 2) == pytest.approx(2 / 3)
-    assert scores(logits, np.array([4, 5, 0])) == {"top1": 0, "top5": pytest.approx(1 / 3)}
+    assert scores(logits, np.array([4, 5, 0])) == {
+        "top1": 0, "top5": pytest.approx(1 / 3),
+        "top1_interval": pytest.approx((0, 0.5615), abs=1e-4),
+    }
 
 
 def test_agreement():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(50, 10))
-    assert agreement(logits, logits + 7) == {"agreement": 1, "kl": pytest.approx(0, abs=1e-12)}
+    assert agreement(logits, logits + 7) == {
+        "agreement": 1, "kl": pytest.approx(0, abs=1e-12),
+        "kl_interval": pytest.approx((0, 0), abs=1e-12),
+    }
     found = agreement(logits, -logits)
     assert found["agreement"] == 0
     # By the definition.
