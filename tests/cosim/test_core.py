@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.mixtures import CASES, mixture
-from tests.support.patterns import access_patterns
-from tests.support.programs import every_mechanism, full_rate
-from tests.support.routed_heads import routed_heads
 from vitrify.arch.isa import Stationary
 from vitrify.arch.presets import preset
 from vitrify.cosim.runner import simulate
 from vitrify.rtl.wrapper import Wrapper
+from vitrify.selftest.patterns import access_patterns
+from vitrify.selftest.programs import every_mechanism, full_rate
+from vitrify.selftest.routed_heads import routed_heads
 
 BENCHES = Path(__file__).parent / "benches"
 NANO = preset("nano")

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tests.support.programs import Assembler, Job
 from vitrify.arch import formats, isa
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.isa import Opcode, Output, Region, Stats, Transform
 from vitrify.program import InputSpec, LayerInfo, OutputSpec, Program, TensorInfo
+from vitrify.selftest.programs import Assembler, Job
 
 #: Gate logits ``[rows, experts]`` of a case.
 Logits = Callable[[np.random.Generator, int, int], np.ndarray]

@@ -47,6 +47,7 @@ COMMANDS = {
     "info": "show what is in a program, a model or a preset",
     "synth": "synthesise cores with Yosys and report what they take",
     "build": "build a core for a board",
+    "selftest": "try a core on a board: registers, memory, instructions, speed",
     "serve": "run a simulated board behind a pseudo-terminal",
     "completion": "print what completes commands and options in a shell",
     "describe": "print the instruction set, registers and formats as Markdown",

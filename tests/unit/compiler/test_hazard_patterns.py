@@ -6,11 +6,11 @@ import dataclasses
 
 import pytest
 
-from tests.support.patterns import access_patterns
 from vitrify.arch import isa
 from vitrify.arch.isa import Opcode, RowScale
 from vitrify.arch.presets import preset
 from vitrify.compiler.hazards import hazards
+from vitrify.selftest.patterns import access_patterns
 
 NANO = preset("nano")
 JOB = access_patterns(NANO, 1)

@@ -5,46 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.support.patterns import access_patterns
-from tests.support.programs import Job
-from vitrify.arch import isa
-from vitrify.arch.config import ArchConfig
-from vitrify.arch.isa import Opcode, Output
+from vitrify.arch.isa import Output
 from vitrify.arch.presets import preset
 from vitrify.cosim.core import DramModel, SimulatedCore
 from vitrify.cosim.jobs import run_jobs
 from vitrify.cosim.library import core_library
 from vitrify.estimate.core import timeline
-from vitrify.program import InputSpec, LayerInfo, OutputSpec, Program, TensorInfo
+from vitrify.selftest.patterns import access_patterns
+from vitrify.selftest.speed import as_program
 
 NANO = preset("nano")
 #: The whole program has loads and stores everywhere, which compiled ones have at their ends.
 TOTAL = 0.07
 #: Cycles of a MATMUL that follows another, from one's last write to the other's.
 ONE = 4
-
-
-def as_program(arch: ArchConfig, job: Job) -> Program:
-    """A program written by hand as one that a compiler made: one input, one output."""
-    rows, words = 36, len(job.input) // 36 // arch.depth
-    one = np.ones(words * arch.depth)
-    size = isa.INSTRUCTION_BYTES
-    matmuls = [
-        i for i in range(job.instructions)
-        if isa.unpack(job.image[i * size : (i + 1) * size].tobytes()).opcode is Opcode.MATMUL
-    ]
-    return Program(
-        model="patterns", arch=arch, image=job.image, instruction_count=job.instructions,
-        input=InputSpec(name="x", shape=(len(one), 6, 6), patch=(1, 1), prefix=0, rows=rows,
-                        multiplier=one, offset=0 * one),
-        outputs=(OutputSpec(name="y", rows=1, channels=len(job.output), bits=8, scale=1.0,
-                            shape=(len(job.output),)),),
-        layers=tuple(
-            LayerInfo(name=f"{i}", instruction=i, macs=1, tensor=TensorInfo(
-                name="t", rows=1, channels=1, bits=8, address=0, stride=1))
-            for i in matmuls
-        ),
-    )
 
 
 @pytest.mark.parametrize("seed", [1, 2])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.support.patterns import access_patterns
 from vitrify.arch import formats, isa
 from vitrify.arch.isa import Opcode, Output, RowScale, Stationary, Stats, Transform
 from vitrify.arch.modes import Combine
@@ -13,6 +12,7 @@ from vitrify.arch.presets import preset
 from vitrify.codegen.pack import weight_words
 from vitrify.golden.machine import Machine, statistics
 from vitrify.golden.ops import layernorm, requantise
+from vitrify.selftest.patterns import access_patterns
 
 NANO = preset("nano")
 K, C = NANO.depth, NANO.width

@@ -28,6 +28,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import InputError
 from vitrify.arch.link import BAUD
 from vitrify.driver import CoreDriver, Transport
@@ -49,7 +50,7 @@ from vitrify.runtime.statistics import Statistics, of_program
 
 
 def _ulx3s(
-    _program: Program, patience: float, *, port: str, baud: int = BAUD, timeout: float = TIMEOUT
+    _arch: ArchConfig, patience: float, *, port: str, baud: int = BAUD, timeout: float = TIMEOUT
 ) -> Transport:
     opened = open_port(port, int(baud))
     try:
@@ -60,26 +61,26 @@ def _ulx3s(
 
 
 def _pynq(
-    _program: Program, _patience: float, *, bitfile: str, ip: str | None = None,
+    _arch: ArchConfig, _patience: float, *, bitfile: str, ip: str | None = None,
     memory: int = BUFFER_BYTES,
 ) -> Transport:
     return PynqTransport(bitfile, ip, int(memory))
 
 
 def _uio(
-    _program: Program, _patience: float, *, uio: str = "/dev/uio0", buffer: str = "udmabuf0"
+    _arch: ArchConfig, _patience: float, *, uio: str = "/dev/uio0", buffer: str = "udmabuf0"
 ) -> Transport:
     return UioTransport(uio, buffer)
 
 
-def _simulation(program: Program, _patience: float) -> Transport:
+def _simulation(arch: ArchConfig, _patience: float) -> Transport:
     from vitrify.cosim.transport import SimulatedTransport
 
-    return SimulatedTransport(program.arch)
+    return SimulatedTransport(arch)
 
 
-#: Makes a transport from a program, the patience and the options of its name; those that are
-#: required, and the others.
+#: Makes a transport from the core's architecture, the patience and the options of its name; those
+#: that are required, and the others.
 DEVICES: dict[str, tuple[Callable[..., Transport], tuple[str, ...], tuple[str, ...]]] = {
     "ulx3s": (_ulx3s, ("port",), ("baud", "timeout")),
     "pynq": (_pynq, ("bitfile",), ("ip", "memory")),
@@ -143,7 +144,7 @@ class BoardBackend(ProgramBackend):
             self._transport.close()
 
 
-def connect(device: str, program: Program, patience: float = PATIENCE) -> Transport:
+def connect(device: str, arch: ArchConfig, patience: float = PATIENCE) -> Transport:
     """The transport that ``DEVICE?OPTION=VALUE&…`` describes.
 
     ``patience``: seconds that another process may keep a device that is spoken to at once.
@@ -172,7 +173,7 @@ def connect(device: str, program: Program, patience: float = PATIENCE) -> Transp
         if not options.get(option):
             raise InputError(f"board:{name} needs {option}=, as in board:{name}?{option}=…")
     try:
-        return make(program, patience, **options)
+        return make(arch, patience, **options)
     except ValueError as error:
         if isinstance(error, InputError):
             raise
@@ -188,4 +189,4 @@ def create(
     check_options("board", settings, ("patience", "progress"))
     program = need_program("board", model)
     patience = settings.get("patience", PATIENCE)
-    return BoardBackend(program, connect(device, program, patience), **settings)
+    return BoardBackend(program, connect(device, program.arch, patience), **settings)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.support.programs import Assembler, Job
 from vitrify.arch import formats
 from vitrify.arch.config import ArchConfig
+from vitrify.arch.errors import CapacityError
 from vitrify.arch.isa import Opcode, Output, Region, RowScale, Stationary, Stats, Transform
 from vitrify.arch.modes import Combine
+
+from .programs import Assembler, Job
 
 
 class _Maps(Assembler):
@@ -22,8 +24,15 @@ class _Maps(Assembler):
         """Words of a bank; ``wide`` tensors take the even bank's address divided by two."""
         at = self._free[bank]
         self._free[bank] += words
-        assert self._free[bank] <= (bank + 1) * self.arch.bank_words, "the bank is full"
+        self._check(self._free[bank] - bank * self.arch.bank_words)
         return at
+
+    def _check(self, words: int) -> None:
+        if words > self.arch.bank_words:
+            raise CapacityError(
+                f"arch {self.arch.name!r} has {self.arch.bank_words} words a bank; the program "
+                f"needs more"
+            )
 
     def pair(self, pair: int, words: int) -> int:
         """The same words of both banks of a pair: its pair address."""
@@ -31,7 +40,7 @@ class _Maps(Assembler):
         offset = max(self._free[bank] % size for bank in (2 * pair, 2 * pair + 1))
         for bank in (2 * pair, 2 * pair + 1):
             self._free[bank] = bank * size + offset + words
-        assert offset + words <= size, "the pair is full"
+        self._check(offset + words)
         return pair * size + offset
 
     def keep(self, address: int, rows: int, words: int, *, wide: bool = False) -> None:

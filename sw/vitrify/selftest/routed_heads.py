@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.support.programs import Assembler, Job
 from vitrify.arch import formats
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.isa import MAX_DISTANCE, Opcode, Output, Region, Stationary, Stats, Transform
+
+from .programs import Assembler, Job
 
 
 def routed_heads(arch: ArchConfig, seed: int, *, rows: int = 14, choices: int = 2) -> Job:

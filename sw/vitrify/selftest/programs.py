@@ -36,6 +36,14 @@ class Job:
     #: The job's register TASK.
     task: int = 0
 
+    def code(self) -> list[isa.Instruction]:
+        """The instructions."""
+        size = isa.INSTRUCTION_BYTES
+        return [
+            isa.unpack(self.image[i * size : (i + 1) * size].tobytes())
+            for i in range(self.instructions)
+        ]
+
     def save(self, path: Path) -> str:
         """Write a file for a bench; returns its name."""
         np.savez(path, **vars(self))
@@ -75,13 +83,14 @@ class Assembler:
         self._output += size
 
     def matmul(
-        self, depth: int, columns: int, *, gain: bool | np.ndarray = False,
-        table: bool | np.ndarray = False, tasks: int = 1, **values: int,
+        self, depth: int, columns: int, *, gain: int | np.ndarray = False,
+        table: int | np.ndarray = False, tasks: int = 1, **values: int,
     ) -> None:
         """A MATMUL; with random weights, if it has any, and a multiplier that fits the depth.
 
         Those of STORED are put to ``st_addr`` by a LOAD just before.
-        ``gain`` and ``table`` are random if just True.  With ``tasks`` there are so many streams.
+        ``gain`` and ``table`` are arrays, or random if just True.  With ``tasks`` there are so
+        many streams.
         """
         arch, rng = self.arch, self.rng
         scale = int(2**16 / np.sqrt(depth) * 0.8)
@@ -89,11 +98,11 @@ class Assembler:
         for _ in range(tasks):
             parts = [np.zeros(0, np.uint8)]
             if gain is not False:
-                own = rng.integers(1, 256, depth).astype(np.uint8) if gain is True else gain
-                parts.append(gain_words(arch, own))
+                own = gain if isinstance(gain, np.ndarray) else rng.integers(1, 256, depth)
+                parts.append(gain_words(arch, own.astype(np.uint8)))
             if table is not False:
-                own = rng.integers(-127, 128, 256).astype(np.int8) if table is True else table
-                parts.append(table_words(own))
+                own = table if isinstance(table, np.ndarray) else rng.integers(-127, 128, 256)
+                parts.append(table_words(own.astype(np.int8)))
             source = values.get("stationary", Stationary.WEIGHTS)
             if source in (Stationary.WEIGHTS, Stationary.STORED):
                 low, high = (-8, 8) if values.get("nibbles") else (-127, 128)
