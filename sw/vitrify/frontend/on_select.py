@@ -80,6 +80,8 @@ def scatter(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[
         return array.reshape(-1)[source]
 
     other = Const(placed(y.array), y.name) if isinstance(y, Const) else y.moved(placed)
+    if new.all():
+        return [other]
     if isinstance(other, View):
         # what is not put anywhere is nothing, so that images stay apart
         other.index = np.where(new, other.index, CONSTANT).astype(np.int32)

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from .layout import ROW, kinds
+from .layout import ROW, image_axis, kinds
 from .mixed import Gating, Mixture, Move, Stack
+from .product import product
 from .values import Const, Traced, Unfit, View
 
 if TYPE_CHECKING:
     from .trace import Tracer
-
-#: Columns that matrices share may be so many times those of one of them.
-_SHARED = 4
 
 
 def moved(tracer: Tracer, value: Traced, move: Move) -> Traced:
@@ -91,31 +89,31 @@ def lift(
     return Stack([apply(list(row)) for row in zip(*columns, strict=True)], axis, node)
 
 
-def _shared_products(tracer: Tracer, node: ir.Node, x: View, weight: Const) -> View | None:
-    """``x @ weight`` where each row of tokens has a matrix, and the matrices share columns.
+def _products_by_row(
+    tracer: Tracer, x: View, weight: Const, lead: tuple[int, ...]
+) -> View | None:
+    """``x @ weight`` where a matrix is for some rows of tokens; ``None`` if it is for an expert.
 
-    Relative positions are such: one linear layer of all the columns there are, and every row of
-    tokens takes its own.
+    Relative positions of queries are such.  The matrices become rows of constants, and all
+    products one, in groups.
     """
-    from .on_linear import weighted
-
-    inner, width = weight.shape[-2:]
-    lead = np.broadcast_shapes(x.shape[:-2], weight.shape[:-2])
-    own = _padded(weight.shape[:-2], lead)
-    found = kinds(x)
+    own, found = _padded(weight.shape[:-2], lead), kinds(x)
     if x.shape[:-2] != lead or any(own[a] > 1 and found[a] != ROW for a in range(len(lead))):
         return None
-    columns = weight.array.swapaxes(-1, -2).reshape(-1, inner)
-    unique, which = np.unique(columns, axis=0, return_inverse=True)
-    if len(unique) == len(columns) or len(unique) > _SHARED * width:
-        return None
-    every = weighted(tracer, node, x, weight, unique, None)
-    place = which.reshape(*own, 1, width)
+    matrices = Const(weight.array.swapaxes(-1, -2), weight.name)
+    first = image_axis(x, tracer.batch)
+    if first < len(lead):
+        return product(tracer, x, matrices, "nt")
 
-    def pick(array: np.ndarray) -> np.ndarray:
-        return np.take_along_axis(array, np.broadcast_to(place, (*array.shape[:-1], width)), -1)
+    # the images are a part of the rows of every matrix
+    def apart(array: np.ndarray) -> np.ndarray:
+        split = array.reshape(*lead, tracer.batch, -1, array.shape[-1])
+        return np.moveaxis(split, len(lead), 0)
 
-    return every.moved(pick)
+    def together(array: np.ndarray) -> np.ndarray:
+        return np.moveaxis(array, 0, len(lead)).reshape(*x.shape[:-1], array.shape[-1])
+
+    return product(tracer, x.moved(apart), matrices, "nt").moved(together)
 
 
 def expert_products(tracer: Tracer, node: ir.Node, x: Traced, weight: Const) -> Stack | View:
@@ -123,8 +121,8 @@ def expert_products(tracer: Tracer, node: ir.Node, x: Traced, weight: Const) -> 
     from .on_linear import weighted
 
     lead = np.broadcast_shapes(x.shape[:-2], weight.shape[:-2])
-    if isinstance(x, View) and (shared := _shared_products(tracer, node, x, weight)) is not None:
-        return shared
+    if isinstance(x, View) and (made := _products_by_row(tracer, x, weight, lead)) is not None:
+        return made
     many = [axis for axis, size in enumerate(_padded(weight.shape[:-2], lead)) if size > 1]
     if len(many) != 1:
         raise Unfit("its constant is no single matrix and no matrix for each expert")

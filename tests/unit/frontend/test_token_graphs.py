@@ -114,6 +114,16 @@ CASES: dict[str, tuple[dict[str, str], list[str]]] = {
         },
         ["Product", "Add", "Softmax", "Product"],
     ),
+    "a matrix for each query": (
+        {
+            "scores": "rel = Constant <value = float[4,4,4] {"
+            + ",".join(str(round(0.1 * ((37 * i) % 61 - 30), 1)) for i in range(64))
+            + "}> ()\n"
+            'rs = Einsum <equation = "bhtd,tkd->bhtk"> (q, rel)\n'
+            "raw = MatMul(q, k)  s1 = Mul(raw, scale)  scores = Add(s1, rs)\n"
+        },
+        ["ConstantRows", "Product", "Product", "Add", "Softmax", "Product"],
+    ),
     "zeros of more axes than the attention weights": (
         {
             "softmax": t.SOFTMAX.replace("weights = ", "w0 = ").replace(
@@ -152,6 +162,19 @@ def test_operation(name: str) -> None:
     model = tiny(opset=18, **slots)
     found = kinds(assert_agrees(model, picture(model)))
     assert _within(wanted, found), found
+
+
+def test_what_is_written_over_as_a_whole_is_not_computed() -> None:
+    put = (
+        "dm = MatMul(active, fc2.weight)\n"
+        "at = Constant <value = int64[3,1] {2,0,1}> ()\n"
+        "order = Constant <value_ints = [2,0,1]> ()\n"
+        "mixed_up = Gather <axis = 0> (dm, order)  put = ScatterND(y, at, mixed_up)\n"
+        "z = Add(y, put)"
+    )
+    model = tiny(opset=18, out=put)
+    plain = tiny(opset=18, out="dm = MatMul(active, fc2.weight)  z = Add(y, dm)")
+    assert kinds(assert_agrees(model, picture(model))) == kinds(canonicalise(plain))
 
 
 def test_convolutional_network() -> None:
