@@ -6,7 +6,7 @@ wait for (see ``docs/microarchitecture.md``); lowering only says what it reads a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,28 +16,12 @@ from vitrify.arch.errors import CapacityError
 from vitrify.arch.isa import Opcode, Transform
 from vitrify.arch.modes import ADDING_OUTPUTS
 
+from . import ranges
+from .history import History, Write
 from .lists import NEVER, RowLists
 from .pack import Bytes, ImageBuilder, gain_words, table_words
 from .placement import Placed
 from .product import At, MatrixProduct, Picks
-
-#: Words of a row that a LOAD can bring.
-MOST_WORDS = isa.FORMATS[Opcode.LOAD].field("words").max
-
-
-@dataclass(frozen=True)
-class _Write:
-    """Part of a tensor that one MATMUL writes."""
-
-    matmul: int
-    row: int
-    rows: int
-    channel: int
-    columns: int
-    #: First channel of its last c tile.
-    last_tile: int
-    #: Rows of a queue, any of the tensor's, in an order that nobody knows.
-    queued: bool
 
 
 @dataclass(frozen=True)
@@ -56,13 +40,6 @@ class Matmul:
     stream_bytes: int
 
 
-@dataclass
-class _History:
-    writes: list[_Write] = field(default_factory=list)
-    #: ``(number, first row, rows)`` of the LOADs that fill it.
-    loads: list[tuple[int, int, int]] = field(default_factory=list)
-
-
 class Builder:
     """Collects instructions and image blocks."""
 
@@ -74,7 +51,7 @@ class Builder:
         self._loads = 0
         #: The latest MATMULs that a ROUTE has waited for, and that use its queues.
         self._routed = self._queued = NEVER
-        self._history: dict[str, _History] = {}
+        self._history: dict[str, History] = {}
         self._lists = RowLists(arch)
         self._gains: list[bytes] = [b"", b""]
         self._tables: list[bytes] = [b"", b""]
@@ -92,42 +69,53 @@ class Builder:
         because the memory may have been another tensor's.
         """
         rows = target.rows if rows is None else rows
-        self._code.append((Opcode.LOAD, {
-            "region": region, "offset": offset, "addr": target.at(row), "stride": target.stride,
-            "rows": rows, "words": target.stride, "wide": int(target.wide),
-            "wait_distance": (
-                min(1, len(self.matmuls)) if after is None
-                else self._distance(len(self.matmuls), after)
-            ),
-        }))
-        history = self._history.setdefault(target.name, _History())
-        history.loads.append((self._loads, row, rows))
-        self._loads += 1
+        self._move(Opcode.LOAD, region, target, row, rows, offset, (
+            min(1, len(self.matmuls)) if after is None
+            else self._distance(len(self.matmuls), after)
+        ))
+        # Of several the last: it ends behind the others, and has rows that no MATMUL follows.
+        history = self._history.setdefault(target.name, History())
+        history.loads.append((self._loads - 1, row, rows))
 
     def preload(self, target: Placed, weights: Bytes, after: int | None) -> int:
         """LOAD tiles behind MATMUL ``after``, the last to use the place; the number of the LOAD."""
         wait = 0 if after is None else self._distance(len(self.matmuls), after)
         offset, pair = self.image.add(weights), 2 * self.arch.depth
         words = -(-len(weights) // pair)
-        for first in range(0, words, MOST_WORDS):
-            count = min(MOST_WORDS, words - first)
-            self._code.append((Opcode.LOAD, {
+        for first in range(0, words, ranges.MOST_WORDS):
+            count = min(ranges.MOST_WORDS, words - first)
+            self._add(f"tensor {target.name!r}", Opcode.LOAD, {
                 "region": isa.Region.PROGRAM, "offset": offset + first * pair,
                 "addr": target.address + first, "stride": count, "rows": 1, "words": count,
                 "wide": 1, "wait_distance": wait,
-            }))
+            })
             self._loads += 1
         return self._loads - 1
 
     def store(self, source: Placed, row: int, rows: int, offset: int) -> None:
         """STORE rows of a tensor to the output region."""
         writes = self._history[source.name].writes
-        self._code.append((Opcode.STORE, {
-            "region": isa.Region.OUTPUT, "offset": offset, "addr": source.at(row),
-            "stride": source.stride, "rows": rows, "words": source.stride,
-            "wide": int(source.wide),
-            "wait_distance": self._distance(len(self.matmuls), writes[-1].matmul),
-        }))
+        wait = self._distance(len(self.matmuls), writes[-1].matmul)
+        self._move(Opcode.STORE, isa.Region.OUTPUT, source, row, rows, offset, wait)
+
+    def _move(
+        self, opcode: Opcode, region: isa.Region, tensor: Placed, row: int, rows: int, offset: int,
+        wait: int,
+    ) -> None:
+        """LOAD or STORE rows of a tensor, in as many pieces as it takes."""
+        size = self.arch.depth * (1 + tensor.wide)
+        for first, count, word, words, before in ranges.pieces(rows, tensor.stride):
+            self._add(f"tensor {tensor.name!r}", opcode, {
+                "region": region, "offset": offset + before * size,
+                "addr": tensor.at(row + first) + word, "stride": tensor.stride, "rows": count,
+                "words": words, "wide": int(tensor.wide), "wait_distance": wait,
+            })
+            self._loads += opcode is Opcode.LOAD
+
+    def _add(self, what: str, opcode: Opcode, fields: dict[str, int]) -> None:
+        """Append an instruction for ``what``, if its fields take the values."""
+        ranges.check(self.arch, what, opcode, fields)
+        self._code.append((opcode, fields))
 
     def route(
         self, logits: Placed, *, experts: int, choices: int, normalise: bool,
@@ -138,12 +126,12 @@ class Builder:
         names = [logits.name] if after is None else [logits.name, after.name]
         listed = self._lists.route(rows * choices, self._queued)
         last = max(listed, *(self._history[name].writes[-1].matmul for name in names))
-        self._code.append((Opcode.ROUTE, {
+        self._add(f"the router of {logits.name!r}", Opcode.ROUTE, {
             "src_addr": logits.at(row), "src_stride": logits.stride,
             "rows": rows,
             "experts": experts, "choices": choices, "normalise": int(normalise),
             "wait_distance": self._distance(len(self.matmuls), last),
-        }))
+        })
         self._routed = last
 
     def end(self) -> None:
@@ -154,6 +142,7 @@ class Builder:
     def matmul(self, product: MatrixProduct) -> None:
         """Emit one MATMUL; tiling, slots, stream and distances are filled in here."""
         arch, index, queue = self.arch, len(self.matmuls), product.queue
+        ranges.check_depth(product)
         x, out, columns = product.x, product.out, product.columns
         c_tiles, k_tiles = -(-columns // arch.width), -(-product.depth // arch.depth)
         fields = dict(
@@ -206,9 +195,11 @@ class Builder:
             fields["add_addr"] = product.adds.address
             pattern |= {"add_source": 1, "add_stride": product.adds.tensor.stride}
         self._wait_epilogue(fields, product.adds or out)
+        what = f"layer {product.name!r}"
+        ranges.check(arch, what, Opcode.MATMUL, fields)
         needs = support.lacking(arch, isa.make(Opcode.MATMUL, **fields))
         if pattern:
-            self._code.append((Opcode.PATTERN, pattern))
+            self._add(what, Opcode.PATTERN, pattern)
             needs += [] if arch.patterns else [("patterns", "access patterns")]
         for mechanism, what in needs:
             raise CapacityError(
@@ -218,7 +209,7 @@ class Builder:
         self._code.append((Opcode.MATMUL, fields))
         scattered = queue is not None and queue.scatters
         rows = (0, out.tensor.rows) if scattered else (out.row, product.rows)
-        self._history.setdefault(out.tensor.name, _History()).writes.append(_Write(
+        self._history.setdefault(out.tensor.name, History()).writes.append(Write(
             index, *rows, out.channel, columns, out.channel + (c_tiles - 1) * arch.width, scattered
         ))
         self.matmuls.append(Matmul(
@@ -275,13 +266,13 @@ class Builder:
     def _distance(now: int, then: int) -> int:
         return min(now - then, isa.MAX_DISTANCE)
 
-    def _seen(self, x: Placed) -> _History:
+    def _seen(self, x: Placed) -> History:
         """What has to be waited for before ``x``, or both of its planes, can be read.
 
         Whoever writes to a tensor has waited for the LOADs that filled it.
         """
         parts = [self._history[name] for name in x.planes or (x.name,)]
-        return _History(
+        return History(
             sorted((w for part in parts for w in part.writes), key=lambda w: w.matmul),
             sorted(load for part in parts if not part.writes for load in part.loads),
         )
@@ -324,11 +315,11 @@ class Builder:
         found = self._lists.find(picks)
         if found is None:
             found, before = self._lists.place(picks, self._loads, index)
-            self._code.append((Opcode.LOAD_INDEX, {
+            self._add(f"a list of rows of {x.tensor.name!r}", Opcode.LOAD_INDEX, {
                 "region": isa.Region.PROGRAM, "base": found.base, "count": found.size,
                 "offset": self.image.add(np.asarray(picks, "<u2").view(np.uint8)),
                 "wait_distance": 0 if before == NEVER else self._distance(index, before),
-            }))
+            })
             self._loads += 1
         found.user = index
         fields |= {"src_list": 1, "src_list_base": found.base}
@@ -381,6 +372,7 @@ class Builder:
             moves = opcode in (Opcode.LOAD, Opcode.LOAD_INDEX)
             if moves and values["region"] == isa.Region.PROGRAM:
                 values["offset"] += moved
+            ranges.check(self.arch, "the program", opcode, values)
             code += isa.pack(isa.make(opcode, **values))
         image, offset = self.image.build(bytes(code))
         assert offset == moved

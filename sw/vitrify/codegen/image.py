@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from vitrify.arch.isa import Region
-from vitrify.program import to_words
 from vitrify.quant.graph import QConstant
 
 from .lowering import Lowering
@@ -49,16 +48,11 @@ def _wanted(state: Lowering, step: int) -> list[QConstant]:
 
 
 def _load_constants(state: Lowering, constants: Iterable[QConstant]) -> None:
-    arch = state.arch
     for constant in constants:
         state.place(state.graph.tensors[constant.out])
         value = state.spread_of(constant.out).scatter(constant.value, axis=1)
-        block = state.builder.image.add(to_words(value, arch.depth))
-        count = len(constant.value)
         for image in range(state.images):
-            state.builder.load(
-                state.placed[constant.out], Region.PROGRAM, block, row=image * count, rows=count
-            )
+            state.load_constant(state.placed[constant.out], value, row=image * len(value))
 
 
 def load_block(state: Lowering, target: Placed, offset: int, *, row: int, rows: int) -> int:

@@ -9,11 +9,13 @@ import numpy as np
 
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError
+from vitrify.arch.formats import INDEX_BYTES
 
 from .product import Picks
 
 #: Number of no MATMUL or LOAD.
 NEVER = -1
+_MOST_ROW = (1 << 8 * INDEX_BYTES) - 1
 
 
 @dataclass
@@ -55,6 +57,11 @@ class RowLists:
     def place(self, entries: Picks, load: int, user: int) -> tuple[RowList, int]:
         """Room for a list; also the latest MATMUL that reads what lay there, or ``NEVER``."""
         size = len(entries)
+        if int(entries.max()) > _MOST_ROW:
+            raise CapacityError(
+                f"a list of rows picks row {entries.max()}, and its entries end at {_MOST_ROW}: "
+                f"use smaller pictures or larger patches"
+            )
         if size > self._arch.index_entries - self._queues:
             raise CapacityError(
                 f"a list of {size} rows does not fit the row-index memory of arch "

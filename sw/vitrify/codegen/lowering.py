@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
+
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError
-from vitrify.arch.isa import Stats
+from vitrify.arch.isa import Region, Stats
+from vitrify.program import to_words
 from vitrify.quant.graph import QuantGraph
 from vitrify.quant.tensors import Requant, Statistics
 
@@ -30,6 +34,16 @@ class Lowering(TensorMemory):
         super().__init__(graph, arch, strategy, images)
         self.builder = Builder(arch)
         self.preloads = Preloads(self, self.builder)
+
+    def load_constant(
+        self, target: Placed, value: npt.NDArray[np.integer], *, row: int = 0,
+        after: int | None = None,
+    ) -> None:
+        """LOAD ``value [rows, channels]`` from the program; ``after`` as :meth:`Builder.load`."""
+        block = self.builder.image.add(to_words(value, self.arch.depth))
+        self.builder.load(
+            target, Region.PROGRAM, block, row=row, rows=len(value), after=after
+        )
 
     def row_blocks(self, rows: int, least: int = 1) -> list[tuple[int, int]]:
         """``(first row, rows)`` of blocks that the accumulators can hold, evenly sized.

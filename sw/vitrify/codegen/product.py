@@ -130,6 +130,11 @@ class MatrixProduct:
     queue: Queue | None = None
     stored: Stored | None = None
 
+    @property
+    def sums_tokens(self) -> bool:
+        """Whether the dot products are sums over tokens, not over channels."""
+        return self.tiles is not None and self.tiles.kind is Stationary.COLUMNS
+
     def pattern(self, k_tiles: int) -> dict[str, int]:
         """Fields of the PATTERN for what is streamed; none for rows one after another."""
         fields, taps = {}, self.taps

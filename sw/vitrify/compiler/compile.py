@@ -10,7 +10,6 @@ import numpy as np
 from vitrify.arch import memmap
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError, InputError
-from vitrify.arch.formats import MAX_DEPTH
 from vitrify.arch.isa import TASK_BITS, TASKS, Opcode
 from vitrify.codegen import image
 from vitrify.codegen.alloc import PlacementError
@@ -67,12 +66,6 @@ def compile_graph(
     if not 1 <= batch <= TASKS:
         raise InputError(f"--batch must be 1 to {TASKS} images a job, not {batch}")
     graph = _batched(graph, batch)
-    for layer in (layer for op in graph.ops for layer in op.layers()):
-        if layer.weight.shape[-1] > MAX_DEPTH:
-            raise CapacityError(
-                f"layer {layer.name!r} sums {layer.weight.shape[-1]} products; the accumulators "
-                f"hold {MAX_DEPTH}: split the layer"
-            )
     for name, count in graph.tasks.items():
         if count > MAX_TASKS:
             raise CapacityError(

@@ -157,5 +157,5 @@ def test_too_big(change: dict[str, int], message: str) -> None:
 
 
 def test_too_deep() -> None:
-    with pytest.raises(CapacityError, match=r"'blocks.0.fc2' sums 4104 products"):
+    with pytest.raises(CapacityError, match=r"'blocks.0.fc2' sums over 4104 products"):
         compile_graph(vision_transformer(hidden=4104, blocks=1), preset("reference"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -237,13 +236,6 @@ def test_a_core_without_row_sums_does_not_divide() -> None:
     net = Net(13)
     with pytest.raises(CapacityError, match="without 'row_sums'"):
         check(net, divided(net), arch=replace(NANO, name="mine", row_sums=False), least=0)
-
-
-def test_more_tokens_than_accumulators_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["vitrify.ops.product.lower"], "MAX_DEPTH", 3)
-    net = Net(14)
-    with pytest.raises(CapacityError, match="sums over 4 tokens; the accumulators hold 3"):
-        check(net, product(net, *CASES["tokens"]))
 
 
 def test_a_scale_behind_softmax() -> None:

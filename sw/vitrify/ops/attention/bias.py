@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from vitrify.arch.errors import CapacityError
-from vitrify.arch.isa import Region
 from vitrify.codegen.lowering import Lowering
 from vitrify.codegen.placement import Placed
 from vitrify.codegen.product import At
-from vitrify.program import to_words
 from vitrify.quant.tensors import Int8, QTensor
 
 from .integer import QAttention
@@ -88,6 +86,4 @@ class ScoreBias:
         return placed
 
     def _bring(self, placed: Placed, table: Int8, after: int | None) -> None:
-        builder = self._state.builder
-        block = builder.image.add(to_words(table, self._state.arch.depth))
-        builder.load(placed, Region.PROGRAM, block, after=after)
+        self._state.load_constant(placed, table, after=after)

@@ -5,17 +5,22 @@ Copies into other formats, folded rows, rotations and depthwise convolutions are
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from vitrify.arch.config import ArchConfig
+from vitrify.arch.isa import FORMATS, Opcode
 from vitrify.codegen.pack import pad_to
 from vitrify.codegen.placement import Spread
 from vitrify.quant.tensors import Int8
 
 Index = npt.NDArray[np.integer]
+#: C tiles of a MATMUL.
+MOST_TILES = FORMATS[Opcode.MATMUL].field("c_tiles").max
 
 
 def fewest_words(low: Index, high: Index, words: int) -> tuple[int, int, int]:
@@ -62,6 +67,16 @@ class Part:
         """Its columns, of C = ``width`` in a tile and ``every`` column in all."""
         return slice(self.first * width, min((self.first + self.tiles) * width, every))
 
+    def pieces(self, each: int) -> Iterator[Part]:
+        """As many MATMULs as it takes; a result begins with a word of ``each`` c tiles."""
+        unit = math.lcm(self.group, each)
+        most = max(1, MOST_TILES // unit) * unit
+        for first in range(0, self.tiles, most):
+            yield replace(
+                self, first=self.first + first, tiles=min(most, self.tiles - first),
+                word=self.word + first // self.group * self.step,
+            )
+
     def start(self, tile: Index) -> Index:
         """First word that c tiles read, by their numbers."""
         return self.word + (tile - self.first) // self.group * self.step
@@ -87,10 +102,11 @@ def parts(
 
     count, each = len(low), max(1, arch.depth // arch.width)
     whole, last = [part(0, count)], (count - 1) // each * each
-    if not last:
-        return whole
-    apart = [part(0, last), part(last, count)]
-    return apart if cost(apart) + split < cost(whole) else whole
+    if last:
+        apart = [part(0, last), part(last, count)]
+        if cost(apart) + split < cost(whole):
+            whole = apart
+    return [piece for part in whole for piece in part.pieces(each)]
 
 
 class Band:
@@ -107,8 +123,8 @@ class Band:
         self._arch, self._x, self._out, self._fold = arch, x, out, fold
         self._words = words = fold * x.words
         self._whole = (fold - 1) * x.words * arch.depth + x.physical
-        tiles = -(-out.physical // arch.width)
-        self.parts = [Part(0, tiles, 0, words, 0, 1)]
+        tiles, each = -(-out.physical // arch.width), max(1, arch.depth // arch.width)
+        self.parts = list(Part(0, tiles, 0, words, 0, 1).pieces(each))
         if narrow and arch.patterns:
             some = np.any(weight.reshape(-1, *weight.shape[-2:]), axis=0)
             used = self._used(some.astype(np.int8))

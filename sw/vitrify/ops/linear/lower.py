@@ -45,8 +45,8 @@ def _whole(state: Lowering, op: QLinear) -> None:
         for start, rows in state.row_blocks(count):
             if first is None:
                 assert op.rows is not None
-                picks = begin + np.array(op.rows.index[start : start + rows])
-                emit(0, to + start, rows, to + start, image=image, picks=picks)
+                picks = np.array(op.rows.index[start : start + rows])
+                emit(begin, to + start, rows, to + start, image=image, picks=picks)
             else:
                 emit(begin + first + start, to + start, rows, to + start, image=image)
 

@@ -43,8 +43,10 @@ class Layout:
         self._inputs = np.flatnonzero(x.scatter(np.ones(x.channels)))
         self._outputs = np.flatnonzero(out.scatter(np.ones(out.channels)))
         self._columns = out.physical
-        self.parts = [Part(0, -(-out.physical // arch.width), 0, x.words, 0, 1)]
-        if window.groups > 1:
+        if window.groups == 1:
+            one = Part(0, -(-out.physical // arch.width), 0, x.words, 0, 1)
+            self.parts = list(one.pieces(max(1, arch.depth // arch.width)))
+        else:
             self.parts = parts(
                 arch, *self._reach(x.words), x.words, split=split / window.taps
             )

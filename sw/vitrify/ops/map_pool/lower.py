@@ -44,9 +44,10 @@ def lower(state: Lowering, op: QLargest, step: int) -> None:
                 state.builder.matmul(MatrixProduct(
                     name=op.name, op="pool", macs=0, rows=rows, depth=layout.depth(part),
                     columns=columns.stop - columns.start,
-                    x=At(x, 0, part.word * state.arch.depth), out=At(out, to, columns.start),
+                    x=At(x, map_number * window.pixels, part.word * state.arch.depth),
+                    out=At(out, to, columns.start),
                     weights=[weights],
-                    picks=map_number * window.pixels + index[start : start + rows],
+                    picks=index[start : start + rows],
                     k_step=part.step, c_group=part.group, largest=bool(number),
                     fields={**fields, "output": output},
                 ))

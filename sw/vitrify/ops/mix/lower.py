@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from vitrify.arch.errors import CapacityError
-from vitrify.arch.formats import MAX_DEPTH
-from vitrify.arch.isa import Output, Region, Stationary, Transform
+from vitrify.arch.isa import Output, Stationary, Transform
 from vitrify.codegen.lowering import Lowering
 from vitrify.codegen.product import At, MatrixProduct, Tiles
-from vitrify.program import to_words
 from vitrify.quant.tensors import QTensor
 
 from .integer import QMix
@@ -16,18 +13,12 @@ from .integer import QMix
 def lower(state: Lowering, op: QMix, step: int) -> None:
     """For each image, run of rows and head one MATMUL (more if it has many rows)."""
     heads, count, inner = op.matrix.shape
-    if inner > MAX_DEPTH:
-        raise CapacityError(
-            f"layer {op.name!r} sums over {inner} tokens; the accumulators hold {MAX_DEPTH}: use "
-            f"smaller pictures or larger patches"
-        )
     x, arch = state.placed[op.x], state.arch
     matrix = state.place(
         QTensor(f"{op.name}.matrix", heads * count, inner, 8, 1.0), beside=[op.x]
     )
     state.release_later(matrix.name, step)
-    words = to_words(op.matrix.reshape(-1, inner), arch.depth)
-    state.builder.load(matrix, Region.PROGRAM, state.builder.image.add(words))
+    state.load_constant(matrix, op.matrix.reshape(-1, inner))
     out = state.placed[op.out] if op.add else state.place_near(op.out, apart=[op.x])
     if op.statistics is not None:
         out = state.with_statistics(out)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from vitrify.arch.isa import Output, Region, Stationary, Transform
+from vitrify.arch.isa import Output, Stationary, Transform
 from vitrify.codegen.lowering import Lowering
 from vitrify.codegen.product import At, MatrixProduct, Tiles
-from vitrify.program import to_words
 from vitrify.quant.tensors import QTensor
 
 from .integer import QPool
@@ -20,9 +19,7 @@ def lower(state: Lowering, op: QPool, step: int) -> None:
     weight = np.full((1, tokens), op.weight, np.int8)
     operand = state.place(QTensor(f"{op.name}.weight", 1, tokens, 8, 1.0))
     state.release_later(operand.name, step)
-    state.builder.load(operand, Region.PROGRAM, state.builder.image.add(
-        to_words(weight, state.arch.depth)
-    ))
+    state.load_constant(operand, weight)
     out = state.place_near(op.out, apart=[op.x])
     if op.statistics is not None:
         out = state.with_statistics(out)

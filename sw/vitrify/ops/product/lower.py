@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from vitrify.arch.errors import CapacityError
-from vitrify.arch.formats import MAX_DEPTH
 from vitrify.arch.isa import Output, RowScale, Stationary, Stats, Transform
 from vitrify.codegen.lowering import Lowering
 from vitrify.codegen.placement import Placed
@@ -21,11 +19,6 @@ def lower(state: Lowering, op: QProduct, _step: int) -> None:
     runs = state.images * op.row_groups
     count = _rows(op, x, runs)
     depth, columns = _columns(op, x), _columns(op, out)
-    if depth > MAX_DEPTH:
-        raise CapacityError(
-            f"product {op.name!r} sums over {depth} tokens; the accumulators hold {MAX_DEPTH}: use "
-            f"smaller pictures or larger patches"
-        )
     kind = Stationary.ROWS if op.rows_y else Stationary.COLUMNS
     macs = state.graph.macs[op.name] // (runs * op.heads * count)
     for run in range(runs):

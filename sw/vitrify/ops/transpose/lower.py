@@ -10,12 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from vitrify.arch.isa import Output, Region, Stationary, Stats, Transform
+from vitrify.arch.isa import Output, Stationary, Stats, Transform
 from vitrify.codegen.lowering import Lowering
 from vitrify.codegen.pack import weight_words
 from vitrify.codegen.placement import Placed
 from vitrify.codegen.product import At, MatrixProduct, Tiles
-from vitrify.program import to_words
 from vitrify.quant.tensors import QTensor
 
 from .integer import ONE, QTranspose
@@ -36,8 +35,7 @@ class _Emitter:
         self._unit = state.place(QTensor(f"{op.name}.unit", depth, depth, 8, 1.0), beside=[op.x])
         self._unit_matrix = ONE * np.eye(depth, dtype=np.int8)
         state.release_later(self._unit.name, step)
-        words = to_words(self._unit_matrix, depth)
-        state.builder.load(self._unit, Region.PROGRAM, state.builder.image.add(words))
+        state.load_constant(self._unit, self._unit_matrix)
         self._wide = self._buffer(step) if op.norm is not None else None
         out = state.place_near(op.out)
         self._out = state.with_statistics(out) if op.logits else out
