@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from vitrify.arch.extras import EXTRAS
+
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("hw", "sw", "sim")
 MOST_LINES = 400
@@ -128,7 +130,13 @@ def test_lock_holds_every_dependency():
         line.split("==")[0].lower().replace("_", "-")
         for line in (ROOT / "requirements.lock").read_text().splitlines()
     }
-    assert {name.lower() for name in names} - locked == set()
+    assert {name.lower() for name in names} - locked == {project["name"]}  # of the extra `all`
+
+
+def test_the_extra_all_is_every_extra_that_a_command_asks_for():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named, = project["optional-dependencies"]["all"]
+    assert set(re.findall(r"[\w-]+", named)[1:]) == set(EXTRAS.values())
 
 
 def test_every_document_has_its_place_on_the_site():

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from typing import Any
 
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.estimate import fits
-from vitrify.estimate import LIMITS, Estimate, estimate
+from vitrify.estimate import LIMITS, Estimate, LayerEstimate, estimate
 
 from .emit import summary
+from .layers import add_layers, alike
 from .options import add_json, human_bytes
 from .placed import add_program, placed_program, routing_of
 from .terminal import new_table, print_json, progress_bar, say, show
@@ -25,6 +27,7 @@ def register(commands: Any) -> None:
         "with noise, which changes its numbers and hardly ever its cycles.",
     )
     add_program(parser)
+    add_layers(parser)
     add_json(parser)
     parser.set_defaults(execute=execute)
 
@@ -37,11 +40,11 @@ def execute(options: argparse.Namespace) -> None:
     if options.json:
         print_json(result.to_dict())
     else:
-        _show(result)
+        _show(result, every_layer=options.layers)
 
 
-def _show(result: Estimate) -> None:
-    """Facts, then a line a layer."""
+def _show(result: Estimate, *, every_layer: bool) -> None:
+    """Facts, then a line a layer, or for those that are alike."""
     data, arch, cycles = result.to_dict(), result.arch, result.cycles
     lost = {name: count / cycles for name, count in result.lost.items()}
     memory = data["token_memory_bytes"]
@@ -77,17 +80,33 @@ def _show(result: Estimate) -> None:
     for name in ("MACs (M)", "KiB in", "cycles", "at least", "used"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("bottleneck")
-    for layer in result.layers:
+    groups = alike((layer.name, layer) for layer in result.layers)
+    lines = result.layers if every_layer else [_sum(*group) for group in groups.items()]
+    for layer in lines:
         table.add_row(
-            layer.name, f"{layer.macs / 1e6:.2f}", f"{layer.dram_read_bytes / 1024:.1f}",
+            layer.name, f"{layer.macs / 1e6:.2f}", f"{layer.dram_read_bytes / 1024:,.1f}",
             f"{layer.cycles:,}", f"{layer.roofline_cycles:,}", f"{layer.utilisation:.1%}",
             layer.bottleneck,
         )
     show(table)
-    named = {layer.bottleneck for layer in result.layers} | {data["bottleneck"]}
+    named = {layer.bottleneck for layer in lines} | {data["bottleneck"]}
     for name, meaning in LIMITS.items():
         if name in named:
             say(f"{name}: {meaning}")
+
+
+def _sum(name: str, layers: list[LayerEstimate]) -> LayerEstimate:
+    """Several layers as one."""
+    cycles = sum(layer.cycles for layer in layers)
+    lost: Counter[str] = Counter()
+    for layer in layers:
+        lost.update(layer.lost)
+    return LayerEstimate(
+        name, cycles, sum(layer.macs for layer in layers),
+        sum(layer.dram_read_bytes for layer in layers),
+        sum(layer.roofline_cycles for layer in layers),
+        sum(layer.utilisation * layer.cycles for layer in layers) / max(1, cycles), lost,
+    )
 
 
 def _memory(arch: ArchConfig) -> str:

@@ -20,6 +20,7 @@ from vitrify.runtime import open_model
 from vitrify.runtime.statistics import of_program
 
 from .emit import summary
+from .layers import add_layers, alike
 from .options import add_input_shape, add_json, human_bytes
 from .parts import core_share, of_application, of_pieces, show_parts
 from .terminal import new_table, print_json, show
@@ -34,6 +35,7 @@ def register(commands: Any) -> None:
     )
     parser.add_argument("what", metavar="OUT.vfy|MODEL.onnx|PRESET|FILE.yaml")
     add_input_shape(parser)
+    add_layers(parser)
     add_json(parser)
     parser.set_defaults(execute=execute)
 
@@ -58,7 +60,7 @@ def execute(options: argparse.Namespace) -> None:
     if options.json:
         print_json(data)
     else:
-        _show(data)
+        _show(data, every_layer=options.layers)
 
 
 def of_arch(arch: ArchConfig) -> dict[str, Any]:
@@ -107,7 +109,7 @@ def of_compiled(program: Program) -> dict[str, Any]:
         "macs": program.macs,
         "dram an image": human_bytes(program.dram_bytes / program.batch)
         + (", if every expert is asked for" if _experts(program) else ""),
-        "roofline": f"{cycles} cycles, {cycles / arch.clock_mhz / 1e3:.3f} ms at "
+        "roofline": f"{cycles:,} cycles, {cycles / arch.clock_mhz / 1e3:.3f} ms at "
         f"{arch.clock_mhz:g} MHz",
         **{
             key: value
@@ -273,16 +275,15 @@ def _macs(node: Any) -> int:
     return 0
 
 
-#: Columns of the layer table: heading, key, unit.
+#: Columns of the layer table behind its name: heading, key, unit.
 _COLUMNS = (
-    ("layer", "name", 1),
     ("MACs (M)", "macs", 1e6),
     ("weights (KiB)", "dram_read_bytes", 1024),
     ("cycles at least", "roofline_cycles", 1),
 )
 
 
-def _show(data: dict[str, Any]) -> None:
+def _show(data: dict[str, Any], *, every_layer: bool) -> None:
     """Key and value lines, then the tables."""
     facts = new_table(box=None, show_header=False)
     facts.add_column(style="bold")
@@ -291,21 +292,25 @@ def _show(data: dict[str, Any]) -> None:
         if isinstance(value, dict) and key != "settings":
             facts.add_row(key, "\n".join(f"{k}  {v}" for k, v in value.items()))
         elif not isinstance(value, dict | list):
-            facts.add_row(key, f"{value:,}" if isinstance(value, int) else str(value))
+            facts.add_row(
+                key.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value)
+            )
     show(facts)
     if data.get("parts"):
         show_parts(data["parts"])
     for program in data.get("programs", []):
-        _show(program)
+        _show(program, every_layer=every_layer)
     if data.get("layers"):
-        table = new_table(box=None)
-        for heading, key, _unit in _COLUMNS:
-            table.add_column(heading, justify="left" if key == "name" else "right")
-        for layer in data["layers"]:
-            table.add_row(
-                *(
-                    str(layer[key]) if unit == 1 else f"{layer[key] / unit:.2f}"
-                    for _heading, key, unit in _COLUMNS
-                )
-            )
+        table = new_table("layer", box=None)
+        for heading, _, _ in _COLUMNS:
+            table.add_column(heading, justify="right")
+        layers = [(layer["name"], layer) for layer in data["layers"]]
+        groups = [(name, [layer]) for name, layer in layers] if every_layer else (
+            alike(layers).items()
+        )
+        for name, group in groups:
+            sums = [(sum(layer[key] for layer in group), unit) for _, key, unit in _COLUMNS]
+            table.add_row(name, *(
+                f"{total:,}" if unit == 1 else f"{total / unit:,.2f}" for total, unit in sums
+            ))
         show(table)

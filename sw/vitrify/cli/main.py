@@ -60,6 +60,13 @@ class _Parser(argparse.ArgumentParser):
     #: Parsers of commands, by name.
     commands: Mapping[str, argparse.ArgumentParser] = {}
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As argparse's; but what a command does not know is that command's error."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
     def error(self, message: str) -> NoReturn:
         raise VitrifyError(f"{message}{self._meant(message)}; see `{self.prog} --help`")
 
@@ -69,8 +76,7 @@ class _Parser(argparse.ArgumentParser):
         if wrong is None:
             return ""
         word, option = wrong["word"] or "", wrong["option"] or ""
-        options = {name for one in (self, *self.commands.values())
-                   for name in one._option_string_actions if name.startswith("--")}
+        options = [name for name in self._option_string_actions if name.startswith("--")]
         near = difflib.get_close_matches(option, options, 1) if option else (
             difflib.get_close_matches(word, self.commands, 1)
         )

@@ -45,9 +45,17 @@ def test_zsh_has_every_command(capsys):
     (("estimate", "x.vfy", "--bord", "kv260"), "--board"),
     (("run", "x.vfy", "--input", "x.npy", "--perfeto", "t.json"), "--perfetto"),
     (("report", "x.vfy", "--comparre=y"), "--compare"),
+    (("arch", "new", "x.yaml", "--fron", "nano"), "--from"),
 ], ids=str)
 def test_did_you_mean(capsys, arguments, meant):
     assert f"(did you mean {meant}?)" in vitrify(capsys, *arguments, code=2)
+
+
+def test_what_a_command_does_not_know_is_its_own_error(capsys):
+    # --version is one of `vitrify`, and the nearest of all; `explore` has no such option
+    said = vitrify(capsys, "explore", "x.onnx", "--part", "kv260", "--designs", "1", code=2)
+    assert "--version" not in said
+    assert "see `vitrify explore --help`" in said
 
 
 @pytest.mark.parametrize("arguments", [("qqq",), ("estimate", "x.vfy", "--qqq"), ("run",)], ids=str)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from tests.support.command import vitrify
 from tests.support.synthetic import vision_transformer
 from vitrify.arch.boards import BOARDS
 from vitrify.arch.presets import preset
+from vitrify.cli.layers import alike
 from vitrify.cli.main import main
 from vitrify.compiler import compile_graph
 from vitrify.estimate import estimate
@@ -40,6 +42,28 @@ def test_program(capsys):
     assert f"{data['cycles']:,}" in text
     assert data["bottleneck"] in text
     assert "LFE5U-85F: fits" in text
+
+
+def test_layers_that_differ_in_a_number_are_one_line(capsys):
+    data = json.loads(vitrify(capsys, "estimate", "m.vfy", "--json"))
+    for command in ("estimate", "info"):
+        whole, short = (vitrify(capsys, command, "m.vfy", *more) for more in (["--layers"], []))
+        assert all(layer["name"] in whole for layer in data["layers"])
+        assert len(short.splitlines()) < len(whole.splitlines())
+    together = {
+        name: sum(layer["cycles"] for layer in layers)
+        for name, layers in alike((layer["name"], layer) for layer in data["layers"]).items()
+    }
+    text = vitrify(capsys, "estimate", "m.vfy")
+    for name, cycles in together.items():
+        assert re.search(rf"{re.escape(name)} .* {cycles:,} ", text), name
+
+
+def test_only_a_number_by_itself_is_one():
+    names = ("blocks.0.mlp.fc1", "blocks.0.mlp.fc2", "blocks.1.mlp.fc1", "/layer_2/s[0]", "s[3]")
+    assert list(alike((name, None) for name in names)) == [
+        "blocks.*.mlp.fc1 × 2", "blocks.0.mlp.fc2", "/layer_2/s[0]", "s[3]",
+    ]
 
 
 def test_a_program_on_a_core_with_another_memory(capsys):
