@@ -1,11 +1,12 @@
-"""Which small faults no test notices: ``python -m tests.mutants [--match PATH] [--from N]``.
+"""Which small faults no test notices: ``python -m tests.mutants [--match PATH] [--only 3,7-9]``.
 
 Each line of ``table.tsv`` is a fault: a file, a piece of text that occurs in it once, and what
 stands there instead; and, where it changes nothing, why.  One at a time goes into a copy of the
 sources, and the nearest tests run on it, the narrowest first, until one fails; each of them has
 passed on a copy without a fault before.  A survivor is a line that needs a test, or a reason;
-``slow`` hung or took too long; ``stale`` are lines whose text is gone.  The whole survey takes
-hours; it is no part of ``make test``.
+``slow`` hung or took many times as long as without the fault; ``stale`` are lines whose text is
+gone.  The whole survey takes hours and is no part of ``make test``; with ``--results FILE`` it
+goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ import argparse
 import collections
 import contextlib
 import functools
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +30,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = Path(__file__).with_name("table.tsv")
 COPIED = ("hw", "sw", "sim", "tests", "models", "bench", "pyproject.toml")
-#: Longest run of the tests for one mutant.
+#: Simulators built for the copies; their names are digests of the Verilog.
+BUILD = ROOT / "build" / "mutants"
+#: Longest run of a test in seconds; with a fault, that of the run without one times _PATIENCE.
 _LIMIT = 1_200
+_PATIENCE, _LEAST = 5, 300
 
 _GRAPHS = "tests/fuzz/test_graphs.py::test_programs_on_golden_are_the_integer_graphs"
 _COMPILER = ("tests/unit/compiler", _GRAPHS, "tests/unit/ops")
@@ -38,9 +45,13 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "sim/vitrify/golden/experts": ("tests/unit/golden", "tests/unit/compiler/test_experts.py",
                                    *_COMPILER),
     "sim/vitrify/golden": ("tests/unit/golden", _GRAPHS, *_COMPILER),
-    "sw/vitrify/quant": ("tests/unit/quant", "tests/unit/ops"),
+    "sw/vitrify/quant": (*(f"tests/unit/quant/test_{name}.py"
+                           for name in ("scheme", "requant", "quantise", "precision")),
+                         "tests/unit/quant", "tests/unit/ops"),
     "sw/vitrify/codegen/pack": ("tests/unit/compiler/test_pack.py", *_COMPILER),
     "sw/vitrify/codegen/alloc": ("tests/unit/compiler/test_alloc.py", *_COMPILER),
+    "sw/vitrify/codegen/builder": ("tests/unit/compiler/test_row_lists.py", *_COMPILER),
+    "sw/vitrify/compiler/compile": ("tests/unit/compiler/test_preload.py", *_COMPILER),
     "sw/vitrify/codegen/preload": ("tests/unit/compiler/test_preload.py", *_COMPILER),
     "sw/vitrify/ops/experts": ("tests/unit/compiler/test_experts.py", *_COMPILER),
     "sw/vitrify/ops/attention": ("tests/unit/ops/test_attention.py", *_COMPILER),
@@ -95,8 +106,10 @@ class UnsoundError(Exception):
     """Tests that fail without a fault: every mutant would look killed."""
 
 
-def survey(mutant: Mutant) -> tuple[str, str]:
+def survey(mutant: Mutant, most: int | None = None) -> tuple[str, str]:
     """``killed``, ``survives``, ``slow``, ``stale`` or ``equivalent``, and the test or reason.
+
+    At most the ``most`` narrowest of its tests run.
 
     Raises
     ------
@@ -108,20 +121,22 @@ def survey(mutant: Mutant) -> tuple[str, str]:
             return "stale", ""
         if mutant.reason:
             return "equivalent", mutant.reason
-        for test in mutant.tests:
-            if not sound(test):
+        for test in mutant.tests[:most]:
+            taken = sound(test)
+            if taken is None:
                 raise UnsoundError(f"{test} fails without a fault, too")
-            passes = _passes(root, test)
+            passes = _passes(root, test, max(_LEAST, min(_PATIENCE * taken, _LIMIT)))
             if not passes:
                 return "slow" if passes is None else "killed", test
         return "survives", ""
 
 
 @functools.cache
-def sound(test: str) -> bool:
-    """Whether it passes on a copy without a fault."""
+def sound(test: str) -> float | None:
+    """Seconds that it takes on a copy without a fault; ``None``: it does not pass."""
     with _copy() as root:
-        return _passes(root, test) is True
+        start = time.monotonic()
+        return time.monotonic() - start if _passes(root, test, _LIMIT) else None
 
 
 @contextlib.contextmanager
@@ -135,41 +150,71 @@ def _copy() -> Iterator[Path]:
                 shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(source, root / name)
+        BUILD.mkdir(parents=True, exist_ok=True)
+        (root / "build").symlink_to(BUILD)
         yield root
 
 
-def _passes(root: Path, test: str) -> bool | None:
+def _passes(root: Path, test: str, limit: float) -> bool | None:
     """Whether ``test`` passes on the sources below ``root``; ``None``: it does not end in time."""
     # In front of the installed sources: packages are found in the copy first.
     places = os.pathsep.join(str(root / name) for name in ("hw", "sw", "sim"))
+    environment = os.environ | {"PYTHONPATH": places}
+    # Benches draw the same numbers for every mutant.
+    environment.setdefault("VITRIFY_SEED", "1")
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test]
-    try:
-        done = subprocess.run(
-            command, cwd=root, env={**os.environ, "PYTHONPATH": places}, timeout=_LIMIT,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return None
-    return done.returncode == 0
+    with subprocess.Popen(
+        command, cwd=root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as running:
+        try:
+            return running.wait(limit) == 0
+        except subprocess.TimeoutExpired:
+            os.killpg(running.pid, signal.SIGKILL)  # the simulator, too
+            return None
+
+
+def chosen(only: str, count: int) -> list[int]:
+    """Numbers below ``count`` out of ``3,7-9,79-``; all of them if it is empty."""
+    numbers: list[int] = []
+    for part in only.split(",") if only else ["0-"]:
+        first, dash, last = part.partition("-")
+        numbers += range(int(first), int(last or count - 1 if dash else first) + 1)
+    return [number for number in numbers if number < count]
+
+
+def recorded(file: Path | None) -> dict[str, str]:
+    """Results of earlier runs by the line of the table, which its number is not for good."""
+    lines = file.read_text().splitlines() if file and file.is_file() else []
+    return {entry["line"]: entry["result"] for entry in map(json.loads, lines)}
 
 
 def main(arguments: list[str]) -> int:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
     parser.add_argument("--match", default="", help="only mutants of paths with this in them")
-    parser.add_argument("--from", type=int, default=0, dest="first", help="number of the first")
+    parser.add_argument("--only", default="", help="only these numbers, in this order: 79-90,3,5-")
+    parser.add_argument("--tests", type=int, help="at most so many of the nearest tests for each")
+    parser.add_argument("--results", type=Path, metavar="FILE",
+                        help="add the results to FILE; what it has as killed does not run again")
     parser.add_argument("--list", action="store_true", help="number and show them, run nothing")
     options = parser.parse_args(arguments)
     counts: collections.Counter[str] = collections.Counter()
-    for number, mutant in enumerate(table()):
-        if number < options.first or options.match not in mutant.path:
+    mutants, before = table(), recorded(options.results)
+    for number in chosen(options.only, len(mutants)):
+        mutant = mutants[number]
+        line = "\t".join((mutant.path, mutant.old, mutant.new))
+        if options.match not in mutant.path or before.get(line) == "killed":
             continue
         try:
-            result, where = ("listed", "") if options.list else survey(mutant)
+            result, where = ("listed", "") if options.list else survey(mutant, options.tests)
         except UnsoundError as error:
             print(error, file=sys.stderr)
             return 1
         counts[result] += 1
+        if options.results and not options.list:
+            with options.results.open("a") as file:
+                print(json.dumps({"line": line, "result": result, "where": where}), file=file)
         if result == "killed":
             print(f"{number} killed by {where}", file=sys.stderr, flush=True)
         else:

@@ -101,9 +101,8 @@ class Preloads:
     def take(self, branch: tuple[str, int]) -> list[Stored]:
         """Where the weights of its layers are; it is the branch whose turn it is."""
         index = self._turn[branch]
-        assert index == self._done
-        while len(self._loads) <= index:
-            self.fill()
+        # One is loaded before every op and behind every branch, and no slot is taken but by it.
+        assert index == self._done < len(self._loads)
         address = self._slots[index % len(self._slots)].place.address
         result = []
         for layer in self._branches[index].layers:

@@ -72,8 +72,9 @@ def test_no_room_ahead() -> None:
     arch = dataclasses.replace(NANO, banks=4, bank_words=128)
     program = compile_graph(vision_transformer(**SHAPE), arch)
     assert "experts_ahead" not in program.metadata
-    with pytest.raises(CapacityError, match="tensor 'residual' needs"):
-        compile_graph(vision_transformer(**SHAPE), dataclasses.replace(arch, bank_words=16))
+    for words, tensor in (16, "residual"), (32, "blocks.0.k"):
+        with pytest.raises(CapacityError, match=f"tensor '{tensor}' needs"):
+            compile_graph(vision_transformer(**SHAPE), dataclasses.replace(arch, bank_words=words))
 
 
 def test_experts_that_are_hardly_asked_for_stay_in_dram() -> None:
