@@ -28,7 +28,13 @@ class UnsupportedOpError(ModelError):
 
 
 class CapacityError(VitrifyError):
-    """A model does not fit the architecture."""
+    """A model does not fit the architecture.
+
+    ``node`` is the name of the model's node that there was no room for, empty if unknown; the way
+    out is the message's last clause.
+    """
+
+    node: str = ""
 
 
 class InputError(VitrifyError):

@@ -15,10 +15,12 @@ from vitrify.arch.errors import CapacityError
 class PlacementError(CapacityError):
     """The token memory has no room for a tensor; another placement of the others might.
 
-    ``scattered``: there is enough, but not in one piece.
+    ``scattered``: there is enough, but not in one piece.  ``step`` is the number of the op that
+    asked for it.
     """
 
     scattered: bool = False
+    step: int = -1
 
 
 @dataclass
@@ -73,12 +75,13 @@ class Allocator:
         k = self._arch.depth
         need = words * k * (2 if wide else 1)
         free = int((~self._used).sum()) * k
+        pieces = ", but not in one piece" if need <= free else ""
         error = PlacementError(
             f"tensor {name!r} needs {need} bytes of token memory, and {free} of the "
-            f"{self._arch.token_bytes} bytes of arch {self._arch.name!r} are free: choose an arch "
-            f"with more or larger banks, or a model with fewer tokens"
+            f"{self._arch.token_bytes} bytes of arch {self._arch.name!r} are free{pieces}: choose "
+            f"an arch with more or larger banks, or a model with fewer tokens"
         )
-        error.scattered = need <= free
+        error.scattered = bool(pieces)
         raise error
 
     def release(self, name: str) -> None:

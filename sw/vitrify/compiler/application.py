@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from vitrify.arch.config import ArchConfig
-from vitrify.arch.errors import ProgramError, UnsupportedOpError
+from vitrify.arch.errors import CapacityError, ProgramError, UnsupportedOpError
 from vitrify.frontend import image_input, load
 from vitrify.ir import Evaluator, shape_of
 from vitrify.ir.run import with_weights_inside
@@ -31,7 +32,7 @@ from .driver import (
     source_facts,
     tell_doubts,
 )
-from .partition import Piece, partition
+from .partition import Check, Piece, partition, placed, plan
 from .validate import as_given, check_program
 from .validate_parts import check_parts
 
@@ -56,11 +57,11 @@ def compile_application(
 ) -> Program | Application:
     """As :func:`~vitrify.compiler.driver.compile_model`; what the core refuses goes to the host.
 
-    A model that the core runs as a whole is a program as ever.
+    So does what it has no room for.  A model that the core runs as a whole is a program as ever.
 
     Raises
     ------
-    UnsupportedOpError
+    UnsupportedOpError, CapacityError
         What the core refuses first, if nothing that multiplies is left for it.
     """
     try:
@@ -68,13 +69,22 @@ def compile_application(
             path, arch, calibration, preprocess=preprocess, keep=keep, progress=progress,
             batch=batch, verify=verify, warn=warn, weights=weights, size=size,
         )
-    except UnsupportedOpError as refusal:
+    except (UnsupportedOpError, CapacityError) as refusal:
+        large = isinstance(refusal, CapacityError)
+        if large and not refusal.node:
+            raise
         try:
             job = _Job(path=Path(path), arch=arch, preprocess=preprocess, keep=keep, batch=batch,
                        verify=verify, weights=weights,
                        report=progress or silent)  # fmt: skip
-            application = _in_parts(job, load(path, size), calibration)
-        except (CutError, ProgramError) as error:
+            model = load(path, size)
+            room = functools.partial(placed, arch=arch, batch=batch)
+            try:
+                # trials without placing are much shorter
+                application = _in_parts(job, model, calibration, room if large else plan)
+            except CapacityError:
+                application = _in_parts(job, model, calibration, room)
+        except (CutError, CapacityError, ProgramError) as error:
             # an operator that no library has, say: the first refusal is what helps
             raise refusal from error
     tell_doubts(calibration, application.input.preprocess, warn)
@@ -94,13 +104,13 @@ class _Job:
 
 
 def _in_parts(
-    job: _Job, model: ir.Model, calibration: npt.NDArray[np.float32]
+    job: _Job, model: ir.Model, calibration: npt.NDArray[np.float32], check: Check
 ) -> Application:
     job.report("looking for what the core can run", 0.02)
     image = image_input(model)
     preprocess = of_model(model, job.preprocess)
     source = source_of(model)
-    pieces = partition(source)
+    pieces = partition(source, check)
     job.report("running the model on the calibration images", 0.1)
     reads = {name for piece in pieces if piece.on_core for name in piece.reads}
     tensors = boundary(source, reads, as_given(model, calibration))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -110,14 +110,14 @@ def _lower(
 
     Returns the outputs, too, and how many experts are loaded ahead of time.
     """
-    refusals: list[tuple[bool, PlacementError]] = []
+    refusals: list[tuple[tuple[bool, int], PlacementError]] = []
     for strategy in ways:
         for _ in range(1 + _MOVES):
             state = Lowering(graph, arch, strategy, batch)
             try:
                 _lower_ops(state)
             except PlacementError as error:
-                refusals.append((strategy.preloads > 0, error))
+                refusals.append(((not strategy.preloads, error.step), error))
                 far = strategy.far | state.placed.keys()
                 if not error.scattered or strategy.separation != Separation.NONE:
                     break
@@ -127,11 +127,22 @@ def _lower(
             outputs = _store_outputs(state)
             state.builder.end()
             return state, outputs, len(state.preloads)
-    # Of the first way whose tensors are all the model's own.
-    raise min(refusals, key=lambda refusal: refusal[0])[1]
+    # Of the way that came furthest, among those whose tensors are all the model's own.
+    raise max(refusals, key=lambda refusal: refusal[0])[1]
 
 
 def _lower_ops(state: Lowering) -> None:
+    step = 0
+    try:
+        for step in _lowered(state):
+            state.release_dead(step - 1)
+    except CapacityError as error:
+        _locate(error, state.graph, step)
+        raise
+
+
+def _lowered(state: Lowering) -> Iterator[int]:
+    """Lower op by op; yields the number of the one that is next."""
     ops, step = state.graph.ops, 0
     image.load(state, whole=not any(
         rule.takes_image(state, op)
@@ -149,7 +160,16 @@ def _lower_ops(state: Lowering) -> None:
             if ahead is not None:
                 ahead(state, ops[step + 1], step + 1)
         step += RULES[type(op)].lower(state, op, step) or 1
-        state.release_dead(step - 1)
+        yield step
+
+
+def _locate(error: CapacityError, graph: QuantGraph, step: int) -> None:
+    """Note which op it is, number ``step``, that does not fit, and what that was made of."""
+    if isinstance(error, PlacementError):
+        error.step = step
+    # a copy that no node is named after belongs to what reads it
+    known = (graph.sources.get(op.name) for op in graph.ops[step:])
+    error.node = next(filter(None, known), "")
 
 
 def schedule(ops: list[QOp]) -> list[QOp]:

@@ -9,17 +9,23 @@ transfers go to the host, too, and what makes a tensor smaller moves to where it
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+import numpy as np
 import onnx_ir as ir
 
-from vitrify.arch.errors import ModelError, UnsupportedOpError
+from vitrify.arch.config import ArchConfig
+from vitrify.arch.errors import CapacityError, ModelError, UnsupportedOpError
 from vitrify.arch.formats import MAX_DEPTH
 from vitrify.frontend import canonicalise
+from vitrify.ir import shape_of
+from vitrify.quant.planner import image_of
 
+from .compile import compile_graph
 from .cut import CutError, Source, core_model, tensors_of
-from .quantise import plan_of
+from .quantise import plan_of, quantise
 
 #: Multiply-accumulates a second of a small host, numbers a second that it converts to the core's
 #: or back, and seconds that starting a job takes: what decides whether a part of the core pays.
@@ -28,6 +34,11 @@ CONVERTED = 1e8
 JOB_SECONDS = 2e-4
 #: Trials after which whatever is still refused goes to the host as a whole.
 MOST_TRIALS = 150
+#: Images that a trial is calibrated with.
+_NOISE_IMAGES = 2
+
+#: Part of the multiplications that may leave the core with a node that does not fit.
+LITTLE = 0.01
 
 Check = Callable[[ir.Model], object]
 
@@ -59,6 +70,8 @@ class _Search:
     check: Check
     #: Nodes of the host, with a sentence for those that were refused.
     host: dict[ir.Node, str] = field(default_factory=dict)
+    #: Names of nodes, and what was moved so that they begin a program.
+    cuts: dict[str, list[ir.Node]] = field(default_factory=dict)
     good: set[frozenset[ir.Node]] = field(default_factory=set)
     trials: int = 0
 
@@ -113,19 +126,53 @@ class _Search:
         try:
             self.check(core_model(self.source, piece.reads, piece.results))
         except ModelError as error:
-            name = error.node if isinstance(error, UnsupportedOpError) else None
-            named = [node for node in piece.nodes if node.name == name]
-            if self.trials > MOST_TRIALS:
-                blamed = list(piece.nodes)
-            elif named:
-                blamed = self._before(named[0], piece) or named
-            else:
-                # what puts the image of several tensors together
-                blamed = self._to_one_tensor(piece) or list(piece.nodes)
+            name = error.node if isinstance(error, UnsupportedOpError) else ""
+            named = self._named(name, piece)
+            blamed = named and (self._before(named[0], piece) or named)
             # without the way out, which is taken
-            self.to_host(blamed, str(error).partition("; ")[0].rstrip("."))
-            return True
-        return False
+            why = str(error).partition("; ")[0].rstrip(".")
+        except CapacityError as error:
+            named = self._named(error.node, piece)
+            blamed = named and self._where_to_cut(named[0], piece)
+            begins = "begins another program, because it does not fit behind what is before it"
+            why = f"Node {error.node!r} {'does not fit' if blamed == named else begins}: " + (
+                re.sub("[:;] [^:;]*$", "", str(error))
+            )
+            if blamed == named:
+                # what was moved for its sake was moved in vain
+                self.host.update(dict.fromkeys(self.cuts.pop(error.node, ()), ""))
+            else:
+                self.cuts.setdefault(error.node, []).extend(blamed)
+        else:
+            return False
+        if self.trials > MOST_TRIALS:
+            blamed = list(piece.nodes)
+        # what puts the image of several tensors together
+        self.to_host(blamed or self._to_one_tensor(piece) or piece.nodes, why)
+        return True
+
+    @staticmethod
+    def _named(name: str, piece: Piece) -> list[ir.Node]:
+        return [node for node in piece.nodes if name and node.name == name][:1]
+
+    def _where_to_cut(self, node: ir.Node, piece: Piece) -> list[ir.Node]:
+        """What moves so that there is room for ``node``, or need not be.
+
+        It moves itself if that costs the core little; else the nearest before it that multiplies
+        nothing, whose result then comes from DRAM block by block.
+        """
+        if self.source.macs(node) <= LITTLE * piece.macs:
+            return [node]
+        unseen, found = {*piece.nodes} - {node}, [node]
+        for each in found:
+            for before in each.predecessors():
+                if before not in unseen:
+                    continue
+                if not self.source.macs(before):
+                    return [before]
+                unseen.remove(before)
+                found.append(before)
+        return [node]
 
     @staticmethod
     def _to_one_tensor(piece: Piece) -> list[ir.Node]:
@@ -217,8 +264,8 @@ def partition(source: Source, check: Check | None = None) -> list[Piece]:
     Parameters
     ----------
     source : the model
-    check : raises ``UnsupportedOpError``, naming a node, for a model that the core cannot run;
-        by default the compiler as far as it goes without images
+    check : raises ``UnsupportedOpError`` or ``CapacityError``, naming a node, for a model that the
+        core cannot run; by default the compiler as far as it goes without images
 
     Raises
     ------
@@ -251,6 +298,20 @@ def plan(model: ir.Model) -> ir.Model:
     canonical = canonicalise(model)
     plan_of(canonical)
     return canonical
+
+
+def placed(model: ir.Model, *, arch: ArchConfig, batch: int = 1) -> None:
+    """Compile the whole way, with noise for images: what a core has room for depends on no values.
+
+    Raises
+    ------
+    UnsupportedOpError, CapacityError
+        Name a node that has no place on the core.
+    """
+    canonical = plan(model)
+    size = [int(side) for side in shape_of(image_of(canonical))[1:]]
+    noise = np.random.default_rng(0).random((_NOISE_IMAGES, *size), np.float32)
+    compile_graph(quantise(canonical, noise, arch=arch), arch, batch=batch)
 
 
 def _names(values: Iterable[ir.Value | None]) -> list[str]:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError, InputError, UnsupportedOpError
-from vitrify.ir import ARRANGE, DTYPE, attributes_of, shape_of, steps_of
+from vitrify.ir import ARRANGE, DTYPE, attributes_of, shape_of, source_of, steps_of
 from vitrify.ops.linear.plan import copy_stream
 from vitrify.ops.registry import ASSEMBLES, DECOMPOSITIONS, PLANS
 from vitrify.quant.assemble import Assembler, assemble
@@ -20,7 +20,7 @@ from vitrify.quant.decompose import decompose
 from vitrify.quant.graph import OutputForm, QInput, QuantGraph
 from vitrify.quant.loop import Loop
 from vitrify.quant.plan import Plan
-from vitrify.quant.planner import image_of, make_plan, parameter
+from vitrify.quant.planner import image_of, make_plan, parameter, result_of
 from vitrify.quant.precision import Judge, choose
 from vitrify.quant.tensors import Float
 from vitrify.quant.wanted import EIGHT, NARROW, WIDE, Weights
@@ -93,6 +93,7 @@ def quantise(
         ),
         outputs=dict(plan.outputs), tasks=dict(plan.tasks),
         forms={value.name or "": _form(value) for value in canonical.graph.outputs},
+        sources=_sources(plain, plan),
     )
 
     def assembled(bits: int, start: float, stop: float) -> QuantGraph:
@@ -123,6 +124,16 @@ def plan_of(canonical: ir.Model) -> tuple[ir.Model, Plan]:
     if plan.rows is None:
         raise UnsupportedOpError(f"nothing embeds the image {plan.image!r} in patches")
     return plain, plan
+
+
+def _sources(plain: ir.Model, plan: Plan) -> dict[str, str]:
+    """The original's node behind each op of a plan, where the canonical model knows one."""
+    known = {
+        name: source_of(node) or node.name or ""
+        for node in plain.graph for name in (node.name, result_of(node))
+    }
+    found = {op.name: known.get(op.name) or known.get(op.value, "") for op in plan.ops}
+    return {name: node for name, node in found.items() if node}
 
 
 def _form(output: ir.Value) -> OutputForm:

@@ -156,6 +156,8 @@ class QuantGraph:
     macs: dict[str, int] = field(default_factory=dict)
     #: Op name → tensor of the canonical float graph that it approximates, for reports.
     values: dict[str, str] = field(default_factory=dict)
+    #: Op name → node of the original model that it was made of, where that is known.
+    sources: dict[str, str] = field(default_factory=dict)
     #: Inputs that choose among tasks: name → number of tasks.
     tasks: dict[str, int] = field(default_factory=dict)
     #: ONNX output name → its form, where that is not the tensor's.
