@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from vitrify.arch.errors import ModelError
 from vitrify.frontend import flattened, image_input
-from vitrify.frontend.on_linear import spelled_out
+from vitrify.frontend.on_einsum import spelled_out
 from vitrify.frontend.size import set_image_shape
 from vitrify.ir import BATCH, Evaluator, shape_of
 from vitrify.program.application import in_batches

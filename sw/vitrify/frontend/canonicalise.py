@@ -17,6 +17,7 @@ from vitrify.ir import DTYPE, Evaluator, verify
 from . import (  # noqa: F401
     on_attention,
     on_contrib,
+    on_einsum,
     on_elementwise,
     on_experts,
     on_gate,

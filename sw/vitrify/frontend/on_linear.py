@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import string
-
 import numpy as np
 import onnx_ir as ir
 
 from vitrify.ir import shape_of
 
 from .mix import mix, runs_over_rows
-from .mixed import Gating, Mixture, Stack
+from .mixed import Gating, Stack
 from .on_experts import weigh
 from .on_map import convolve
 from .on_reduce import axes_of, group_norm, shaped, total
-from .product import multiply_matrices
-from .stack import expert_products, moved, weighed_sum
+from .product import multiply_matrices, product
+from .stack import expert_products, weighed_sum
 from .task import add_selected, is_selected, task_linear
 from .trace import Tracer, attribute, constant, handles
 from .values import Const, Scores, Traced, Unfit, View
@@ -79,77 +77,13 @@ def _constant_first(tracer: Tracer, node: ir.Node, x: Const, y: View) -> View | 
         queries = Const(np.broadcast_to(x.array, (*lead, *x.shape[-2:])), x.name)
         return Scores(queries, keys, (*lead, x.shape[-2], y.shape[-1]))
     if not _plain(x):
-        raise Unfit("it mixes tokens by several constant matrices")
+        return product(tracer, x, y, "nn")
     matrix = x.array.reshape(x.shape[-2:])
     return mix(tracer.settler, y, -2, matrix, (x.name, node.name or ""))
 
 
 def _plain(value: Const) -> bool:
     return all(size == 1 for size in value.shape[:-2])
-
-
-def spelled_out(equation: str, ranks: list[int]) -> list[str]:
-    """The terms of an equation and its result, with letters for ``...`` and the result written."""
-    terms, arrow, out = equation.partition("->")
-    labels = terms.split(",")
-    letters = [letter for letter in string.ascii_letters if letter not in equation]
-    hidden = [rank - len(term) + 3 for term, rank in zip(labels, ranks, strict=False)]
-    most = max((n for term, n in zip(labels, hidden, strict=False) if "..." in term), default=0)
-    if not arrow:
-        once = sorted(letter for letter in set(terms) - {",", "."} if terms.count(letter) == 1)
-        out = "..." * ("..." in terms) + "".join(once)
-    if most < 0 or most > len(letters):
-        raise Unfit(f"its equation {equation!r} does not fit its inputs")
-    for place, (term, count) in enumerate(zip(labels, hidden, strict=False)):
-        # axes behind dots line up at the end, as in a broadcast
-        labels[place] = term.replace("...", "".join(letters[most - count : most]))
-    return [*labels, out.replace("...", "".join(letters[:most]))]
-
-
-@handles("Einsum")
-def einsum(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
-    """A product of two tensors that is a (batched) matrix product with axes moved about."""
-    equation = attribute(node, "equation", "").replace(" ", "")
-    ranks = [0 if value is None else len(value.shape) for value in inputs]
-    *labels, out = spelled_out(equation, ranks)
-    if len(labels) != 2 or any(len(set(term)) < len(term) for term in (*labels, out)):
-        raise Unfit(f"its equation {equation!r} is no matrix product")
-    left, right = labels
-    batch = [axis for axis in left if axis in right and axis in out]
-    rows = [axis for axis in left if axis not in right]
-    inner = [axis for axis in left if axis in right and axis not in out]
-    columns = [axis for axis in right if axis not in left]
-    sizes: dict[str, int] = {}
-
-    def grouped(value: Traced | None, term: str, *groups: list[str]) -> Traced:
-        if value is None or len(value.shape) != len(term):
-            raise Unfit(f"its equation {equation!r} does not fit its inputs")
-        sizes.update(zip(term, value.shape, strict=True))
-        order = [axis for group in groups for axis in group]
-        if isinstance(value, Scores):
-            if list(term) != order or any(len(group) != 1 for group in groups[-2:]):
-                raise Unfit("it rearranges attention scores")
-            return value
-        form = [sizes[axis] for axis in batch]
-        form += [int(np.prod([sizes[axis] for axis in group])) for group in groups[1:]]
-        where = [term.index(axis) for axis in order]
-        return moved(tracer, value, lambda array: array.transpose(where).reshape(form))
-
-    operands = [grouped(inputs[0], left, batch, rows, inner)]
-    operands.append(grouped(inputs[1], right, batch, inner, columns))
-    result = matmul(tracer, node, list(operands))[0]
-    axes = [*batch, *rows, *columns]
-    form = tuple(sizes[axis] for axis in axes)
-    if isinstance(result, Scores):
-        if "".join(axes) != out or result.shape != form:
-            raise Unfit("it rearranges attention scores")
-        return [result]
-    order = [axes.index(axis) for axis in out]
-    return [moved(tracer, result, lambda array: array.reshape(form).transpose(order))]
-
-
-for _kind in (Stack, Mixture, Gating):
-    handles("Einsum", kind=_kind)(einsum)
 
 
 @handles("Gemm")
