@@ -58,14 +58,18 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "sw/vitrify": (_GRAPHS, *_COMPILER),
     "hw/vitrify/rtl/array": ("tests/cosim/test_accumulator.py", "tests/cosim/test_matrix.py",
                              *_CORE),
-    "hw/vitrify/rtl/units/fetch": ("tests/cosim/test_fetch.py", *_CORE),
-    "hw/vitrify/rtl/units/loader": ("tests/cosim/test_loader.py", *_CORE),
-    "hw/vitrify/rtl/units/tile_": ("tests/cosim/test_loader.py", *_CORE),
-    "hw/vitrify/rtl/units/epilogue": ("tests/cosim/test_epilogue.py", *_CORE),
-    "hw/vitrify/rtl/units/commit": ("tests/cosim/test_epilogue.py", *_CORE),
-    "hw/vitrify/rtl/units/mov": ("tests/cosim/test_mover.py", *_CORE),
-    "hw/vitrify/rtl/units/route": ("tests/cosim/test_router.py", *_CORE),
-    "hw/vitrify/rtl/control": ("tests/cosim/test_control.py", *_CORE),
+    **{f"hw/vitrify/rtl/{unit}": (f"tests/cosim/{first}", f"tests/cosim/{first.partition('::')[0]}",
+                                  *_CORE)
+       for unit, first in {
+           "units/fetch": "test_fetch.py::test_fetch[nano]",
+           "units/loader": "test_loader.py",
+           "units/tile_": "test_loader.py",
+           "units/epilogue": "test_epilogue.py::test_epilogue[nano]",
+           "units/commit": "test_epilogue.py::test_epilogue[nano]",
+           "units/mov": "test_mover.py::test_mover[nano]",
+           "units/route": "test_router.py::test_router[nano]",
+           "control": "test_control.py::test_control[control_bench]",
+       }.items()},
     "hw/vitrify/rtl": _CORE,
 }
 
@@ -160,8 +164,8 @@ def _passes(root: Path, test: str, limit: float) -> bool | None:
     # In front of the installed sources: packages are found in the copy first.
     places = os.pathsep.join(str(root / name) for name in ("hw", "sw", "sim"))
     environment = os.environ | {"PYTHONPATH": places}
-    # Benches draw the same numbers for every mutant.
-    environment.setdefault("VITRIFY_SEED", "1")
+    # Benches draw the same numbers for every mutant, and end with what fails.
+    environment |= {"VITRIFY_SEED": "1", "COCOTB_MAX_FAILURES": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test]
     with subprocess.Popen(
         command, cwd=root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -170,8 +174,10 @@ def _passes(root: Path, test: str, limit: float) -> bool | None:
         try:
             return running.wait(limit) == 0
         except subprocess.TimeoutExpired:
-            os.killpg(running.pid, signal.SIGKILL)  # the simulator, too
             return None
+        finally:
+            if running.poll() is None:
+                os.killpg(running.pid, signal.SIGKILL)  # the simulator, too
 
 
 def chosen(only: str, count: int) -> list[int]:

@@ -145,6 +145,25 @@ def test_a_large_unit_is_split():
     assert results["fc2"].sqnr > 30
 
 
+def test_a_stream_that_grows_fills_the_range_while_it_is_small():
+    """Its step is that of all that it becomes; what is read of it has a scale of its own."""
+    net = graphs.Net(6)
+    x = net.tokens()
+    early = net.linear(x, graphs.DIM, "early")
+    result = net.linear(net.norm(x, "norm"), graphs.DIM, "large")
+    large = result.producer()
+    assert large is not None
+    weight = large.inputs[1]
+    assert weight is not None
+    array_of(weight)[:] *= 100
+    late = net.head(net.norm(net.pool(net.add(x, result, "add")), "last"))
+    model, images = net.model(early, late), net.images()
+    graph = quantise(model, images, arch=NANO, preprocess=SPEC)
+    check_legal(graph, NANO)
+    results = {r.name: r for r in compare(model, graph, images, NANO)}
+    assert results["early"].sqnr > 38, results["early"]
+
+
 def test_evaluation_is_the_same_in_any_batch():
     net = graphs.Net(2)
     model, images = net.model(graphs.vit(net)), net.images(13)
