@@ -164,6 +164,24 @@ def test_a_stream_that_grows_fills_the_range_while_it_is_small():
     assert results["early"].sqnr > 38, results["early"]
 
 
+def test_readers_of_large_and_of_small_results_count_alike():
+    """The gains of what both read, each of other channels above all."""
+    net = graphs.Net(1)
+    x = net.norm(net.tokens(), "norm")
+    small, large = (net.linear(x, graphs.DIM, name) for name in ("small", "large"))
+    half = graphs.DIM // 2
+    for result, factors in (small, (0.01, 1)), (large, (100, 1)):
+        layer = result.producer()
+        assert layer is not None
+        weight = layer.inputs[1]
+        assert weight is not None
+        array_of(weight)[:] *= np.repeat(factors, half)
+    model, images = net.model(small, large), net.images()
+    graph = quantise(model, images, arch=NANO, preprocess=SPEC)
+    results = {r.name: r.sqnr for r in compare(model, graph, images, NANO)}
+    assert min(results["small"], results["large"]) > 38, results
+
+
 def test_evaluation_is_the_same_in_any_batch():
     net = graphs.Net(2)
     model, images = net.model(graphs.vit(net)), net.images(13)
