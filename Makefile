@@ -51,7 +51,8 @@ notebooks: setup
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[notebooks]'
 	mkdir -p build/notebooks
 	for name in $(NOTEBOOKS); do \
-	    PYTHONPATH=. $(PY) -m jupytext --quiet --to ipynb --execute --output build/notebooks/$$name.ipynb \
+	    PATH="$(abspath $(VENV))/bin:$$PATH" PYTHONPATH="$(CURDIR)" $(PY) -m jupytext --quiet --to ipynb \
+	        --set-kernel python3 --execute --output build/notebooks/$$name.ipynb \
 	        examples/$$name.py || exit 1; \
 	done
 

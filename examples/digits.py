@@ -17,6 +17,7 @@ from vitrify.arch.presets import preset
 from vitrify.compiler import compile_model
 from vitrify.estimate import estimate
 from vitrify.program import preprocess
+from vitrify.report.chrome import WAITS
 from vitrify.runtime import InferenceSession
 from vitrify.runtime.activity import ENGINES
 
@@ -80,7 +81,8 @@ if SIMULATE:
 # %% [markdown]
 # ## What its engines do
 #
-# One line an engine, one bar a span of work; `vitrify trace` writes the same for ui.perfetto.dev.
+# One line an engine, one bar a span of work, grey where it waits; `vitrify trace` writes the same
+# for ui.perfetto.dev.
 
 # %%
 figure, panels = plt.subplots(
@@ -89,8 +91,10 @@ figure, panels = plt.subplots(
 )
 for axes, (title, activity) in zip(panels[:, 0], activities.items(), strict=True):
     for row, engine in enumerate(ENGINES):
-        spans = [(s.begin, s.cycles) for s in activity.spans if s.engine == engine]
-        axes.broken_barh(spans, (row - 0.4, 0.8), color=f"C{row}")
+        for waits, colour in ((False, f"C{row}"), (True, "lightgrey")):
+            spans = [(span.begin, span.cycles) for span in activity.spans
+                     if span.engine == engine and (span.state in WAITS) == waits]
+            axes.broken_barh(spans, (row - 0.4, 0.8), color=colour)
     axes.set(yticks=range(len(ENGINES)), yticklabels=ENGINES,
              title=f"{title}: {activity.cycles:,} cycles")
 panels[-1, 0].set_xlabel("cycle")
