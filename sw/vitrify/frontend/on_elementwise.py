@@ -237,6 +237,8 @@ def _scores(node: ir.Node, scores: Scores, other: Const, reverse: bool) -> Score
     return None
 
 
+#: What stands for zero where the logarithm of a base is taken.
+LEAST_BASE = 1e-6
 #: Scores up to this weigh nothing beside any other.
 _MASKED = -1e3
 _BINARY = ("Add", "Sub", "Mul", "Div")
@@ -296,9 +298,20 @@ def function(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list
         if isinstance(value, Const) and not value.is_scalar:
             raise Unfit("its constant is not one number")
     found = _elementwise(tracer, node, operands)
+    if found is None and node.op_type == "Pow":
+        return _power(tracer, node, *operands)
     if found is None:
         raise Unfit("it combines two different activations")
     return [found]
+
+
+def _power(tracer: Tracer, node: ir.Node, base: _Operand, exponent: _Operand) -> list[Traced]:
+    """A power of two activations: the base is not negative, or the model has no number for it."""
+    least = Const(np.array(LEAST_BASE, np.float32), "")
+    positive = function(tracer, step("Max", node), [base, least])[0]
+    logarithm = function(tracer, step("Log", node), [positive])[0]
+    power = binary(tracer, step("Mul", node), [logarithm, exponent])[0]
+    return function(tracer, step("Exp", node), [power])
 
 
 def _decided(inputs: list[Traced | None]) -> Traced | None:

@@ -163,5 +163,6 @@ def columns(
 
 def single(factor: float, reach: int, bound: float, requant_bits: int, what: str) -> Requant:
     """Requantisation with one multiplier, no bias: ``out = acc * factor``."""
+    assert factor >= 0, f"{what}: multipliers have no sign"
     pre, post = shifts(np.array([factor]), reach, np.array([bound]), requant_bits, what)
     return Requant(pre, post, max(1, round(factor * 2.0 ** (pre + post))))

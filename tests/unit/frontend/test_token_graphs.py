@@ -102,6 +102,13 @@ CASES: dict[str, tuple[dict[str, str], list[str]]] = {
         },
         ["ImageConv", "Mix", "Mix"],
     ),
+    "a power of two activations": (
+        {
+            "mlp": "um = MatMul(y, fc1.weight)  u1 = Add(um, fc1.bias)  sg = Sigmoid(u1)\n"
+            "u2 = MatMul(normal, fc1.weight)  ex = Softplus(u2)  up = Pow(sg, ex)"
+        },
+        ["Multiply", "Activation"],
+    ),
     "relative positions that depend on the image": (
         {
             "scores": "tab = Constant <value = float[7,4] {"

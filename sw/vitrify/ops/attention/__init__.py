@@ -4,15 +4,18 @@ from vitrify.codegen.rule import Rule
 from vitrify.ops.operation import Operation
 
 from .assemble import assemble
-from .decompose import decompose_cross_attention
+from .decompose import decompose_cross_attention, negated
 from .integer import QAttention
 from .lower import ahead, lower
 from .plan import AttentionOp, plan_attention, plan_cross_attention
 
+_OF_TOKENS = ("Attention", "RoutedHeads", "BalancedHeads")
 ATTENTION = Operation(
-    decompositions={"CrossAttention": decompose_cross_attention},
+    decompositions={
+        **dict.fromkeys(_OF_TOKENS, negated), "CrossAttention": decompose_cross_attention,
+    },
     plans={
-        **dict.fromkeys(("Attention", "RoutedHeads", "BalancedHeads"), plan_attention),
+        **dict.fromkeys(_OF_TOKENS, plan_attention),
         "CrossAttention": plan_cross_attention,
     },
     assembles={AttentionOp: assemble},

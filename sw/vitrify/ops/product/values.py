@@ -47,11 +47,12 @@ class ProductValue(LinearValue):
     def transformed(self, scale: Array, shift: Array, value: str) -> ProductValue | None:
         """``scale`` times it plus ``shift``, each one a channel, as ``value``.
 
-        ``None`` unless there is one scale for each head and one shift for all.
+        ``None`` unless there is one positive scale for each head and one shift for all.
         """
         width = int(shape_of(self.node.outputs[0])[-1])
         each = np.broadcast_to(scale, width).reshape(self.heads, -1)
-        if self.before is not None or np.ptp(each, axis=1).any() or np.ptp(shift):
+        uneven = np.ptp(each, axis=1).any() or np.ptp(shift)
+        if self.before is not None or uneven or not (each > 0).all():
             return None
         scales = tuple(float(old * new) for old, new in zip(self.scales, each[:, 0], strict=True))
         made = replace(self, scales=scales, value=value)
