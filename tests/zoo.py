@@ -5,7 +5,9 @@ one of the names): the largest deviation from the original in ONNX Runtime on ra
 relative to the largest value of the output, seconds of the CPU, memory, the operations.  With
 ``--compile ARCH`` the models go all the way to programs: the least signal-to-noise ratio of an
 output on golden against the original in dB, that of what differs between images alone,
-instructions, the roofline in cycles, seconds, memory.
+instructions, the roofline in cycles, seconds, memory.  ``--parts ARCH`` leaves to the host what the
+core cannot run or has no room for: parts in their order (c: core, h: host), share of the
+multiplications on the core, the same ratios, roofline of the programs, seconds, memory.
 Parameters that are all zeros or ones, as before training, are changed first.
 """
 
@@ -16,6 +18,7 @@ import collections
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -86,17 +89,18 @@ def deviation(path: Path) -> str:
     return f"{state} | {worst:.1e} | {seconds:.1f} s | {memory:.2f} GiB | {listed}"
 
 
-def compiled(path: Path, name: str) -> str:
+def compiled(path: Path, name: str, *, parts: bool) -> str:
     """The row of one model, compiled for an architecture in this process.
 
     The program runs on golden, and its outputs are compared with the original's.
     """
     from vitrify.arch.errors import VitrifyError
     from vitrify.arch.presets import preset
-    from vitrify.compiler import compile_graph
+    from vitrify.compiler import compile_application, compile_graph
     from vitrify.compiler.quantise import quantise
     from vitrify.frontend import canonicalise, image_input, load
     from vitrify.ir import evaluate, shape_of
+    from vitrify.program import CorePart, Program
     from vitrify.runtime import InferenceSession
 
     started, arch = time.process_time(), preset(name)
@@ -106,7 +110,15 @@ def compiled(path: Path, name: str) -> str:
         image = image_input(model)
         shape = [CALIBRATION, *(int(side) for side in shape_of(image)[1:])]
         images = pictures(shape)
-        program = compile_graph(quantise(canonicalise(model), images, arch=arch), arch)
+        if parts:
+            with tempfile.TemporaryDirectory() as folder:
+                shaken = Path(folder) / path.name
+                ir.save(model, shaken)
+                program = compile_application(
+                    shaken, arch, images, verify=False, warn=lambda _: None
+                )
+        else:
+            program = compile_graph(quantise(canonicalise(model), images, arch=arch), arch)
     except VitrifyError as error:
         return f"refused | {error}"
     seconds = time.process_time() - started
@@ -120,9 +132,15 @@ def compiled(path: Path, name: str) -> str:
     # Untrained networks may say much the same of every image; that part is easy to get right.
     own = min(decibel(exact, found, exact.mean(axis=0)) for exact, found in pairs)
     state = "works" if ratio >= ENOUGH else "poor"
+    programs = [program] if isinstance(program, Program) else program.programs
+    what = f"{sum(each.instruction_count for each in programs):,} instructions"
+    if not isinstance(program, Program):
+        order = "".join("c" if isinstance(part, CorePart) else "h" for part in program.parts)
+        what = f"{order} | {100 * program.core_share:.1f} %"
     return (
-        f"{state} | {ratio:.1f} dB | {own:.1f} dB | {program.instruction_count:,} instructions | "
-        f"{program.roofline_cycles:,} cycles | {seconds:.0f} s | {memory:.2f} GiB"
+        f"{state} | {ratio:.1f} dB | {own:.1f} dB | {what} | "
+        f"{sum(each.roofline_cycles for each in programs):,} cycles | {seconds:.0f} s | "
+        f"{memory:.2f} GiB"
     )
 
 
@@ -144,12 +162,16 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--one", action="store_true", help="FOLDER is one file; this process")
     parser.add_argument("--compile", metavar="ARCH", help="to programs for this preset")
+    parser.add_argument("--parts", metavar="ARCH", help="to applications, with parts on the host")
+    parser.add_argument("--timeout", type=int, default=TIMEOUT_SECONDS, help="seconds for a model")
     options = parser.parse_args()
-    more = ["--compile", options.compile] if options.compile else []
+    kind = "parts" if options.parts else "compile" if options.compile else ""
+    arch = options.parts or options.compile
     if options.one:
-        row = compiled(options.folder, options.compile) if more else deviation(options.folder)
-        print(row)
+        path = options.folder
+        print(compiled(path, arch, parts=kind == "parts") if kind else deviation(path))
         return
+    more = [f"--{kind}", arch] if kind else []
     states: collections.Counter[str] = collections.Counter()
     for path in sorted(options.folder.glob("*.onnx")):
         if options.names and not any(name in path.stem for name in options.names):
@@ -157,11 +179,11 @@ def main() -> None:
         try:
             result = subprocess.run(
                 [sys.executable, "-m", "tests.zoo", str(path), "--one", *more],
-                capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False,
+                capture_output=True, text=True, timeout=options.timeout, check=False,
             )  # fmt: skip
             row = result.stdout.strip() or "fails | " + result.stderr.strip().rpartition("\n")[2]
         except subprocess.TimeoutExpired:
-            row = f"fails | more than {TIMEOUT_SECONDS} s"
+            row = f"fails | more than {options.timeout} s"
         states[row.partition(" ")[0]] += 1
         print(f"{path.stem} | {row}", flush=True)
     print(", ".join(f"{count} {state}" for state, count in states.items()))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from vitrify.ir import ARRANGE
+
 from .arrange import as_tokens
 from .layout import image_axis, kinds, layout_of, sizes
 from .values import Unfit, View
@@ -32,5 +34,10 @@ def formed(tracer: Tracer, view: View) -> ir.Value:
         return value
     if rank == 2 and sizes(value)[0] == 1:
         return settler.emit("SelectToken", value, index=0)
-    perm = [int(axis) for axis in np.argsort(order)]
-    return settler.emit("Form", value, sizes=[view.shape[axis] for axis in order[1:]], perm=perm)
+    apart = np.arange(np.prod(sizes(value))).reshape([view.shape[axis] for axis in order[1:]])
+    index = apart.transpose(np.argsort(order[1:]))
+    width = sizes(value)[1]
+    return settler.emit(
+        ARRANGE, value, np.ones(width), np.zeros(width),
+        index=index.ravel().tolist(), form=list(index.shape),
+    )

@@ -20,6 +20,7 @@ from .weighing import (
     producer,
     product_of_affine,
     product_of_scaled,
+    product_of_weighted,
     sum_of_weights,
 )
 
@@ -145,7 +146,7 @@ def _sum_of_branches(node: ir.Node, again: Emit) -> ir.Value | None:
 _RULES: dict[str, tuple[Callable[[ir.Node, Emit], ir.Value | None], ...]] = {
     "Tokens": (_shift_of_mix,),
     "Affine": (_shift_of_mix,),
-    "Mix": (_mix_of_affine,),
+    "Mix": (_mix_of_affine, product_of_weighted),
     "Linear": (_linear_of_affine, _linear_of_parts),
     "SelectToken": (_token_of_rows,),
     "Add": (_sum_of_branches,),

@@ -235,3 +235,20 @@ def product_of_scaled(node: ir.Node, again: Emit) -> ir.Value | None:
         return None
     made = again("Product", node, scaled, weights, inputs_of(node)[1], **attributes)
     return again("Multiply", node, node, made, factor)
+
+
+def product_of_weighted(node: ir.Node, again: Emit) -> ir.Value | None:
+    """The sum over tokens of what a softmax over them weighs is a product of two activations."""
+    weighted = producer(node.inputs[0], "Multiply")
+    _, matrix, bias = inputs_of(node)
+    ones = array_of(matrix)
+    if weighted is None or ones.shape[:2] != (1, 1) or (ones != 1).any() or array_of(bias).any():
+        return None
+    x, weights = inputs_of(weighted)
+    softmax, groups = producer(weights, "Softmax"), attributes_of(node)["groups"]
+    if softmax is None or attributes_of(softmax) != {"axis": "tokens", "groups": groups}:
+        return None
+    heads = sizes(weights)[1]
+    return again(
+        "Product", node, weighted, weights, x, heads=heads, groups=groups, scale=1.0, layout="tn"
+    )

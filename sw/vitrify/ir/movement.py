@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from .op import INT, INTS, Attributes, Op, Shape, last, require, tokens
@@ -65,15 +64,6 @@ def _constant(shapes: Sequence[Shape], _attributes: Attributes) -> Shape:
     return (shapes[0][0], *value)
 
 
-def _form(shapes: Sequence[Shape], attributes: Attributes) -> Shape:
-    x, sizes, perm = shapes[0], attributes["sizes"], attributes["perm"]
-    total = math.prod(int(size) for size in x[1:])
-    require(math.prod(sizes) == total, f"the sizes {sizes} do not hold {total} numbers")
-    axes = list(range(len(sizes) + 1))
-    require(perm[0] == 0 and sorted(perm) == axes, f"{perm} is no order of the axes {axes}")
-    return (x[0], *(sizes[axis - 1] for axis in perm[1:]))
-
-
 # One more row (channel) of zeros behind all the others is what the index -1 takes.
 _ROWS = """
     i = Constant <value_ints: ints = @index> ()
@@ -108,13 +98,6 @@ _UNFOLD = """
     form = Concat <axis = 0> (zero, rest, narrow)
     y = Reshape(x, form)
 """
-_FORM = """
-    s = Constant <value_ints: ints = @sizes> ()
-    zero = Constant <value_ints = [0]> ()
-    form = Concat <axis = 0> (zero, s)
-    apart = Reshape(x, form)
-    y = Transpose <perm: ints = @perm> (apart)
-"""
 _CONSTANT = """
     zero = Constant <value_ints = [0]> ()
     batch = Shape <start = 0, end = 1> (x)
@@ -125,14 +108,6 @@ _CONSTANT = """
 """
 
 MOVEMENT_OPS = (
-    Op(
-        name="Form",
-        doc="x as [N, *sizes] with its axes in the order of perm: the form of an output",
-        inputs=("x",),
-        attributes={"sizes": INTS, "perm": INTS},
-        shape=_form,
-        body=_FORM,
-    ),
     Op(
         name="Rows",
         doc="y[:, i] = x[:, index[i]], zeros where the index is -1",

@@ -13,7 +13,7 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError
 from vitrify.arch.isa import Instruction, Opcode, Region, Stationary
 from vitrify.arch.presets import preset
-from vitrify.codegen import builder
+from vitrify.codegen import ranges
 from vitrify.codegen.strategy import PlacementStrategy
 from vitrify.compiler import compile_graph
 from vitrify.ops.experts.integer import QExperts
@@ -28,11 +28,11 @@ def pairs(arch: ArchConfig, op: Instruction) -> int:
 
 
 @pytest.mark.parametrize("slots", [1, 3, 7])
-@pytest.mark.parametrize("words", [builder.MOST_WORDS, 50])
+@pytest.mark.parametrize("words", [ranges.MOST_WORDS, 50])
 def test_every_tile_has_its_load(
     slots: int, words: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(builder, "MOST_WORDS", words)
+    monkeypatch.setattr(ranges, "MOST_WORDS", words)
     graph = vision_transformer(**SHAPE)
     program = compile_graph(graph, NANO, ways=[PlacementStrategy(preloads=slots)])
     assert program.metadata["experts_ahead"] == slots
@@ -63,7 +63,7 @@ def test_every_tile_has_its_load(
 
 
 def test_several_loads_an_expert(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(builder, "MOST_WORDS", 50)
+    monkeypatch.setattr(ranges, "MOST_WORDS", 50)
     compare(NANO, SHAPE)
 
 

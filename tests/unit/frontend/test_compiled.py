@@ -60,6 +60,10 @@ OUTPUTS = {
         ("zt = Transpose <perm = [0, 2, 1]> (z)  f9 = Constant <value_ints = [3, 8, 2, 2]> ()\n"
         "more = Reshape(zt, f9)"), 1,
     ),
+    "pixels in another order, behind the channels": (
+        ("o9 = Constant <value_ints = [2, 0, 1, 3]> ()  zg = Gather <axis = 1> (z, o9)\n"
+        "more = Transpose <perm = [0, 2, 1]> (zg)"), 1,
+    ),
     "heads": ("more = Identity(mixed)", 1),
     "flat": ("f9 = Constant <value_ints = [3, -1]> ()  more = Reshape(z, f9)", 1),
     "the same tensor again": ("more = Identity(logits)", 1),

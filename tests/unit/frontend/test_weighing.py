@@ -101,6 +101,17 @@ def read_twice(net: Net) -> ir.Value:
     return net.add(finished(net, weights), net.linear(weights, 3, "other"), "both")
 
 
+def weighted(net: Net) -> ir.Value:
+    x = tokens(net)
+    weights = net.builder.emit(
+        "Softmax", net.linear(x, 1, "s"), name="softmax", axis="tokens", groups=2
+    )
+    values = net.builder.emit("Multiply", net.linear(x, DIM, "v"), weights, name="weighted")
+    ones = np.ones((1, 1, TOKENS // 2)), np.zeros(1)
+    y = net.builder.emit("Mix", values, *ones, name="sum", heads=1, groups=2)
+    return net.linear(y, 3, "last")
+
+
 GRAPHS: dict[str, tuple[Callable[[Net], ir.Value], set[str]]] = {
     "nothing between": (lambda net: talking(net, False, False), {"Product", "Softmax"}),
     "heads talk before": (lambda net: talking(net, True, False), {"Product", "Softmax", "Mix"}),
@@ -110,6 +121,7 @@ GRAPHS: dict[str, tuple[Callable[[Net], ir.Value], set[str]]] = {
     "without sums": (without_sums, {"Product", "Softmax"}),
     "normalised": (normalised, {"CrossAttention"}),
     "read twice": (read_twice, {"CrossAttention"}),
+    "one weight a token": (weighted, {"Multiply", "Mix"}),
 }
 
 

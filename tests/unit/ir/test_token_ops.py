@@ -57,8 +57,6 @@ WRONG: list[tuple[str, list[Shape], dict[str, Any], str]] = [
     ("Channels", [X], {"index": []}, "empty"),
     ("Fold", [X], {"rows": 4}, "4 rows do not divide 6 tokens"),
     ("Unfold", [X], {"parts": 3}, "3 parts do not divide 4 channels"),
-    ("Form", [X], {"sizes": [5, 5], "perm": [0, 1, 2]}, "do not hold 24 numbers"),
-    ("Form", [X], {"sizes": [6, 4], "perm": [1, 0, 2]}, "no order of the axes"),
     ("ConcatRows", [X, ("N", 6, 3)], {}, "do not fit"),
     ("ConcatChannels", [X, ("N", 5, 4)], {}, "do not fit"),
     ("ConstantRows", [X, (4,)], {}, r"\[T, D\] is needed"),

@@ -107,8 +107,6 @@ CASES: list[Case] = [
     ("Fold", [X], {"rows": 3}, lambda: X.reshape(N, 2, 3 * D)),
     ("Unfold", [X], {"parts": 2}, lambda: X.reshape(N, 2 * T, 2)),
     ("Unfold", [X[:, 0]], {"parts": 1}, lambda: X[:, :1]),
-    ("Form", [X], {"sizes": [2, 3, 2, 2], "perm": [0, 3, 1, 4, 2]},
-     lambda: X.reshape(N, 2, 3, 2, 2).transpose(0, 3, 1, 4, 2)),
     ("Transpose", [X], {}, lambda: X.swapaxes(1, 2)),
     ("ConcatRows", [X, Y[:, :2]], {}, lambda: np.concatenate([X, Y[:, :2]], 1)),
     ("ConcatChannels", [X, Y[..., :3]], {}, lambda: np.concatenate([X, Y[..., :3]], 2)),

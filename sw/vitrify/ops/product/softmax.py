@@ -38,8 +38,8 @@ class SoftmaxValue(LinearValue):
         name, attributes = result_of(self.node), attributes_of(self.node)
         if attributes["axis"] == "tokens":
             raise unsupported(
-                node, f"it reads {self.node.name!r}, a softmax over tokens, and only a product of "
-                f"two activations over the tokens can do that"
+                self.node, "it is a softmax over tokens, whose weights only a product of two "
+                "activations over the tokens can read"
             )
         key = ("int8", name, None)
         if key not in planner.made:
