@@ -12,6 +12,7 @@ import onnx_ir as ir
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError, InputError, UnsupportedOpError
 from vitrify.ir import ARRANGE, DTYPE, attributes_of, shape_of, source_of, steps_of
+from vitrify.ops.attention.bands import banded
 from vitrify.ops.linear.plan import copy_stream
 from vitrify.ops.registry import ASSEMBLES, DECOMPOSITIONS, PLANS
 from vitrify.quant.assemble import Assembler, assemble
@@ -75,7 +76,7 @@ def quantise(
             f"--weights 8, or an architecture that has them"
         )
     images = check_images(canonical, calibration)
-    plain, plan = plan_of(canonical)
+    plain, plan = plan_of(banded(canonical, arch))
     assert plan.rows is not None, "plan_of looked"
     requests = [request for op in plan.ops for request in op.requests(plan)]
     stats = collect(

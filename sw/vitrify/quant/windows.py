@@ -64,11 +64,20 @@ class Window:
         """Rows of the result."""
         return self.maps * self.places
 
-    def part(self, y: int, x: int, width: int) -> Taps:
-        """Taps of the results from ``(y, x)`` on, ``width`` of them beside each other."""
+    def reads(self, y: int, end: int) -> range:
+        """Lines of the map that the results from line ``y`` up to ``end`` read."""
+        top, last = y * self.stride - self.pads[0], (end - 1) * self.stride - self.pads[0]
+        return range(max(0, top), min(self.map[0], last + self.kernel[0]))
+
+    def part(self, y: int, x: int, width: int, lines: range | None = None) -> Taps:
+        """Taps of the results from ``(y, x)`` on, ``width`` of them beside each other.
+
+        With ``lines`` the tensor has these lines of the map only.
+        """
+        lines = range(self.map[0]) if lines is None else lines
         return Taps(
-            *self.kernel, self.stride, *self.map, width,
-            y * self.stride - self.pads[0], x * self.stride - self.pads[1],
+            *self.kernel, self.stride, len(lines), self.map[1], width,
+            y * self.stride - self.pads[0] - lines.start, x * self.stride - self.pads[1],
         )
 
     def each(self, rows: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:

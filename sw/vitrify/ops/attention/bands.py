@@ -1,0 +1,134 @@
+"""Attention in windows whose operands do not fit the token memory: a band of windows at a time.
+
+Whatever maps row by row in front of it (layers, norms, permutations) and the layer behind it are
+split with it, so that of queries, keys and values only those of one band are there at a time.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from vitrify.arch.config import ArchConfig
+from vitrify.ir import Builder, array_of, attributes_of, shape_of
+from vitrify.quant.decompose import decompose, inputs
+
+#: Part of the token memory that operands may take with what they are made of; scores, results and
+#: whatever is read later have the rest.
+_WHOLE = 7 / 8
+#: The same of a band: more bands cost little, and leave room for other things in one piece.
+_BAND = 5 / 8
+
+
+def banded(model: ir.Model, arch: ArchConfig) -> ir.Model:
+    """A copy of a canonical model whose attentions in windows fit ``arch``, where bands help."""
+    model = decompose(model, {
+        "CrossAttention": functools.partial(_in_bands, arch=arch), "Linear": _band_by_band,
+    })
+    RemoveUnusedNodesPass()(model)
+    return model
+
+
+def _in_bands(builder: Builder, node: ir.Node, arch: ArchConfig) -> ir.Value | None:
+    """The fewest bands of windows that fit, one behind the other."""
+    attributes, (*operands, bias) = attributes_of(node), inputs(node)
+    groups = attributes["groups"]
+    if attributes["kind"] != "softmax" or _need(node, arch, 1) <= _WHOLE * arch.token_bytes:
+        return None
+    fits = (n for n in range(2, groups + 1) if _need(node, arch, n) <= _BAND * arch.token_bytes)
+    count = next(fits, None)
+    if count is None:
+        return None
+    made: ir.Value | None = None
+    every, windows = array_of(bias), np.arange(groups)
+    for band in np.array_split(windows, count):
+        rows = [
+            np.arange(_rows(x)).reshape(groups, -1)[band].reshape(-1) for x in operands
+        ]
+        parts = [_some(builder, x, index) for x, index in zip(operands, rows, strict=True)]
+        own = every[band] if len(every) > 1 else every
+        part = builder.emit(
+            "CrossAttention", *parts, own, **{**attributes, "groups": len(band)}
+        )
+        made = part if made is None else builder.emit("ConcatRows", made, part)
+    return made
+
+
+def _band_by_band(builder: Builder, node: ir.Node) -> ir.Value | None:
+    """A layer behind the bands of an attention, before they are put one behind the other."""
+    x, *parameters = inputs(node)
+    parts = _parts(x)
+    if len(parts) == 1 or any(_maker(part, "CrossAttention") is None for part in parts):
+        return None
+    made = [builder.emit("Linear", part, *parameters) for part in parts]
+    return functools.reduce(lambda one, other: builder.emit("ConcatRows", one, other), made)
+
+
+def _parts(value: ir.Value) -> list[ir.Value]:
+    """What was put one behind the other, for one reader."""
+    node = _maker(value, "ConcatRows")
+    if node is None or not _private(value):
+        return [value]
+    return [part for x in inputs(node) for part in _parts(x)]
+
+
+def _maker(value: ir.Value, *op_types: str) -> ir.Node | None:
+    node = value.producer()
+    return node if node is not None and node.op_type in op_types else None
+
+
+def _private(value: ir.Value) -> bool:
+    return len(value.uses()) == 1 and not value.is_graph_output()
+
+
+def _by_row(value: ir.Value) -> ir.Node | None:
+    """What makes ``value`` row by row, and nothing else reads."""
+    node = _maker(value, "Rows", "Linear", "LayerNorm", "RMSNorm", "Activation")
+    if node is None or not _private(value):
+        return None
+    return None if attributes_of(node).get("axis", "channels") != "channels" else node
+
+
+def _some(builder: Builder, value: ir.Value, index: np.ndarray) -> ir.Value:
+    """Some rows of ``value``, made of no other rows than necessary."""
+    node = _by_row(value)
+    if node is None:
+        return builder.emit("Rows", value, index=index.tolist())
+    x, *parameters = inputs(node)
+    if node.op_type == "Rows":
+        chosen = np.asarray(attributes_of(node)["index"])[index]
+        if (chosen < 0).any():
+            return builder.emit("Rows", value, index=index.tolist())
+        return _some(builder, x, chosen)
+    return builder.emit(node.op_type, _some(builder, x, index), *parameters, **attributes_of(node))
+
+
+def _need(node: ir.Node, arch: ArchConfig, bands: int) -> int:
+    """Bytes of the operands of the largest band, and of what all of them are made of."""
+    operands, attributes = inputs(node)[:3], attributes_of(node)
+    made = sum(_bytes(x, arch, attributes["heads"]) for x in operands)
+    windows = -(-attributes["groups"] // bands)
+    sources: dict[ir.Value, int] = {}
+    for x in operands:
+        while (maker := _by_row(x)) is not None:
+            if attributes_of(maker).get("groups", 1) > 1:
+                # a product with factors of a part of a row
+                made += 2 * _bytes(x, arch)
+            x = inputs(maker)[0]
+        if x not in operands:
+            # a residual stream, 16 bits
+            sources[x] = 2 * _bytes(x, arch)
+    return made * windows // attributes["groups"] + sum(sources.values())
+
+
+def _rows(value: ir.Value) -> int:
+    return int(shape_of(value)[1])
+
+
+def _bytes(value: ir.Value, arch: ArchConfig, heads: int = 1) -> int:
+    """Of an int8 tensor in the token memory."""
+    width = int(shape_of(value)[2]) // heads
+    return _rows(value) * heads * -(-width // arch.depth) * arch.depth

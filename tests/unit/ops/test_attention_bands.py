@@ -1,0 +1,82 @@
+"""Attention in windows a band at a time, where the token memory holds no more."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from tests.unit.ops.checks import NANO, check
+from tests.unit.quant.graphs import DIM, HEADS, Net
+from vitrify.ir import attributes_of, evaluate
+from vitrify.ops.attention import bands
+from vitrify.ops.attention.bands import banded
+
+#: Tokens, and windows of four of them.
+TOKENS, WINDOWS = 16, 4
+
+
+def network(net: Net, windows: int = WINDOWS, kind: str = "softmax") -> ir.Value:
+    """One block of attention in windows, shifted, with unit queries and a bias of each window."""
+    weight = net.normal(DIM, 12) / np.sqrt(12)
+    x = net.builder.emit(
+        "PatchEmbed", net.image, weight, net.normal(DIM), name="patch", patch=[2, 2]
+    )
+    normal, order = net.norm(x, "norm"), np.roll(np.arange(TOKENS), 3)
+    q, k, v = (net.linear(normal, DIM, f"block.{part}") for part in "qkv")
+    q = net.builder.emit(
+        "RMSNorm", q, np.ones(DIM), name="unit", axis="channels", groups=1, epsilon=1e-6
+    )
+    q, k, v = (
+        net.builder.emit("Rows", part, name=f"order{i}", index=order.tolist())
+        for i, part in enumerate((q, k, v))
+    )
+    tokens = TOKENS // windows
+    mixed = net.builder.emit(
+        "CrossAttention", q, k, v, net.normal(windows, 1, tokens, tokens), name="block.attention",
+        heads=HEADS, groups=windows, scale=0.3, kind=kind,
+    )
+    back = net.builder.emit(
+        "Rows", net.linear(mixed, DIM, "proj"), name="back", index=np.argsort(order).tolist()
+    )
+    x = net.add(x, back, "add")
+    return net.linear(net.norm(x, "after"), 7, "last")
+
+
+def groups_of(model: ir.Model) -> list[int]:
+    return [
+        attributes_of(node)["groups"] for node in model.graph if node.op_type == "CrossAttention"
+    ]
+
+
+@pytest.mark.parametrize(("share", "groups"), [(0.1, [2, 2]), (0.07, [3, 3, 2])])
+def test_bands_compute_the_same(share, groups, monkeypatch):
+    net, windows = Net(5), sum(groups)
+    model, images = net.model(network(net, windows)), net.images(2)
+    monkeypatch.setattr(bands, "_WHOLE", share)
+    monkeypatch.setattr(bands, "_BAND", share)
+    split = banded(model, NANO)
+    assert groups_of(split) == groups
+    # the layer behind is split, too: nothing of the whole but what is made of the bands
+    assert [node.name for node in split.graph if node.op_type == "ConcatRows"][-1] == "proj"
+    names = [value.name or "" for value in model.graph.outputs]
+    exact, found = (evaluate(each, {"image": images}, names) for each in (model, split))
+    np.testing.assert_allclose(found[names[0]], exact[names[0]], atol=1e-6)
+    again = Net(5)
+    check(again, network(again, windows), batch=2)
+
+
+def test_what_fits_or_would_not_fit_in_bands_either_stays_whole(monkeypatch):
+    net = Net(5)
+    model = net.model(network(net))
+    assert groups_of(banded(model, NANO)) == [WINDOWS]
+    # the stream alone takes more
+    monkeypatch.setattr(bands, "_WHOLE", 0.01)
+    monkeypatch.setattr(bands, "_BAND", 0.01)
+    assert groups_of(banded(model, NANO)) == [WINDOWS]
+
+
+def test_one_window_stays_whole(monkeypatch):
+    net = Net(5)
+    model = net.model(network(net, 1))
+    monkeypatch.setattr(bands, "_WHOLE", 0.1)
+    monkeypatch.setattr(bands, "_BAND", 0.1)
+    assert groups_of(banded(model, NANO)) == [1]
