@@ -13,6 +13,7 @@ from vitrify.program.files import check_writable
 from .models import (
     compile_parts_shown,
     compile_shown,
+    kept,
     known_preprocess,
     read_calibration,
     remark_on_pictures,
@@ -41,7 +42,8 @@ def register(commands: Any) -> None:
     parser.add_argument("model", metavar="MODEL.onnx", type=Path)
     add_arch(parser)
     add_calibration(
-        parser, "calibration images, a few dozen of the kind the model will see", required=True
+        parser, "calibration images, a few dozen of the kind the model will see; a model that is "
+        "quantised already can do without",
     )
     add_preprocess(parser)
     add_weights(parser)
@@ -77,7 +79,7 @@ def execute(options: argparse.Namespace) -> None:
     check_writable(target, [options.model, options.calib])
     arch, weights = load_arch(options.arch), weights_of(options)
     options.preprocess = known_preprocess(options.model, options.preprocess)
-    calibration = read_calibration(
+    calibration = None if options.calib is None else read_calibration(
         options.model, options.calib, options.preprocess, options.input_shape
     )
     compiled = (compile_shown if options.strict else compile_parts_shown)(
@@ -91,6 +93,8 @@ def execute(options: argparse.Namespace) -> None:
     for program in programs:
         if "weights" in program.metadata:
             show_precision(program.metadata["weights"])
+        if "quantisers" in program.metadata:
+            say(kept(program.metadata["quantisers"]) + "; vitrify info lists the others")
     cycles = sum(program.roofline_cycles / program.batch for program in programs)
     macs = sum(program.macs / program.batch for program in programs)
     if not whole:

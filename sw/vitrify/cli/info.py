@@ -21,6 +21,7 @@ from vitrify.runtime.statistics import of_program
 
 from .emit import summary
 from .layers import add_layers, alike
+from .models import kept
 from .options import add_input_shape, add_json, human_bytes
 from .parts import core_share, of_application, of_pieces, show_parts
 from .terminal import new_table, print_json, show
@@ -104,6 +105,7 @@ def of_compiled(program: Program) -> dict[str, Any]:
         **({"images a job": program.batch} if program.batch > 1 else {}),
         **_experts(program),
         **_weights(program),
+        **_quantisers(program),
         "instructions": program.instruction_count,
         "image": human_bytes(len(program.image)),
         "macs": program.macs,
@@ -160,6 +162,15 @@ def _weights(program: Program) -> dict[str, str]:
     if not narrow:
         return {}
     return {"weights": f"4 bits in {narrow} layers, 8 in {len(bits) - narrow}"}
+
+
+def _quantisers(program: Program) -> dict[str, Any]:
+    """What became of the formats of a model that was quantised already."""
+    facts = program.metadata.get("quantisers")
+    if facts is None:
+        return {}
+    more = {"changes left out": facts["left_out"]} if facts["left_out"] else {}
+    return {"quantisers": kept(facts), **more, "changed": facts["changed"]}
 
 
 def of_model(path: Path, size: tuple[int, int, int] | None = None) -> dict[str, Any]:
@@ -298,6 +309,13 @@ def _show(data: dict[str, Any], *, every_layer: bool) -> None:
     show(facts)
     if data.get("parts"):
         show_parts(data["parts"])
+    if data.get("changed"):
+        table = new_table(box=None)
+        for heading in ("changed", "in the file", "on the core", "why"):
+            table.add_column(heading)
+        for row in data["changed"]:
+            table.add_row(row["tensor"], row["file"], row["core"], row["why"])
+        show(table)
     for program in data.get("programs", []):
         _show(program, every_layer=every_layer)
     if data.get("layers"):

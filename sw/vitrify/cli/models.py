@@ -116,7 +116,7 @@ def stages(bar: Bar) -> Callable[[str, float], None]:
 
 
 def compile_shown(
-    model: Path, arch: ArchConfig, calibration: npt.NDArray[np.float32],
+    model: Path, arch: ArchConfig, calibration: npt.NDArray[np.float32] | None,
     preprocess: str | None = None, keep: Path | None = None, batch: int = 1, *,
     verify: bool = True, warn: bool = True, weights: Any = None, size: Shape | None = None,
     inspect: Callable[[Any, Any], None] | None = None,
@@ -135,7 +135,7 @@ def compile_shown(
 
 
 def compile_parts_shown(
-    model: Path, arch: ArchConfig, calibration: npt.NDArray[np.float32],
+    model: Path, arch: ArchConfig, calibration: npt.NDArray[np.float32] | None,
     preprocess: str | None = None, keep: Path | None = None, batch: int = 1, *,
     verify: bool = True, weights: Any = None, size: Shape | None = None,
 ) -> Program | Application:
@@ -186,3 +186,9 @@ def show_precision(points: Sequence[Mapping[str, Any]]) -> None:
             "" if p["drop"] is None else f"{p['drop']:.2f}",
         )
     show(table)
+
+
+def kept(facts: Mapping[str, Any]) -> str:
+    """How many formats of a quantised model its program has."""
+    every = facts["kept"] + len(facts["changed"]) + facts["left_out"]
+    return f"{facts['kept']} of {every} formats of the quantised model are kept"

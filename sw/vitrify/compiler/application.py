@@ -33,6 +33,7 @@ from .driver import (
     tell_doubts,
 )
 from .partition import Check, Piece, partition, placed, plan
+from .stand_ins import stand_ins
 from .validate import as_given, check_program
 from .validate_parts import check_parts
 
@@ -44,7 +45,7 @@ _Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 def compile_application(
     path: str | Path,
     arch: ArchConfig,
-    calibration: npt.NDArray[np.float32],
+    calibration: npt.NDArray[np.float32] | None,
     *,
     preprocess: str | None = None,
     keep: Path | None = None,
@@ -75,19 +76,21 @@ def compile_application(
             raise
         try:
             job = _Job(path=Path(path), arch=arch, preprocess=preprocess, keep=keep, batch=batch,
-                       verify=verify, weights=weights,
+                       verify=verify, weights=weights, own_ranges=calibration is None,
                        report=progress or silent)  # fmt: skip
             model = load(path, size)
+            images = stand_ins(model, preprocess) if calibration is None else calibration
             room = functools.partial(placed, arch=arch, batch=batch)
             try:
                 # trials without placing are much shorter
-                application = _in_parts(job, model, calibration, room if large else plan)
+                application = _in_parts(job, model, images, room if large else plan)
             except CapacityError:
-                application = _in_parts(job, model, calibration, room)
+                application = _in_parts(job, model, images, room)
         except (CutError, CapacityError, ProgramError) as error:
             # an operator that no library has, say: the first refusal is what helps
             raise refusal from error
-    tell_doubts(calibration, application.input.preprocess, warn)
+    if calibration is not None:
+        tell_doubts(calibration, application.input.preprocess, warn)
     return application
 
 
@@ -100,6 +103,7 @@ class _Job:
     batch: int
     verify: bool
     weights: Weights
+    own_ranges: bool
     report: Progress
 
 
@@ -163,7 +167,7 @@ def _on_core(
     model = core_model(source, piece.reads, piece.results)
     canonical, graph = quantise_loaded(
         model, job.arch, images, preprocess=job.preprocess, keep=job.keep, progress=job.report,
-        weights=job.weights,
+        weights=job.weights, own_ranges=job.own_ranges,
     )
     graph.name = f"{job.path.stem}: {piece.nodes[0].name} to {piece.nodes[-1].name}"
     program = compile_graph(

@@ -26,6 +26,7 @@ from vitrify.program import (
     TensorInfo,
     output_size,
 )
+from vitrify.quant.given import facts
 from vitrify.quant.graph import OutputForm, QOp, QuantGraph
 
 from . import hazards
@@ -87,6 +88,7 @@ def compile_graph(
             **({} if state.strategy.row_blocks == 1 else {"row_blocks": state.strategy.row_blocks}),
             **({"experts_ahead": ahead} if ahead else {}),
             **({"weights": graph.precision} if graph.precision else {}),
+            **({"quantisers": facts(graph.quantisers)} if graph.quantisers else {}),
         },
     )
     program = _with_layers(program, state)

@@ -22,6 +22,7 @@ from vitrify.quant.wanted import EIGHT, Weights
 
 from .compile import compile_graph
 from .quantise import quantise
+from .stand_ins import stand_ins
 from .validate import check_canonical, check_program
 
 Progress = Callable[[str, float], None]
@@ -30,7 +31,7 @@ Progress = Callable[[str, float], None]
 def compile_model(
     path: str | Path,
     arch: ArchConfig,
-    calibration: npt.NDArray[np.float32],
+    calibration: npt.NDArray[np.float32] | None,
     *,
     preprocess: str | None = None,
     keep: Path | None = None,
@@ -49,7 +50,7 @@ def compile_model(
     path : an ONNX vision transformer
     arch : the core to run on
     calibration : float32 ``[N, C, H, W]``, preprocessed like the model's inputs; or uint8 for a
-        model that takes pixels
+        model that takes pixels; ``None`` for an already quantised one, which says its ranges
     preprocess : how pictures become inputs (stored in the program); ``none`` is the default for a
         model that takes pixels
     keep : directory for every intermediate model, ``0_original.onnx`` … ; ONNX Runtime executes
@@ -71,6 +72,7 @@ def compile_model(
         A child that says what is wrong with the model, the images or the fit.
     """
     report = progress or silent
+    images = stand_ins(load(path, size), preprocess) if calibration is None else calibration
     canonical, graph = quantise_model(
         path, arch, calibration, preprocess=preprocess, keep=keep, progress=progress,
         verify=verify, weights=weights, size=size,
@@ -82,10 +84,11 @@ def compile_model(
     program = compile_graph(graph, arch, preprocess=preprocess, batch=batch)
     if verify:
         report("comparing the program with the integer graph", 0.96)
-        check_program(program, graph, calibration)
+        check_program(program, graph, images)
     program = replace(program, metadata={**program.metadata, "source": source_facts(Path(path))})
     report("done", 1.0)
-    tell_doubts(calibration, preprocess, warn)
+    if calibration is not None:
+        tell_doubts(calibration, preprocess, warn)
     return program
 
 
@@ -105,7 +108,7 @@ def tell_doubts(
 def quantise_model(
     path: str | Path,
     arch: ArchConfig,
-    calibration: npt.NDArray[np.float32],
+    calibration: npt.NDArray[np.float32] | None,
     *,
     preprocess: str | None = None,
     keep: Path | None = None,
@@ -121,13 +124,14 @@ def quantise_model(
     report = progress or silent
     report("reading the model", 0.0)
     model = load(path, size)
+    images = stand_ins(model, preprocess) if calibration is None else calibration
     canonical, graph = quantise_loaded(
-        model, arch, calibration, preprocess=preprocess, keep=keep, progress=report,
-        weights=weights,
+        model, arch, images, preprocess=preprocess, keep=keep, progress=report,
+        weights=weights, own_ranges=calibration is None,
     )
     if verify:
         report("comparing the canonical graph with the model", 0.9)
-        check_canonical(model, canonical, calibration, graph.tasks)
+        check_canonical(model, canonical, images, graph.tasks)
     graph.name = Path(path).stem
     return canonical, graph
 
@@ -135,9 +139,12 @@ def quantise_model(
 def quantise_loaded(
     model: ir.Model, arch: ArchConfig, calibration: npt.NDArray[np.float32], *,
     preprocess: str | None = None, keep: Path | None = None, progress: Progress,
-    weights: Weights = EIGHT,
+    weights: Weights = EIGHT, own_ranges: bool = False,
 ) -> tuple[ir.Model, QuantGraph]:
-    """As :func:`quantise_model`, for a model that was read already."""
+    """As :func:`quantise_model`, for a model that was read already.
+
+    With ``own_ranges`` the images are stand-ins, and ranges are those that the model says.
+    """
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
 
@@ -151,7 +158,7 @@ def quantise_loaded(
         canonical, calibration, arch=arch,
         preprocess=_parse(of_model(canonical, preprocess)),
         progress=lambda phrase, fraction: progress(phrase, 0.12 + 0.78 * fraction),
-        weights=weights,
+        weights=weights, own_ranges=own_ranges,
     )
     return canonical, graph
 

@@ -12,12 +12,14 @@ import onnx_ir as ir
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError, InputError, UnsupportedOpError
 from vitrify.ir import ARRANGE, DTYPE, attributes_of, shape_of, source_of, steps_of
+from vitrify.ir.quantisers import quantisers_of
 from vitrify.ops.attention.bands import banded
 from vitrify.ops.linear.plan import copy_stream
 from vitrify.ops.registry import ASSEMBLES, DECOMPOSITIONS, PLANS
 from vitrify.quant.assemble import Assembler, assemble
 from vitrify.quant.calibrate import Progress, collect
 from vitrify.quant.decompose import decompose
+from vitrify.quant.given import Byte, Given, told
 from vitrify.quant.graph import OutputForm, QInput, QuantGraph
 from vitrify.quant.loop import Loop
 from vitrify.quant.plan import Plan
@@ -48,8 +50,11 @@ def quantise(
     preprocess: Preprocess | None = None,
     progress: Progress | None = None,
     weights: Weights = EIGHT,
+    own_ranges: bool = False,
 ) -> QuantGraph:
     """Quantise a canonical model.
+
+    Formats of an already quantised model are kept where the core has them.
 
     Parameters
     ----------
@@ -60,6 +65,7 @@ def quantise(
         the input range is that of the calibration images
     progress : called with a phrase and the fraction of the whole that is done
     weights : how many bits the weights of each layer have
+    own_ranges : the images stand for others, and ranges are those that the model's quantisers say
 
     Raises
     ------
@@ -82,7 +88,11 @@ def quantise(
     stats = collect(
         plain, images, requests, _part(progress, 0.0, _CALIBRATION), tasks=plan.tasks
     )
-    multiplier, offset = _input_map(images, preprocess)
+    given = Given(quantisers_of(canonical))
+    if own_ranges:
+        _need_ranges(plan, given)
+        stats = given.ranged(stats)
+    multiplier, offset = _input_map(images, preprocess, given.byte(plan.image))
     known = {value.name for node in canonical.graph for value in node.outputs}
     _, channels, height, width = images.shape
     empty = QuantGraph(
@@ -100,9 +110,10 @@ def quantise(
     def assembled(bits: int, start: float, stop: float) -> QuantGraph:
         graph = copy.deepcopy(empty)
         loop = Loop(graph, arch, images) if bits == NARROW else None
-        assembler = Assembler(plan, stats, graph, arch, images, bits, loop)
+        assembler = Assembler(plan, stats, graph, arch, images, bits, loop, given)
         assemble(assembler, ASSEMBLES, _part(progress, start, stop))
         graph.values = {name: value for name, value in graph.values.items() if value in known}
+        graph.quantisers = told(given, assembler.kept, canonical, graph)
         return graph
 
     if weights.bits is not None:
@@ -110,6 +121,20 @@ def quantise(
     wide, narrow = assembled(WIDE, 0.5, 0.55), assembled(NARROW, 0.55, 0.7)
     judge = Judge(canonical, arch, images, plan.tasks)
     return choose(wide, narrow, judge, weights, _part(progress, 0.7, 1.0))
+
+
+def _need_ranges(plan: Plan, given: Given) -> None:
+    """Refuse a model whose quantisers leave the range of a sum open."""
+    missing = [
+        product.x.value for product in plan.products()
+        if product.x.version is not None and product.x.value not in given
+    ]
+    if missing:
+        raise InputError(
+            f"no quantiser of the model says the range of {missing[0]!r}, nor of "
+            f"{len(set(missing)) - 1} others: give --calib, a few dozen images of the kind that "
+            f"the model will see"
+        )
 
 
 def plan_of(canonical: ir.Model) -> tuple[ir.Model, Plan]:
@@ -187,9 +212,12 @@ def check_images(canonical: ir.Model, images: npt.NDArray[np.floating]) -> npt.N
 
 
 def _input_map(
-    images: npt.NDArray[np.float32], preprocess: Preprocess | None
+    images: npt.NDArray[np.float32], preprocess: Preprocess | None, given: Byte | None
 ) -> tuple[Float, Float]:
     """Factor and offset per channel from the float input to -128 … 127."""
+    if preprocess is None and given is not None:
+        channels = np.ones(images.shape[1])
+        return channels / given.step, channels * given.zero
     if preprocess is not None:
         gain, offset = preprocess.affine(images.shape[1])
         return 1 / gain, -offset / gain - 128

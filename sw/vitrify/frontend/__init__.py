@@ -9,6 +9,7 @@ from .load import (
     image_input,
     load,
 )
+from .saturation import input_range
 
 __all__ = [
     "STAGES",
@@ -19,5 +20,6 @@ __all__ = [
     "canonicalise",
     "flattened",
     "image_input",
+    "input_range",
     "load",
 ]

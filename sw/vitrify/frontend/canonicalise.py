@@ -12,6 +12,7 @@ from onnxscript import optimizer
 from vitrify.arch.errors import ModelError, VitrifyError
 from vitrify.arch.text import short
 from vitrify.ir import DTYPE, Evaluator, verify
+from vitrify.ir.quantisers import QUANTISERS, quantisers_of
 
 # imported for their handlers
 from . import (  # noqa: F401
@@ -31,6 +32,7 @@ from . import (  # noqa: F401
     on_stack,
 )
 from .fuse import fuse
+from .given import placed
 from .integer import without_integers
 from .legacy import modernise
 from .limits import check_functions
@@ -159,6 +161,7 @@ def canonicalise(
         Nodes of :data:`vitrify.ir.OPS` only, with function bodies; batch ``N``, float32; inputs
         and outputs named as in ``model``.  An output that has another type in ``model`` names it
         in its metadata under :data:`vitrify.ir.DTYPE`; its values are those before rounding.
+        What quantisers of ``model`` said: :func:`vitrify.ir.quantisers.quantisers_of`.
 
     Raises
     ------
@@ -200,6 +203,9 @@ def canonicalise(
                 )
             result.metadata_props[DTYPE] = value.dtype.name
     verify(model)
+    said = quantisers_of(source)
+    if said:
+        model.meta[QUANTISERS] = placed(said, source, model, images)
     _keep(keep, "canonical", model)
     return model
 

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from vitrify.ir.quantisers import Quantiser
+
 from .edit import Editor, Rule, Value, constant_of, rewrite
 from .values import Unfit
 
@@ -211,7 +213,7 @@ def _quant(edit: Editor) -> Sequence[Value]:
         return [edit.constant((code - shift) * step, (x.name if x else "") or "")]
     bounds = [edit.constant((bound - shift) * step) for bound in (low, high)]
     made = edit.op("Clip", x, *bounds)
-    made.meta["saturates"] = True
+    made.meta["saturates"] = Quantiser((x.name if x else "") or "", step, shift, low, high)
     return [made]
 
 

@@ -8,7 +8,7 @@ have, it becomes a ``Clip`` of the float graph; everywhere else the pair disappe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -16,8 +16,10 @@ from onnx_ir.passes.common import ShapeInferencePass
 
 from vitrify.arch.errors import ModelError
 from vitrify.ir import Evaluator, shape_of
+from vitrify.ir.quantisers import QUANTISERS, Quantiser
 
 from .edit import Editor, constant_of
+from .integer import without_integers
 from .load import image_input, task_inputs
 
 #: Share of a tensor's energy that saturation may cut unnoticed: 35 dB below the signal.
@@ -51,6 +53,11 @@ class _Step:
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """The values of ``x`` that it saturates at."""
         return (self.low - self.zero) * self.scale, (self.high - self.zero) * self.scale
+
+    def said(self, x: ir.Value, kept: ir.Value) -> Quantiser:
+        """For the record: it quantised ``x``, and ``kept`` is in the place of what it made."""
+        low, high = float(np.min(self.low)), float(np.max(self.high))
+        return Quantiser(x.name or "", self.scale, self.zero, low, high, kept.name or "")
 
     def same(self, other: _Step) -> bool:
         """Whether both have the same codes for the same numbers."""
@@ -235,8 +242,24 @@ class _Judge:
         return x
 
 
+def input_range(model: ir.Model) -> tuple[float, float] | None:
+    """Least and largest number of the image by the quantiser that reads it, if one does."""
+    model = model.clone()
+    without_integers(model)
+    image = image_input(model)
+    for node, place in image.uses():
+        if place == 0 and node.op_type == "QuantizeLinear" and (step := _step(node)) is not None:
+            return step.said(image, image).bounds
+        if place == 0 and node.outputs[0].meta.get("saturates"):
+            return node.outputs[0].meta["saturates"].bounds
+    return None
+
+
 def without_quantisers(model: ir.Model, images: np.ndarray | None = None) -> None:
     """Replace the quantisers and dequantisers of activations, in place.
+
+    What they said is left in ``model.meta``, see :mod:`vitrify.ir.quantisers`, with the names of
+    what takes their places.
 
     Parameters
     ----------
@@ -250,9 +273,10 @@ def without_quantisers(model: ir.Model, images: np.ndarray | None = None) -> Non
     _before_moves(model, fixed)
     fixed = _constants(model)
     judge = _Judge(model, images, fixed)
+    said: list[Quantiser] = []
     for node in list(model.graph):
         if node.op_type == "DequantizeLinear" and node.inputs[0] not in fixed:
-            _plain(model, node, judge)
+            _plain(model, node, judge, said)
         elif node.outputs[0].meta.get("saturates"):
             edit = Editor(model.graph, node)
             low, high = constant_of(node.inputs[1]), constant_of(node.inputs[2])
@@ -260,13 +284,19 @@ def without_quantisers(model: ir.Model, images: np.ndarray | None = None) -> Non
             assert low is not None
             assert high is not None
             step = _Step(np.ones(()), np.zeros(()), low, high)
-            edit.replace(judge.clipped(edit, node.inputs[0], node.outputs[0], step))
+            kept = judge.clipped(edit, node.inputs[0], node.outputs[0], step)
+            edit.replace(kept)
+            said.append(replace(node.outputs[0].meta["saturates"], value=kept.name or ""))
     for node in list(model.graph):
         if node.op_type == "QuantizeLinear" and node.inputs[0] not in fixed:
             _codes(model, node, judge)
+    if said:
+        model.meta[QUANTISERS] = said
 
 
-def _plain(model: ir.Model, node: ir.Node, judge: _Judge) -> None:
+def _plain(
+    model: ir.Model, node: ir.Node, judge: _Judge, said: list[Quantiser]
+) -> None:
     """A dequantiser: with its quantiser a saturation, alone an affine function of the codes."""
     edit, code = Editor(model.graph, node), node.inputs[0]
     assert code is not None
@@ -275,7 +305,10 @@ def _plain(model: ir.Model, node: ir.Node, judge: _Judge) -> None:
         before = _needed(maker)
         assert maker.inputs[0] is not None
         if before.same(step):
-            edit.replace(judge.clipped(edit, maker.inputs[0], code, before))
+            kept = judge.clipped(edit, maker.inputs[0], code, before)
+            if not code.meta.get("within"):
+                said.append(before.said(maker.inputs[0], kept))
+            edit.replace(kept)
             return
     number = edit.op("Cast", code, to=ir.DataType.FLOAT.value)
     less = edit.op("Sub", number, edit.constant(step.zero)) if step.zero.any() else number

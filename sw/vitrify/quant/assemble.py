@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from vitrify.arch.config import ArchConfig
 
-from . import requant
+from . import requant, scheme
 from .calibrate import Progress, Request, Stats
+from .given import Given, Kept
 from .graph import QuantGraph
 from .loop import Loop
 from .operands import Operands, Source
@@ -31,14 +32,17 @@ class Assembler(Operands):
     images : float ``[N, C, H, W]``, those of the calibration
     bits : of the weights of layers that may have few
     loop : follows the graph, so that weights are rounded for the inputs that they will see
+    given, kept : formats that the model brings, and which of them the graph has
     """
 
     def __init__(
         self, plan: Plan, stats: Mapping[Request, Stats], graph: QuantGraph, arch: ArchConfig,
         images: npt.NDArray[np.float32], bits: int = WIDE, loop: Loop | None = None,
+        given: Given | None = None,
     ) -> None:
         super().__init__(plan, stats, graph)
         self.arch, self.images, self.bits, self.loop = arch, images, bits, loop
+        self.given, self.kept = given or Given(), Kept()
 
     def columns(
         self, name: str, x: Source, weight: Float, bias: Float, step: float | Float, reach: int,
@@ -57,7 +61,15 @@ class Assembler(Operands):
             requant_bits=self.arch.requant_bits,
             what=name,
             bits=bits,
+            stored=bool(self.given),
         )
+        if self.given:
+            own = weight.reshape(part.weight.shape)
+            steps = requant.grid_steps(own, scheme.INT8_MAX)
+            # a copy of a tensor is a matrix of ones
+            if (steps > 0).all() and np.count_nonzero(own, axis=1).max() > 1:
+                off = np.abs(own * x.step / part.step[:, None] - part.weight).max()
+                self.kept.weights[name] = bool(off <= requant.ON_GRID)
         every = replace(
             part.requant,
             multiplier=np.reshape(part.requant.multiplier, shape[:-1]),

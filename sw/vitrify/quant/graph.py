@@ -165,3 +165,5 @@ class QuantGraph:
     #: What weights of four bits in more and more layers cost, where that was looked at: plain
     #: :class:`~vitrify.quant.precision.Point` with ``chosen``.
     precision: list[dict[str, Any]] = field(default_factory=list)
+    #: What quantisers of the file became: ``tensor``, ``file``, ``core``, ``why`` (empty: kept).
+    quantisers: list[dict[str, str]] = field(default_factory=list)

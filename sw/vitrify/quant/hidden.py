@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import scheme
-from .scheme import Rows
+from .scheme import Format, Rows
 from .tensors import Float, Int8
 
 
@@ -33,7 +33,7 @@ class Hidden:
 
 def hidden(
     kind: str, weight: Float, bias: Float, rows: Rows, high: Rows, importance: Rows,
-    symmetric: bool = False,
+    symmetric: bool = False, before: Format | None = None, behind: Format | None = None,
 ) -> Hidden:
     """Choose the ranges of an activation's input and output.
 
@@ -44,8 +44,12 @@ def hidden(
     high : ``[units]``, largest inputs
     importance : ``[units]``, how much the error of a unit's output counts
     symmetric : the output has zero point 0, and no unit is split
+    before, behind : formats of input and output that are given
     """
-    chosen = scheme.activation(kind, rows, high, importance, symmetric)
+    if before is None and behind is None:
+        chosen = scheme.activation(kind, rows, high, importance, symmetric)
+    else:
+        chosen = scheme.kept_activation(kind, rows, importance, before, behind, symmetric)
     units = weight.shape[-2]
     extra = np.repeat(np.arange(units), chosen.copies - 1)
     sources = np.concatenate([np.arange(units), extra])

@@ -26,6 +26,10 @@ _STEP_RANGE = 2.0**-10
 _MARGIN = 2.0
 #: Magnitude that a bias may reach; half of the accumulator's range is left to the products.
 _BIAS_MAX = 1 << (formats.BIAS_BITS - 1)
+#: A row of weights lies on a grid if no weight is further from it, in steps.
+ON_GRID = 0.02
+#: Weights of a row that are looked at first.
+_FIRST = 16
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,30 @@ def weight_steps(weight: Float, moments: Moments | Separate, grid: Grid) -> Floa
         least = np.where(better, cost, least)
         best = np.where(better & (peak > 0), step, best)
     return best
+
+
+def grid_steps(weight: Float, high: int) -> Float:
+    """Steps ``[out]`` of rows of ``weight [out, in]`` that are integers, times a step, already.
+
+    Zero for a row that is not, and for one of zeros.  Integers far below ``high``, the largest
+    allowed, are multiplied, so that steps do not become coarser than the core can scale.
+    """
+    steps, peak = np.zeros(len(weight)), np.abs(weight).max(axis=1)
+    some = np.argsort(-np.abs(weight), axis=1)[:, :_FIRST]
+    few = np.take_along_axis(weight, some, axis=1)
+    for largest in range(1, high + 1):
+        left = np.flatnonzero((steps == 0) & (peak > 0))
+        step = peak[left] / largest
+        fits = _fits(few[left], step)
+        left, step = left[fits], step[fits]
+        fits = _fits(weight[left], step)
+        steps[left[fits]] = step[fits] / (high // largest)
+    return steps
+
+
+def _fits(weight: Float, step: Float) -> npt.NDArray[np.bool_]:
+    code = weight / step[:, None]
+    return np.abs(code - np.rint(code)).max(axis=1, initial=0.0) <= ON_GRID
 
 
 def shifts(
@@ -118,6 +146,7 @@ def columns(
     what: str,
     zero_point: int = 0,
     bits: int = 8,
+    stored: bool = False,
 ) -> Columns:
     """Integers of ``out = weight @ x + bias``.
 
@@ -131,9 +160,13 @@ def columns(
     zero_point : of the input; its contribution is taken off the bias
     what : names the op in messages
     bits : of a weight, one of :data:`~vitrify.quant.rounding.GRIDS`
+    stored : rows that are integers times a step already, as in a quantised file, stay those
     """
     grid = GRIDS[bits]
     steps = weight_steps(weight, moments, grid)
+    if stored:
+        own = grid_steps(weight, grid.high)
+        steps = np.where(own > 0, own, steps)
     # Rows without weights, and rows whose bias would not fit, take a coarser step.
     floor = max(float(steps.max()) * _STEP_RANGE, 1e-30)
     steps = np.maximum.reduce(

@@ -16,6 +16,8 @@ from vitrify.ir import UNARY
 
 Float = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.floating]
+#: Step and zero point of an int8 tensor.
+Format = tuple[float, int]
 
 INT8_MAX = 127
 _RESIDUAL_MAX = (1 << (formats.RESIDUAL_BITS - 1)) - 1
@@ -231,6 +233,28 @@ class Activation:
         return (int(self.table[code & 0xFF]) - self.zero_point) * self.step_out
 
 
+def kept_activation(
+    kind: str, rows: Rows, weight: Rows, before: Format | None, behind: Format | None,
+    symmetric: bool = False,
+) -> Activation:
+    """Table of an activation whose input or result, or both, have a format already.
+
+    Parameters
+    ----------
+    rows, weight, symmetric : as for :func:`activation`; no unit is split
+    before, behind : step and zero point
+    """
+    rows = subsample(rows)
+    if before is None:
+        found = _window(kind, rows, weight, symmetric, behind)
+    else:
+        step, zero = before
+        window = (step * (-INT8_MAX - zero), step * (INT8_MAX - zero))
+        low, high = min(float(rows.min()), window[0]), max(float(rows.max()), window[1])
+        found = _trial(kind, window, *_seen(kind, rows, weight, low, high), symmetric, behind)
+    return replace(found.activation, copies=np.ones(rows.shape[1], np.int64))
+
+
 def activation(
     kind: str, rows: Rows, peak: Rows, weight: Rows, symmetric: bool = False
 ) -> Activation:
@@ -277,7 +301,9 @@ class _Window:
     activation: Activation
 
 
-def _window(kind: str, rows: Rows, weight: Rows, symmetric: bool) -> _Window:
+def _window(
+    kind: str, rows: Rows, weight: Rows, symmetric: bool, behind: Format | None = None
+) -> _Window:
     """The input range with the least weighted error of the function's value."""
     low, high = float(rows.min()), float(rows.max())
     # of float32 so many bins can be told apart
@@ -293,7 +319,7 @@ def _window(kind: str, rows: Rows, weight: Rows, symmetric: bool) -> _Window:
             for b in highs:
                 if b - a < 0.05 * (high - low):
                     continue
-                trial = _trial(kind, (float(a), float(b)), x, mass, exact, symmetric)
+                trial = _trial(kind, (float(a), float(b)), x, mass, exact, symmetric, behind)
                 if best is None or trial.cost < best.cost:
                     best = trial
         assert best is not None
@@ -330,7 +356,8 @@ def centred_activation(kind: str, rows: Rows, centre: float) -> Activation:
 
 
 def _trial(
-    kind: str, window: tuple[float, float], x: Float, mass: Float, exact: Float, symmetric: bool
+    kind: str, window: tuple[float, float], x: Float, mass: Float, exact: Float, symmetric: bool,
+    behind: Format | None = None,
 ) -> _Window:
     low, high = window
     centre, step_in = (low + high) / 2, (high - low) / (2 * INT8_MAX)
@@ -341,6 +368,8 @@ def _trial(
     zero_point = int(np.clip(round(-INT8_MAX - bottom / step_out), -128, INT8_MAX))
     if symmetric:
         step_out, zero_point = max(abs(bottom), abs(top), 1e-9) / INT8_MAX, 0
+    if behind is not None:
+        step_out, zero_point = behind
     result = np.clip(np.rint(values / step_out) + zero_point, -INT8_MAX, INT8_MAX)
     index = np.clip(np.rint((x - centre) / step_in), -INT8_MAX, INT8_MAX).astype(int) + INT8_MAX
     error = (result[index] - zero_point) * step_out - exact

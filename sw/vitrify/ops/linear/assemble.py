@@ -107,10 +107,16 @@ def _activated(a: Assembler, op: LinearOp, weight: Float, bias: Float) -> _Form:
     """int8 behind a table, large units split over several channels."""
     assert op.kind is not None
     stats, importance = a.stats[op.hidden()], a.importance(op.out)
+    symmetric = a.needs(op.out).symmetric or (op.window is not None and op.window.groups > 1)
+    before, behind = a.given.byte(op.before), a.given.byte(op.value)
+    if before is not None:
+        a.kept.tables.add(op.before)
+    if behind is not None and symmetric and behind.zero:
+        behind = None
     units = hidden(
         op.kind, weight, bias, stats.rows, stats.high,
         np.ones(op.weight.shape[-2]) if importance is None else importance,
-        a.needs(op.out).symmetric or (op.window is not None and op.window.groups > 1),
+        symmetric, before and before.format, behind and behind.format,
     )
     a.codes[op.out] = units.codes
     return _Form(
@@ -134,6 +140,12 @@ def _bytes(
     rows = stats.rows - offset
     least = finest(weight * x.step, bias - offset, bits)
     least = least.reshape(-1, least.shape[-1]).max(axis=0)
+    own = a.given.byte(op.value)
+    if own is not None and own.step >= least.max() and not (needs.zero and own.zero):
+        return _Form(
+            weight=weight, bias=bias - own.offset, step=own.step, scale=own.step,
+            bits=formats.INT8.bits, offset=own.offset,
+        )
     if needs.one_step:
         step: float | Float = max(
             scheme.tensor_step(rows, float(peak.max())), float(least.max())
