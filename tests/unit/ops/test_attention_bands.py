@@ -1,4 +1,4 @@
-"""Attention in windows a band at a time, where the token memory holds no more."""
+"""Attention some windows or heads at a time, where the token memory holds no more."""
 
 import numpy as np
 import onnx_ir as ir
@@ -39,6 +39,28 @@ def network(net: Net, windows: int = WINDOWS, kind: str = "softmax") -> ir.Value
     )
     x = net.add(x, back, "add")
     return net.linear(net.norm(x, "after"), 7, "last")
+
+
+def plain(net: Net) -> ir.Value:
+    """A block of plain attention."""
+    return net.linear(net.norm(net.block(net.tokens(), "block"), "after"), 7, "last")
+
+
+def test_heads_apart_compute_the_same(monkeypatch):
+    net = Net(5)
+    model, images = net.model(plain(net)), net.images(2)
+    monkeypatch.setattr(bands, "_WHOLE", 0.01)
+    split = banded(model, NANO)
+    names = [node.op_type for node in split.graph]
+    assert names.count("Attention") == HEADS
+    # each is added to the stream by a part of the layer behind, and nothing is put side by side
+    assert names.count("Add") == HEADS + 1
+    assert "ConcatChannels" not in names
+    outputs = [value.name or "" for value in model.graph.outputs]
+    exact, found = (evaluate(each, {"image": images}, outputs) for each in (model, split))
+    np.testing.assert_allclose(found[outputs[0]], exact[outputs[0]], atol=1e-5)
+    again = Net(5)
+    check(again, plain(again), batch=2)
 
 
 def groups_of(model: ir.Model) -> list[int]:

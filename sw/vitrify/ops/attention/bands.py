@@ -1,7 +1,8 @@
-"""Attention in windows whose operands do not fit the token memory: a band of windows at a time.
+"""Attention whose operands do not fit the token memory: some windows or some heads at a time.
 
-Whatever maps row by row in front of it (layers, norms, permutations) and the layer behind it are
-split with it, so that of queries, keys and values only those of one band are there at a time.
+Whatever maps row by row in front of windows (layers, norms, permutations) and the layer behind them
+are split with them, as the layers around heads are, so that of queries, keys and values only those
+of one band are there at a time.
 """
 
 from __future__ import annotations
@@ -19,28 +20,78 @@ from vitrify.quant.decompose import decompose, inputs
 #: Part of the token memory that operands may take with what they are made of; scores, results and
 #: whatever is read later have the rest.
 _WHOLE = 7 / 8
-#: The same of a band: more bands cost little, and leave room for other things in one piece.
+#: The same of a band of windows: more cost little, and leave room for other things in one piece.
 _BAND = 5 / 8
+#: The same of a band of heads, with the results of all: nothing smaller is left to try.
+_HEADS = 15 / 16
 
 
 def banded(model: ir.Model, arch: ArchConfig) -> ir.Model:
-    """A copy of a canonical model whose attentions in windows fit ``arch``, where bands help."""
+    """A copy of a canonical model whose attentions fit ``arch``, where bands help."""
     model = decompose(model, {
+        "Attention": functools.partial(_heads_apart, arch=arch), "Add": _head_by_head,
         "CrossAttention": functools.partial(_in_bands, arch=arch), "Linear": _band_by_band,
     })
     RemoveUnusedNodesPass()(model)
     return model
 
 
+def _heads_apart(builder: Builder, node: ir.Node, arch: ArchConfig) -> ir.Value | None:
+    """The fewest bands of heads that fit, side by side."""
+    attributes, operands = attributes_of(node), inputs(node)
+    heads, results = attributes["heads"], _bytes(node.outputs[0], arch, attributes["heads"])
+    count = _fewest(node, arch, heads, int(_HEADS * arch.token_bytes) - results)
+    if count is None:
+        return None
+    made: ir.Value | None = None
+    for band in np.array_split(np.arange(heads), count):
+        index = np.arange(int(shape_of(operands[0])[2])).reshape(heads, -1)[band].reshape(-1)
+        parts = [_channels(builder, x, index) for x in operands]
+        part = builder.emit("Attention", *parts, **{**attributes, "heads": len(band)})
+        made = part if made is None else builder.emit("ConcatChannels", made, part)
+    return made
+
+
+def _head_by_head(builder: Builder, node: ir.Node) -> ir.Value | None:
+    """A layer behind bands of heads that is added to something: band by band."""
+    for x, y in (inputs(node), inputs(node)[::-1]):
+        layer = _maker(y, "Linear")
+        if layer is None or not _private(y):
+            continue
+        parts = _parts(inputs(layer)[0], "ConcatChannels")
+        if len(parts) == 1 or any(_maker(part, "Attention") is None for part in parts):
+            continue
+        weight, bias = (array_of(value) for value in inputs(layer)[1:])
+        ends = np.cumsum([int(shape_of(part)[2]) for part in parts])
+        for part, own in zip(parts, np.split(weight, ends[:-1], axis=1), strict=True):
+            x = builder.emit("Add", x, builder.emit("Linear", part, own, bias))
+            bias = np.zeros_like(bias)
+        return x
+    return None
+
+
+def _channels(builder: Builder, value: ir.Value, index: np.ndarray) -> ir.Value:
+    """Some channels of ``value``, made without the others."""
+    node = _maker(value, "Linear")
+    if node is None or not _private(value):
+        return builder.emit("Channels", value, index=index.tolist())
+    x, weight, bias = inputs(node)
+    return builder.emit("Linear", x, array_of(weight)[index], array_of(bias)[index])
+
+
+def _fewest(node: ir.Node, arch: ArchConfig, parts: int, most: int) -> int | None:
+    """The fewest bands of so many parts whose operands take ``most`` bytes; ``None``: no bands."""
+    if _need(node, arch, parts, 1) <= _WHOLE * arch.token_bytes:
+        return None
+    return next((n for n in range(2, parts + 1) if _need(node, arch, parts, n) <= most), None)
+
+
 def _in_bands(builder: Builder, node: ir.Node, arch: ArchConfig) -> ir.Value | None:
     """The fewest bands of windows that fit, one behind the other."""
     attributes, (*operands, bias) = attributes_of(node), inputs(node)
     groups = attributes["groups"]
-    if attributes["kind"] != "softmax" or _need(node, arch, 1) <= _WHOLE * arch.token_bytes:
-        return None
-    fits = (n for n in range(2, groups + 1) if _need(node, arch, n) <= _BAND * arch.token_bytes)
-    count = next(fits, None)
-    if count is None:
+    count = _fewest(node, arch, groups, int(_BAND * arch.token_bytes))
+    if count is None or attributes["kind"] != "softmax":
         return None
     made: ir.Value | None = None
     every, windows = array_of(bias), np.arange(groups)
@@ -60,19 +111,19 @@ def _in_bands(builder: Builder, node: ir.Node, arch: ArchConfig) -> ir.Value | N
 def _band_by_band(builder: Builder, node: ir.Node) -> ir.Value | None:
     """A layer behind the bands of an attention, before they are put one behind the other."""
     x, *parameters = inputs(node)
-    parts = _parts(x)
+    parts = _parts(x, "ConcatRows")
     if len(parts) == 1 or any(_maker(part, "CrossAttention") is None for part in parts):
         return None
     made = [builder.emit("Linear", part, *parameters) for part in parts]
     return functools.reduce(lambda one, other: builder.emit("ConcatRows", one, other), made)
 
 
-def _parts(value: ir.Value) -> list[ir.Value]:
-    """What was put one behind the other, for one reader."""
-    node = _maker(value, "ConcatRows")
+def _parts(value: ir.Value, op_type: str) -> list[ir.Value]:
+    """What was put behind or beside each other, for one reader."""
+    node = _maker(value, op_type)
     if node is None or not _private(value):
         return [value]
-    return [part for x in inputs(node) for part in _parts(x)]
+    return [part for x in inputs(node) for part in _parts(x, op_type)]
 
 
 def _maker(value: ir.Value, *op_types: str) -> ir.Node | None:
@@ -106,11 +157,10 @@ def _some(builder: Builder, value: ir.Value, index: np.ndarray) -> ir.Value:
     return builder.emit(node.op_type, _some(builder, x, index), *parameters, **attributes_of(node))
 
 
-def _need(node: ir.Node, arch: ArchConfig, bands: int) -> int:
-    """Bytes of the operands of the largest band, and of what all of them are made of."""
+def _need(node: ir.Node, arch: ArchConfig, parts: int, bands: int) -> int:
+    """Bytes of the operands of the largest band of ``parts``, and of what all are made of."""
     operands, attributes = inputs(node)[:3], attributes_of(node)
     made = sum(_bytes(x, arch, attributes["heads"]) for x in operands)
-    windows = -(-attributes["groups"] // bands)
     sources: dict[ir.Value, int] = {}
     for x in operands:
         while (maker := _by_row(x)) is not None:
@@ -121,7 +171,7 @@ def _need(node: ir.Node, arch: ArchConfig, bands: int) -> int:
         if x not in operands:
             # a residual stream, 16 bits
             sources[x] = 2 * _bytes(x, arch)
-    return made * windows // attributes["groups"] + sum(sources.values())
+    return made * -(-parts // bands) // parts + sum(sources.values())
 
 
 def _rows(value: ir.Value) -> int:
