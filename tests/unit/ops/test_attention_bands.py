@@ -14,7 +14,7 @@ from vitrify.ops.attention.bands import banded
 TOKENS, WINDOWS = 16, 4
 
 
-def network(net: Net, windows: int = WINDOWS, kind: str = "softmax") -> ir.Value:
+def network(net: Net, windows: int = WINDOWS, *, layer: bool = True) -> ir.Value:
     """One block of attention in windows, shifted, with unit queries and a bias of each window."""
     weight = net.normal(DIM, 12) / np.sqrt(12)
     x = net.builder.emit(
@@ -32,11 +32,10 @@ def network(net: Net, windows: int = WINDOWS, kind: str = "softmax") -> ir.Value
     tokens = TOKENS // windows
     mixed = net.builder.emit(
         "CrossAttention", q, k, v, net.normal(windows, 1, tokens, tokens), name="block.attention",
-        heads=HEADS, groups=windows, scale=0.3, kind=kind,
+        heads=HEADS, groups=windows, scale=0.3, kind="softmax",
     )
-    back = net.builder.emit(
-        "Rows", net.linear(mixed, DIM, "proj"), name="back", index=np.argsort(order).tolist()
-    )
+    mixed = net.linear(mixed, DIM, "proj") if layer else mixed
+    back = net.builder.emit("Rows", mixed, name="back", index=np.argsort(order).tolist())
     x = net.add(x, back, "add")
     return net.linear(net.norm(x, "after"), 7, "last")
 
@@ -69,21 +68,25 @@ def groups_of(model: ir.Model) -> list[int]:
     ]
 
 
+@pytest.mark.parametrize("layer", [True, False])
 @pytest.mark.parametrize(("share", "groups"), [(0.1, [2, 2]), (0.07, [3, 3, 2])])
-def test_bands_compute_the_same(share, groups, monkeypatch):
+def test_bands_compute_the_same(share, groups, layer, monkeypatch):
     net, windows = Net(5), sum(groups)
-    model, images = net.model(network(net, windows)), net.images(2)
+    model, images = net.model(network(net, windows, layer=layer)), net.images(2)
     monkeypatch.setattr(bands, "_WHOLE", share)
     monkeypatch.setattr(bands, "_BAND", share)
     split = banded(model, NANO)
     assert groups_of(split) == groups
-    # the layer behind is split, too: nothing of the whole but what is made of the bands
-    assert [node.name for node in split.graph if node.op_type == "ConcatRows"][-1] == "proj"
+    # what the layer behind makes of a band is added before the next one begins
+    order = [node.op_type for node in split.graph if node.op_type in ("CrossAttention", "Add")]
+    begin = ["CrossAttention", "CrossAttention", "Add"] if layer else ["CrossAttention"] * 2
+    assert order[: len(begin)] == begin
+    assert ("ConcatRows" in [node.op_type for node in split.graph]) == (not layer)
     names = [value.name or "" for value in model.graph.outputs]
     exact, found = (evaluate(each, {"image": images}, names) for each in (model, split))
     np.testing.assert_allclose(found[names[0]], exact[names[0]], atol=1e-6)
     again = Net(5)
-    check(again, network(again, windows), batch=2)
+    check(again, network(again, windows, layer=layer), batch=2)
 
 
 def test_what_fits_or_would_not_fit_in_bands_either_stays_whole(monkeypatch):

@@ -8,6 +8,7 @@ of one band are there at a time.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 
 import numpy as np
 import onnx_ir as ir
@@ -15,6 +16,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from vitrify.arch.config import ArchConfig
 from vitrify.ir import Builder, array_of, attributes_of, shape_of
+from vitrify.ir.movement import NOTHING
 from vitrify.quant.decompose import decompose, inputs
 
 #: Part of the token memory that operands may take with what they are made of; scores, results and
@@ -30,7 +32,8 @@ def banded(model: ir.Model, arch: ArchConfig) -> ir.Model:
     """A copy of a canonical model whose attentions fit ``arch``, where bands help."""
     model = decompose(model, {
         "Attention": functools.partial(_heads_apart, arch=arch), "Add": _head_by_head,
-        "CrossAttention": functools.partial(_in_bands, arch=arch), "Linear": _band_by_band,
+        "CrossAttention": functools.partial(_windows_apart, arch=arch),
+        "Linear": functools.partial(_with_layer, arch=arch),
     })
     RemoveUnusedNodesPass()(model)
     return model
@@ -58,7 +61,7 @@ def _head_by_head(builder: Builder, node: ir.Node) -> ir.Value | None:
         layer = _maker(y, "Linear")
         if layer is None or not _private(y):
             continue
-        parts = _parts(inputs(layer)[0], "ConcatChannels")
+        parts = _beside(inputs(layer)[0])
         if len(parts) == 1 or any(_maker(part, "Attention") is None for part in parts):
             continue
         weight, bias = (array_of(value) for value in inputs(layer)[1:])
@@ -86,44 +89,67 @@ def _fewest(node: ir.Node, arch: ArchConfig, parts: int, most: int) -> int | Non
     return next((n for n in range(2, parts + 1) if _need(node, arch, parts, n) <= most), None)
 
 
-def _in_bands(builder: Builder, node: ir.Node, arch: ArchConfig) -> ir.Value | None:
-    """The fewest bands of windows that fit, one behind the other."""
+def _windows_apart(builder: Builder, node: ir.Node, arch: ArchConfig) -> ir.Value | None:
+    """Bands of windows, one behind the other."""
+    if node.op_type == "CrossAttention" and _layer_behind(node) is None:
+        bands = list(_bands(builder, node, arch))
+        if bands:
+            return functools.reduce(lambda x, y: builder.emit("ConcatRows", x, y), bands)
+    return None
+
+
+def _with_layer(builder: Builder, node: ir.Node, arch: ArchConfig) -> ir.Value | None:
+    """A layer behind windows: what it makes of each band is put to its place at once.
+
+    So there are never results of two bands before the layer.
+    """
+    x, *parameters = inputs(node)
+    attention = _maker(x, "CrossAttention")
+    if attention is None or _layer_behind(attention) is not node:
+        return None
+    weight, bias = map(array_of, parameters)
+    made, first, total = None, 0, _rows(x)
+    for band in _bands(builder, attention, arch):
+        index = np.full(total, NOTHING)
+        index[first : first + _rows(band)] = np.arange(_rows(band))
+        first += _rows(band)
+        part = builder.emit("Linear", band, weight, np.zeros(len(weight)))
+        part = builder.emit("Rows", part, index=index.tolist())
+        made = part if made is None else builder.emit("Add", made, part)
+        if first == _rows(band):
+            made = builder.emit("Affine", made, np.ones((1, 1)), bias[None])
+    return made
+
+
+def _layer_behind(attention: ir.Node) -> ir.Node | None:
+    """The layer that alone reads the result."""
+    made = attention.outputs[0]
+    users = [user for user, _ in made.uses()]
+    private = _private(made) and users[0].op_type == "Linear"
+    return users[0] if private else None
+
+
+def _bands(builder: Builder, node: ir.Node, arch: ArchConfig) -> Iterator[ir.Value]:
+    """Attention in the fewest bands of windows that fit; nothing if that is one."""
     attributes, (*operands, bias) = attributes_of(node), inputs(node)
     groups = attributes["groups"]
     count = _fewest(node, arch, groups, int(_BAND * arch.token_bytes))
     if count is None or attributes["kind"] != "softmax":
-        return None
-    made: ir.Value | None = None
-    every, windows = array_of(bias), np.arange(groups)
-    for band in np.array_split(windows, count):
-        rows = [
-            np.arange(_rows(x)).reshape(groups, -1)[band].reshape(-1) for x in operands
-        ]
+        return
+    every = array_of(bias)
+    for band in np.array_split(np.arange(groups), count):
+        rows = [np.arange(_rows(x)).reshape(groups, -1)[band].reshape(-1) for x in operands]
         parts = [_some(builder, x, index) for x, index in zip(operands, rows, strict=True)]
         own = every[band] if len(every) > 1 else every
-        part = builder.emit(
-            "CrossAttention", *parts, own, **{**attributes, "groups": len(band)}
-        )
-        made = part if made is None else builder.emit("ConcatRows", made, part)
-    return made
+        yield builder.emit("CrossAttention", *parts, own, **{**attributes, "groups": len(band)})
 
 
-def _band_by_band(builder: Builder, node: ir.Node) -> ir.Value | None:
-    """A layer behind the bands of an attention, before they are put one behind the other."""
-    x, *parameters = inputs(node)
-    parts = _parts(x, "ConcatRows")
-    if len(parts) == 1 or any(_maker(part, "CrossAttention") is None for part in parts):
-        return None
-    made = [builder.emit("Linear", part, *parameters) for part in parts]
-    return functools.reduce(lambda one, other: builder.emit("ConcatRows", one, other), made)
-
-
-def _parts(value: ir.Value, op_type: str) -> list[ir.Value]:
-    """What was put behind or beside each other, for one reader."""
-    node = _maker(value, op_type)
+def _beside(value: ir.Value) -> list[ir.Value]:
+    """What was put side by side for one reader."""
+    node = _maker(value, "ConcatChannels")
     if node is None or not _private(value):
         return [value]
-    return [part for x in inputs(node) for part in _parts(x, op_type)]
+    return [part for x in inputs(node) for part in _beside(x)]
 
 
 def _maker(value: ir.Value, *op_types: str) -> ir.Node | None:

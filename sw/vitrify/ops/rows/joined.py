@@ -67,12 +67,8 @@ class Joined(LateStream):
         """The first, and behind it zeros to which the others are added."""
         first, total = 0, sum(rows for _, rows in self.parts)
         stream: Operand | None = None
-        bias, parts = _common_bias([x for x, _ in self.parts])
-        for x, (_, rows) in zip(parts, self.parts, strict=True):
+        for x, rows in self.parts:
             part = shifted(planner, self.node, x, rows, first, total - first - rows)
-            if not first and bias is not None:
-                # rows of zeros get it, too
-                part = replace(part, bias=bias)
             first += rows
             name = result_of(self.node) if first == total else ""
             stream = part.add_to(planner, self.node, stream, name) if stream else (
@@ -80,19 +76,6 @@ class Joined(LateStream):
             )
         assert stream is not None
         return stream
-
-
-def _common_bias(parts: list[Value]) -> tuple[Array | None, list[Value]]:
-    """The one bias that all of the linear maps have, and these without it."""
-    plain: list[Affine] = []
-    bias = parts[0].bias if isinstance(parts[0], Affine) else None
-    for x in parts:
-        if bias is None or not isinstance(x, Affine) or not np.array_equal(x.bias, bias):
-            return None, parts
-        plain.append(replace(x, bias=np.zeros_like(x.bias)))
-        if not _of_bytes(plain[-1]):
-            return None, parts
-    return bias, [*plain]
 
 
 def shifted(
