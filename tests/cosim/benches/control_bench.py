@@ -21,6 +21,7 @@ from vitrify.arch.csr import ErrorCode
 from vitrify.arch.isa import Opcode, Region
 from vitrify.cosim import bench
 from vitrify.rtl.control.controller import ENGINE_EVENTS
+from vitrify.rtl.control.dispatcher import SETTLE_CYCLES
 from vitrify.rtl.control.run_ahead import WINDOW
 from vitrify.rtl.interfaces import COMMAND_DEPTH
 
@@ -102,6 +103,24 @@ async def end_waits(dut):
         world.frozen = set()
         await world.until("STATUS", "busy", 0)
         assert await world.read("JOBS_DONE") == done + 1
+
+
+@cocotb.test()
+async def end_outlasts_what_is_between_two_units(dut):
+    """All engines look idle while a command is on its way from one to the next."""
+    world = await start(dut)
+    await world.program(pack([]))
+    world.held = {"fetch"}
+    await world.job(0, 0)
+    await bench.cycles(dut, 100)
+    for after in ("epilogue", "stores"):
+        world.held = set()
+        await bench.cycles(dut, SETTLE_CYCLES - 3)
+        world.held = {after}
+        await bench.cycles(dut, 100)
+        assert await world.field("STATUS", "busy") == 1, f"done before {after} began"
+    world.held = set()
+    await world.until("STATUS", "busy", 0)
 
 
 @cocotb.test()

@@ -62,6 +62,7 @@ class World:
             cocotb.start_soon(watch_channel(dut, f"m_axi_{channel}", names, sink))
         self.taken = {name: [] for name in [*COMMANDS, "weights"]}
         self.frozen = set()      # engines that take nothing
+        self.held = set()        # engines that say that they are at work
         self.slow = 8            # most cycles that a command takes
         self.owed = []           # weights up to each MATMUL; the loader is busy until it has them
         self.forget()
@@ -81,7 +82,8 @@ class World:
     def _show(self):
         done = {name: value % 256 for name, value in self.finished.items()}
         self.dut.finished.value = bench.pack(FINISHED, done)
-        idle = {name: not busy for name, busy in self.busy.items() if name != "routes"}
+        idle = {name: not busy and name not in self.held
+                for name, busy in self.busy.items() if name != "routes"}
         matmul = len(self.taken["loader"])
         if 0 < matmul <= len(self.owed):
             idle["loader"] &= len(self.taken["weights"]) >= self.owed[matmul - 1]
