@@ -91,7 +91,7 @@ class Surroundings:
         index, c = self.tiles[tile]
         read_tile, read_row = self.released[0]
         free = tile == 0 or read_tile > tile - 1 or (read_tile == tile - 1 and read_row > row)
-        if not free or self.params_loaded <= tile or self.tables_loaded <= index:
+        if not free or self.loaded["param_end"] <= tile or self.loaded["table_end"] <= index:
             return
         work = self.works[index]
         self.drain[row] = self.rows[tile][row]
@@ -103,7 +103,7 @@ class Surroundings:
 
     # Loader ---------------------------------------------------------------------------------
     def _loader_setup(self) -> None:
-        self.params_loaded = self.tables_loaded = 0
+        self.loaded = {"table_end": 0, "param_end": 0}
         self.stream = deque()
         tile = 0
         for index, work in enumerate(self.works):
@@ -131,10 +131,7 @@ class Surroundings:
             return
         while self.stream and self.stream[0][0].endswith("_end"):
             kind, number, _ = self.stream.popleft()
-            if kind == "table_end":
-                self.tables_loaded = number + 1
-            else:
-                self.params_loaded = number + 1
+            self.loaded[kind] = number + 1
         if not self.stream:
             return
         kind, number, fields = self.stream[0]
@@ -215,7 +212,7 @@ class Surroundings:
         ]
         dut.result__ready.value = 1
         cocotb.start_soon(bench.stream_put(dut, "command", words, gap=self.pace.command))
-        progress = {"seq": 0, "tiles_done": 0}
+        progress, accepted = {"seq": 0, "tiles_done": 0}, 0
         for cycle in range(20_000):
             tile, row = self.drain_at
             dut.drain_written.value = bench.pack(
@@ -229,8 +226,10 @@ class Surroundings:
             if dut.busy.value == 1:
                 self.busy_cycles.append(cycle)
             drained, listed, summed, old = self._sample()
-            if dut.idle.value == 1 and self.done == len(self.order) and self.finished(
-                    progress) == len(self.works):
+            assert dut.idle.value == 0 or self.finished(progress) == accepted, "idle too early"
+            accepted += dut.command__valid.value == 1 and dut.command__ready.value == 1
+            done = self.done == len(self.order) and accepted == len(self.works)
+            if dut.idle.value == 1 and done:
                 break
             scale = sum_stat(int(dut.scale_addr.value)) if self.arch.row_sums else None
             await FallingEdge(dut.clk)

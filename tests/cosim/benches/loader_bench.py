@@ -61,8 +61,10 @@ def _command(arch, seq, **fixed):
 
 
 def _expect(arch, commands):
-    """Stream words; reads with their seq; what each pipe carries; tiles per c tile."""
-    stream, reads, tiles = [], [], []
+    """Stream words; their count up to each command's end; reads with their seq; what each pipe
+    carries; tiles per c tile.
+    """
+    stream, ends, reads, tiles = [], [], [], []
     written = {name: [] for name in _PIPES}
 
     def word():
@@ -133,7 +135,8 @@ def _expect(arch, commands):
                               "finishes": k == op["k_tiles"] - 1 and c == op["c_tiles"] - 1
                               and again == op.get("repeats", 0)})
             t += 1
-    return stream, reads, written, tiles
+        ends.append(len(stream))
+    return stream, ends, reads, written, tiles
 
 
 async def _run(dut, commands, *, gap, bank, idle, lag, load=1.0, shut=0, rest=0):
@@ -143,13 +146,14 @@ async def _run(dut, commands, *, gap, bank, idle, lag, load=1.0, shut=0, rest=0)
     """
     arch, latency = bench.arch(), bench.option("swap_latency")
     await bench.start(dut)
-    stream, reads, written, tiles = _expect(arch, commands)
+    stream, ends, reads, written, tiles = _expect(arch, commands)
     layouts = {name: getattr(interfaces, name)(arch) for name in _PIPES}
     words = [bench.pack(interfaces.loader_command(arch), c) for c in commands]
     cocotb.start_soon(bench.stream_put(dut, "command", words))
     cocotb.start_soon(bench.stream_put(dut, "weights", stream, gap=gap))
     issues, due, done = [], {}, []           # done: (cycle, tile) of tiles past the epilogue
     fetch_seq = epilogue_seq = tiles_done = taken_in = pause = loads = opens = rests = 0
+    accepted = eaten = 0
     low_bytes = (1 << 8 * min(arch.width, arch.depth)) - 1
     for cycle in range(100_000):
         while done and done[0][0] <= cycle:
@@ -201,6 +205,12 @@ async def _run(dut, commands, *, gap, bank, idle, lag, load=1.0, shut=0, rest=0)
             else:
                 assert distance == 0 or epilogue_seq > seq - distance, "the producer is at work"
                 due[cycle + READ_LATENCY] = _token(arch, addr), rubbish[1]
+        if dut.idle.value == 1 and accepted:
+            assert eaten == ends[accepted - 1], "idle before its words came"
+            # Two may wait for the memory.
+            assert sum(seq < accepted for seq, *_ in reads) <= 2, "idle before it has read"
+        accepted += dut.command__valid.value == 1 and dut.command__ready.value == 1
+        eaten += dut.weights__valid.value == 1 and dut.weights__ready.value == 1
         # A row may be issued in the cycle after tile_ready.
         n = len(issues)
         if dut.tile_ready.value == 1 and n < len(tiles) and cycle > taken_in + 1:
