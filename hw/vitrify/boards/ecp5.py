@@ -115,8 +115,9 @@ def absorb_registers(module: Netlist) -> int:
     goes to registers only, inputs where both operands come from registers that nothing but
     multipliers reads.
     """
-    wiring = Wiring(module)
     multipliers = [one for one in module["cells"].values() if one["type"] == "MULT18X18D"]
+    _straighten_enables(module, multipliers)
+    wiring = Wiring(module)
     outputs = set[str]().union(*(_absorb_output(wiring, one) for one in multipliers))
     gone = outputs.union(*(_absorb_inputs(wiring, one, outputs) for one in multipliers))
     read = {
@@ -130,6 +131,35 @@ def absorb_registers(module: Netlist) -> int:
     for name in unused:
         del module["cells"][name]
     return len(unused)
+
+
+def _straighten_enables(module: Netlist, multipliers: list[dict[str, Any]]) -> None:
+    """Give registers around multipliers that are enabled by a zero an inverter, one for all.
+
+    A flip-flop inverts its enable itself, the registers of a multiplier do not.
+    """
+    wiring = Wiring(module)
+    free = 1 + max(bit for bit in (*wiring.drivers, *wiring.readers))
+    straight = dict[int, int]()
+    beside = {
+        name for one in multipliers for letter in "ABP" for _, bit in _nets(one, letter)
+        for name in (wiring.driver(bit), *(reader for reader, _ in wiring.readers[bit]))
+    }
+    for name in sorted(filter(None, beside)):
+        one = wiring.cells[name]
+        if one["type"] != "TRELLIS_FF" or one["parameters"].get("CEMUX") != "INV":
+            continue
+        (enable,) = one["connections"]["CE"]
+        if enable not in straight:
+            straight[enable] = free
+            wiring.cells[f"{name}.CE"] = cell(
+                "LUT4", {"A": enable, "B": "0", "C": "0", "D": "0"}, {"Z": free},
+                {"INIT": "01" * 8},
+            )
+            module["netnames"][f"{name}.CE"] = {"hide_name": 1, "bits": [free], "attributes": {}}
+            free += 1
+        one["parameters"]["CEMUX"] = "CE"
+        one["connections"]["CE"] = [straight[enable]]
 
 
 def _absorb_output(wiring: Wiring, one: dict[str, Any]) -> set[str]:

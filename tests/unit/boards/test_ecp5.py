@@ -61,11 +61,27 @@ def test_all_registers_move() -> None:
 
 
 def test_registers_with_a_reset_stay() -> None:
-    for choices in ({"reset": RESET}, {"REGSET": "SET"}, {"CLKMUX": "INV"}, {"CEMUX": "INV"}):
+    for choices in ({"reset": RESET}, {"REGSET": "SET"}, {"CLKMUX": "INV"}):
         module = _whole(**choices)
         absorb_registers(module)
         assert module["cells"]["product"]["connections"]["DI"] == [20]
         assert module["cells"]["times"]["connections"]["P0"] == [20]
+
+
+def test_enables_by_a_zero_get_one_inverter() -> None:
+    module = _whole()
+    for name in ("a", "b", "product"):
+        one = module["cells"][name]
+        one["connections"]["CE"], one["port_directions"]["CE"] = [ENABLE], "input"
+        one["parameters"]["CEMUX"] = "INV"
+    assert absorb_registers(module) == 3
+    inverter = module["cells"].pop("a.CE")
+    assert set(module["cells"]) == {"times"}
+    # Of the 16 values, bit 0 is what comes out for zeros.
+    assert [int(inverter["parameters"]["INIT"][-1 - a]) for a in (0, 1)] == [1, 0]
+    assert inverter["connections"]["A"] == [ENABLE]
+    nets = module["cells"]["times"]["connections"]
+    assert nets["CE0"] == nets["CE1"] == nets["CE2"] == inverter["connections"]["Z"]
 
 
 def test_one_registered_operand_stays() -> None:
