@@ -30,6 +30,8 @@ _STRETCH = np.dtype(
     [("begin", "<u8"), ("end", "<u8"), ("number", "<u4"), ("engine", "u1"), ("state", "u1"),
      ("pad", "V2")]
 )
+#: Windows of a waveform that are open at their end.
+_EVER, _ALL = (1 << 64) - 1, (1 << 32) - 1
 #: Bytes of a record's byte mask.
 _MASK_BYTES = 16
 #: What the harness calls protocol errors, by number.
@@ -82,6 +84,20 @@ class DramModel:
             raise InputError(f"the stall probability must be below 1, not {self.stall}")
 
 
+@dataclass(frozen=True)
+class Waveform:
+    """A waveform to write (FST), or a part of one."""
+
+    file: Path
+    #: Levels of the hierarchy; 1: the ports and registers of the core itself.
+    depth: int = 99
+    #: First cycle, and the one behind the last; cycles count from the start of the simulation.
+    cycles: tuple[int, int] = (0, _EVER)
+    #: First and last MATMUL of the simulation (those that are skipped do not count): from the
+    #: beginning of the one before, while weights come, to the first result of the one behind.
+    matmuls: tuple[int, int] = (0, _ALL)
+
+
 class Misfortune(enum.IntEnum):
     """What the memory can do wrong, after ``after`` events, with ``value``."""
 
@@ -123,12 +139,12 @@ class SimulatedCore:
     arch : ArchConfig
         The core in it.
     dram : DramModel
-    trace : Path, optional
-        Waveform to write; the library must be built with ``fst``.
+    trace : Waveform, optional
+        The library must be built with ``fst``.
     """
 
     def __init__(
-        self, library: Path, arch: ArchConfig, dram: DramModel, trace: Path | None = None
+        self, library: Path, arch: ArchConfig, dram: DramModel, trace: Waveform | None = None
     ) -> None:
         self.arch = arch
         try:
@@ -165,8 +181,11 @@ class SimulatedCore:
             dram.seed,
             (ctypes.c_uint32 * len(shared))(*shared),
         )
-        if trace is not None and not self._lib.vfy_open_trace(self._core, str(trace).encode()):
-            raise BackendError(f"the simulator cannot write the waveform {str(trace)!r}")
+        if trace is not None and not self._lib.vfy_open_trace(
+            self._core, str(trace.file).encode(), ctypes.c_uint32(trace.depth),
+            *map(ctypes.c_uint64, trace.cycles), *map(ctypes.c_uint32, trace.matmuls),
+        ):
+            raise BackendError(f"the simulator cannot write the waveform {str(trace.file)!r}")
         self.reset()
 
     def reset(self) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from vitrify.arch.errors import InputError
 from vitrify.arch.load import load as load_arch
+from vitrify.arch.text import short
 from vitrify.program import Program
 from vitrify.program.files import check_writable, npz, write_atomic
 from vitrify.runtime import BACKENDS, InferenceSession, open_model
@@ -75,6 +76,16 @@ def register(commands: Any) -> None:
         help="write cycles, utilisation and DRAM bytes, whole and by layer",
     )
     parser.add_argument("--trace", type=Path, metavar="FILE.fst", help="rtl: write a waveform")
+    parser.add_argument(
+        "--trace-depth", type=int, metavar="N", help="only N levels of the core's hierarchy"
+    )
+    parser.add_argument(
+        "--trace-layer", metavar="NAME",
+        help="only while this layer of the first job runs, from the MATMUL before it on",
+    )
+    parser.add_argument(
+        "--trace-cycles", type=_cycles, metavar="FIRST:END", help="only these cycles"
+    )
     parser.add_argument(
         "--perfetto", type=Path, metavar="TRACE.json[.gz]",
         help="rtl: write what every engine does when, for ui.perfetto.dev (`vitrify trace` puts "
@@ -156,11 +167,22 @@ def execute(options: argparse.Namespace) -> None:
     _show(outputs, statistics, options)
 
 
+def _cycles(text: str) -> tuple[int, int]:
+    """``FIRST:END``."""
+    first, colon, end = text.partition(":")
+    if not (colon and first.isdecimal() and end.isdecimal() and len(text) < 40):
+        raise argparse.ArgumentTypeError(f"must be FIRST:END, two cycles, not {short(text)}")
+    return int(first), int(end)
+
+
 def _backend_options(options: argparse.Namespace) -> dict[str, Any]:
     """Options that only the simulated core has."""
     given = {
         "check": options.check or None,
         "trace": options.trace,
+        "trace_depth": options.trace_depth,
+        "trace_layer": options.trace_layer,
+        "trace_cycles": options.trace_cycles,
         "activity": None if options.perfetto is None else True,
         "latency": options.dram_latency,
         "outstanding": options.dram_outstanding,
@@ -170,6 +192,9 @@ def _backend_options(options: argparse.Namespace) -> dict[str, Any]:
     flags = {
         "check": "--check",
         "trace": "--trace",
+        "trace_depth": "--trace-depth",
+        "trace_layer": "--trace-layer",
+        "trace_cycles": "--trace-cycles",
         "activity": "--perfetto",
         "latency": "--dram-latency",
         "outstanding": "--dram-outstanding",

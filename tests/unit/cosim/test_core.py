@@ -14,7 +14,7 @@ from vitrify.arch import csr, isa
 from vitrify.arch.dram import Dram
 from vitrify.arch.errors import BackendError, InputError
 from vitrify.cosim import library
-from vitrify.cosim.core import DramModel, SimulatedCore
+from vitrify.cosim.core import DramModel, SimulatedCore, Waveform
 from vitrify.cosim.jobs import _Run, may_leave_out, run_jobs
 from vitrify.program import LayerInfo, TensorInfo
 
@@ -205,7 +205,7 @@ def test_another_arch_is_refused(core, built):
 
 def test_waveform(tmp_path):
     traced = library.build(SOURCE, ARCH, fst=True)
-    core = SimulatedCore(traced, ARCH, FAST, tmp_path / "x.fst")
+    core = SimulatedCore(traced, ARCH, FAST, Waveform(tmp_path / "x.fst"))
     simulate(core)
     core.close()
     assert (tmp_path / "x.fst").stat().st_size > 500
@@ -213,7 +213,7 @@ def test_waveform(tmp_path):
 
 def test_no_waveform_without_the_right_build(built, tmp_path):
     with pytest.raises(BackendError, match="cannot write the waveform"):
-        SimulatedCore(built, ARCH, FAST, tmp_path / "x.fst")
+        SimulatedCore(built, ARCH, FAST, Waveform(tmp_path / "x.fst"))
 
 
 def test_builds_are_kept_and_failures_leave_nothing(built, tmp_path, monkeypatch):

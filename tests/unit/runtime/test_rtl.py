@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from onnx import helper
 
-from tests.support.synthetic import vision_transformer
+from tests.support.synthetic import Mixture, vision_transformer
 from vitrify.arch.boards import board
 from vitrify.arch.errors import InputError
 from vitrify.arch.presets import preset
@@ -146,7 +146,13 @@ def test_waveform(tmp_path, monkeypatch):
     PROGRAM.save("m.vfy")
     np.save("x.npy", IMAGES[:1])
     assert main(["run", "m.vfy", "--input", "x.npy", "--backend", "rtl", "--trace", "t.fst"]) == 0
-    assert Path("t.fst").stat().st_size > 10_000
+    whole = Path("t.fst").stat().st_size
+    assert whole > 10_000
+    one = ["run", "m.vfy", "--input", "x.npy", "--backend", "rtl", "--trace", "p.fst"]
+    last = PROGRAM.layers[-1].name
+    for part in (["--trace-depth", "1"], ["--trace-layer", last], ["--trace-cycles", "300:900"]):
+        assert main([*one, *part]) == 0
+        assert Path("p.fst").stat().st_size < whole / 2, part
 
 
 def test_user_errors():
@@ -154,6 +160,23 @@ def test_user_errors():
         InferenceSession(PROGRAM, "rtl", speed=1)
     with pytest.raises(InputError, match="DRAM latency must be"):
         InferenceSession(PROGRAM, "rtl", latency=-3)
+    with pytest.raises(InputError, match="the depth of a trace must be 1 to 99, not 0"):
+        InferenceSession(PROGRAM, "rtl", trace="x.fst", trace_depth=0)
+    with pytest.raises(InputError, match="cycles 7:7 of a trace are none"):
+        InferenceSession(PROGRAM, "rtl", trace="x.fst", trace_cycles=(7, 7))
+    with pytest.raises(InputError, match="no layer 'haed'; did you mean 'head'"):
+        InferenceSession(PROGRAM, "rtl", trace="x.fst", trace_layer="haed")
+    with pytest.raises(InputError, match="need a trace"):
+        InferenceSession(PROGRAM, "rtl", trace_depth=2)
+    experts = compile_graph(vision_transformer(mixture=Mixture(experts=4)), preset("nano"))
+    with pytest.raises(InputError, match=r"has experts.*--trace-cycles"):
+        InferenceSession(experts, "rtl", trace="x.fst", trace_layer=experts.layers[0].name)
+
+
+@pytest.mark.parametrize("cycles", ["7", "7-9", "a:b", ":9", "9" * 50])
+def test_cycles_of_a_trace(cycles, capsys):
+    assert main(["run", "m.vfy", "--input", "x.npy", "--trace-cycles", cycles]) == 2
+    assert "must be FIRST:END, two cycles" in capsys.readouterr().err
 
 
 def test_an_application_equals_golden() -> None:

@@ -45,6 +45,10 @@ struct Core {
 #if VFY_FST
     std::unique_ptr<VerilatedFstC> fst;
 #endif
+    // The waveform has the cycles from `trace_from` to `trace_until` in which MATMUL number
+    // `trace_first` or the one before it has begun, and `trace_last` has not been followed.
+    uint64_t trace_from = 0, trace_until = ~uint64_t(0);
+    uint32_t trace_first = 0, trace_last = ~uint32_t(0);
     uint64_t cycle = 0;
 
     Dram dram;
@@ -91,11 +95,11 @@ struct Core {
     // The trace outputs show the cycle before; `reads`, `writes`: beats before this one.
     void watch(uint64_t reads, uint64_t writes) {
 #if VFY_TAP
+        row_matmul += uint8_t(uint8_t(top->trace_row_seq) - row_sequence);
+        row_sequence = uint8_t(top->trace_row_seq);
         if (!activity.bucket) return;
         const auto counts = [&](int counter) { return top->trace_events >> counter & 1; };
         const uint64_t before = cycle - 1;
-        row_matmul += uint8_t(uint8_t(top->trace_row_seq) - row_sequence);
-        row_sequence = uint8_t(top->trace_row_seq);
         uint8_t array = 0;
         for (int counter = VFY_ARRAY_BUSY; counter <= VFY_STALL_EMPTY; ++counter) {
             if (counts(counter)) array = uint8_t(counter - VFY_ARRAY_BUSY + 1);
@@ -118,6 +122,14 @@ struct Core {
         (void)writes;
     }
 
+#if VFY_FST
+    void dump(uint64_t time) {
+        if (!fst || cycle < trace_from || cycle >= trace_until) return;
+        if (row_matmul + 1 < trace_first || spans.size() > size_t(trace_last) + 1) return;
+        fst->dump(time);
+    }
+#endif
+
     // One clock cycle.  Handshakes are read before the edge, answers appear after it.
     void tick() {
         Vcore& t = *top;
@@ -125,7 +137,7 @@ struct Core {
         t.eval();
         trace();
 #if VFY_FST
-        if (fst) fst->dump(2 * cycle);
+        dump(2 * cycle);
 #endif
         const uint64_t reads = dram.read_beats, writes = dram.write_beats;
         dram.take(cycle);
@@ -133,7 +145,7 @@ struct Core {
         t.clk = 1;
         t.eval();
 #if VFY_FST
-        if (fst) fst->dump(2 * cycle + 1);
+        dump(2 * cycle + 1);
 #endif
         ++cycle;
         dram.offer(cycle);
@@ -150,6 +162,10 @@ struct Core {
             dram.forget();
         }
         t.rst = 0;
+#if VFY_TAP
+        row_sequence = uint8_t(t.trace_row_seq);
+        row_matmul = 0;
+#endif
     }
 
     // Both return whether the core answered with OKAY within `limit` cycles.
@@ -213,17 +229,29 @@ void vfy_destroy(Core* core) {
     delete core;
 }
 
-// Returns 1 when a waveform is being written.
-int vfy_open_trace(Core* core, const char* path) {
+// Returns 1 when a waveform is being written, of `depth` levels of the hierarchy.
+int vfy_open_trace(Core* core, const char* path, uint32_t depth, uint64_t from, uint64_t until,
+                   uint32_t first, uint32_t last) {
 #if VFY_FST
+    core->trace_from = from;
+    core->trace_until = until;
+    core->trace_first = first;
+    core->trace_last = last;
     core->context->traceEverOn(true);
     core->fst = std::make_unique<VerilatedFstC>();
-    core->top->trace(core->fst.get(), 99);
+    // A signal of the core itself is two levels below the root: the wrapper's are one.
+    core->fst->dumpvars(int(depth) + 1, core->top->hierName());
+    core->top->trace(core->fst.get(), 0);
     core->fst->open(path);
     return core->fst->isOpen();
 #else
     (void)core;
     (void)path;
+    (void)depth;
+    (void)from;
+    (void)until;
+    (void)first;
+    (void)last;
     return 0;
 #endif
 }

@@ -5,7 +5,8 @@ Options
 ``check``
     Compare every tensor with the golden machine; stop at the first difference.
 ``trace``
-    Waveform (FST) to write.
+    Waveform (FST) to write: all of it, or ``trace_depth`` levels of the hierarchy, the layer
+    ``trace_layer`` of the first job, the cycles ``trace_cycles`` ``(first, behind the last)``.
 ``latency``, ``outstanding``
     The DRAM: cycles to the first beat, bursts in flight.  Default: the architecture's.
 ``dram``
@@ -24,6 +25,7 @@ Options
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -35,8 +37,10 @@ import numpy as np
 from vitrify.arch.boards import board
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.dram import Dram
+from vitrify.arch.errors import InputError
+from vitrify.arch.isa import Opcode
 from vitrify.cosim.check import Checker
-from vitrify.cosim.core import ENGINES, DramModel, SimulatedCore
+from vitrify.cosim.core import ENGINES, DramModel, SimulatedCore, Waveform
 from vitrify.cosim.jobs import PARTS, Watched, run_jobs
 from vitrify.cosim.library import core_library
 from vitrify.program import Application, Program
@@ -52,9 +56,15 @@ from vitrify.runtime.backend import (
 )
 from vitrify.runtime.statistics import Statistics, of_program
 
+#: Levels of the hierarchy that any core has at most.
+_DEEPEST = 99
+
 OPTIONS = (
     "check",
     "trace",
+    "trace_depth",
+    "trace_layer",
+    "trace_cycles",
     "activity",
     "latency",
     "outstanding",
@@ -81,6 +91,9 @@ class RtlBackend(ProgramBackend):
         *,
         check: bool = False,
         trace: Path | str | None = None,
+        trace_depth: int | None = None,
+        trace_layer: str | None = None,
+        trace_cycles: tuple[int, int] | None = None,
         activity: bool = False,
         progress: Progress | None = None,
         latency: int | None = None,
@@ -100,7 +113,7 @@ class RtlBackend(ProgramBackend):
             **{name: value for name, value in given.items() if value is not None},
         )
         self._check, self._watch = check, activity
-        self._trace = None if trace is None else Path(trace)
+        self._trace = _waveform(program, trace, trace_depth, trace_layer, trace_cycles)
         self._alone = nullcontext() if trace is None else Lock()
         self._progress = progress or no_progress
         self._library = core_library(
@@ -141,6 +154,48 @@ class RtlBackend(ProgramBackend):
         if result.watched is not None:
             statistics.activity = _activity(program, result.watched)
         return result.outputs, statistics
+
+
+def _waveform(
+    program: Program, file: Path | str | None, depth: int | None, layer: str | None,
+    cycles: tuple[int, int] | None,
+) -> Waveform | None:
+    """What is wanted of a waveform, checked before a simulator is built."""
+    parts: dict[str, Any] = {}
+    if depth is not None:
+        if not 1 <= depth <= _DEEPEST:
+            raise InputError(f"the depth of a trace must be 1 to {_DEEPEST}, not {depth}")
+        parts["depth"] = depth
+    if cycles is not None:
+        first, end = cycles
+        if not 0 <= first < end < 1 << 64:
+            raise InputError(f"cycles {first}:{end} of a trace are none")
+        parts["cycles"] = cycles
+    if layer is not None:
+        parts["matmuls"] = _matmuls(program, layer)
+    if file is None:
+        if parts:
+            raise InputError("the trace's depth, cycles and layer need a trace (--trace FILE.fst)")
+        return None
+    return Waveform(Path(file), **parts)
+
+
+def _matmuls(program: Program, layer: str) -> tuple[int, int]:
+    """The first and the last MATMUL of a layer."""
+    names = [info.name for info in program.layers]
+    found = [n for n, name in enumerate(names) if name == layer or name.startswith(f"{layer}.")]
+    if not found:
+        near = difflib.get_close_matches(layer, names, 1, 0)
+        raise InputError(
+            f"the program has no layer {layer!r}{f'; did you mean {near[0]!r}?' if near else ''} "
+            f"(`vitrify info` lists them)"
+        )
+    if any(op.expert_rows for op in program.instructions() if op.opcode is Opcode.MATMUL):
+        raise InputError(
+            "the program has experts, and which of its layers run depends on the image: say the "
+            "cycles of the trace instead (--trace-cycles)"
+        )
+    return found[0], found[-1]
 
 
 #: What the harness calls the states of an engine, from 1 on; those of the array are counters.
