@@ -48,6 +48,8 @@ class Experts:
         Its DRAM offset includes the task's; with ``expert_rows`` its rows and lists are those of
         the queue (zero rows: it is skipped).
         """
+        if not op.values.get("task_stride") and not op.values.get("expert_rows"):
+            return op
         values = dict(op.values)
         if values.get("task_stride"):
             number = task >> (op.task_source * isa.TASK_BITS) & ((1 << isa.TASK_BITS) - 1)

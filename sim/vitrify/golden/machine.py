@@ -8,7 +8,6 @@ from the core.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,24 +24,13 @@ from .memory import Index, TokenMemory, UInt8
 from .numerics import AnyInt, IntArray
 from .ops import layernorm, requantise, softmax
 from .ops.matmul import matmul
+from .places import Part, Places, Stream
 
 #: Called after each MATMUL with its number in the program, the instruction and what it wrote
 #: (int8 or int16 ``[rows, columns]``).  With ``expert_rows``, rows and lists of the instruction
 #: are those of the expert's queue; without any rows it was skipped.  Of a repeated MATMUL, the
 #: rows of all repetitions lie one behind the other.
 Observer = Callable[[int, Instruction, npt.NDArray[Any]], None]
-
-
-@dataclass
-class _Stream:
-    """Decoded weight stream of one MATMUL."""
-
-    gain: UInt8 | None
-    table: npt.NDArray[np.int8] | None
-    weight: npt.NDArray[np.int8] | None
-    bias: npt.NDArray[np.int32] | int
-    #: ``None``: the instruction has one for all columns.
-    multiplier: npt.NDArray[np.uint16] | None
 
 
 class Machine:
@@ -63,10 +51,11 @@ class Machine:
         self.stats = np.zeros((arch.stat_rows, 3), np.int64)
         self.gains = np.zeros((2, formats.MAX_DEPTH), np.uint8)
         self.tables = np.zeros((2, formats.TABLE_ENTRIES), np.int8)
-        # Of the last image: instructions and weight streams, decoded.
+        # Of the last image, decoded: instructions, weight streams, and what no job changes.
         self._image: UInt8 = np.zeros(0, np.uint8)
         self._code: dict[int, Instruction] = {}
-        self._streams: dict[tuple[Any, ...], _Stream] = {}
+        self._streams: dict[tuple[Any, ...], Stream] = {}
+        self._parts: dict[int, list[Part]] = {}
 
     def run(
         self,
@@ -92,8 +81,8 @@ class Machine:
             if op.opcode is Opcode.END:
                 return output
             if op.opcode is Opcode.MATMUL:
-                parts = [self._matmul(one) for one in access.repetitions(op)]
-                written = parts[0] if len(parts) == 1 else np.concatenate(parts)
+                parts = [self._matmul(part) for part in self._parts_of(i, op)]
+                written = np.concatenate(parts) if len(parts) > 1 else parts[0]
                 if observe is not None:
                     observe(i, op, written)
             elif op.opcode is Opcode.LOAD_INDEX:
@@ -108,12 +97,13 @@ class Machine:
         """Another core, with memories of its own; what is decoded of ``image`` is shared."""
         self._read(image)
         other = Machine(self.arch)
-        other._image, other._code, other._streams = self._image, self._code, self._streams
+        other._image, other._code = self._image, self._code
+        other._streams, other._parts = self._streams, self._parts
         return other
 
     def _read(self, image: UInt8) -> None:
         if image is not self._image:
-            self._image, self._code, self._streams = image, {}, {}
+            self._image, self._code, self._streams, self._parts = image, {}, {}, {}
 
     def _instruction(self, number: int) -> Instruction:
         if number not in self._code:
@@ -132,6 +122,18 @@ class Machine:
             if self._code[before].opcode is Opcode.MATMUL:
                 break
         return None
+
+    def _parts_of(self, number: int, op: Instruction) -> list[Part]:
+        """The MATMULs that ``op`` stands for, which is instruction ``number``, resolved."""
+        resolved = op is not self._code[number]
+        if resolved or number not in self._parts:
+            parts = [
+                Part.of(self.arch, one, self._stream(one)) for one in access.repetitions(op)
+            ]
+            if resolved:
+                return parts
+            self._parts[number] = parts
+        return self._parts[number]
 
     # Moves -------------------------------------------------------------------------------
     def _move(self, op: Instruction, region: UInt8) -> None:
@@ -160,21 +162,18 @@ class Machine:
         self.index[op.base : op.base + op.count] = region[op.offset : end].view("<u2")
 
     # Matrix product ----------------------------------------------------------------------
-    def _matmul(self, op: Instruction) -> npt.NDArray[Any]:
-        arch = self.arch
-        depth, columns = access.shape(arch, op)
+    def _matmul(self, part: Part) -> npt.NDArray[Any]:
+        arch, op, columns, stream = self.arch, part.op, part.columns, part.stream
         if op.rows == 0:
             return np.zeros((0, columns), np.int8)
-        stream = self._stream(op, depth, columns)
         if stream.gain is not None:
             self.gains[op.gain_slot, : len(stream.gain)] = stream.gain
         if stream.table is not None:
             self.tables[op.table_slot] = stream.table
-        acc, total = self._product(op, self._stationary(op, stream, depth, columns))
+        acc, total = self._product(part, self._stationary(part))
 
-        result_rows = access.result(arch, op)
-        address = result_rows.words(index=self.index)
-        ids = result_rows.row_ids(self.index)[:, 0]
+        address = part.result.words(self.index)
+        ids = part.result.row_ids(self.index)[:, 0]
         pre: IntArray | int = op.pre_shift
         own = op.multiplier if stream.multiplier is None else stream.multiplier
         multiplier: Any = self.experts.scale(op, own)
@@ -188,7 +187,7 @@ class Machine:
             acc, bias=stream.bias, pre_shift=pre, multiplier=multiplier, post_shift=post,
             requant_bits=arch.requant_bits,
         )
-        old = self._old_values(op, address, columns) if op.output in ADDING_OUTPUTS else None
+        old = self._old_values(part, address) if op.output in ADDING_OUTPUTS else None
         largest = op.combine == Combine.MAX
         if op.output in NARROW_OUTPUTS:
             table = self.tables[op.table_slot] if op.activation else None
@@ -200,23 +199,18 @@ class Machine:
         self._gather(op, ids, result)
         return result
 
-    def _old_values(self, op: Instruction, address: Index, columns: int) -> IntArray:
+    def _old_values(self, part: Part, address: Index) -> IntArray:
         """What the result, which goes to ``address``, is combined with."""
-        if op.add_source:
-            old = access.old_values(self.arch, op)
-            assert old is not None
-            address = old.words()
+        if part.old is not None:
+            address = part.old.words(self.index)
         else:
-            address = self.experts.add_addresses(op, address)
-        read = self.tokens.read8 if op.output in NARROW_OUTPUTS else self.tokens.read16
-        return read(address, columns)
+            address = self.experts.add_addresses(part.op, address)
+        read = self.tokens.read8 if part.op.output in NARROW_OUTPUTS else self.tokens.read16
+        return read(address, part.columns)
 
-    def _product(
-        self, op: Instruction, tiles: npt.NDArray[np.int8]
-    ) -> tuple[IntArray, IntArray]:
+    def _product(self, part: Part, tiles: npt.NDArray[np.int8]) -> tuple[IntArray, IntArray]:
         """Sums ``[rows, columns]``; for row_scale, the sum of each row's bytes in c tile 0."""
-        rows = access.streamed(op)
-        first = self._operand(op, rows, 0)
+        op, first = part.op, self._operand(part, 0)
         total = np.zeros(0, np.int64)
         if op.row_scale == RowScale.OPERAND:
             total = first.astype(np.uint8).sum(axis=1, dtype=np.int64)
@@ -224,23 +218,22 @@ class Machine:
             return matmul(first, tiles), total
         parts, size = [], op.c_group * self.arch.width
         for at in range(0, len(tiles), size):
-            operand = self._operand(op, rows, at // self.arch.width) if at else first
+            operand = self._operand(part, at // self.arch.width) if at else first
             parts.append(matmul(operand, tiles[at : at + size]))
         return np.concatenate(parts, axis=1), total
 
-    def _operand(self, op: Instruction, rows: access.Access, c: int) -> AnyInt:
+    def _operand(self, part: Part, c: int) -> AnyInt:
         """What streams past the tiles of c tile ``c``: ``[rows, depth]``."""
-        address, depth = rows.words(c, self.index), access.shape(self.arch, op)[0]
+        op, rows, depth = part.op, part.streamed, part.depth
+        address = rows.words(self.index, c)
         if not op.tapped:
             return self._transformed(op, rows, address, c)[:, :depth]
         read = address != access.ZEROS
-        value = self._transformed(op, rows, np.where(read, address, rows.base), c)
+        value = self._transformed(op, rows, np.where(read, address, rows.access.base), c)
         keep = np.repeat(read, self.arch.depth, axis=1) & access.valid_bytes(self.arch, op)
         return np.where(keep, value, 0)[:, :depth]
 
-    def _transformed(
-        self, op: Instruction, rows: access.Access, address: Index, c: int
-    ) -> AnyInt:
+    def _transformed(self, op: Instruction, rows: Places, address: Index, c: int) -> AnyInt:
         size = address.shape[1] * self.arch.depth
         if op.transform == Transform.NONE:
             return self.tokens.read8(address, size)
@@ -254,16 +247,14 @@ class Machine:
             low, high = self.tokens.read_pair(address, size)
             return layernorm.product(low, high, op.norm_shift, op.norm_mantissa)
         x = self.tokens.read16(address, size)
-        return layernorm.apply(x, mean, shift, mantissa, self._gain(op, rows, c))
+        return layernorm.apply(x, mean, shift, mantissa, self._gain(op, rows.access, c))
 
-    def _by_statistics(
-        self, op: Instruction, rows: access.Access, address: Index, c: int
-    ) -> AnyInt:
-        parts, gain = [], self._gain(op, rows, c)
+    def _by_statistics(self, op: Instruction, rows: Places, address: Index, c: int) -> AnyInt:
+        parts, gain, width = [], self._gain(op, rows.access, c), rows.access.width
         for tap, ids in enumerate(np.maximum(rows.row_ids(self.index), 0).T):
             mean, shift, mantissa = self._stat(op.stat_src + ids)
-            words = address[:, tap * rows.width : (tap + 1) * rows.width]
-            size = rows.width * self.arch.depth
+            words = address[:, tap * width : (tap + 1) * width]
+            size = width * self.arch.depth
             if op.transform == Transform.EXP2:
                 parts.append(softmax.exp2(self.tokens.read8(words, size), mean))
             else:
@@ -286,20 +277,19 @@ class Machine:
         mean, shift, mantissa = self.stats[entries].T
         return mean, shift, mantissa
 
-    def _stationary(
-        self, op: Instruction, stream: _Stream, depth: int, columns: int
-    ) -> npt.NDArray[np.int8]:
-        if stream.weight is not None:
-            return stream.weight
-        rows = access.stationary(self.arch, op)
-        assert rows is not None
+    def _stationary(self, part: Part) -> npt.NDArray[np.int8]:
+        op, depth, columns = part.op, part.depth, part.columns
+        if part.stream.weight is not None:
+            return part.stream.weight
+        assert part.stationary is not None
+        address = part.stationary.words(self.index)
         if op.stationary == Stationary.STORED:
-            planes = self.tokens.pair(rows.words()[0])
+            planes = self.tokens.pair(address[0])
             tiles = np.stack([self.tokens.bytes[plane] for plane in planes], axis=1)
             return in_columns(self.arch, op, tiles)[:columns, :depth]
         if op.stationary == Stationary.ROWS:
-            return self.tokens.read8(rows.words(), depth)
-        return self.tokens.read8(rows.words(), columns).T
+            return self.tokens.read8(address, depth)
+        return self.tokens.read8(address, columns).T
 
     def _gather(self, op: Instruction, ids: Index, result: npt.NDArray[Any]) -> None:
         if op.stats == Stats.NONE:
@@ -310,11 +300,12 @@ class Machine:
         self.stats[entries] = statistics(op, result)
 
     # Weight stream -----------------------------------------------------------------------
-    def _stream(self, op: Instruction, depth: int, columns: int) -> _Stream:
+    def _stream(self, op: Instruction) -> Stream:
         """Decode (once for all jobs of an image) the stream of ``op``."""
+        depth, columns = access.shape(self.arch, op)
         layout = memmap.stream_layout(self.arch, op)
         if layout.total == 0:
-            return _Stream(None, None, None, 0, None)
+            return Stream(None, None, None, 0, None)
         at, k = op.stream_offset, self.arch.depth
         data = self._image[at : at + layout.total * k]
         if len(data) < layout.total * k or layout.total != op.stream_words:
@@ -330,13 +321,13 @@ class Machine:
 
     def _decode(
         self, op: Instruction, layout: memmap.StreamLayout, data: UInt8, depth: int, columns: int
-    ) -> _Stream:
+    ) -> Stream:
         arch = self.arch
         gain = data[: layout.gain].reshape(-1) if layout.gain else None
         at = layout.gain
         table = data[at : at + layout.table].reshape(-1).view(np.int8) if layout.table else None
         if not layout.params:
-            return _Stream(gain, table, None, 0, None)
+            return Stream(gain, table, None, 0, None)
         tiles = data[at + layout.table :].reshape(op.c_tiles, layout.c_tile, arch.depth)
         params = tiles[:, : layout.params].reshape(op.c_tiles * arch.groups, -1)
         lanes = arch.lanes
@@ -347,20 +338,20 @@ class Machine:
             words = tiles[:, layout.params :]
             words = halves(words) if op.nibbles else words
             weight = np.ascontiguousarray(in_columns(arch, op, words)[:columns, :depth])
-        return _Stream(gain, table, weight, bias, multiplier)
+        return Stream(gain, table, weight, bias, multiplier)
 
 
 def statistics(op: Instruction, result: npt.NDArray[Any]) -> IntArray:
     """Entries ``[rows, 3]`` of the statistics memory that the written rows ``result`` make."""
     none = np.zeros(len(result), np.int64)
-    wide = result.astype(np.int64)
-    total = wide.sum(axis=1)
     if op.stats == Stats.MAX:
         return np.stack([softmax.row_max(result), none, none], axis=1)
+    total = result.sum(axis=1, dtype=np.int64)
     if op.stats == Stats.SUM:
         return np.stack([softmax.row_sum(total), none, none], axis=1)
+    wide = result.astype(np.int64)
     return np.stack(layernorm.finish(
-        total, (wide * wide).sum(axis=1), inv_dim=op.inv_dim, inv_shift=op.inv_shift,
+        total, np.einsum("rc,rc->r", wide, wide), inv_dim=op.inv_dim, inv_shift=op.inv_shift,
         epsilon=op.epsilon, centred=op.stats == Stats.NORM,
     ), axis=1)
 

@@ -129,6 +129,13 @@ class Program:
 
     def transfers(self) -> Iterator[int]:
         """Bytes that each instruction moves over the bus, in program order."""
+        return iter(self._transfers)
+
+    @functools.cached_property
+    def _transfers(self) -> tuple[int, ...]:
+        return tuple(self._moved())
+
+    def _moved(self) -> Iterator[int]:
         depth = self.arch.depth
         for op in self.instructions():
             match op.opcode:

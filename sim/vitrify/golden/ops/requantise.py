@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vitrify.arch import formats
-from vitrify.golden.numerics import IntArray, rescale, saturate, saturate_sym8
+from vitrify.golden.numerics import IntArray, saturate, saturate_sym8
 
 
 def scale(
@@ -32,15 +32,18 @@ def scale(
     -------
     int32 ``[rows, columns]``, not yet saturated
     """
-    value = acc.astype(np.float64)
-    value += bias
-    rescale(value, pre_shift)
+    # As round_shift, twice, on integers that a float64 holds exactly: a power of two changes the
+    # exponent only, so it goes into bias and multiplier, which are smaller than the sums.
+    # 27 bits by 16 are exact, and below 2**31 behind the least of the post shifts.
+    down = np.ldexp(1.0, -np.asarray(pre_shift, np.int32))
+    value = acc * down
+    value += bias * down + 0.5
+    np.floor(value, out=value)
     port = formats.IntFormat(requant_bits)
     np.clip(value, port.min, port.max, out=value)
-    # 27 bits by 16: exact in a float64, and below 2**31 behind the least of the post shifts.
-    value *= multiplier
-    rescale(value, post_shift)
-    return value.astype(np.int32)
+    value *= multiplier * np.ldexp(1.0, -post_shift)
+    value += 0.5
+    return np.floor(value, out=value).astype(np.int32)
 
 
 def to_int8(

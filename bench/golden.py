@@ -1,0 +1,135 @@
+"""``python -m bench.golden``: golden against ONNX Runtime on the same processor, as ratios.
+
+The same pictures through the golden machine and through ONNX Runtime, float and int8 (static QDQ,
+made here by ONNX Runtime's own quantiser), in turn and in one run; the least time of each counts.
+With one thread that is CPU time, which other work on the machine hardly changes; with more it is
+time by the clock, for which the machine has to be idle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+from rich.console import Console
+from rich.table import Table
+from threadpoolctl import threadpool_limits
+
+from bench.cases import CASES
+from vitrify.arch.presets import preset
+from vitrify.compiler import compile_model
+from vitrify.program import Program
+from vitrify.runtime import InferenceSession
+
+THREADS = (1, 2)
+BATCHES = (1, 16)
+_CALIBRATION = 8
+
+Images = npt.NDArray[np.float32]
+
+
+class _Reader(CalibrationDataReader):
+    """Pictures for ONNX Runtime's quantiser, one by one."""
+
+    def __init__(self, name: str, images: Images) -> None:
+        self._left = iter([{name: image[None]} for image in images])
+
+    def get_next(self) -> Any:
+        return next(self._left, None)
+
+
+def quantised(model: Path, into: Path, images: Images) -> Path:
+    """``model`` as static QDQ int8 with a scale for each channel of weights."""
+    name = ort.InferenceSession(model).get_inputs()[0].name
+    logging.disable(logging.WARNING)  # advice about preparing models, which changes no time here
+    try:
+        quantize_static(
+            model, into, _Reader(name, images), quant_format=QuantFormat.QDQ, per_channel=True,
+            activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
+        )
+    finally:
+        logging.disable(logging.NOTSET)
+    return into
+
+
+def least(runs: Mapping[str, Callable[[], object]], threads: int, repeats: int) -> dict[str, float]:
+    """Least seconds of each of ``runs``, which take turns; each ran once before."""
+    clock = time.process_time if threads == 1 else time.perf_counter
+    found = dict.fromkeys(runs, np.inf)
+    for _ in range(repeats + 1):
+        for name, run in runs.items():
+            began = clock()
+            run()
+            found[name] = min(found[name], clock() - began)
+    return found
+
+
+def measure(
+    model: Path, program: Program, int8: Path, images: Images, threads: int, repeats: int
+) -> dict[str, float]:
+    """Seconds of golden, float and int8 for all of ``images`` at once."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    golden = InferenceSession(program)
+    runs: dict[str, Callable[[], object]] = {
+        "golden": lambda: golden.run(None, {program.input.name: images})
+    }
+    for name, path in (("float", model), ("int8", int8)):
+        session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        feed = session.get_inputs()[0]
+        # An export with a fixed batch takes its pictures one by one.
+        size = len(images) if isinstance(feed.shape[0], str) else 1
+        parts = [{feed.name: images[at : at + size]} for at in range(0, len(images), size)]
+        runs[name] = lambda session=session, parts=parts: [session.run(None, p) for p in parts]
+    with threadpool_limits(threads):
+        return least(runs, threads, repeats)
+
+
+def main() -> None:
+    """Measure a model and print the ratios."""
+    known = next(c.model for c in reversed(CASES) if c.available)
+    parser = argparse.ArgumentParser(prog="python -m bench.golden")
+    parser.add_argument("model", nargs="?", type=Path, default=known, metavar="MODEL.onnx")
+    parser.add_argument("--arch", default="kv260", metavar="PRESET")
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    feed = ort.InferenceSession(options.model).get_inputs()[0]
+    pictures = np.random.default_rng(0).standard_normal(
+        (max(BATCHES), *feed.shape[1:]), np.float32
+    )
+    table = Table("threads", "pictures", "golden ms", "float ms", "int8 ms", "golden / float",
+                  "golden / int8", title=f"{options.model.name}, a picture")
+    with tempfile.TemporaryDirectory() as place:
+        few = pictures[:_CALIBRATION]
+        program = compile_model(options.model, preset(options.arch), few, verify=False,
+                                warn=lambda _: None)
+        int8 = quantised(options.model, Path(place) / "int8.onnx", few)
+        for threads in THREADS:
+            for batch in BATCHES:
+                found = measure(options.model, program, int8, pictures[:batch], threads,
+                                options.repeats)
+                golden = found["golden"]
+                table.add_row(
+                    str(threads), str(batch),
+                    *(f"{1e3 * found[name] / batch:.1f}" for name in ("golden", "float", "int8")),
+                    f"{golden / found['float']:.2f}", f"{golden / found['int8']:.2f}",
+                )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
