@@ -363,7 +363,8 @@ def _trial(
     centre, step_in = (low + high) / 2, (high - low) / (2 * INT8_MAX)
     codes = np.arange(-INT8_MAX, INT8_MAX + 1)
     values = UNARY[kind].reference(centre + step_in * codes)
-    bottom, top = float(values.min()), float(values.max())
+    # The format holds zero as well: there are no codes for zero points far outside.
+    bottom, top = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
     step_out = max(top - bottom, 1e-9) / (2 * INT8_MAX)
     zero_point = int(np.clip(round(-INT8_MAX - bottom / step_out), -128, INT8_MAX))
     if symmetric:

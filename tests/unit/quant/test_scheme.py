@@ -77,6 +77,18 @@ def test_activation_tables_follow_the_function(kind):
     assert 10 * np.log10(np.mean(exact**2) / np.mean((got - exact) ** 2)) > least
 
 
+@pytest.mark.parametrize(
+    ("kind", "middle"), [("sigmoid", 0.5), ("y = Exp(x)", 2.0), ("tanh", -2.0)]
+)
+def test_results_far_from_zero_are_in_the_format(kind, middle):
+    """No zero point of a byte is as far away as these results are from zero."""
+    rows = middle + 0.3 * rng().normal(size=(1000, 4))
+    chosen = scheme.activation(kind, rows, rows.max(axis=0), np.ones(4))
+    got = (chosen.codes(rows).astype(float) - chosen.zero_point) * chosen.step_out
+    exact = UNARY[kind].reference(rows)
+    assert 10 * np.log10(np.mean(exact**2) / np.mean((got - exact) ** 2)) > 35
+
+
 @pytest.mark.parametrize("kind", ["gelu", "silu", "relu"])
 def test_a_large_unit_is_split_into_copies_that_add_up(kind):
     rows = rng().normal(size=(1000, 64)) * 2
