@@ -109,12 +109,13 @@ def test_a_scale_of_each_head() -> None:
     check(net, net.linear(y, 7, "last"))
 
 
-def test_what_only_products_read() -> None:
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_shares_of_tokens_as_a_tensor(groups: int, batch: int) -> None:
     net = Net(7)
-    x = net.linear(net.tokens(0), DIM, "x")
-    y = net.builder.emit("Softmax", x, name="softmax", axis="tokens", groups=1)
-    with pytest.raises(UnsupportedOpError, match=r"'softmax' .* is a softmax over tokens"):
-        check(net, net.linear(y, 7, "last"))
+    x = net.linear(net.norm(net.tokens(0), "norm"), DIM, "x")
+    y = net.builder.emit("Softmax", x, name="softmax", axis="tokens", groups=groups)
+    check(net, net.linear(y, 7, "last"), batch=batch)
 
 
 def over(net: Net, groups: int = 1) -> tuple[ir.Value, ir.Value]:

@@ -10,7 +10,8 @@ from vitrify.ir import attributes_of, shape_of
 from vitrify.ops.channelwise import ChannelwiseOp
 from vitrify.ops.linear.plan import Affine, LinearValue, Stored, int8_in_groups
 from vitrify.ops.transpose.plan import TransposeOp, transposed
-from vitrify.quant.plan import Operand, unsupported
+from vitrify.quant.calibrate import Request
+from vitrify.quant.plan import Operand, Plan, unsupported
 from vitrify.quant.planner import Planner, result_of
 from vitrify.quant.tensors import Rows
 
@@ -24,6 +25,10 @@ class SharesOp(ChannelwiseOp):
 
     heads: int
 
+    def requests(self, plan: Plan) -> list[Request]:
+        """Shares of one need none."""
+        return []
+
 
 @dataclass(frozen=True)
 class SoftmaxValue(LinearValue):
@@ -36,20 +41,31 @@ class SoftmaxValue(LinearValue):
 
     def int8(self, planner: Planner, node: ir.Node) -> Operand:
         name, attributes = result_of(self.node), attributes_of(self.node)
-        if attributes["axis"] == "tokens":
-            raise unsupported(
-                self.node, "it is a softmax over tokens, whose weights only a product of two "
-                "activations over the tokens can read"
-            )
         key = ("int8", name, None)
         if key not in planner.made:
-            heads = planner.groups[name] = attributes["groups"]
-            planner.append(SharesOp(
-                name=self.node.name or name, out=name, value=name,
-                x=int8_in_groups(planner, self.node, 0, heads), heads=heads,
-            ))
+            if attributes["axis"] == "tokens":
+                self._over_tokens(planner, name, attributes["groups"])
+            else:
+                heads = planner.groups[name] = attributes["groups"]
+                planner.append(SharesOp(
+                    name=self.node.name or name, out=name, value=name,
+                    x=int8_in_groups(planner, self.node, 0, heads), heads=heads,
+                ))
             planner.made[key] = Operand(name, name)
         return planner.made[key]
+
+    def _over_tokens(self, planner: Planner, name: str, groups: int) -> None:
+        """Softmax over the tokens of each of ``groups`` runs: that of transposed rows, and back."""
+        source, shares = self.node.inputs[0], planner.unique(f"{name}.shares")
+        assert source is not None
+        planner.append(SharesOp(
+            name=shares, out=shares, value="", x=transposed(planner, self.node, 0, groups), heads=1,
+        ))
+        channels = int(shape_of(source)[-1])
+        planner.append(TransposeOp(
+            name=self.node.name or name, out=name, value=name, x=shares, tokens=channels,
+            groups=groups,
+        ))
 
     def pick(self, planner: Planner, node: ir.Node, rows: Rows) -> LinearValue:
         return Stored(self.int8(planner, node)).pick(planner, node, rows)
