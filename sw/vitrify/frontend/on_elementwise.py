@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
 from vitrify.ir import UNARY, shape_of
 
+from . import grouped
 from .functions import affine_of, known, samples_of, text_of
 from .joining import joined
 from .mixed import Gating, Mixture, Picked, Stack
 from .pairs import combine, multiply
-from .product import LOWEST, as_view
+from .product import as_view
+from .scaled_scores import masked, scaled
 from .task import add_selected, is_selected, is_task
-from .trace import Tracer, attribute, handles
-from .values import Const, Elementwise, Scores, Traced, Unfit, View
+from .trace import Tracer, handles
+from .values import Const, Elementwise, Grouped, Scores, Traced, Unfit, View
 
 
 def uniform(value: Const) -> Const:
@@ -29,7 +30,7 @@ def uniform(value: Const) -> Const:
 
 
 #: What a function of one variable may be computed from.
-_Operand = Const | View | Elementwise
+_Operand = Const | View | Elementwise | Grouped
 
 
 def _operand(tracer: Tracer, value: Traced | None) -> _Operand:
@@ -41,7 +42,9 @@ def _elementwise(
     tracer: Tracer, node: ir.Node, operands: Sequence[_Operand]
 ) -> Elementwise | None:
     """The function of one view that ``node`` computes, or ``None``."""
-    live = [value for value in operands if not isinstance(value, Const)]
+    live = [value for value in operands if isinstance(value, View | Elementwise)]
+    if any(isinstance(value, Grouped) for value in operands):
+        return None
     roots = samples_of(live[0])
     for value in live[1:]:
         also = samples_of(value)
@@ -49,8 +52,8 @@ def _elementwise(
     result = {}
     for root in roots:
         arrays = [
-            _scalar(value) if isinstance(value, Const) else samples_of(value)[root]
-            for value in operands
+            samples_of(value)[root] if isinstance(value, View | Elementwise) else _scalar(value)
+            for value in operands if not isinstance(value, Grouped)
         ]
         result[root] = tracer.execute(node, arrays)[0]
     if not result:
@@ -71,6 +74,12 @@ def resolve(tracer: Tracer, value: Traced) -> View:
         case Elementwise():
             if value.view is None:
                 value.view = _resolve(tracer, value)
+            return value.view
+        case Grouped():
+            if value.view is None:
+                value.view = grouped.resolved(
+                    tracer, value, lambda function, view: _of(tracer, function, view)
+                )
             return value.view
         case Mixture():
             from .on_experts import resolve as resolve_mixture
@@ -99,6 +108,11 @@ def _resolve(tracer: Tracer, value: Elementwise) -> View:
     best: tuple[float, str, float, float] | None = None
     best_root: View | Elementwise | None = None
     for root, samples in value.samples.items():
+        if samples.dtype == bool:
+            raise Unfit(
+                "it is true or false where numbers are expected", "turn it into numbers by a Cast",
+                value.node,
+            )
         affine = affine_of(samples)
         if affine is not None:
             return resolve(tracer, root).affine(*affine)
@@ -113,6 +127,29 @@ def _resolve(tracer: Tracer, value: Elementwise) -> View:
         return _last_node(tracer, value)
     root = next(iter(value.samples))
     return _activation(tracer, root, text_of(value, root))
+
+
+def _of(tracer: Tracer, function: View | Elementwise, view: View) -> View:
+    """A function of the stand-in variable, of ``view``."""
+    samples = grouped.samples(function)
+    affine = affine_of(samples)
+    if affine is not None or isinstance(function, View):
+        return view.affine(*(affine or (1.0, 0.0)))
+    found = known(samples)
+    if found is None:
+        return _activation(tracer, view, text_of(function, grouped.X))
+    _, kind, a, b = found
+    made = _activation(tracer, view, kind)
+    return made if (a, b) == (1.0, 0.0) else made.affine(a, b)
+
+
+def _grouped(
+    tracer: Tracer, node: ir.Node, operands: Sequence[_Operand], least: int = 1
+) -> Grouped | None:
+    """The functions of the same elements that ``node`` computes, or ``None``."""
+    return grouped.grouped(
+        node, operands, lambda step, parts: _elementwise(tracer, step, parts), least
+    )
 
 
 def _activation(tracer: Tracer, root: View | Elementwise, kind: str) -> View:
@@ -207,40 +244,8 @@ def _residual(tracer: Tracer, node: ir.Node, x: View, y: View) -> View:
     return add_views(tracer, x, y)
 
 
-def _scores(node: ir.Node, scores: Scores, other: Const, reverse: bool) -> Scores | None:
-    """Attention scores scaled, or with a mask or a position bias; ``None`` if it is neither."""
-    array = other.array.astype(np.float64)
-    if np.broadcast_shapes(scores.shape, array.shape) != scores.shape:
-        return None
-    if node.op_type == "Add" or (node.op_type == "Sub" and not reverse):
-        if not array.any():
-            return scores
-        if scores.normalised:
-            return None
-        bias = array if node.op_type == "Add" else -array
-        if scores.bias is not None:
-            bias = bias + scores.bias
-        return replace(scores, bias=np.broadcast_to(bias, scores.shape), view=None)
-    divides = node.op_type == "Div"
-    if scores.normalised or not (divides or node.op_type == "Mul"):
-        return None
-    if divides and (reverse or not array.all()):
-        return None
-    factor = array if node.op_type == "Mul" else 1.0 / array
-    bias = None if scores.bias is None else scores.bias * factor
-    if array.size == 1:
-        number = float(factor.reshape(()))
-        return replace(scores, scale=scores.scale * number, bias=bias, view=None)
-    if array.ndim >= 1 and array.shape[-1] == 1 and isinstance(scores.q, View):
-        # a temperature for each head or query goes into the queries
-        return replace(scores, q=scores.q.affine(factor, 0.0, other.name), bias=bias, view=None)
-    return None
-
-
 #: What stands for zero where the logarithm of a base is taken.
 LEAST_BASE = 1e-6
-#: Scores up to this weigh nothing beside any other.
-_MASKED = -1e3
 _BINARY = ("Add", "Sub", "Mul", "Div")
 
 
@@ -252,7 +257,7 @@ def binary(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[T
         raise Unfit("it lacks an input")
     for scores, other in ((x, y), (y, x)):
         if isinstance(scores, Scores) and isinstance(other, Const):
-            found = _scores(node, scores, other, reverse=scores is y)
+            found = scaled(node, scores, other, reverse=scores is y)
             if found is not None:
                 return [found]
     x, y = _operand(tracer, x), _operand(tracer, y)
@@ -262,6 +267,12 @@ def binary(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[T
         found = _elementwise(tracer, node, [x, y])
         if found is not None:
             return [found]
+    several = any(isinstance(value, Grouped) for value in live)
+    if several or (len(live) == 2 and node.op_type in ("Mul", "Div")):
+        # a product may be cheaper than a table for every channel
+        together = _grouped(tracer, node, [x, y], 1 if several else 2)
+        if together is not None:
+            return [together]
     if node.op_type == "Div" and len(live) == 2:
         # one function of y less than a quotient of its value
         inverse = function(tracer, step("Reciprocal", node), [y])[0]
@@ -295,8 +306,15 @@ def function(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list
     for value in operands:
         if isinstance(value, View) and is_task(value):
             raise Unfit("it computes with task numbers", "use them to choose weights and biases")
-        if isinstance(value, Const) and not value.is_scalar:
+    constants = [value for value in operands if isinstance(value, Const)]
+    several = not all(value.is_scalar for value in constants)
+    if several or any(isinstance(value, Grouped) for value in operands):
+        together = _grouped(tracer, node, operands)
+        if together is not None:
+            return [together]
+        if several:
             raise Unfit("its constant is not one number")
+        operands = [v if isinstance(v, Const) else tracer.view(v) for v in operands]
     found = _elementwise(tracer, node, operands)
     if found is None and node.op_type == "Pow":
         return _power(tracer, node, *operands)
@@ -333,18 +351,6 @@ def _decided(inputs: list[Traced | None]) -> Traced | None:
     return None
 
 
-def masked(scores: Scores, kept: np.ndarray, otherwise: np.ndarray) -> Scores | None:
-    """Scores where ``kept`` holds and large negative numbers elsewhere, or ``None``."""
-    if np.broadcast_shapes(scores.shape, kept.shape) != scores.shape or otherwise.max() > _MASKED:
-        return None
-    if not kept.any(axis=-1).all():
-        return None  # a row that is masked as a whole weighs all alike
-    bias = 0.0 if scores.bias is None else scores.bias
-    return replace(
-        scores, bias=np.broadcast_to(np.where(kept, bias, LOWEST), scores.shape), view=None
-    )
-
-
 def _complete(
     node: ir.Node, operands: list[Traced | None]
 ) -> tuple[ir.Node, list[Traced | None]]:
@@ -369,32 +375,3 @@ def sampled(node: ir.Node, value: Traced | None, kind: str, scale: float = 1.0) 
         for root, points in samples_of(value).items()
     }
     return Elementwise(value.shape, samples, node, [value], kind=(kind, scale))
-
-
-def _placed(tracer: Tracer, view: View) -> View:
-    """``view`` [N, C, ...] with its positions added: what is scaled next is the sum of them."""
-    try:
-        tracer.settler.channelwise(view)
-        return view
-    except Unfit:
-        pass
-    try:
-        lined = view.moved(lambda array: np.moveaxis(array, 1, -1))
-        value, rows = tracer.settler.settle(lined, strict=True)
-    except Unfit:
-        return view
-    placed = tracer.settler.view_of_rows(value, rows)
-    return placed.moved(lambda array: np.moveaxis(array, -1, 1))
-
-
-@handles("BatchNormalization")
-def batch_norm(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
-    """At inference a scale and a shift per channel, the second axis."""
-    view = _placed(tracer, tracer.view(inputs[0]))
-    arrays = [value.array.astype(np.float64) for value in inputs[1:] if isinstance(value, Const)]
-    if len(arrays) != 4 or attribute(node, "training_mode", 0):
-        raise Unfit("its parameters are no constants")
-    gamma, beta, mean, variance = arrays
-    mul = gamma / np.sqrt(variance + attribute(node, "epsilon", 1e-5))
-    form = (-1, *(1,) * (len(view.shape) - 2))
-    return [view.affine(mul.reshape(form), (beta - mean * mul).reshape(form))]

@@ -212,3 +212,32 @@ def _mean_of_tokens(tracer: Tracer, view: View, axes: tuple[int, ...]) -> View |
         return None
     pooled = tracer.settler.emit("MeanPool", value, start=start, end=start + count)
     return tracer.settler.view_of_rows(pooled, np.arange(tracer.batch))
+
+
+def _placed(tracer: Tracer, view: View) -> View:
+    """``view`` [N, C, ...] with its positions added: what is scaled next is the sum of them."""
+    try:
+        tracer.settler.channelwise(view)
+        return view
+    except Unfit:
+        pass
+    try:
+        lined = view.moved(lambda array: np.moveaxis(array, 1, -1))
+        value, rows = tracer.settler.settle(lined, strict=True)
+    except Unfit:
+        return view
+    placed = tracer.settler.view_of_rows(value, rows)
+    return placed.moved(lambda array: np.moveaxis(array, -1, 1))
+
+
+@handles("BatchNormalization")
+def batch_norm(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
+    """At inference a scale and a shift per channel, the second axis."""
+    view = _placed(tracer, tracer.view(inputs[0]))
+    arrays = [value.array.astype(np.float64) for value in inputs[1:] if isinstance(value, Const)]
+    if len(arrays) != 4 or attribute(node, "training_mode", 0):
+        raise Unfit("its parameters are no constants")
+    gamma, beta, mean, variance = arrays
+    mul = gamma / np.sqrt(variance + attribute(node, "epsilon", 1e-5))
+    form = (-1, *(1,) * (len(view.shape) - 2))
+    return [view.affine(mul.reshape(form), (beta - mean * mul).reshape(form))]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 
+from .grouped import axis_of
 from .joining import concatenated
 from .mixed import Mixture, Stack
 from .product import as_view, regrouped
 from .task import is_task, select
 from .trace import Tracer, attribute, constant, handles
-from .values import CONSTANT, Const, Elementwise, Scores, Traced, Unfit, View
+from .values import CONSTANT, Const, Elementwise, Grouped, Scores, Traced, Unfit, View
 
 
 @handles("Identity", "Dropout", "Cast", "CastLike")
@@ -23,11 +26,20 @@ def same(_tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Tr
         number = isinstance(inputs[0], View) and is_task(inputs[0])
         if not target.is_floating_point() and not number:
             raise Unfit(f"it turns activations into {target.name}")
+        # a comparison becomes a factor
         if isinstance(inputs[0], Elementwise):
-            # a comparison becomes a factor
-            samples = {root: array * 1.0 for root, array in inputs[0].samples.items()}
-            return [Elementwise(inputs[0].shape, samples, node, [inputs[0]])]
+            return [_numbers(node, inputs[0])]
+        if isinstance(inputs[0], Grouped):
+            return [replace(inputs[0], view=None, functions=[
+                _numbers(node, each) if isinstance(each, Elementwise) else each
+                for each in inputs[0].functions
+            ])]
     return [inputs[0]]
+
+
+def _numbers(node: ir.Node, value: Elementwise) -> Elementwise:
+    samples = {root: array * 1.0 for root, array in value.samples.items()}
+    return Elementwise(value.shape, samples, node, [value])
 
 
 @handles("Shape", "Size", kind=Stack)
@@ -72,7 +84,15 @@ def move(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Tra
         others.append(None if value is None else value.array)
     if isinstance(inputs[0], Scores):
         return _move_scores(tracer, node, inputs[0], others)
-    return move_view(tracer, node, tracer.view(inputs[0]), others)
+    if isinstance(inputs[0], Grouped) and inputs[0].view is None:
+        whiches = tracer.execute(node, [inputs[0].which, *others])
+        if None not in map(axis_of, whiches):
+            roots = move_view(tracer, node, inputs[0].root, others)
+            return [
+                Grouped(root, which, inputs[0].functions)
+                for root, which in zip(roots, whiches, strict=True)
+            ]
+    return [*move_view(tracer, node, tracer.view(inputs[0]), others)]
 
 
 def _move_scores(
@@ -93,7 +113,7 @@ def _move_scores(
         return made
     turned = node.op_type == "Transpose" and _keys_first(node, len(scores.shape))
     view = as_view(tracer, scores, turned)
-    return move_view(tracer, node, view, others)
+    return [*move_view(tracer, node, view, others)]
 
 
 def _keys_first(node: ir.Node, rank: int) -> bool:
@@ -103,7 +123,7 @@ def _keys_first(node: ir.Node, rank: int) -> bool:
 
 def move_view(
     tracer: Tracer, node: ir.Node, view: View, others: list[np.ndarray | None]
-) -> list[Traced]:
+) -> list[View]:
     """Run the node on the index, the scale and the shift."""
     index = tracer.execute(node, [view.index, *others])
     mul = None if view.mul is None else tracer.execute(node, [view.mul, *others])

@@ -6,6 +6,7 @@ The original graph is *executed symbolically*, node by node.  A tensor is one of
 - :class:`View`: elements of one tensor of the canonical graph, moved about, each scaled and shifted
   by constants,
 - :class:`Elementwise`: a function of one view, element by element, known by its samples,
+- :class:`Grouped`: several such functions, each of some of the elements,
 - :class:`Scores`: the products of queries and keys, before or after the softmax,
 - one of the kinds of :mod:`vitrify.frontend.mixed`, which only mixtures of experts have.
 
@@ -163,6 +164,29 @@ class Elementwise:
 
 
 @dataclass(eq=False)
+class Grouped:
+    """``functions[which]`` of the elements of ``root``.
+
+    Parameters
+    ----------
+    which:
+        Of the shape of ``root``; all alike but along one axis.
+    functions:
+        Of the stand-in variable of :mod:`vitrify.frontend.grouped`.
+    """
+
+    root: View
+    which: np.ndarray
+    functions: list[View | Elementwise]
+    view: View | None = field(default=None, repr=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the tensor."""
+        return self.which.shape
+
+
+@dataclass(eq=False)
 class Scores:
     """``scale * q @ k.T + bias``, of queries and keys [..., T, d]; the softmax of it, normalised.
 
@@ -183,7 +207,7 @@ class Scores:
     view: tuple[bool, View] | None = field(default=None, repr=False)
 
 
-Traced = Union[Const, View, Elementwise, Scores, "Gating", "Stack", "Mixture", "Picked"]
+Traced = Union[Const, View, Elementwise, Grouped, Scores, "Gating", "Stack", "Mixture", "Picked"]
 
 
 def whole(value: ir.Value, batch: int) -> View:
