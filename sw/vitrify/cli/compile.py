@@ -93,6 +93,9 @@ def execute(options: argparse.Namespace) -> None:
     for program in programs:
         if "weights" in program.metadata:
             show_precision(program.metadata["weights"])
+        for name, steps in program.metadata.get("as_onnx", {}).items():
+            say(f"the integers as ONNX: output {name!r} is {steps:.2g} steps of 8 bits from golden "
+                f"(root mean square)")
         if "quantisers" in program.metadata:
             say(kept(program.metadata["quantisers"]) + "; vitrify info lists the others")
     cycles = sum(program.roofline_cycles / program.batch for program in programs)

@@ -88,6 +88,7 @@ def compile_graph(
             **({} if state.strategy.row_blocks == 1 else {"row_blocks": state.strategy.row_blocks}),
             **({"experts_ahead": ahead} if ahead else {}),
             **({"weights": graph.precision} if graph.precision else {}),
+            **({"as_onnx": graph.as_onnx} if graph.as_onnx else {}),
             **({"quantisers": facts(graph.quantisers)} if graph.quantisers else {}),
         },
     )

@@ -20,6 +20,7 @@ from vitrify.quant.doubts import CalibrationWarning, doubts
 from vitrify.quant.graph import QuantGraph
 from vitrify.quant.wanted import EIGHT, Weights
 
+from .as_onnx import as_onnx, closeness
 from .compile import compile_graph
 from .quantise import quantise
 from .stand_ins import stand_ins
@@ -54,7 +55,7 @@ def compile_model(
     preprocess : how pictures become inputs (stored in the program); ``none`` is the default for a
         model that takes pixels
     keep : directory for every intermediate model, ``0_original.onnx`` … ; ONNX Runtime executes
-        and Netron opens each
+        and Netron opens each; the last has the integers, see :mod:`vitrify.compiler.as_onnx`
     progress : called with a phrase and the fraction of the whole that is done
     batch : images of one job, 1 to 4
     verify : compare the canonical graph with the model, and the program with the integer graph, on
@@ -160,6 +161,11 @@ def quantise_loaded(
         progress=lambda phrase, fraction: progress(phrase, 0.12 + 0.78 * fraction),
         weights=weights, own_ranges=own_ranges,
     )
+    if keep is not None:
+        progress("writing the integers as ONNX", 0.9)
+        standard = as_onnx(canonical, graph)
+        ir.save(standard, keep / f"{len(STAGES)}_integer.onnx")
+        graph.as_onnx = closeness(standard, graph, arch, calibration)
     return canonical, graph
 
 

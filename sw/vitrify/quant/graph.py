@@ -141,6 +141,27 @@ class OutputForm:
     steps: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class LayerScales:
+    """What the integers of a layer mean, for other tools.
+
+    Parameters
+    ----------
+    weight : ``[out]``, real value of a product of an integer weight and an operand's step
+    operand, offset : ``[in]``, step of each channel of the operand, and real value of its zero
+    bias : ``[out]``, real, of the layer as a map of real operands
+    result : step and centre of what a table of 256 entries reads, if one follows
+    narrowed : the operand has 16 bits, and 8 only as this layer reads it
+    """
+
+    weight: Float
+    operand: Float
+    offset: Float
+    bias: Float
+    result: tuple[float, Float] | None
+    narrowed: bool
+
+
 @dataclass
 class QuantGraph:
     """The whole network, ops in execution order."""
@@ -167,3 +188,7 @@ class QuantGraph:
     precision: list[dict[str, Any]] = field(default_factory=list)
     #: What quantisers of the file became: ``tensor``, ``file``, ``core``, ``why`` (empty: kept).
     quantisers: list[dict[str, str]] = field(default_factory=list)
+    #: By op name, of plain layers.
+    scales: dict[str, LayerScales] = field(default_factory=dict)
+    #: How close the graph as ONNX is, by output, if it was written (``compiler.as_onnx``).
+    as_onnx: dict[str, float] = field(default_factory=dict)

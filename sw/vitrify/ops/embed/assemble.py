@@ -10,7 +10,7 @@ from vitrify.arch import formats
 from vitrify.ops.linear.integer import QLinear
 from vitrify.quant.assemble import Assembler
 from vitrify.quant.evaluate import quantise_input
-from vitrify.quant.graph import QConstant
+from vitrify.quant.graph import LayerScales, QConstant
 from vitrify.quant.operands import INT16_MAX
 from vitrify.quant.plan import unsupported
 from vitrify.quant.requant import columns
@@ -42,6 +42,11 @@ def assemble(a: Assembler, op: PatchOp) -> None:
         requant_bits=a.arch.requant_bits, what=op.name,
     )
     requant = part.requant
+    real = part.step * (part.weight @ offset + requant.bias)
+    graph.scales[op.name] = LayerScales(
+        part.step, 1 / multiplier, -offset / multiplier,
+        real - op.position[0] if alike else real, None, False,
+    )
     if not alike:
         # The bias goes into the constant: the prefix rows, products of zeros, must not have it.
         value = op.position.copy()

@@ -9,9 +9,10 @@ import numpy as np
 from vitrify.arch import formats
 from vitrify.quant import scheme
 from vitrify.quant.assemble import Assembler
+from vitrify.quant.graph import LayerScales
 from vitrify.quant.hidden import hidden
 from vitrify.quant.operands import INT16_MAX, OUTPUT_MARGIN, Source
-from vitrify.quant.requant import finest
+from vitrify.quant.requant import Columns, finest
 from vitrify.quant.rounding import weigh
 from vitrify.quant.tensors import Float, Int8, QTensor
 from vitrify.quant.wanted import WIDE
@@ -57,6 +58,8 @@ def assemble(a: Assembler, op: LinearOp) -> None:
     if a.loop is not None and bits != WIDE and _plain(op):
         x = replace(x, moments=a.loop.moments(x, op.x.tensor, op.x.rows))
     part = a.columns(op.name, x, form.weight, form.bias, form.step, reach, bits)
+    if _plain(op) and op.task is None:
+        a.graph.scales[op.name] = _scales(op, x, form, part)
     gathers = op.role in ("add", "stream")
     a.graph.ops.append(QLinear(
         name=op.name, x=op.x.tensor, out=op.out, weight=part.weight, requant=part.requant,
@@ -71,6 +74,20 @@ def assemble(a: Assembler, op: LinearOp) -> None:
         )
     size = op.weight.shape[-2] * op.weight.shape[-1]
     a.graph.macs[op.name] = 0 if op.identity else count * size
+
+
+def _scales(op: LinearOp, x: Source, form: _Form, part: Columns) -> LayerScales:
+    """What the integers mean; where units are split, those of the first copies."""
+    units, inputs = op.weight.shape
+    whole = part.requant.bias + x.zero_point * part.weight.sum(axis=1, dtype=np.int64)
+    real = part.weight * part.step[:, None]
+    used = np.where(x.step == 0, 1.0, x.step)
+    centre = op.bias + weigh(op.weight[:, x.channels], x.offset) - form.bias[:units]
+    bias = (part.step * whole - (real / used) @ x.offset)[:units] + centre
+    table = None if form.table is None else (float(np.max(form.step)), centre)
+    return LayerScales(
+        part.step[:units], used[:inputs], x.offset[:inputs], bias, table, x.norm is not None
+    )
 
 
 def _may_have_few(op: LinearOp) -> bool:
