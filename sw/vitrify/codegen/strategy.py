@@ -31,6 +31,8 @@ class PlacementStrategy:
     score_blocks: int = 1
     #: Experts whose weights are loaded ahead of time.
     preloads: int = 0
+    #: What one op alone reads is made right before, even if other things wait for that.
+    late: bool = False
     #: Tensors at the far end of the memory, so that between others there is room in one piece.
     far: frozenset[str] = frozenset()
 
@@ -48,3 +50,5 @@ def strategies(preloads: int = 0) -> Iterator[PlacementStrategy]:
         for separation in (Separation.RESIDUAL, Separation.NONE):
             for scores in (rows, 2 * rows, 4 * rows):
                 yield PlacementStrategy(separation, rows, scores)
+    for rows in (4, 8, 16):
+        yield PlacementStrategy(Separation.NONE, rows, rows, late=True)

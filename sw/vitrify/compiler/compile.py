@@ -116,7 +116,8 @@ def _lower(
     refusals: list[tuple[tuple[bool, int], PlacementError]] = []
     for strategy in ways:
         for _ in range(1 + _MOVES):
-            state = Lowering(graph, arch, strategy, batch)
+            way = replace(graph, ops=late(graph.ops)) if strategy.late else graph
+            state = Lowering(way, arch, strategy, batch)
             try:
                 _lower_ops(state)
             except PlacementError as error:
@@ -192,6 +193,21 @@ def schedule(ops: list[QOp]) -> list[QOp]:
             if all(independent(maker, other) for other in result[at + 1 : to]):
                 result.remove(maker)
                 result.insert(to - 1, maker)
+    return result
+
+
+def late(ops: list[QOp]) -> list[QOp]:
+    """Put what one op alone reads right before that, where data allow it (:func:`independent`)."""
+    result = list(ops)
+    for op in reversed(ops):
+        made = set(op.results())
+        readers = [other for other in result if made.intersection(other.sources())]
+        if len(readers) != 1:
+            continue
+        at, to = result.index(op), result.index(readers[0])
+        if at < to and all(independent(op, other) for other in result[at + 1 : to]):
+            result.remove(op)
+            result.insert(to - 1, op)
     return result
 
 

@@ -14,14 +14,13 @@ from .map_layout import blocks
 
 
 def lower(state: Lowering, op: QLinear, step: int) -> int:
-    """The instructions of op number ``step``, or of it and the next; returns how many those are."""
+    """The instructions of op number ``step``, or of it and the next ones; returns how many."""
     if embed.takes_image(state, op):
         embed.lower(state, op, step)
         return 1
     behind = mlp.second(state, op, step)
     if behind is not None:
-        mlp.lower(state, op, behind, step + 1)
-        return 2
+        return mlp.lower(state, op, behind, step + 1)
     if op.window is not None:
         (_fold if op.window.lines else _convolve)(state, op, op.window)
     else:

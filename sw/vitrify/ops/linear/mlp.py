@@ -19,21 +19,25 @@ def second(state: Lowering, first: QLinear, step: int) -> QLinear | None:
     It is if its rows need more than one block and nothing else reads it; in front of a
     convolution, only if the strategy wants blocks.
     """
-    behind = next(iter(state.graph.ops[step + 1 : step + 2]), None)
-    if not isinstance(behind, QLinear):
+    behind = _reader(state, first, step)
+    if behind is None or first.window:
         return None
-    if first.out != behind.x or behind.rows or first.add or first.statistics:
-        return None
-    if first.window or behind.times:
-        return None
-    if first.task or behind.task or (first.rows and (state.images > 1 or first.rows.start is None)):
-        return None
-    readers = sum(first.out in op.sources() for op in state.graph.ops)
-    if readers > 1 or first.out in state.graph.outputs.values():
+    if first.rows and (state.images > 1 or first.rows.start is None):
         return None
     if behind.window is not None:
         return behind if _line_by_line(state, behind.window) else None
     return behind if len(state.passing_blocks(first.out)) > 1 else None
+
+
+def _reader(state: Lowering, op: QLinear, step: int) -> QLinear | None:
+    """The op behind ``op``, number ``step``, if it alone reads the result, and all of it."""
+    behind = next(iter(state.graph.ops[step + 1 : step + 2]), None)
+    if not isinstance(behind, QLinear) or op.out != behind.x:
+        return None
+    if op.add or op.statistics or op.task or behind.task or behind.rows or behind.times:
+        return None
+    readers = sum(op.out in other.sources() for other in state.graph.ops)
+    return behind if readers == 1 and op.out not in state.graph.outputs.values() else None
 
 
 def _line_by_line(state: Lowering, window: Window) -> bool:
@@ -43,12 +47,14 @@ def _line_by_line(state: Lowering, window: Window) -> bool:
     return state.strategy.row_blocks > 1 and window.kernel[0] > most and not wide
 
 
-def lower(state: Lowering, first: QLinear, behind: QLinear, step: int) -> None:
-    """Both layers; ``step`` is that of ``behind``.  Weights cross DRAM once a block."""
+def lower(state: Lowering, first: QLinear, behind: QLinear, step: int) -> int:
+    """Both layers, or three; returns how many.  ``step`` is that of ``behind``.
+
+    Weights cross DRAM once a block.
+    """
     begin = (first.rows.start if first.rows else 0) or 0
     if behind.window is not None:
-        _convolve(state, first, behind, behind.window, begin, step)
-        return
+        return _convolve(state, first, behind, behind.window, begin, step)
     blocks = state.passing_blocks(first.out)
     hidden = state.buffer(f"{first.out}.block", first.out, blocks[0][1], step)
     into = prepare(state, first, state.placed[first.x], hidden)
@@ -56,18 +62,29 @@ def lower(state: Lowering, first: QLinear, behind: QLinear, step: int) -> None:
     for start, rows in blocks:
         into(begin + start, 0, rows, start)
         out_of(0, start, rows, start)
+    return 2
 
 
 def _convolve(
     state: Lowering, first: QLinear, behind: QLinear, window: Window, begin: int, step: int
-) -> None:
-    """As many blocks of lines as the strategy wants, map by map."""
+) -> int:
+    """As many blocks of lines as the strategy wants, map by map.
+
+    A layer behind the convolution takes its blocks as they come.
+    """
+    last = _reader(state, behind, step)
+    last = None if last is None or last.window else last
     (high, wide), (height, width) = window.map, window.size
     lines = -(-height // state.strategy.row_blocks)
     most = min(high, (lines - 1) * window.stride + window.kernel[0])
     hidden = state.buffer(f"{first.out}.block", first.out, most * wide, step)
     into = prepare(state, first, state.placed[first.x], hidden)
-    out_of = prepare(state, behind, hidden, place_result(state, behind))
+    if last is None:
+        made, finish = place_result(state, behind), None
+    else:
+        made = state.buffer(f"{behind.out}.block", behind.out, lines * width, step + 1)
+        finish = prepare(state, last, made, place_result(state, last))
+    out_of = prepare(state, behind, hidden, made)
     at_once = state.arch.max_rows // width
     for number in range(state.images * window.maps):
         done = number * window.pixels
@@ -79,7 +96,13 @@ def _convolve(
                 row = top + start
                 into(begin + row, start, rows, row, fresh=max(0, row + rows - max(row, done)))
                 done = max(done, row + rows)
-            for line in range(y, end, at_once):
-                count = min(at_once, end - line) * width
-                to = number * window.places + line * width
-                out_of(0, to, count, to, taps=window.part(line, 0, width, reads))
+            parts = [
+                (line, number * window.places + line * width, min(at_once, end - line) * width)
+                for line in range(y, end, at_once)
+            ]
+            for line, row, count in parts:
+                to = row if finish is None else (line - y) * width
+                out_of(0, to, count, row, taps=window.part(line, 0, width, reads))
+            for line, row, count in parts if finish is not None else ():
+                finish((line - y) * width, row, count, row)
+    return 2 if last is None else 3
