@@ -103,6 +103,7 @@ def _convolve(
             for line, row, count in parts:
                 to = row if finish is None else (line - y) * width
                 out_of(0, to, count, row, taps=window.part(line, 0, width, reads))
-            for line, row, count in parts if finish is not None else ():
-                finish((line - y) * width, row, count, row)
+            if finish is not None:
+                for line, row, count in parts:
+                    finish((line - y) * width, row, count, row)
     return 2 if last is None else 3
