@@ -66,13 +66,28 @@ class Source:
         """Elements of a tensor, of one image."""
         return math.prod(self.arrays[name][1]) // self.images
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor where it goes from one part to another.
+
+        All of a tensor is one image's where the model takes one: windows, say, along its first
+        axis lie behind an axis of images then.
+        """
+        shape = self.arrays[name][1]
+        return (1, *shape) if self.is_lifted(name) else shape
+
+    def is_lifted(self, name: str) -> bool:
+        """Whether a tensor gets an axis of images where it leaves its part."""
+        shape = self.arrays[name][1]
+        inner = len(shape) > 1 and not self.values[name].is_graph_output()
+        return self.batch == 1 and inner and shape[:1] != (1,)
+
     def has_batch(self, name: str) -> bool:
         """Whether a tensor has images along its first axis."""
-        return self.arrays[name][1][:1] == (self.images,)
+        return self.shape(name)[:1] == (self.images,)
 
     def holds_images(self, name: str) -> bool:
         """Whether a tensor has images along its first axis, and something of each."""
-        return self.has_batch(name) and len(self.arrays[name][1]) > 1
+        return self.has_batch(name) and len(self.shape(name)) > 1
 
     def is_inner_image(self, name: str) -> bool:
         """Whether a tensor that some node makes is laid out as an image."""
@@ -81,13 +96,22 @@ class Source:
 
     def channels(self, name: str) -> int:
         """Channels of a tensor."""
-        return self.arrays[name][1][self.axis(name)]
+        return self.shape(name)[self.axis(name)]
+
+    def padding(self, names: Sequence[str]) -> float:
+        """Numbers of the image that some tensors make together, for one of theirs."""
+        rows = sum(self.size(name) // self.channels(name) for name in names)
+        width = max(map(self.channels, names), default=0)
+        return rows * width / max(1, sum(map(self.size, names)))
 
     def axis(self, name: str) -> int:
         """The axis of a tensor's channels: the last, but the second of images.
 
         What reads a tensor of four axes, behind what works on every element alone, says it.
         """
+        return self._axis(name) + self.is_lifted(name)
+
+    def _axis(self, name: str) -> int:
         rank = len(self.arrays[name][1])
         left, seen = [self.values[name]], set[ir.Value]()
         while rank == _IMAGE_RANK and left:
@@ -252,7 +276,34 @@ def host_model(source: Source, reads: Sequence[str], results: Sequence[str]) -> 
         value.type = ir.TensorType(ir.DataType.from_numpy(kind))
         free = source.batch is None and source.has_batch(value.name or "")
         value.shape = ir.Shape([BATCH, *shape[1:]] if free else shape)
+    for values in (graph.inputs, graph.outputs):
+        for place, value in enumerate(values):
+            if source.is_lifted(value.name or ""):
+                values[place] = _lifted(graph, value, source.shape(value.name or ""))
     return ir.Model(graph, ir_version=source.model.ir_version)
+
+
+def _lifted(graph: ir.Graph, value: ir.Value, shape: tuple[int, ...]) -> ir.Value:
+    """An input or output of a graph that holds ``value`` with an axis of images before it."""
+    name, producer = value.name or "", value.producer()
+    lifted = ir.Value(name=name, shape=ir.Shape(shape), type=value.type)
+    value.name = f"{name}.one"
+    target = shape[1:] if producer is None else shape
+    form = ir.Value(
+        name=f"{name}.form", shape=ir.Shape([len(target)]), type=ir.TensorType(ir.DataType.INT64),
+        const_value=ir.tensor(np.array(target, np.int64)),
+    )
+    graph.register_initializer(form)
+    if producer is None:
+        node = ir.node("Reshape", [lifted, form])
+        ir.convenience.replace_all_uses_with(value, node.outputs[0])
+        node.outputs[0].name = value.name
+        graph.insert_before(graph[0], node)
+    else:
+        node = ir.node("Reshape", [value, form], outputs=[lifted])
+        graph.append(node)
+    node.name = f"{name}.lifted"
+    return lifted
 
 
 def core_model(source: Source, reads: Sequence[str], results: Sequence[str]) -> ir.Model:
@@ -262,10 +313,11 @@ def core_model(source: Source, reads: Sequence[str], results: Sequence[str]) -> 
     """
     model = host_model(source, reads, results)
     axes = [source.axis(name) for name in reads]
-    if axes == [1] and len(source.arrays[reads[0]][1]) == _IMAGE_RANK:
+    if axes == [1] and len(source.shape(reads[0])) == _IMAGE_RANK:
         return model
-    graph, (width,) = model.graph, {source.channels(name) for name in reads}
-    counts = [source.size(name) // width for name in reads]
+    graph, widths = model.graph, [source.channels(name) for name in reads]
+    width = max(widths)
+    counts = [source.size(name) // own for name, own in zip(reads, widths, strict=True)]
     image = ir.Value(
         name=f"{reads[0]}.image", type=graph.inputs[0].type,
         shape=ir.Shape([BATCH if source.batch is None else source.images, width, sum(counts), 1]),
@@ -295,13 +347,13 @@ def core_model(source: Source, reads: Sequence[str], results: Sequence[str]) -> 
         same = np.eye(width, dtype=source.arrays[reads[0]][0])[..., None, None]
         lines = op("Conv", image, constant(same))
     lines = op("Reshape", lines, numbers(0, width, sum(counts)))
-    for value, count, axis in zip(list(graph.inputs), counts, axes, strict=True):
-        part = op("Slice", lines, numbers(at), numbers(at + count), numbers(2))
+    for value, own, count, axis in zip(list(graph.inputs), widths, counts, axes, strict=True):
+        part = op("Slice", lines, numbers(0, at), numbers(own, at + count), numbers(1, 2))
         at += count
-        shape = source.arrays[value.name or ""][1]
+        shape = source.shape(value.name or "")
         # the channels are the second axis, and go back to where they were
         rest = [place for place in range(1, len(shape)) if place != axis]
-        part = op("Reshape", part, numbers(0, width, *(shape[place] for place in rest)))
+        part = op("Reshape", part, numbers(0, own, *(shape[place] for place in rest)))
         part = op("Transpose", part, perm=np.argsort([0, axis, *rest]).tolist())
         ir.convenience.replace_all_uses_with(value, part)
     graph.inputs[:] = [image]
@@ -317,5 +369,12 @@ def boundary(
     image = image_input(source.model).name or ""
     inner = sorted({*names} - {image})
     machine = Evaluator(source.model, inner)
-    made = in_batches(lambda feed: list(machine.run(feed).values()), {image: images}, source.batch)
+
+    def run(feed: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+        return [
+            array[None] if source.is_lifted(name) else array
+            for name, array in machine.run(feed).items()
+        ]
+
+    made = in_batches(run, {image: images}, source.batch)
     return {**dict(zip(inner, made, strict=True)), image: images}

@@ -37,6 +37,8 @@ MOST_TRIALS = 150
 #: Images that a trial is calibrated with.
 _NOISE_IMAGES = 2
 
+#: Numbers of an image that several tensors of different widths make, for one of theirs.
+MOST_PADDING = 2
 #: Part of the multiplications that may leave the core with a node that does not fit.
 LITTLE = 0.01
 
@@ -211,8 +213,12 @@ class _Search:
                 return [node]
         main = max(piece.reads, key=source.size)
         kind = source.arrays[main][0]
+        held = list(filter(source.holds_images, piece.reads))
+        # what has fewer channels than others, pixels say, becomes wider before it comes
+        width = max(map(source.channels, held), default=0)
+        padded = source.padding(held) > MOST_PADDING
         for name in piece.reads:
-            fits = source.holds_images(name) and source.channels(name) == source.channels(main)
+            fits = name in held and not (padded and source.channels(name) < width)
             # an embedding of its pixels sums over all channels
             fits = fits and source.channels(name) <= MAX_DEPTH
             floats = kind.kind == "f" or (kind.kind == "u" and len(piece.reads) == 1)

@@ -220,9 +220,7 @@ def image_shape(
         known.append([sizes[axis - 1], *sizes[: axis - 1], *sizes[axis:]])
     if len(known) == 1 and len(known[0]) + 1 == _IMAGE_RANK and axes[0] == 1:
         return known[0][0], known[0][1], known[0][2]
-    if len({width for width, *_ in known}) != 1:
-        return None
-    return known[0][0], sum(math.prod(rows) for _, *rows in known), 1
+    return max(width for width, *_ in known), sum(math.prod(rows) for _, *rows in known), 1
 
 
 def as_image(arrays: Sequence[npt.NDArray[Any]], axes: Sequence[int]) -> npt.NDArray[Any]:
@@ -231,12 +229,16 @@ def as_image(arrays: Sequence[npt.NDArray[Any]], axes: Sequence[int]) -> npt.NDA
     Parameters
     ----------
     axes : of each tensor, the axis of its channels.  All others become rows, which follow each
-        other as ``[N, C, rows, 1]``; a single ``[N, C, H, W]`` stays as it is.
+        other as ``[N, C, rows, 1]``, with zeros for the channels that some others have more; a
+        single ``[N, C, H, W]`` stays as it is.
     """
     if len(arrays) == 1 and arrays[0].ndim == _IMAGE_RANK and axes[0] == 1:
         return arrays[0]
     moved = [np.moveaxis(array, axis, 1) for array, axis in zip(arrays, axes, strict=True)]
-    return np.concatenate([x.reshape(*x.shape[:2], -1) for x in moved], axis=2)[..., None]
+    width = max(x.shape[1] for x in moved)
+    lines = [x.reshape(*x.shape[:2], -1) for x in moved]
+    padded = [np.pad(x, [(0, 0), (0, width - x.shape[1]), (0, 0)]) for x in lines]
+    return np.concatenate(padded, axis=2)[..., None]
 
 
 def in_batches(

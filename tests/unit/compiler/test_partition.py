@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,64 +11,19 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.support.parts import IMAGES, check, compiled, places, save
 from tests.support.tails import BLOCK, CONTEXT, HIDDEN, TAILS, with_before, with_tail
-from vitrify.arch.config import ArchConfig
-from vitrify.arch.errors import CapacityError, ModelError, UnsupportedOpError
+from vitrify.arch.errors import ModelError, UnsupportedOpError
 from vitrify.arch.presets import preset
 from vitrify.compiler import application as whole
-from vitrify.compiler import compile_application, compile_graph, compile_model, partition
+from vitrify.compiler import compile_application, compile_model, partition
 from vitrify.compiler.cut import Source, source_of
-from vitrify.compiler.quantise import quantise
 from vitrify.compiler.validate import VerificationError
-from vitrify.frontend import canonicalise, load
+from vitrify.frontend import load
 from vitrify.ir import Evaluator
-from vitrify.program import Application, CorePart, HostPart, Program
-from vitrify.runtime import InferenceSession, open_model
+from vitrify.program import Application, HostPart, Program
+from vitrify.runtime import InferenceSession
 from vitrify.runtime.host import HostRunner
-
-IMAGES = np.random.default_rng(8).normal(size=(8, 3, 16, 16)).astype(np.float32)
-NANO = preset("nano")
-#: Least signal-to-noise ratio of a real output, dB; eight images are few to calibrate with.
-ENOUGH = 28.0
-
-
-def compiled(
-    model: onnx.ModelProto, tmp_path: Path, arch: ArchConfig = NANO, **options
-) -> tuple[Application, Path]:
-    """The application, as it comes back from its file, and the model's."""
-    path = tmp_path / "model.onnx"
-    onnx.save(model, path)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # noise is no photograph
-        application = compile_application(path, arch, IMAGES, **options)
-    assert isinstance(application, Application)
-    application.save(tmp_path / "model.vfy")
-    again = open_model(tmp_path / "model.vfy")
-    assert isinstance(again, Application)
-    return again, path
-
-
-def places(application: Application) -> str:
-    return "".join("c" if isinstance(part, CorePart) else "h" for part in application.parts)
-
-
-def check(application: Application, path: Path, *, enough: float = ENOUGH) -> None:
-    """Every output against ONNX Runtime, image by image."""
-    judge = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
-    wanted = [judge.run(None, {"image": image[None]}) for image in IMAGES[:3]]
-    with InferenceSession(application) as session:
-        found = session.run(None, {"image": IMAGES[:3]})
-        assert session.statistics is not None
-        assert session.statistics.images == 3
-    for mine, *theirs in zip(found, *wanted, strict=True):
-        exact = np.concatenate(theirs)
-        assert mine.dtype == exact.dtype
-        assert mine.shape == exact.shape
-        if exact.dtype.kind == "f" and exact.size:
-            noise = np.mean((mine.astype(float) - exact) ** 2)
-            assert 10 * np.log10(np.mean(exact.astype(float) ** 2) / noise) > enough
-        else:
-            assert np.array_equal(mine, exact)
 
 
 @pytest.mark.parametrize("name", TAILS)
@@ -143,10 +97,22 @@ def test_what_reads_two_tensors_waits_for_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(partition, "HOST_MACS", 1.0)
+    monkeypatch.setattr(partition, "MOST_PADDING", 1)
     application, path = compiled(with_before(["CumSum"], HIDDEN), tmp_path)
     assert places(application) == "chc"
     assert 0.85 < application.core_share < 1
     check(application, path)
+
+
+def test_tensors_of_several_widths_enter_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partition, "HOST_MACS", 1.0)
+    application, path = compiled(with_before(["CumSum"], HIDDEN), tmp_path)
+    assert places(application) == "chc"
+    assert len(application.parts[2].reads) == 2
+    assert application.core_share == 1
+    check(application, path, enough=25)
 
 
 def test_tensors_of_one_width_enter_together(
@@ -238,53 +204,6 @@ def test_strict_refuses_as_ever(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedOpError, match=r"\(ArgMax\) is not supported") as caught:
         compile_model(path, preset("nano"), IMAGES)
     assert caught.value.node == "y"
-
-
-def convolutions(path: Path) -> None:
-    """A map of 8 channels, one of 32 that 768 words of 8 do not hold, and 16 rows of it."""
-    rng = np.random.default_rng(4)
-    nodes, constants = [], []
-
-    def weighted(op_type: str, x: str, y: str, *shape: int, **attributes: object) -> None:
-        weight = rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]))
-        constants.append(numpy_helper.from_array(weight.astype(np.float32), f"{y}.w"))
-        nodes.append(helper.make_node(op_type, [x, f"{y}.w"], [y], y, **attributes))
-
-    weighted("Conv", "image", "a", 8, 3, 3, 3, pads=[1] * 4)
-    nodes.append(helper.make_node("Relu", ["a"], ["r"], "r"))
-    weighted("Conv", "r", "b", 32, 8, 1, 1)
-    nodes.append(helper.make_node("Relu", ["b"], ["s"], "s"))
-    weighted("Conv", "s", "c", 16, 32, 4, 4, strides=[4, 4])
-    nodes.append(helper.make_node("Relu", ["c"], ["t"], "t"))
-    weighted("Conv", "t", "y", 16, 16, 1, 1)
-    save(helper.make_graph(
-        nodes, "maps", [helper.make_tensor_value_info("image", 1, ["N", 3, 16, 16])],
-        [helper.make_tensor_value_info("y", 1, ["N", 16, 4, 4])], constants,
-    ), path)  # fmt: skip
-
-
-def test_what_does_not_fit_runs_on_the_host(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(partition, "HOST_MACS", 1.0)
-    arch = replace(NANO, name="small", banks=6, bank_words=128)
-    convolutions(tmp_path / "model.onnx")
-    graph = quantise(canonicalise(load(tmp_path / "model.onnx")), IMAGES, arch=arch)
-    with pytest.raises(CapacityError, match=r"'b\.act' needs 8192 bytes") as caught:
-        compile_graph(graph, arch)
-    assert caught.value.node == "b"
-    application, path = compiled(onnx.load(tmp_path / "model.onnx"), tmp_path, arch)
-    assert places(application) == "chc"
-    first, second = application.parts[1].why
-    assert first.startswith("Node 'b' does not fit: tensor 'b.act' needs 8192 bytes of token mem")
-    assert second.startswith("Node 'c' begins another program, because it does not fit behind")
-    assert second.endswith("6144 of the 6144 bytes of arch 'small' are free")
-    check(application, path)
-
-
-def save(graph: onnx.GraphProto, path: Path) -> None:
-    imports = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
-    onnx.save(helper.make_model(graph, opset_imports=imports, ir_version=10), path)
 
 
 def odd_only(tmp_path: Path, nodes: list[onnx.NodeProto]) -> Path:
