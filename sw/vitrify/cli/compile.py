@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from vitrify.arch.errors import InputError
 from vitrify.arch.load import load as load_arch
-from vitrify.program import Program
+from vitrify.program import Application, Program
 from vitrify.program.files import check_writable
+from vitrify.runtime.labels import labels_beside, read_labels
 
 from .models import (
+    AUTO,
     compile_parts_shown,
     compile_shown,
     kept,
@@ -70,13 +74,22 @@ def register(commands: Any) -> None:
         help="refuse a model of which the core cannot run everything; without it, the rest becomes "
         "parts of the host",
     )
+    parser.add_argument(
+        "--labels", metavar="FILE|auto",
+        help="names of the classes, one a line or JSON, which the program stores and `run` prints; "
+        "auto: id2label or label_names of the config.json beside the model",
+    )
     parser.set_defaults(execute=execute)
 
 
 def execute(options: argparse.Namespace) -> None:
     """Run the command."""
     target = options.output or Path(options.model.with_suffix(".vfy").name)
-    check_writable(target, [options.model, options.calib])
+    named = None if options.labels in (None, AUTO) else Path(options.labels)
+    check_writable(target, [options.model, options.calib, named])
+    labels = None if options.labels is None else (
+        read_labels(named) if named else labels_beside(options.model)
+    )
     arch, weights = load_arch(options.arch), weights_of(options)
     options.preprocess = known_preprocess(options.model, options.preprocess)
     calibration = None if options.calib is None else read_calibration(
@@ -86,6 +99,8 @@ def execute(options: argparse.Namespace) -> None:
         options.model, arch, calibration, options.preprocess, options.keep_intermediates,
         options.batch, verify=options.verify, size=options.input_shape, weights=weights,
     )
+    if labels is not None:
+        compiled = _labelled(compiled, labels)
     compiled.save(target)
     remark_on_pictures(options.model, options.preprocess)
     whole = isinstance(compiled, Program)
@@ -110,3 +125,21 @@ def execute(options: argparse.Namespace) -> None:
         f"{macs / 1e6:.1f} M MACs, at least {cycles:,.0f} cycles an image "
         f"({cycles / arch.clock_mhz / 1e3:.3f} ms at {arch.clock_mhz:g} MHz)"
     )
+
+
+def _labelled(compiled: Program | Application, labels: list[str]) -> Program | Application:
+    """With names for the classes of an output.
+
+    Raises
+    ------
+    InputError
+        If no output has as many classes.
+    """
+    outputs = compiled.outputs if isinstance(compiled, Program) else compiled.results()
+    shapes = {out.name: out.shape for out in outputs}
+    if not any(shape and shape[-1] == len(labels) for shape in shapes.values()):
+        known = ", ".join(f"{name!r} {list(shape)}" for name, shape in shapes.items())
+        raise InputError(
+            f"--labels has {len(labels)} names, and no output has as many classes ({known})"
+        )
+    return replace(compiled, metadata={**compiled.metadata, "labels": labels})

@@ -164,7 +164,8 @@ def execute(options: argparse.Namespace) -> None:
             }
         )
         return
-    _show(outputs, statistics, options)
+    labels = () if program is None else program.metadata.get("labels", ())
+    _show(outputs, statistics, options, labels)
 
 
 def _cycles(text: str) -> tuple[int, int]:
@@ -243,21 +244,24 @@ def read_feed(
 
 
 def _show(
-    outputs: dict[str, np.ndarray], statistics: Statistics | None, options: argparse.Namespace
+    outputs: dict[str, np.ndarray], statistics: Statistics | None, options: argparse.Namespace,
+    labels: Sequence[str],
 ) -> None:
+    """Tables of the best classes; ``labels`` name them where there are as many."""
     for name, value in outputs.items():
         if value.ndim != 2:
             say(f"{name}: {list(value.shape)} {value.dtype}")
             continue
         table = new_table(title=name, title_justify="left", box=None)
         table.add_column("image", justify="right")
+        names = labels if len(labels) == value.shape[1] else range(value.shape[1])
         best = min(_TOP, value.shape[1])
         for rank in range(best):
             table.add_column(f"#{rank + 1}", justify="right")
         for number, row in enumerate(value):
             numbers = row.astype(np.float64)
             order = np.argsort(-numbers, kind="stable")[:best]
-            table.add_row(str(number), *(f"{i} ({numbers[i]:.3f})" for i in order))
+            table.add_row(str(number), *(f"{names[i]} ({numbers[i]:.3f})" for i in order))
         show(table)
     if options.check:
         say("every tensor equal: rtl = golden")

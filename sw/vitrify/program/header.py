@@ -205,6 +205,13 @@ _FACTS: dict[str, Check] = {
         key: text(f"{what}.{key}", item) for key, item in mapping(what, value, value, ()).items()
     },
     "token_memory_bytes": _word,
+    "labels": several(text, MOST_SIZE),
+    "quantisers": record({
+        "kept": _word, "left_out": _word,
+        "changed": several(
+            record(dict.fromkeys(("tensor", "file", "core", "why"), text)), MOST_SIZE
+        ),
+    }),
 }
 #: Every field of the header, but the table of sections.
 FIELDS: dict[str, Check] = {

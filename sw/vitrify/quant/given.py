@@ -23,7 +23,7 @@ _SAME = 1e-5
 #: Difference of zero points that are the same.
 _NEAR = 0.01
 #: Bytes of the list that a program carries, at most.
-_MOST_BYTES = 1 << 15
+_MOST_BYTES = 1 << 14
 
 
 @dataclass(frozen=True)
