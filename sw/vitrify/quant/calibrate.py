@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from vitrify.arch.errors import ModelError
 from vitrify.ir import Evaluator, shape_of
 
 from .normaliser import Normaliser
@@ -126,6 +127,12 @@ def collect(
         tensors = evaluator.run(feeds(model, batch, chosen))
         for request in wanted:
             x = rows_of(tensors[request.value], request.rows)
+            if not np.isfinite(x).all():
+                raise ModelError(
+                    f"tensor {request.value!r} is NaN or infinite on calibration images: a "
+                    f"function of the model overflows, or the images are not normalised as it "
+                    f"wants them"
+                )
             if request.norm is not None:
                 x = request.norm.apply(x)
             if request.beside is not None:

@@ -21,6 +21,11 @@ class Normaliser(ABC):
     def apply(self, rows: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
         """Normalise real rows ``[..., D]``."""
 
+    @property
+    @abstractmethod
+    def finest_step(self) -> float:
+        """The finest step of rows in which what is added to their variance can be expressed."""
+
     @abstractmethod
     def statistics(self, step: float, dim: int) -> Statistics:
         """What has to be gathered of integer rows with ``dim`` channels in this ``step``."""

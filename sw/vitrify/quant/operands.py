@@ -9,15 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 from vitrify.arch import formats
+from vitrify.arch.errors import ModelError
 
 from . import scheme
 from .calibrate import Request, Stats
 from .graph import QuantGraph
-from .plan import ByteNeeds, Operand, Plan
+from .plan import ByteNeeds, Operand, Plan, ReadNorm
 from .rounding import GRIDS, Moments, Separate
 from .tensors import Float, Norm, QTensor, Statistics, Times
 from .wanted import WIDE
 
+#: Of what is made of a stream whose step is coarse for the sake of an epsilon.
+_MOST_NOISE = 0.02
 INT16_MAX = (1 << (formats.RESIDUAL_BITS - 1)) - 1
 #: Room above the largest result seen, for outputs of the network.
 OUTPUT_MARGIN = 1.5
@@ -74,8 +77,9 @@ class Operands:
             x = product.x
             if x.version is not None:
                 stats = self.stats[Request(x.value, x.rows)]
+                finest = 0.0 if x.norm is None else x.norm.normaliser.finest_step
                 seen.setdefault(self.root(x.tensor), []).append(
-                    scheme.StreamRead(stats.rows, float(stats.peak.max()), x.version)
+                    scheme.StreamRead(stats.rows, float(stats.peak.max()), x.version, finest)
                 )
         for op in self.plan.ops:
             if op.out in self.plan.outputs.values() and op.value:
@@ -84,6 +88,12 @@ class Operands:
                     stats.rows, OUTPUT_MARGIN * float(stats.peak.max()), op.version
                 ))
         steps = {name: scheme.residual_step(parts) for name, parts in seen.items()}
+        for product in self.plan.products():
+            x = product.x
+            if x.norm is not None and x.version is not None:
+                rows, step = self.stats[Request(x.value, x.rows)].rows, steps[self.root(x.tensor)]
+                if step < 2 * x.norm.normaliser.finest_step:
+                    _check_noise(x.norm, rows, step)
         for op in self.plan.ops:
             if self.root(op.out) in steps:
                 self.steps[op.out] = steps[self.root(op.out)]
@@ -228,3 +238,21 @@ def _key(x: Operand) -> tuple[object, ...]:
 
 def _codes(rows: npt.NDArray[np.floating], gain: Float) -> npt.NDArray[np.floating]:
     return np.clip(np.rint(rows * gain), -128, scheme.INT8_MAX)
+
+
+def _check_noise(norm: ReadNorm, rows: npt.NDArray[np.floating], step: float) -> None:
+    """Refuse an epsilon for whose sake ``step`` is too coarse for the rows.
+
+    Raises
+    ------
+    ModelError
+        Naming the normalisation.
+    """
+    exact = norm.normaliser.apply(rows)
+    error = norm.normaliser.apply(np.rint(rows / step) * step) - exact
+    if np.sum(error**2) > _MOST_NOISE * np.sum(exact**2):
+        raise ModelError(
+            f"the epsilon of {norm.node!r} is too large beside the variance of its input, "
+            f"{np.median(rows.var(axis=-1)):.3g} in the median: scale that up, and epsilon with "
+            f"the square"
+        )

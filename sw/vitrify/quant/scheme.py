@@ -23,8 +23,9 @@ INT8_MAX = 127
 _RESIDUAL_MAX = (1 << (formats.RESIDUAL_BITS - 1)) - 1
 #: Variance of rounding to steps of one.
 _ROUNDING = 1 / 12
-#: The residual step is no finer than this: beyond, nothing is gained and multipliers overflow.
-_FINEST_STEP = 2.0**-12
+#: The residual step is no finer than this, or this part of a small stream's largest value: beyond,
+#: nothing is gained and multipliers overflow.
+_FINEST_STEP, _FINEST_PART = 2.0**-12, 2.0**-12
 #: Exponents tried below the step at which nothing saturates.
 _STEP_SEARCH = 4
 
@@ -69,11 +70,15 @@ _BINS = 4096
 # Residual stream ---------------------------------------------------------------------------
 @dataclass(frozen=True)
 class StreamRead:
-    """Sampled rows of one version of a stream that something reads, after ``additions``."""
+    """Sampled rows of one version of a stream that something reads, after ``additions``.
+
+    ``finest``: no finer step suits the reader.
+    """
 
     rows: Rows
     peak: float
     additions: int
+    finest: float = 0.0
 
 
 def residual_step(reads: Sequence[StreamRead]) -> float:
@@ -82,8 +87,8 @@ def residual_step(reads: Sequence[StreamRead]) -> float:
     Rounding errors add up over the additions; saturation may clip single outliers, because a row
     with an outlier is dominated by it.
     """
-    peak = max(read.peak for read in reads)
-    safe = int(np.ceil(np.log2(max(peak, 1e-6) / _RESIDUAL_MAX)))
+    peak = max(1e-6, *(read.peak for read in reads))
+    safe = int(np.ceil(np.log2(peak / _RESIDUAL_MAX)))
     best, least = 2.0**safe, np.inf
     for exponent in range(safe, safe - _STEP_SEARCH, -1):
         step = 2.0**exponent
@@ -96,7 +101,8 @@ def residual_step(reads: Sequence[StreamRead]) -> float:
             cost += float(np.mean((error + (read.additions + 1) * _ROUNDING * step**2) / spread))
         if cost < least:
             best, least = step, cost
-    return max(best, _FINEST_STEP)
+    finest = max(min(_FINEST_STEP, peak * _FINEST_PART), *(read.finest for read in reads))
+    return max(best, 2.0 ** int(np.ceil(np.log2(finest))))
 
 
 # Operand transforms ------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.ops.checks import NANO, check
 from tests.unit.quant.graphs import DIM, HIDDEN, Net
-from vitrify.arch.errors import CapacityError
+from vitrify.arch.errors import CapacityError, ModelError
 from vitrify.compiler import compile_graph
 from vitrify.compiler.quantise import quantise
 from vitrify.ir import BATCH, Builder, Evaluator, array_of, source_of, tensor
@@ -61,12 +61,12 @@ def test_rows_that_are_normalised_in_two_ways(epsilon):
     check(net, net.head(x), batch=2)
 
 
-def normalised(net: Net, kind: str, **attributes):
+def normalised(net: Net, kind: str, epsilon: float = 1e-3, **attributes):
     """Beside its reader something else reads the stream, and it is added to."""
     wide = net.linear(net.norm(net.tokens(0), "before"), 4 * DIM, "wide")
     x = net.builder.emit("Unfold", wide, name="rows", parts=4)
     parameters = [1 + 0.3 * net.normal(DIM), *([] if kind == "RMSNorm" else [net.normal(DIM)])]
-    y = net.builder.emit(kind, x, *parameters, name="tested", epsilon=1e-3, **attributes)
+    y = net.builder.emit(kind, x, *parameters, name="tested", epsilon=epsilon, **attributes)
     x = net.add(x, net.linear(y, DIM, "fc"), "sum")
     return net.linear(net.add(x, y, "twice"), 7, "last")
 
@@ -88,6 +88,22 @@ def test_norms_of_parts(name):
     net = Net(4)
     kind, attributes = PARTS[name]
     check(net, normalised(net, kind, **attributes), batch=2)
+
+
+@pytest.mark.parametrize("epsilon", [1.0, 10.0])
+@pytest.mark.parametrize("name", ["rms, heads", "layer", "tokens"])
+def test_an_epsilon_beside_which_the_variance_is_small(name, epsilon):
+    net = Net(4)
+    kind, attributes = PARTS[name]
+    check(net, normalised(net, kind, epsilon=epsilon, **attributes))
+    net = Net(4)
+    check(net, net.head(net.select(net.norm(net.tokens(), "norm", epsilon))))
+
+
+def test_an_epsilon_that_leaves_nothing_of_the_variance():
+    net = Net(4)
+    with pytest.raises(ModelError, match="the epsilon of 'norm' is too large beside the variance"):
+        check(net, net.head(net.select(net.norm(net.tokens(), "norm", 1e6))))
 
 
 def test_the_mean_of_more_rows_than_accumulators_hold():

@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.ops.checks import NANO, check
 from tests.unit.quant.graphs import DIM, Net
-from vitrify.arch.errors import CapacityError, UnsupportedOpError
+from vitrify.arch.errors import CapacityError, ModelError, UnsupportedOpError
 from vitrify.ir import shape_of
 
 #: Layout, heads, groups of rows, width of y.
@@ -116,6 +116,14 @@ def test_shares_of_tokens_as_a_tensor(groups: int, batch: int) -> None:
     x = net.linear(net.norm(net.tokens(0), "norm"), DIM, "x")
     y = net.builder.emit("Softmax", x, name="softmax", axis="tokens", groups=groups)
     check(net, net.linear(y, 7, "last"), batch=batch)
+
+
+def test_an_epsilon_of_rows_over_tokens() -> None:
+    """int16 rows are as fine as it lets them be."""
+    net = Net(12)
+    check(net, channels(net, normed=True, epsilon=0.5))
+    with pytest.raises(ModelError, match=r"'norm\.0\.transposed': its epsilon is larger"):
+        check(net := Net(12), channels(net, normed=True, epsilon=1e4))
 
 
 def over(net: Net, groups: int = 1) -> tuple[ir.Value, ir.Value]:

@@ -21,6 +21,14 @@ def test_residual_step_fits_what_has_no_outliers():
     assert np.abs(rows).max() <= 32767 * step < 2 * np.abs(rows).max()
 
 
+def test_residual_step_of_small_values_and_large_epsilons():
+    rows = 1e-5 * rng().normal(size=(500, 64))
+    read = scheme.StreamRead(rows, 5e-5, 0)
+    assert 5e-5 / 4096 <= scheme.residual_step([read]) < 5e-5 / 2048
+    finest = scheme.StreamRead(rows, 5e-5, 0, finest=0.01)
+    assert scheme.residual_step([read, finest]) == 2.0**-6
+
+
 def test_residual_step_clips_a_rare_outlier():
     """A row that one channel dominates tolerates clipping; all other rows want a fine step."""
     rows = rng().normal(size=(2000, 192)) * 0.5

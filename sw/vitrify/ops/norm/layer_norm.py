@@ -17,7 +17,13 @@ _EPSILON_MAX = (1 << 16) - 1
 def _statistics(epsilon: float, step: float, dim: int, centred: bool) -> Statistics:
     unit = step * 2.0**-formats.MEAN_FRAC
     mantissa, shift = formats.inv_dim(dim)
-    return Statistics(mantissa, shift, min(_EPSILON_MAX, round(epsilon / unit**2)), centred)
+    units = round(epsilon / unit**2)
+    assert units <= _EPSILON_MAX, f"an epsilon of {epsilon} in steps of {step}"
+    return Statistics(mantissa, shift, units, centred)
+
+
+def _finest_step(epsilon: float) -> float:
+    return float(np.sqrt(epsilon / _EPSILON_MAX)) * 2.0**formats.MEAN_FRAC
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,10 @@ class LayerNorm(Normaliser):
         variance = np.mean(centred * centred, axis=-1, keepdims=True)
         return centred / np.sqrt(variance + self.epsilon)
 
+    @property
+    def finest_step(self) -> float:
+        return _finest_step(self.epsilon)
+
     def statistics(self, step: float, dim: int) -> Statistics:
         return _statistics(self.epsilon, step, dim, centred=True)
 
@@ -43,6 +53,10 @@ class RMSNorm(Normaliser):
 
     def apply(self, rows: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
         return rows / np.sqrt(np.mean(rows * rows, axis=-1, keepdims=True) + self.epsilon)
+
+    @property
+    def finest_step(self) -> float:
+        return _finest_step(self.epsilon)
 
     def statistics(self, step: float, dim: int) -> Statistics:
         return _statistics(self.epsilon, step, dim, centred=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vitrify.arch import formats
+from vitrify.arch.errors import ModelError
 from vitrify.quant import scheme
 from vitrify.quant.assemble import Assembler
 from vitrify.quant.operands import INT16_MAX
@@ -13,7 +14,7 @@ from vitrify.quant.tensors import Float, QTensor
 from .integer import ONE, QTranspose, RowNorm
 from .plan import OverTokens, TransposeOp
 
-#: Steps of the int16 rows in one of bytes.
+#: Steps of the int16 rows in one of bytes, at most.
 _FINER = 128
 _GAIN_ONE = 1 << formats.GAIN_FRAC
 _GAIN_MAX = (1 << formats.GAIN_BITS) - 1
@@ -43,5 +44,12 @@ def _norm(a: Assembler, op: TransposeOp, over: OverTokens, step: float | Float) 
     stats = a.stats[over.made]
     rows, peak = stats.rows / over.factor, float(stats.peak.max()) / abs(over.factor)
     gain = int(np.clip(round(_GAIN_ONE / scheme.tensor_step(rows, peak)), 1, _GAIN_MAX))
-    wide = a.single(op.name, _FINER / ONE, INT16_MAX, ONE * scheme.INT8_MAX)
-    return RowNorm(wide, over.normaliser.statistics(float(np.max(step)) / _FINER, op.tokens), gain)
+    coarse, finest = float(np.max(step)), over.normaliser.finest_step
+    if finest > coarse:
+        raise ModelError(
+            f"{op.name!r}: its epsilon is larger than the core can express beside values of at "
+            f"most {coarse * scheme.INT8_MAX:.3g}; scale its input up, and epsilon with the square"
+        )
+    finer = min(_FINER, 1 << int(np.log2(coarse / max(finest, coarse / _FINER))))
+    wide = a.single(op.name, finer / ONE, INT16_MAX, ONE * scheme.INT8_MAX)
+    return RowNorm(wide, over.normaliser.statistics(coarse / finer, op.tokens), gain)
