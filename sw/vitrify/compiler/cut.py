@@ -15,6 +15,7 @@ import onnx_ir as ir
 from vitrify.arch.errors import ModelError
 from vitrify.frontend import flattened, image_input
 from vitrify.frontend.on_einsum import spelled_out
+from vitrify.frontend.randomness import draws
 from vitrify.frontend.size import set_image_shape
 from vitrify.ir import BATCH, Evaluator, shape_of
 from vitrify.program.application import in_batches
@@ -23,11 +24,6 @@ from vitrify.program.application import in_batches
 _TRIAL = 2
 #: Operators that ask for a shape: where one is left, the batch is fixed to one.
 _SHAPES = ("Shape", "Size")
-#: Operators whose results differ from run to run.
-_RANDOM = (
-    "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli",
-    "Multinomial",
-)  # fmt: skip
 #: Rank of images, whose channels come first, unless what reads them sums over the last axis.
 _IMAGE_RANK = 4
 _OF_IMAGES = (
@@ -192,7 +188,7 @@ def source_of(model: ir.Model) -> Source:
         for node in flat.graph for attribute in node.attributes.values()
     ):
         raise CutError("it has branches or loops")
-    if any(node.op_type in _RANDOM for node in flat.graph):
+    if any(draws(node) for node in flat.graph):
         raise CutError("it draws random numbers, so that nothing can be compared with it")
     if isinstance(size, int):
         return Source(flat, size, size, _arrays(flat, size))

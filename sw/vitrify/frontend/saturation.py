@@ -234,11 +234,20 @@ class _Judge:
     def clipped(self, edit: Editor, x: ir.Value, code: ir.Value, step: _Step) -> ir.Value:
         """``x`` after the saturation of the quantiser that makes ``code``, where that matters."""
         cut = self.cuts.get(code, _Cut(0.0, 0.0))
-        low, high = step.bounds
+        bounds = step.bounds
+        # Functions have the same bounds for all channels: those of the codes, if need be.
+        coded = max(np.size(bound) for bound in bounds) > 1 and cut != _Cut(0.0, 0.0)
+        if coded:
+            bounds = np.asarray(step.low), np.asarray(step.high)
+            x = edit.op("Div", x, edit.constant(step.scale))
+            x = edit.op("Add", x, edit.constant(step.zero))
         if cut.below > UNNOTICED:
-            x = edit.op("Max", x, edit.constant(low))
+            x = edit.op("Max", x, edit.constant(bounds[0]))
         if cut.above > UNNOTICED:
-            x = edit.op("Min", x, edit.constant(high))
+            x = edit.op("Min", x, edit.constant(bounds[1]))
+        if coded:
+            x = edit.op("Sub", x, edit.constant(step.zero))
+            x = edit.op("Mul", x, edit.constant(step.scale))
         return x
 
 

@@ -19,6 +19,7 @@ from .fold import is_cheap
 from .load import image_input, task_inputs
 from .mixed import Gate, Gating, Mixture, Picked, Stack
 from .outputs import formed
+from .randomness import draws
 from .reference import run_node, runs, widened
 from .rows import Settler
 from .values import CONSTANT, Const, Traced, Unfit, View, whole
@@ -27,11 +28,6 @@ from .values import CONSTANT, Const, Traced, Unfit, View, whole
 #: a model whose reshapes hold a batch of one all the same is traced with one.
 TRIAL_BATCHES = (2, 1)
 
-#: Operators with another result each time: no constants, whatever they read.
-_RANDOM = frozenset({
-    "RandomUniform", "RandomNormal", "RandomUniformLike", "RandomNormalLike", "Multinomial",
-    "Bernoulli",
-})
 #: What a handler raises about a node; anything else is a bug, unless the node breaks ONNX's rules.
 _FINDINGS = (Unfit, ShapeError)
 
@@ -147,7 +143,7 @@ class Tracer:
     def trace_node(self, node: ir.Node) -> list[Traced]:
         """What the outputs of ``node`` are."""
         inputs = [None if value is None else self._known(value) for value in node.inputs]
-        if node.domain == "" and node.op_type in _RANDOM:
+        if draws(node):
             raise Unfit(
                 "it draws random numbers, and a program gives one answer for an image",
                 "export the model in inference mode, and a masked autoencoder without its masking"

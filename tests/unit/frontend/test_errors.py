@@ -183,6 +183,16 @@ UNSUPPORTED: dict[str, tuple[dict[str, str], str]] = {
         {"activation": "noise = RandomUniformLike(fc1.bias)  active = Add(up, noise)"},
         r"\(RandomUniformLike\).*random numbers.*masked autoencoder without",
     ),
+    "dropout in training": (
+        {"activation": "yes = Constant <value = bool {1}> ()  active = Dropout(up, half, yes)"},
+        r"\(Dropout\).*random numbers.*in inference mode",
+    ),
+    "batch norm in training": (
+        {"activation": "four9 = Constant <value = float[4] {1.0, 1.0, 1.0, 1.0}> ()\n"
+         "active, m9, v9 = BatchNormalization <training_mode = 1> "
+         "(up, four9, four9, four9, four9)"},
+        r"\(BatchNormalization\).*training_mode is 1\); export the model in inference mode",
+    ),
     "operator of an unknown domain": (
         {"activation": "active = com.microsoft.Rfft(up)"},
         r"\(com\.microsoft\.Rfft\)",

@@ -83,6 +83,24 @@ def test_bounds_that_images_reach() -> None:
     np.testing.assert_allclose(found, wanted, atol=ROUNDED * np.abs(wanted).max())
 
 
+def test_bounds_of_each_channel() -> None:
+    """The codes of all channels have the same bounds, their values have not."""
+    steps, zeros = np.linspace(0.002, 0.01, 2 * t.D), np.arange(2 * t.D) - 5
+    lists = [", ".join(map(str, values)) for values in (steps.round(5), zeros)]
+    model = tiny(activation=(
+        f"s8 = Constant <value = float[{2 * t.D}] {{{lists[0]}}}> ()\n"
+        f"z8 = Constant <value = int8[{2 * t.D}] {{{lists[1]}}}> ()\n"
+        "c8 = QuantizeLinear <axis = 2> (up, s8, z8)\n"
+        "active = DequantizeLinear <axis = 2> (c8, s8, z8)"
+    ))  # fmt: skip
+    canonical = canonicalise(model, images=images(model))
+    (kind,) = activations(canonical)
+    assert "Max" in kind
+    feeds = picture(model)
+    wanted, found = (evaluate(m, feeds, ["logits"])["logits"] for m in (model, canonical))
+    np.testing.assert_allclose(found, wanted, atol=ROUNDED * np.abs(wanted).max())
+
+
 def test_bounds_that_images_do_not_reach() -> None:
     model = tiny(activation=pair("int16", 0, 0.001), opset=21)
     assert activations(canonicalise(model, images=images(model))) == []
