@@ -30,8 +30,10 @@ from .driver import (
     quantise_loaded,
     silent,
     source_facts,
+    tell,
     tell_doubts,
 )
+from .losses import LossWarning, losses
 from .partition import Check, Piece, partition, placed, plan
 from .stand_ins import stand_ins
 from .validate import as_given, check_program
@@ -77,7 +79,7 @@ def compile_application(
         try:
             job = _Job(path=Path(path), arch=arch, preprocess=preprocess, keep=keep, batch=batch,
                        verify=verify, weights=weights, own_ranges=calibration is None,
-                       report=progress or silent)  # fmt: skip
+                       report=progress or silent, warn=warn)  # fmt: skip
             model = load(path, size)
             images = stand_ins(model, preprocess) if calibration is None else calibration
             room = functools.partial(placed, arch=arch, batch=batch)
@@ -105,6 +107,7 @@ class _Job:
     weights: Weights
     own_ranges: bool
     report: Progress
+    warn: Callable[[str], None] | None
 
 
 def _in_parts(
@@ -175,6 +178,8 @@ def _on_core(
     )
     if job.verify:
         check_program(program, graph, images)
+        for loss in () if job.own_ranges else losses(program, graph, canonical, images):
+            tell(loss, LossWarning, job.warn, depth=6)
     part = CorePart(program=program, reads=piece.reads, axes=axes)
     machine = Evaluator(canonical, list(piece.results))
     name = image_input(canonical).name or ""

@@ -22,6 +22,7 @@ from vitrify.quant.wanted import EIGHT, Weights
 
 from .as_onnx import as_onnx, closeness
 from .compile import compile_graph
+from .losses import LossWarning, losses
 from .quantise import quantise
 from .stand_ins import stand_ins
 from .validate import check_canonical, check_program
@@ -61,7 +62,8 @@ def compile_model(
     verify : compare the canonical graph with the model, and the program with the integer graph, on
         a few of the images (seconds)
     weights : how many bits the weights of each layer have
-    warn : told what looks wrong with the images; by default a ``CalibrationWarning`` each
+    warn : told what looks wrong with the images, and what is far from the floats; by default a
+        ``CalibrationWarning`` or ``LossWarning`` each
     inspect : shown the canonical model and the integer graph
     size : channels, height and width of the image, where the model leaves them open
 
@@ -86,6 +88,8 @@ def compile_model(
     if verify:
         report("comparing the program with the integer graph", 0.96)
         check_program(program, graph, images)
+        for loss in () if calibration is None else losses(program, graph, canonical, images):
+            tell(loss, LossWarning, warn)
     program = replace(program, metadata={**program.metadata, "source": source_facts(Path(path))})
     report("done", 1.0)
     if calibration is not None:
@@ -100,10 +104,17 @@ def tell_doubts(
     """Say what looks wrong with calibration images."""
     images = np.asarray(calibration, np.float32)
     for doubt in doubts(images, _parse(preprocess), preprocess):
-        if warn is None:
-            warnings.warn(doubt, CalibrationWarning, stacklevel=3)
-        else:
-            warn(doubt)
+        tell(doubt, CalibrationWarning, warn, depth=4)
+
+
+def tell(
+    text: str, kind: type[Warning], warn: Callable[[str], None] | None, depth: int = 3
+) -> None:
+    """Give ``text`` to ``warn``, or warn the caller who is ``depth`` calls up."""
+    if warn is None:
+        warnings.warn(text, kind, stacklevel=depth)
+    else:
+        warn(text)
 
 
 def quantise_model(

@@ -38,6 +38,8 @@ IMAGES = 4
 TOLERANCE = 2e-3
 #: Of models with narrower floats.
 HALF_TOLERANCE = 3e-2
+#: Floats of so many bits are codes of a quantiser.
+_CODE_BITS = 8
 #: Of models with quantised operators: the canonical graph keeps their functions, not their steps.
 QUANTISED_TOLERANCE = 0.25
 
@@ -76,12 +78,13 @@ def check_canonical(
     if not _executable(model):
         return  # operators of other tools, types that ONNX Runtime has no kernels for
     exact = _original(model, given, numbers, names)
-    found = _run(canonical, given.astype(np.float32), numbers, names)
+    found = values_of(canonical, given.astype(np.float32), numbers, names)
     tolerance = tolerance_of(model)
     experts = any(node.op_type in ("Experts", "RoutedHeads", "BalancedHeads")
                   for node in canonical.graph)
     for name in names:
         check_shapes(name, exact[name], found[name])
+        check_finite(name, exact[name])
         each = deviations(exact[name], found[name])
         # Logits that are all but equal may choose another expert: not for every image.
         deviation = float(np.median(each) if experts else each.max())
@@ -96,10 +99,26 @@ def check_canonical(
 
 def check_shapes(name: str, exact: Array, found: Array) -> None:
     """Refuse an output of another shape."""
+    if exact.shape[1:] == found.shape[1:] and len(exact) < len(found):
+        raise ModelError(
+            f"output {name!r} has {len(exact)} of {len(found)} images: the model picks from its "
+            f"batch, and a program gives an answer for each image; export the model without that"
+        )
     if exact.shape != found.shape:
         raise VerificationError(
             f"output {name!r} has the shape {list(exact.shape)} in the model and "
             f"{list(found.shape)} in what was made of it. {WAY_OUT}"
+        )
+
+
+def check_finite(name: str, exact: Array) -> None:
+    """Refuse a model that gives no numbers itself."""
+    bad = np.count_nonzero(~np.isfinite(exact)) if exact.dtype.kind == "f" else 0
+    if bad:
+        raise ModelError(
+            f"output {name!r} of the model holds {bad} values of {exact.size} that are NaN or "
+            f"infinite on calibration images: a function overflows in it, or the images are not "
+            f"normalised as it wants them"
         )
 
 
@@ -133,11 +152,15 @@ def as_given(model: ir.Model, images: npt.NDArray[Any]) -> Array:
 
 def tolerance_of(model: ir.Model) -> float:
     """How much an output in real numbers may deviate."""
-    if is_quantised(node.op_type for node in model.graph):
-        return QUANTISED_TOLERANCE
     narrow = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-    values = [v for node in model.graph for v in node.inputs if v is not None]
-    return HALF_TOLERANCE if any(v.dtype in narrow for v in values) else TOLERANCE
+    used = {v.dtype for node in model.graph for v in node.inputs if v is not None}
+    casts = {ir.DataType(node.attributes["to"].as_int())
+             for node in model.graph if node.op_type == "Cast"}
+    if is_quantised(node.op_type for node in model.graph) or any(
+        kind.is_floating_point() and kind.bitwidth <= _CODE_BITS for kind in casts
+    ):
+        return QUANTISED_TOLERANCE
+    return HALF_TOLERANCE if used.intersection(narrow) else TOLERANCE
 
 
 def _original(
@@ -145,13 +168,13 @@ def _original(
 ) -> dict[str, Array]:
     """:func:`_run` for the model as it was given, which may contradict itself."""
     try:
-        return _run(model, images, numbers, names)
+        return values_of(model, images, numbers, names)
     except Exception as error:
         if not of_onnx_runtime(error):
             raise
         try:
             # what its kernels do not take, such as a mask that broadcasts, may be right
-            return _run(model, images, numbers, names, _Reference)
+            return values_of(model, images, numbers, names, _Reference)
         except Exception:
             reason = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
             reason = reason[:500].strip()
@@ -179,11 +202,11 @@ class _Reference:
         return dict(zip(self._outputs, results, strict=True))  # type: ignore[arg-type]
 
 
-def _run(
+def values_of(
     model: ir.Model, images: Array, numbers: Mapping[str, Array], names: list[str],
     judge: type[FloatEvaluator] | type[_Reference] = FloatEvaluator,
 ) -> dict[str, Array]:
-    """Outputs, in as many runs as the model needs."""
+    """Outputs of ``images``, each with its task numbers, in as many runs as the model needs."""
     evaluator, step = judge(model, names), _at_once(model, len(images))
     parts = []
     for start in range(0, len(images), step):
@@ -271,9 +294,8 @@ def check_program(program: Program, graph: QuantGraph, images: Images) -> None:
         Names the first operation whose integers differ.
     """
     chosen = images[np.arange(program.batch) % len(images)]
-    counts = np.array([task.count for task in program.tasks], np.int64)
-    numbers = np.arange(1, 1 + program.batch)[:, None] % counts
-    tasks = {task.name: numbers[:, i] for i, task in enumerate(program.tasks)}
+    tasks = task_numbers(program, program.batch)
+    numbers = np.array([*tasks.values()], np.int64).reshape(-1, program.batch).T
     expected = Evaluator(graph, program.arch).outputs(chosen, tasks)
     found = _outputs(program, chosen, numbers, None)
     for spec in program.outputs:
@@ -285,6 +307,11 @@ def check_program(program: Program, graph: QuantGraph, images: Images) -> None:
                 f"the program's integers for output {spec.name!r} are not those of the quantised "
                 f"graph{where}. {WAY_OUT}"
             )
+
+
+def task_numbers(program: Program, count: int) -> dict[str, npt.NDArray[np.int64]]:
+    """Tasks in turn for ``count`` images, by the input that chooses."""
+    return {task.name: np.arange(1, 1 + count) % task.count for task in program.tasks}
 
 
 def _outputs(

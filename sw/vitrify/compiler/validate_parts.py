@@ -18,6 +18,7 @@ from .validate import (
     WAY_OUT,
     VerificationError,
     as_given,
+    check_finite,
     check_shapes,
     deviations,
     of_onnx_runtime,
@@ -63,6 +64,7 @@ def check_parts(
     exact, found = whole(given, batch), run(given)
     for name in names:
         check_shapes(name, exact[name], found[name])
+        check_finite(name, exact[name])
         deviation, most = _difference(exact[name], found[name], tolerance_of(model))
         if not deviation <= most:
             raise VerificationError(

@@ -14,9 +14,11 @@ from test_errors import one_sentence
 from tiny import tiny
 
 from tests.support.compiled import Compiled, compiled, pictures
+from tests.support.ratio import decibel
 from vitrify.arch.errors import InputError, ModelError
 from vitrify.arch.presets import preset
 from vitrify.compiler.driver import compile_model
+from vitrify.compiler.losses import LossWarning
 from vitrify.frontend import canonicalise, load
 from vitrify.ir import evaluate
 from vitrify.program import Program
@@ -211,3 +213,78 @@ def test_what_the_host_has_to_do(last: str) -> None:
     with pytest.raises(ModelError, match=rf"\({op}\).*end the model at the logits") as caught:
         canonicalise(model)
     one_sentence(caught.value)
+
+
+HEAD = "l1 = Gemm(pooled, head.weight, head.bias)\n"
+
+
+def test_outputs_that_are_true_or_false(tmp_path: Path) -> None:
+    """The core makes the numbers, the host compares them."""
+    model = tiny(
+        head=HEAD + "logits = Greater(l1, half)", output=f"bool[{t.N},{t.CLASSES}]"
+    )  # fmt: skip
+    with pytest.raises(ModelError, match="true or false for each; end the model at the numbers"):
+        canonicalise(model)
+    result = of(tmp_path, model)
+    found, wanted = result.found["logits"], result.wanted["logits"]
+    assert found.dtype == wanted.dtype == bool
+    assert (found == wanted).mean() >= 0.9
+
+
+SLICED = """<ir_version: 9, opset_import: ["": 18]>
+sliced (float[n,3,8,8] image) => (float[k,4,8] y)
+<float[8,3,4,4] w, int64[1] first = {0}, int64[1] two = {2}, int64[3] form = {0, 8, 4}> {
+    g = Conv <strides = [4, 4]> (image, w)  f = Reshape(g, form)
+    f2 = Transpose <perm = [0, 2, 1]> (f)  y = Slice(f2, first, two, first)
+}"""
+
+
+def test_a_batch_that_is_sliced(tmp_path: Path) -> None:
+    proto = onnx.parser.parse_model(SLICED)
+    weight = np.random.default_rng(1).normal(size=(8, 3, 4, 4)).astype(np.float32)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    onnx.save(proto, tmp_path / "model.onnx")
+    images = pictures(ir.from_proto(proto).graph.inputs[0], 4)
+    with pytest.raises(ModelError, match="'y' has 2 of 4 images: the model picks from its batch"):
+        compile_model(tmp_path / "model.onnx", preset("nano"), images)
+
+
+def with_steep(tmp_path: Path, scale: float, functions: str) -> Path:
+    steep = f"b9 = {C.format(scale)}  e9 = Mul(up, b9)\n{functions}"
+    ir.save(tiny(activation=steep, opset=20), tmp_path / "model.onnx")
+    return tmp_path / "model.onnx"
+
+
+def test_what_is_lost_is_told(tmp_path: Path) -> None:
+    """A function too steep for bytes."""
+    told: list[str] = []
+    path = with_steep(tmp_path, 60.0, "active = Sin(e9)")
+    images = pictures(load(path).graph.inputs[0], 32)
+    compile_model(path, preset("nano"), images, warn=told.append)
+    (loss,) = [text for text in told if "'logits' has" in text]
+    assert "dB of signal-to-noise ratio against the model in floats on 32 calibration" in loss
+    with pytest.warns(LossWarning, match="'logits' has"):
+        compile_model(path, preset("nano"), images)
+
+
+def test_a_model_that_overflows_itself(tmp_path: Path) -> None:
+    path = with_steep(tmp_path, 500.0, "e8 = Exp(e9)  active = Log(e8)")
+    images = pictures(load(path).graph.inputs[0], 32)
+    with pytest.raises(ModelError, match=r"NaN or infinite on calibration images"):
+        compile_model(path, preset("nano"), images)
+
+
+def test_floats_of_eight_bits_are_codes(tmp_path: Path) -> None:
+    cast = "e9 = Cast <to = 17> (up)  active = Cast <to = 1> (e9)"
+    assert of(tmp_path, tiny(activation=cast, opset=19)).snr() >= 25
+
+
+def test_a_function_far_from_zero(tmp_path: Path) -> None:
+    """Its values lie between 0.26 and 0.32."""
+    far = f"b9 = {C.format(10.0)}  a9 = Abs(up)  e9 = Add(a9, b9)  e8 = Sqrt(e9)"
+    model = tiny(activation=far + "  active = Reciprocal(e8)", opset=20)
+    result = of(tmp_path, model)
+    found, wanted = (x["logits"] - result.wanted["logits"].mean(axis=0) for x in
+                     (result.found, result.wanted))
+    assert decibel(wanted, found) >= 10
+    assert result.snr() >= 30
