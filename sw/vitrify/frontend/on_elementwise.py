@@ -105,11 +105,6 @@ def resolve(tracer: Tracer, value: Traced) -> View:
 
 
 def _resolve(tracer: Tracer, value: Elementwise) -> View:
-    if any(samples.dtype == bool for samples in value.samples.values()):
-        raise Unfit(
-            "it compares activations, and its result is true or false for each",
-            "end the model at the numbers and compare its output", value.node,
-        )
     best: tuple[float, str, float, float] | None = None
     best_root: View | Elementwise | None = None
     for root, samples in value.samples.items():

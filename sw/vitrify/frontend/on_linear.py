@@ -235,7 +235,11 @@ def batch_norm(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> li
     """At inference a scale and a shift per channel, the second axis."""
     view = _placed(tracer, tracer.view(inputs[0]))
     arrays = [value.array.astype(np.float64) for value in inputs[1:] if isinstance(value, Const)]
-    if len(arrays) != 4 or attribute(node, "training_mode", 0):
+    if attribute(node, "training_mode", 0):
+        raise Unfit(
+            "it normalises by the batch (training_mode is 1)", "export the model in inference mode"
+        )
+    if len(arrays) != 4:
         raise Unfit("its parameters are no constants")
     gamma, beta, mean, variance = arrays
     mul = gamma / np.sqrt(variance + attribute(node, "epsilon", 1e-5))

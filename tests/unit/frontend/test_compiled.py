@@ -223,7 +223,7 @@ def test_outputs_that_are_true_or_false(tmp_path: Path) -> None:
     model = tiny(
         head=HEAD + "logits = Greater(l1, half)", output=f"bool[{t.N},{t.CLASSES}]"
     )  # fmt: skip
-    with pytest.raises(ModelError, match="true or false for each; end the model at the numbers"):
+    with pytest.raises(ModelError, match="true or false where numbers are expected"):
         canonicalise(model)
     result = of(tmp_path, model)
     found, wanted = result.found["logits"], result.wanted["logits"]
