@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,21 @@ from vitrify.program.container import load, parse
 from . import backend as backends
 from .backend import NodeArg
 from .statistics import Statistics
+
+
+@runtime_checkable
+class SessionOptions(Protocol):
+    """What tells the session options of ONNX Runtime from other objects."""
+
+    graph_optimization_level: Any
+    intra_op_num_threads: Any
+
+
+@runtime_checkable
+class RunOptions(Protocol):
+    """What is read of the run options of ONNX Runtime."""
+
+    terminate: bool
 
 
 class InferenceSession:
@@ -50,6 +66,10 @@ class InferenceSession:
     providers : list of names, optional
         For code written for ONNX Runtime: a backend by its name, and providers of ONNX Runtime for
         what runs on the host (of a model, for all of it).
+    sess_options : object, optional
+        Options of ONNX Runtime, for code written for it, also in the place of ``backend``.  Nothing
+        depends on them: a core has no such settings, and what the host answers must not change
+        with an optimiser.
     **options
         Settings of the backend (see its module).
 
@@ -62,13 +82,20 @@ class InferenceSession:
     def __init__(
         self,
         model: str | os.PathLike[str] | bytes | Program | Application,
-        backend: str = "golden",
+        backend: str | SessionOptions | None = "golden",
         *,
         arch: ArchConfig | str | None = None,
         preprocess: str | None = None,
         providers: Sequence[str] | None = None,
+        sess_options: SessionOptions | None = None,
         **options: Any,
     ) -> None:
+        if backend is None or isinstance(backend, SessionOptions):
+            backend, sess_options = "golden", backend or sess_options
+        if sess_options is not None and not isinstance(sess_options, SessionOptions):
+            raise InputError(
+                f"sess_options must be SessionOptions of ONNX Runtime, not {short(sess_options)}"
+            )
         if preprocess is not None:
             preprocessing.parse(preprocess)
         given = isinstance(model, Program | Application)
@@ -88,12 +115,13 @@ class InferenceSession:
             options = {"near": Path(model).parent, **options}
         self.backend = backend
         self._closed = False
+        self._queue: ThreadPoolExecutor | None = None
         self._others = others
         self._backend = backends.create(backend, source, preprocess, options, others)
 
     def run(
         self, output_names: Sequence[str] | None, input_feed: Mapping[str, npt.ArrayLike],
-        run_options: None = None,
+        run_options: RunOptions | None = None,
     ) -> list[npt.NDArray[Any]]:
         """Run a batch.
 
@@ -103,7 +131,7 @@ class InferenceSession:
         input_feed : the images by the input's name: float ``[N, C, H, W]`` or uint8
             ``[N, C, H, W]`` / ``[N, H, W, C]``; for a model with tasks also the integer that
             chooses one, for all images or ``[N]``
-        run_options : there are none; for code written for ONNX Runtime
+        run_options : those of ONNX Runtime; a run that they say to terminate is refused
 
         Returns
         -------
@@ -116,8 +144,12 @@ class InferenceSession:
         """
         if self._closed:
             raise InputError("the session is closed; make a new one")
-        if run_options is not None:
-            raise InputError(f"run_options must be None, not {short(run_options)}")
+        if run_options is not None and not isinstance(run_options, RunOptions):
+            raise InputError(
+                f"run_options must be RunOptions of ONNX Runtime, not {short(run_options)}"
+            )
+        if run_options is not None and run_options.terminate:
+            raise InputError("run_options say to terminate the run")
         if not isinstance(input_feed, Mapping):
             raise InputError(
                 f"the inputs must be a dictionary such as {{'image': array}}, not "
@@ -134,6 +166,38 @@ class InferenceSession:
             raise InputError(f"input {image!r} is missing")
         tasks = {name: input_feed[name] for name in others if name in input_feed}
         return self._backend.run(names, _array(image, input_feed[image]), tasks)
+
+    def run_async(
+        self, output_names: Sequence[str] | None, input_feed: Mapping[str, npt.ArrayLike],
+        callback: Callable[[list[npt.NDArray[Any]], Any, str], None], user_data: Any = None,
+        run_options: RunOptions | None = None,
+    ) -> None:
+        """As :meth:`run`, behind earlier calls of this method, while the caller goes on.
+
+        Parameters
+        ----------
+        callback : called in another thread with the results, ``user_data`` and an empty text; or
+            with no results and what went wrong
+
+        Raises
+        ------
+        InputError
+            For a closed session; :meth:`close` waits for what has begun or waits.
+        """
+        if self._closed:
+            raise InputError("the session is closed; make a new one")
+        if self._queue is None:
+            self._queue = ThreadPoolExecutor(1, thread_name_prefix="vitrify-session")
+
+        def run() -> None:
+            try:
+                results, said = self.run(output_names, input_feed, run_options), ""
+            # whatever it is, nobody else would hear of it
+            except Exception as error:
+                results, said = [], str(error) or type(error).__name__
+            callback(results, user_data, said)
+
+        self._queue.submit(run)
 
     def _output_names(self, wanted: Sequence[str] | None) -> list[str]:
         known = [out.name for out in self._backend.outputs]
@@ -181,6 +245,8 @@ class InferenceSession:
 
     def close(self) -> None:
         """Give back what the backend holds; runs in other threads finish first on a board."""
+        if self._queue is not None:
+            self._queue.shutdown()
         self._closed = True
         self._backend.close()
 

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -212,12 +213,55 @@ def test_as_onnx_runtime_is_called(tmp_path):
     assert session.run(None, {"image": (IMAGES * 255).astype(np.uint8)})[0].shape == (3, 9, 12)
 
 
+def test_options_of_onnx_runtime():
+    program = copy_program()
+    (expected,) = InferenceSession(program).run(None, {"image": IMAGES})
+    options = ort.SessionOptions()
+    for session in (
+        InferenceSession(program, options), InferenceSession(program, None),
+        InferenceSession(program, sess_options=options, providers=["golden"]),
+    ):
+        assert session.backend == "golden"
+        (found,) = session.run(None, {"image": IMAGES}, ort.RunOptions())
+        assert (found == expected).all()
+    stop = ort.RunOptions()
+    stop.terminate = True
+    with pytest.raises(InputError, match="say to terminate"):
+        session.run(None, {"image": IMAGES}, stop)
+
+
+def test_run_async_answers_in_order():
+    session = InferenceSession(copy_program())
+    expected = [session.run(None, {"image": IMAGES + shift})[0] for shift in (0.0, 0.25)]
+    answers = []
+    caller = threading.get_ident()
+
+    def callback(results, user_data, error):
+        answers.append((results, user_data, error, threading.get_ident()))
+
+    session.run_async(None, {"image": IMAGES}, callback, "first")
+    session.run_async(["rows"], {"image": IMAGES + 0.25}, callback, 2, ort.RunOptions())
+    session.run_async(None, {"picture": IMAGES}, callback)
+    session.close()
+    (first, second, third) = answers
+    assert first[1:3] == ("first", "")
+    assert second[1:3] == (2, "")
+    assert (first[0][0] == expected[0]).all()
+    assert (second[0][0] == expected[1]).all()
+    assert third[:2] == ([], None)
+    assert "no input 'picture'" in third[2]
+    assert caller not in {answer[3] for answer in answers}
+    with pytest.raises(InputError, match="closed"):
+        session.run_async(None, {"image": IMAGES}, callback)
+
+
 @pytest.mark.parametrize(("call", "message"), [
     (lambda s: s.run("rows", {"image": IMAGES}), "must be a list of names or None, not 'rows'"),
     (lambda s: s.run(3, {"image": IMAGES}), "must be a list of names or None, not 3"),
     (lambda s: s.run([None], {"image": IMAGES}), "no output None"),
     (lambda s: s.run(None, IMAGES), "must be a dictionary .* not ndarray"),
-    (lambda s: s.run(None, {"image": IMAGES}, {}), "run_options must be None"),
+    (lambda s: s.run(None, {"image": IMAGES}, {}), "run_options must be RunOptions"),
+    (lambda _: InferenceSession(copy_program(), sess_options=3), "must be SessionOptions .* not 3"),
     (lambda s: s.run(None, {"image": None}), "must be float or uint8, not object"),
     (lambda s: s.run(None, {"image": [[1], [1, 2]]}), "is no array"),
     (lambda s: s.run(None, {"image": "x"}), "must be float or uint8"),
