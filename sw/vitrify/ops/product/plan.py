@@ -10,6 +10,7 @@ from vitrify.ops.linear.plan import LinearValue, Stored, int8_in_groups
 from vitrify.quant.plan import Operand
 from vitrify.quant.planner import Planner, result_of
 
+from .quotient import divided
 from .softmax import SoftmaxValue
 from .values import ProductValue
 
@@ -17,7 +18,7 @@ from .values import ProductValue
 def plan_product(planner: Planner, node: ir.Node) -> LinearValue:
     """``Product``: delayed, unless one of its operands is a softmax."""
     attributes, name = attributes_of(node), result_of(node)
-    attended = _attention(planner, node)
+    attended = None if divided(node) else _attention(planner, node)
     if attended is not None:
         return attended
     for index in range(2):
