@@ -45,7 +45,7 @@ def strategies(preloads: int = 0) -> Iterator[PlacementStrategy]:
     """From the fastest to the smallest; with so many experts ahead at most."""
     for count in range(preloads, _LEAST_AHEAD - 1, -1):
         yield PlacementStrategy(preloads=count)
-    for rows in (1, 2, 3, 4, 6, 8, 12, 16):
+    for rows in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32):
         yield PlacementStrategy(Separation.ALL, rows, rows)
         for separation in (Separation.RESIDUAL, Separation.NONE):
             for scores in (rows, 2 * rows, 4 * rows):
