@@ -129,7 +129,9 @@ def _padding(node: ir.Node, image: tuple[int, ...], kernel: tuple[int, ...]) -> 
 @handles("Conv")
 def conv(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
     """Patches that do not overlap and a linear layer, or a convolution of any other kind."""
-    view, weight = tracer.view(inputs[0]), constant(inputs[1], "weight")
+    if not isinstance(inputs[1], Const):
+        return convolve(tracer, node, inputs)
+    view, weight = tracer.view(inputs[0]), inputs[1]
     kernel = weight.shape[2:]
     if len(view.shape) != 2 + len(kernel):
         raise Unfit("its input and its weight differ in rank")

@@ -9,8 +9,9 @@ from vitrify.ir import shape_of
 
 from .layout import sizes
 from .mix import mix, runs_over_rows
+from .own_weights import convolve_by
 from .trace import Tracer, attribute, constant, handles
-from .values import CONSTANT, Const, Traced, Unfit, View
+from .values import CONSTANT, Const, Elementwise, Traced, Unfit, View
 
 _FIX = "export convolutions and pooling of one or two dimensions"
 
@@ -94,6 +95,8 @@ def convolve(
     tracer: Tracer, node: ir.Node, inputs: list[Traced | None]
 ) -> list[Traced]:
     """Any convolution of one or two dimensions."""
+    if isinstance(inputs[1], View | Elementwise):
+        return [_by_activations(tracer, node, inputs)]
     weight = constant(inputs[1], "weight")
     rank, groups = weight.array.ndim - 2, attribute(node, "group", 1)
     view = as_map(tracer.view(inputs[0]))
@@ -118,6 +121,17 @@ def convolve(
             hints=hints,
         )  # fmt: skip
     return [map_of(tracer, value, view.shape[0], height + 1, rank)]
+
+
+def _by_activations(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> View:
+    view, weight = tracer.view(inputs[0]), tracer.view(inputs[1])
+    if len(view.shape) != 4 or (len(inputs) > 2 and inputs[2] is not None):
+        raise Unfit("its weight is computed from the image, and it has a bias or one dimension")
+    strides, pads, dilations = window(
+        node, (view.shape[2], view.shape[3]), list(weight.shape[2:]), 2
+    )
+    groups = attribute(node, "group", 1)
+    return convolve_by(tracer, view, weight, groups, strides, pads, dilations)
 
 
 def _of_image(

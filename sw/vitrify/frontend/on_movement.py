@@ -145,17 +145,21 @@ def pad(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Trac
     fill = others[1] if len(others) > 1 and others[1] is not None and others[1].size else None
     number = 0.0 if fill is None else float(fill.ravel()[0])
     quiet = [others[0], None if fill is None else np.zeros(1), *others[2:]]
-    place = tracer.execute(node, [numbers, *quiet])[0].astype(np.int64)
+    return [bordered(view, tracer.execute(node, [numbers, *quiet])[0].astype(np.int64), number)]
+
+
+def bordered(view: View, place: np.ndarray, number: float) -> View:
+    """The elements ``place`` of ``view``, counted from 1; ``number`` where it is 0."""
     outside = place == 0
     inner = view.moved(lambda array: array.reshape(-1)[np.maximum(place - 1, 0)])
     if not outside.any():
-        return [inner]
+        return inner
     index = np.where(outside, CONSTANT, inner.index).astype(np.int32)
     mul = None if inner.mul is None else np.where(outside, 1.0, inner.mul)
     add = inner.add
     if number or add is not None:
         add = np.where(outside, number, 0.0 if add is None else add)
-    return [View(view.base, index, mul, add, view.hints)]
+    return View(view.base, index, mul, add, view.hints)
 
 
 @handles("Concat")

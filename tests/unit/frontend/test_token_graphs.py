@@ -191,6 +191,32 @@ def test_convolutional_network() -> None:
     assert found == ["ImageConv", "Activation", "MeanPool", "Linear"]
 
 
+#: Weights of a depthwise convolution are a map that another convolution makes.
+DYNAMIC = {
+    "embed": "g = Conv <strides = [2, 2]> (image, embed.weight, embed.bias)\n"
+    "form = Constant <value_ints = [8, 1, 3, 3]> ()  own = Reshape(g, form)",
+    "out": "z = Conv <group = 8, pads = [1, 1, 1, 1]{}> (g, own)",
+    "pool": CONVOLUTIONAL["pool"],
+}
+
+
+def _dynamic(more: str = "") -> ir.Model:
+    slots = {**dict.fromkeys(t.SLOTS, ""), **DYNAMIC, "head": t.HEAD}
+    slots["out"] = slots["out"].format(more)
+    return tiny(opset=18, image="float[1,3,8,8]", output="float[1,4]", task="", **slots)
+
+
+@pytest.mark.parametrize("more", ["", ", strides = [2, 1]"])
+def test_weights_of_a_convolution_from_the_image(more: str) -> None:
+    model = _dynamic(more)
+    assert "Multiply" in kinds(assert_agrees(model, picture(model)))
+
+
+def test_weights_from_the_image_that_are_dilated() -> None:
+    with pytest.raises(UnsupportedOpError, match=r"\(Conv\).*several images, or is dilated"):
+        canonicalise(_dynamic(", dilations = [2, 2]"))
+
+
 #: Channels of a head that turn, attributes, whether operands are [N, T, D], positions are given.
 ROTARY = {
     "halves": (4, "", False, True),
