@@ -17,11 +17,12 @@ from vitrify.rtl.units.loader import Loader
 BENCHES = Path(__file__).parent / "benches"
 NANO = preset("nano")
 TALL = dataclasses.replace(NANO, name="tall", depth=4, width=16, lanes=4, bus_bytes=4)
+SQUARE = dataclasses.replace(TALL, name="square", width=4)
 PLAIN = dataclasses.replace(TALL, name="plain", stored_weights=False, patterns=False)
 
 
 @pytest.mark.parametrize(("arch", "swap_latency"), [(NANO, 18), (NANO, 4), (TALL, 11), (TALL, 19),
-                                                    (PLAIN, 11)],
+                                                    (SQUARE, 11), (PLAIN, 11)],
                          ids=lambda value: getattr(value, "name", None))
 def test_loader(arch, swap_latency):
     simulate(Loader(arch, swap_latency=swap_latency), f"loader-{arch.name}-{swap_latency}",

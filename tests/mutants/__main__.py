@@ -58,6 +58,8 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "sw/vitrify": (_GRAPHS, *_COMPILER),
     "hw/vitrify/rtl/array": ("tests/cosim/test_accumulator.py", "tests/cosim/test_matrix.py",
                              *_CORE),
+    "hw/vitrify/rtl/control/run_ahead": ("tests/formal/test_formal.py::test_holds[run ahead]",
+                                         "tests/cosim/test_control.py"),
     **{f"hw/vitrify/rtl/{unit}": (f"tests/cosim/{first}", f"tests/cosim/{first.partition('::')[0]}",
                                   *_CORE)
        for unit, first in {
