@@ -9,7 +9,7 @@ import cocotb
 import numpy as np
 from cocotb.triggers import FallingEdge, ReadOnly
 
-from vitrify.arch import isa
+from vitrify.arch import formats, isa
 from vitrify.arch.isa import Opcode, Region
 from vitrify.cosim import bench
 from vitrify.golden.machine import Machine
@@ -168,8 +168,8 @@ async def moves(dut, stall):
     world = World(dut, stall=stall)
     arch = world.arch
     loads = [random_move(arch, Opcode.LOAD, slot, 16) for slot in range(10)]
-    for _ in range(4):
-        count = random.choice((1, 2, 3, random.randint(1, arch.index_entries)))
+    full = arch.depth // formats.INDEX_BYTES * random.randint(1, 4)   # of words, to the last entry
+    for count in (1, full, full - 1, random.randint(1, arch.index_entries)):
         loads.insert(random.randrange(len(loads)), isa.make(
             Opcode.LOAD_INDEX, region=Region.INPUT, offset=arch.depth * random.randrange(500),
             base=random.randint(0, arch.index_entries - count), count=count,
