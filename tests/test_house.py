@@ -139,6 +139,13 @@ def test_the_extra_all_is_every_extra_that_a_command_asks_for():
     assert set(re.findall(r"[\w-]+", named)[1:]) == set(EXTRAS.values())
 
 
+def test_readers_of_source_find_the_packages_of_every_room():
+    # griffe, which makes the API pages, knows a package in several places by these words only.
+    line = '__path__ = __import__("pkgutil").extend_path(__path__, __name__)'
+    for room in ROOMS:
+        assert line in (ROOT / room / "vitrify" / "__init__.py").read_text().splitlines(), room
+
+
 def test_every_document_has_its_place_on_the_site():
     # The site itself is built by `make docs`, where mkdocs is installed.
     site = yaml.safe_load((ROOT / "mkdocs.yml").read_text())

@@ -7,7 +7,6 @@ wheel.
 
 from __future__ import annotations
 
-from pkgutil import extend_path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,7 +16,8 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = ["InferenceSession", "__version__"]
-__path__ = extend_path(__path__, __name__)
+# In these words, by which tools that read the source (the documentation's) know it.
+__path__ = __import__("pkgutil").extend_path(__path__, __name__)
 
 
 def __getattr__(name: str) -> Any:
