@@ -89,6 +89,7 @@ def check_canonical(
         # Logits that are all but equal may choose another expert: not for every image.
         deviation = float(np.median(each) if experts else each.max())
         if not deviation <= tolerance:
+            _check_alone(model, name, exact[name], given, numbers)
             first = _first_unknown(model, canonical, given, numbers, tolerance)
             where = f", first in tensor {first!r}" if first else ""
             raise VerificationError(
@@ -102,12 +103,37 @@ def check_shapes(name: str, exact: Array, found: Array) -> None:
     if exact.shape[1:] == found.shape[1:] and len(exact) < len(found):
         raise ModelError(
             f"output {name!r} has {len(exact)} of {len(found)} images: the model picks from its "
-            f"batch, and a program gives an answer for each image; export the model without that"
+            f"batch, or a size of it is written into it, and a program gives an answer for each "
+            f"image; export the model without that, or for one image"
         )
     if exact.shape != found.shape:
         raise VerificationError(
             f"output {name!r} has the shape {list(exact.shape)} in the model and "
             f"{list(found.shape)} in what was made of it. {WAY_OUT}"
+        )
+
+
+def _check_alone(
+    model: ir.Model, name: str, exact: Array, images: Array, numbers: Mapping[str, Array]
+) -> None:
+    """Refuse a model whose answer for an image depends on those beside it.
+
+    Raises
+    ------
+    ModelError
+        Naming the output.
+    """
+    if _at_once(model, len(images)) != len(images):
+        return
+    alone = [
+        _original(model, images[[i]], {n: v[[i]] for n, v in numbers.items()}, [name])[name]
+        for i in range(len(images))
+    ]
+    if deviations(exact, np.concatenate(alone)).max() > tolerance_of(model):
+        raise ModelError(
+            f"output {name!r} of several images at once is not what the model gives for each: it "
+            f"computes something over its batch, and a program gives an answer for each image; "
+            f"export the model for one image"
         )
 
 

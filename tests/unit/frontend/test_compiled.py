@@ -239,13 +239,18 @@ sliced (float[n,3,8,8] image) => (float[k,4,8] y)
 }"""
 
 
-def test_a_batch_that_is_sliced(tmp_path: Path) -> None:
-    proto = onnx.parser.parse_model(SLICED)
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [("y = Slice(f2, first, two, first)", "'y' has 2 of 4 images: the model picks from its batch"),
+     ("m = ReduceMean(f2, first)  y = Sub(f2, m)", "it computes something over its batch")],
+)  # fmt: skip
+def test_what_is_done_to_a_batch(last: str, words: str, tmp_path: Path) -> None:
+    proto = onnx.parser.parse_model(SLICED.replace("y = Slice(f2, first, two, first)", last))
     weight = np.random.default_rng(1).normal(size=(8, 3, 4, 4)).astype(np.float32)
     proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
     onnx.save(proto, tmp_path / "model.onnx")
     images = pictures(ir.from_proto(proto).graph.inputs[0], 4)
-    with pytest.raises(ModelError, match="'y' has 2 of 4 images: the model picks from its batch"):
+    with pytest.raises(ModelError, match=words):
         compile_model(tmp_path / "model.onnx", preset("nano"), images)
 
 
