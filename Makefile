@@ -1,6 +1,7 @@
 # Everything sets itself up: on a fresh machine `make demo` or `make test` is the first command.
 #
 #   make demo     classify real pictures on the simulated core, on golden and on ONNX Runtime
+#                 (QUICK=1: handwritten digits alone, about a minute)
 #   make test     the whole test suite           make lint    style, types
 #   make bench    measure models on presets      make fix     mend what ruff can
 #   make lock     resolve requirements.lock anew make clean   remove what make made
@@ -30,7 +31,7 @@ PYTHON       := $(firstword $(foreach p,$(PYTHONS),$(shell $(p) -c \
 all: test
 
 demo: setup
-	$(PY) -m demo.demo
+	$(PY) -m demo.demo $(if $(QUICK),--quick)
 
 test: setup
 	$(PY) -m ruff check
