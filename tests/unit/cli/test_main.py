@@ -212,7 +212,9 @@ ERRORS = {
     "truncated model": ((*COMPILE, "bad.onnx"), "damaged|not part|no |cut short"),
     "no transformer": ((*COMPILE, "bad.onnx"), ""),
     "missing model": ((*COMPILE, "gone.onnx"), "'gone.onnx' does not exist"),
-    "too big": (("compile", "model.onnx", "--arch", "tiny.yaml", "--calib", "calib.npy"), ""),
+    "too big": (
+        ("compile", "model.onnx", "--arch", "tiny.yaml", "--calib", "calib.npy", "--strict"), "",
+    ),
     "no calibration": (
         ("compile", "model.onnx", "--arch", "ulx3s", "--calib", "gone.npy"),
         "'gone.npy' does not exist",
