@@ -172,11 +172,11 @@ _DDR4 = Dram(refresh_interval_ns=7800, refresh_ns=350, turnaround_ns=15, row_mis
 
 _BOARDS = (
     Board(
-        name="ulx3s", part=ECP5_85, clock_mhz=60.0,
-        clock_from="met by nextpnr with the core of contract version 4; never on a board",
+        name="ulx3s", part=ECP5_85, clock_mhz=70.0,
+        clock_from="met by nextpnr with the core of contract version 7; never on a board",
         ports=MemoryPorts(protocol="AXI4", bytes=2, order=(0,)),
         memory=Memory(
-            name="SDR SDRAM, 16 bit, at the core's clock", peak=120e6, efficiency=0.95,
+            name="SDR SDRAM, 16 bit, at the core's clock", peak=140e6, efficiency=0.95,
             source="its own controller (vitrify.boards.sdram), in simulation",
             times=Dram(outstanding=1, refresh_interval_ns=7812, refresh_ns=66, turnaround_ns=35,
                        row_miss_ns=40, row_bytes=1024, banks=4),
