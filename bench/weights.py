@@ -24,6 +24,8 @@ from vitrify.quant.precision import size
 from vitrify.quant.wanted import Weights
 from vitrify.runtime.accuracy import agreement, scores
 
+#: What of a row is shown; the intervals are in the result file.
+_COLUMNS = ("weights", "bits", "bytes", "top1", "agreement", "kl", "seconds")
 #: Average bits that ``auto`` is asked for.
 _AVERAGE = 5
 
@@ -38,8 +40,9 @@ def main() -> None:
     for case in CASES:
         if case.available and (not options.model or case.name in options.model):
             for row in measure(case, options.every):
-                table.add_row(*(f"{v:.4f}" if isinstance(v, float) else str(v)
-                                for v in (case.name, *row.values())))
+                values = (row[key] for key in _COLUMNS if key in row)
+                table.add_row(case.name, *(f"{v:.4f}" if isinstance(v, float) else str(v)
+                                           for v in values))
     Console(width=120).print(table)
 
 
