@@ -11,7 +11,6 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from vitrify.arch.text import visible
@@ -113,7 +112,6 @@ def progress_bar(text: str) -> Iterator[Bar]:
         yield Bar(progress, text)
 
 
-@cache
 def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 

@@ -44,7 +44,8 @@ def test_program(capsys):
     assert "LFE5U-85F: fits" in text
 
 
-def test_layers_that_differ_in_a_number_are_one_line(capsys):
+def test_layers_that_differ_in_a_number_are_one_line(capsys, monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
     data = json.loads(vitrify(capsys, "estimate", "m.vfy", "--json"))
     for command in ("estimate", "info"):
         whole, short = (vitrify(capsys, command, "m.vfy", *more) for more in (["--layers"], []))

@@ -34,7 +34,7 @@ def test_stream_round_trip(name: str, columns: int, depth: int, nibbles: bool) -
     assert memmap.stream_layout(arch, op).total == op.stream_words
     machine = Machine(arch)
     machine._image = stream
-    decoded = machine._stream(op, depth, columns)
+    decoded = machine._stream(op)
     assert (decoded.weight == weight).all()
     assert (decoded.bias == bias).all()
     assert (decoded.multiplier == multiplier).all()

@@ -263,8 +263,8 @@ def test_the_image_of_tensors(
         [array.ravel() for array in arrays])))  # fmt: skip
 
 
-def test_tensors_of_other_widths_make_no_image() -> None:
-    assert image_shape([(None, 6, 7), (None, 6, 5)], [2, 2]) is None
+def test_tensors_of_other_widths_make_an_image_of_the_widest() -> None:
+    assert image_shape([(None, 6, 7), (None, 6, 5)], [2, 2]) == (7, 12, 1)
     assert image_shape([(None, 6, None)], [1]) is None
     assert image_shape([(None, 6, 7)], [3]) is None
 

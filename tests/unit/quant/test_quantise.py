@@ -238,11 +238,11 @@ def refused(build, message):
 
 def test_patches_of_two_sizes_are_refused():
     def build(net):
-        net.tokens()
-        weight = net.normal(graphs.DIM, 12)
-        return net.builder.emit(
+        patches, weight = net.patches(), net.normal(graphs.DIM, 12)
+        small = net.builder.emit(
             "PatchEmbed", net.image, weight, net.normal(graphs.DIM), name="again", patch=[2, 2]
         )
+        return net.builder.emit("ConcatRows", patches, small, name="both")
 
     refused(build, r"'again' \(PatchEmbed\) cannot run on the core: another embedding cuts .* 4x4")
 
