@@ -17,7 +17,7 @@ from PIL import Image
 from models import datasets
 from vitrify.arch.presets import preset
 from vitrify.compiler import compile_application
-from vitrify.program import preprocess
+from vitrify.program import Application, preprocess
 from vitrify.runtime import InferenceSession
 
 ROOT = Path(datasets.__file__).resolve().parent.parent
@@ -52,6 +52,7 @@ calibration = preprocess.parse(PREPROCESS).normalise(
 application = compile_application(
     OUT / "digits_top3.onnx", preset("nano"), calibration, preprocess=PREPROCESS
 )
+assert isinstance(application, Application)  # a Program, had the core run all of it
 for number, part in enumerate(application.parts):
     print(f"part {number}: {type(part).__name__}")
 
@@ -72,8 +73,10 @@ files = sorted(path for path in folder.iterdir() if path.suffix.lower() in (".pn
 # ## The answers
 
 # %%
-shape = tuple(int(size) for size in application.input.shape)
-images = preprocess.parse(PREPROCESS).apply([Image.open(file) for file in files], shape)
+channels, height, width = (int(size) for size in application.input.shape)
+images = preprocess.parse(PREPROCESS).apply(
+    [Image.open(file) for file in files], (channels, height, width)
+)
 session = InferenceSession(application)
 probability, best = session.run(["probability", "class"], {application.input.name: images})
 for file, shares, classes in zip(files, probability, best, strict=True):

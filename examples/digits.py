@@ -69,11 +69,14 @@ print(f"{estimated.cycles:,} cycles, {estimated.milliseconds:.2f} ms at "
 # simulator is built once, in about half a minute, and kept.
 
 # %%
+assert estimated.activity is not None
 activities = {"estimate": estimated.activity}
 if SIMULATE:
     with InferenceSession(program, "rtl", check=True, activity=True) as simulated:
         rtl, = simulated.run(None, {name: test.image[:1]})
         statistics = simulated.statistics
+    assert statistics is not None
+    assert statistics.activity is not None
     assert (rtl == golden[:1]).all()
     print(f"RTL: {statistics.cycles:,} cycles, every tensor equal to golden's")
     activities["RTL"] = statistics.activity
