@@ -182,9 +182,9 @@ def _table(job: Job, shown: Shown, logits: dict[str, npt.NDArray[np.floating]]) 
         others = [answer(logits[backend][i], classes)[0] for backend in ("golden", "ONNX Runtime")]
         known, good = known + bool(right), good + (said == right)
         colour = "" if not right else "[green]" if said == right else "[red]"
-        table.add_row(name, right or "no class of the model", f"{colour}{said} {sure:.0%}", *others)
+        table.add_row(name, right or "–", f"{colour}{said} {sure:.0%}", *others)
     OUT.print(table)
-    OUT.print(f"{good} of {known} right, of those whose right answer is a class of the model")
+    OUT.print(f"{good} of {known} right (–: the model has no class for it)")
 
 
 def _report(statistics: Statistics, program: Program, images: int, seconds: float) -> None:
