@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,8 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from vitrify.arch.errors import InputError, VitrifyError
 from vitrify.frontend import canonicalise, load
 from vitrify.ir import Builder, array_of, attributes_of, shape_of
+from vitrify.ir.run import with_weights_inside
+from vitrify.program.files import check_writable, write_atomic
 from vitrify.quant.decompose import decompose, inputs
 
 #: Kinds of lines, and the operation that each is about.
@@ -36,10 +38,17 @@ def prune(canonical: ir.Model, lines: Iterable[str]) -> ir.Model:
     Raises
     ------
     InputError
-        If a line is none, names no node of its kind or no part of it, or leaves nothing.
+        If a line is none, names no node of its kind, a node that another line names, or no part
+        of it, or leaves nothing; or if neither operand of an addition is made from the other.
     """
     nodes = {node.name or "": node for node in canonical.graph}
-    chosen = dict(_parsed(line, nodes) for line in lines if line.partition("#")[0].strip())
+    chosen: dict[str, list[int]] = {}
+    for line in lines:
+        if words := line.partition("#")[0].split():
+            name, gone = _parsed(words, nodes)
+            if name in chosen:
+                raise InputError(f"{name!r} is in the pruning list twice; put it in one line")
+            chosen[name] = gone
 
     def rule(builder: Builder, node: ir.Node) -> ir.Value | None:
         if node.name not in chosen:
@@ -54,14 +63,13 @@ def prune(canonical: ir.Model, lines: Iterable[str]) -> ir.Model:
     return model
 
 
-def _parsed(line: str, nodes: dict[str, ir.Node]) -> tuple[str, list[int]]:
+def _parsed(words: Sequence[str], nodes: Mapping[str, ir.Node]) -> tuple[str, list[int]]:
     """The node of a line, and the numbers that go."""
-    words = line.partition("#")[0].split()
     name, kind = words[0], words[1] if len(words) > 1 else ""
     if kind not in _KINDS or len(words) != (2 if kind == "branch" else 3):
         raise InputError(
-            f"{line.strip()!r} is no line of a pruning list: NODE heads 0,2 or NODE experts 3 or "
-            f"NODE branch"
+            f"{' '.join(words)!r} is no line of a pruning list: NODE heads 0,2 or NODE experts "
+            f"3 or NODE branch"
         )
     node = nodes.get(name)
     if node is None or node.op_type != _KINDS[kind]:
@@ -131,17 +139,43 @@ def _experts(builder: Builder, node: ir.Node, gone: Sequence[int]) -> ir.Value:
     )
 
 
-def _branch(builder: Builder, node: ir.Node, gone: Sequence[int]) -> ir.Value:
+def _branch(builder: Builder, node: ir.Node, _gone: Sequence[int]) -> ir.Value:
     """The stream that the branch was added to."""
-    del gone
     x, y = inputs(node)
-    made = list(builder.graph)
-    first, second = (
-        -1 if (maker := value.producer()) is None else made.index(maker) for value in (x, y)
-    )
-    stream = x if first < second else y
+    # of parallel branches, x + f(x) + g(x), it is what has been added up so far
+    is_stream = [
+        not _behind_adds(stream).isdisjoint(_made_from(other)) for stream, other in ((x, y), (y, x))
+    ]
+    if is_stream[0] == is_stream[1]:
+        raise InputError(
+            f"{node.name!r} adds {x.name!r} and {y.name!r}, neither of which is made from the "
+            f"other: which of them is the branch is not known"
+        )
+    stream = x if is_stream[0] else y
     width = int(shape_of(stream)[-1])
     return builder.emit("Affine", stream, np.ones((1, width)), np.zeros((1, width)))
+
+
+def _behind_adds(value: ir.Value) -> set[ir.Value]:
+    """``value``, and what was added up to it."""
+    # of an addition whose branch has gone, an Affine is left
+    return _reached(value, lambda node: node.op_type in ("Add", "Affine"))
+
+
+def _made_from(value: ir.Value) -> set[ir.Value]:
+    """``value``, and all that it is computed from."""
+    return _reached(value, lambda _: True)
+
+
+def _reached(value: ir.Value, passes: Callable[[ir.Node], bool]) -> set[ir.Value]:
+    found, left = set[ir.Value](), [value]
+    while left:
+        each = left.pop()
+        node = each.producer()
+        if each not in found and node is not None and passes(node):
+            left += inputs(node)
+        found.add(each)
+    return found
 
 
 def main() -> None:
@@ -152,11 +186,19 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     options = parser.parse_args()
     try:
-        pruned = prune(canonicalise(load(options.model)), options.list.read_text().splitlines())
-    except (VitrifyError, OSError) as error:
+        check_writable(options.output, [options.model, options.list])
+        pruned = prune(canonicalise(load(options.model)), _lines(options.list))
+        write_atomic(options.output, ir.to_proto(with_weights_inside(pruned)).SerializeToString())
+    except VitrifyError as error:
         print(f"vitrify: {error}", file=sys.stderr)
         raise SystemExit(2) from error
-    ir.save(pruned, options.output)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the pruning list {str(path)!r}: {error}") from error
 
 
 if __name__ == "__main__":

@@ -9,10 +9,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from tests.unit.quant.graphs import DIM, Net
 from vitrify.arch.errors import InputError
 from vitrify.compiler.prune import main, prune
 from vitrify.frontend import canonicalise, load
 from vitrify.ir import array_of, evaluate, shape_of
+from vitrify.quant.decompose import inputs
 
 DATA = Path(__file__).parents[2] / "data"
 
@@ -23,6 +25,12 @@ def canonical(name: str) -> ir.Model:
 
 def first(model: ir.Model, op_type: str) -> ir.Node:
     return next(node for node in model.graph if node.op_type == op_type)
+
+
+def maker(value: ir.Value) -> ir.Node:
+    node = value.producer()
+    assert node is not None
+    return node
 
 
 def outputs(model: ir.Model) -> np.ndarray:
@@ -40,8 +48,7 @@ def test_heads(tmp_path: Path) -> None:
     pruned = prune(model, [f"{node.name} heads 0  # the first"])
     # the projection's columns of that head are what zeros in its place leave out
     (use,) = node.outputs[0].uses()
-    weight = use.node.inputs[1]
-    assert weight is not None
+    weight = inputs(use.node)[1]
     zeroed = array_of(weight).copy()
     zeroed[:, : zeroed.shape[1] // heads] = 0
     weight.const_value = ir.tensor(zeroed, name=weight.name)
@@ -56,24 +63,57 @@ def test_experts() -> None:
     model = canonical("moe_masked_ts13")
     node = first(model, "Experts")
     pruned = prune(model, [f"{node.name} experts 1,3"])
-    left = first(pruned, "Experts")
-    count = len(array_of(node.inputs[2]))  # type: ignore[arg-type]  # an expert's weights
-    assert len(array_of(left.inputs[2])) == count - 2  # type: ignore[arg-type]  # as above
+    _, logits, first_weights, *_ = inputs(node)
+    left = inputs(first(pruned, "Experts"))[2]
+    assert len(array_of(left)) == len(array_of(first_weights)) - 2
     # gates that never choose those two
-    bias = node.inputs[1].producer().inputs[2]  # type: ignore[union-attr]  # a gate is a layer
-    assert bias is not None
+    _, _, bias = inputs(maker(logits))
     low = array_of(bias).copy()
     low[[1, 3]] = -1e4
     bias.const_value = ir.tensor(low, name=bias.name)
     np.testing.assert_allclose(outputs(pruned), outputs(model), atol=1e-5)
 
 
-def test_branch() -> None:
+def test_branches() -> None:
+    """Both of a block; without them it computes what it does with layers of zeros at their ends."""
     model = canonical("timm_ts17")
-    node = first(model, "Add")
-    pruned = prune(model, [f"{node.name} branch"])
-    assert len(list(pruned.graph)) < len(list(model.graph)) - 3
-    assert outputs(pruned).shape == outputs(model).shape
+    adds = [node for node in model.graph if node.op_type == "Add"][:2]
+    pruned = prune(model, [f"{node.name} branch" for node in adds])
+    assert len(list(pruned.graph)) < len(list(model.graph)) - 6
+    for node in adds:
+        (last,) = [maker(value) for value in inputs(node) if maker(value).op_type == "Linear"]
+        for value in inputs(last)[1:]:
+            value.const_value = ir.tensor(np.zeros_like(array_of(value)), name=value.name)
+    np.testing.assert_allclose(outputs(pruned), outputs(model), atol=1e-5)
+
+
+def parallel() -> ir.Model:
+    """Two branches of one stream, both made before the first is added to it."""
+    net = Net(3)
+    x = net.tokens()
+    f, g = (net.linear(x, DIM, name) for name in "fg")
+    both = net.builder.emit("Add", net.builder.emit("Add", x, f, name="first"), g, name="second")
+    return net.model(both)
+
+
+@pytest.mark.parametrize("names", [["first"], ["second"], ["first", "second"]])
+def test_parallel_branches(names: list[str]) -> None:
+    model = parallel()
+    pruned = prune(model, [f"{name} branch" for name in names])
+    for name in names:
+        layer = next(node for node in model.graph if node.name == {"first": "f"}.get(name, "g"))
+        for value in inputs(layer)[1:]:
+            value.const_value = ir.tensor(np.zeros_like(array_of(value)), name=value.name)
+    np.testing.assert_allclose(outputs(pruned), outputs(model), atol=1e-5)
+
+
+def test_a_sum_without_a_stream() -> None:
+    net = Net(3)
+    x = net.tokens()
+    f, g = (net.linear(x, DIM, name) for name in "fg")
+    model = net.model(net.builder.emit("Add", f, g, name="sum"))
+    with pytest.raises(InputError, match="'sum' adds 'f' and 'g', neither of which is made from"):
+        prune(model, ["sum branch"])
 
 
 @pytest.mark.parametrize(
@@ -89,14 +129,45 @@ def test_lines_that_are_none(line: str, words: str) -> None:
         prune(model, [line.format(first(model, "Attention").name)])
 
 
-def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = DATA / "timm_ts17.onnx"
-    (tmp_path / "list").write_text(f"{first(canonical('timm_ts17'), 'Attention').name} heads 1\n")
-    arguments = [str(model), str(tmp_path / "list"), "-o", str(tmp_path / "out.onnx")]
-    monkeypatch.setattr(sys, "argv", ["prune", *arguments])
+def test_a_node_in_two_lines() -> None:
+    model = canonical("timm_ts17")
+    name = first(model, "Attention").name
+    with pytest.raises(InputError, match=f"'{name}' is in the pruning list twice"):
+        prune(model, [f"{name} heads 0", f"{name} heads 1"])
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> None:
+    monkeypatch.setattr(sys, "argv", ["prune", *map(str, arguments)])
     main()
-    assert outputs(canonicalise(load(tmp_path / "out.onnx"))).shape[0] == 2
-    monkeypatch.setattr(sys, "argv", ["prune", str(model), str(tmp_path / "none"), *arguments[2:]])
+
+
+def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, lines, out = DATA / "timm_ts17.onnx", tmp_path / "list", tmp_path / "out.onnx"
+    lines.write_text(f"{first(canonical('timm_ts17'), 'Attention').name} heads 1\n")
+    command(monkeypatch, model, lines, "-o", out)
+    assert outputs(canonicalise(load(out))).shape[0] == 2
+
+
+@pytest.mark.parametrize(("content", "output", "sentence"), [
+    (None, "out.onnx", "cannot read the pruning list"),
+    (b"\xff heads 0", "out.onnx", "cannot read the pruning list"),
+    (b"x heads 0", "out.onnx", "'x' is no Attention"),
+    (b"", "gone/out.onnx", "does not exist"),
+    (b"", "list", "it is an input"),
+])  # fmt: skip
+def test_errors_of_the_command(
+    content: bytes | None, output: str, sentence: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = {} if content is None else {"list": content}
+    for name, data in before.items():
+        (tmp_path / name).write_bytes(data)
     with pytest.raises(SystemExit) as ended:
-        main()
+        command(
+            monkeypatch, DATA / "timm_ts17.onnx", tmp_path / "list", "-o", tmp_path / output
+        )
     assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("vitrify: ")
+    assert sentence in line
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
