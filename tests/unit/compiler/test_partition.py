@@ -104,22 +104,12 @@ def test_what_reads_two_tensors_waits_for_one(
     check(application, path)
 
 
-def test_tensors_of_several_widths_enter_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("before", [CONTEXT, HIDDEN], ids=["one width", "several"])
+def test_tensors_enter_together(
+    before: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(partition, "HOST_MACS", 1.0)
-    application, path = compiled(with_before(["CumSum"], HIDDEN), tmp_path)
-    assert places(application) == "chc"
-    assert len(application.parts[2].reads) == 2
-    assert application.core_share == 1
-    check(application, path, enough=25)
-
-
-def test_tensors_of_one_width_enter_together(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(partition, "HOST_MACS", 1.0)
-    application, path = compiled(with_before(["CumSum"], CONTEXT), tmp_path)
+    application, path = compiled(with_before(["CumSum"], before), tmp_path)
     assert places(application) == "chc"
     assert len(application.parts[2].reads) == 2
     assert application.core_share == 1
