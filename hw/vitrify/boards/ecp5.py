@@ -134,18 +134,17 @@ def absorb_registers(module: Netlist) -> int:
 
 
 def _straighten_enables(module: Netlist, multipliers: list[dict[str, Any]]) -> None:
-    """Give registers around multipliers that are enabled by a zero an inverter, one for all.
+    """An inverter for each enable of which a zero enables registers around multipliers.
 
     A flip-flop inverts its enable itself, the registers of a multiplier do not.
     """
     wiring = Wiring(module)
-    free = 1 + max(bit for bit in (*wiring.drivers, *wiring.readers))
-    straight = dict[int, int]()
-    beside = {
-        name for one in multipliers for letter in "ABP" for _, bit in _nets(one, letter)
-        for name in (wiring.driver(bit), *(reader for reader, _ in wiring.readers[bit]))
-    }
-    for name in sorted(filter(None, beside)):
+    free, straight = wiring.free(), dict[int, int]()
+    before = {wiring.driver(bit) for one in multipliers for letter in "AB"
+              for _, bit in _nets(one, letter)}
+    behind = {name for one in multipliers for _, bit in _nets(one, "P")
+              for name, _ in wiring.readers[bit]}
+    for name in sorted(filter(None, before | behind)):
         one = wiring.cells[name]
         if one["type"] != "TRELLIS_FF" or one["parameters"].get("CEMUX") != "INV":
             continue

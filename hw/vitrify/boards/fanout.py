@@ -23,8 +23,7 @@ def split_fanout(module: Netlist, most: int = MOST) -> int:
     one LUT.
     """
     wiring, cells = Wiring(module), module["cells"]
-    free = 1 + max(bit for bit in (*wiring.drivers, *wiring.readers))
-    copies = 0
+    free, copies = wiring.free(), 0
 
     def copy(of: str, name: str, inputs: dict[str, int]) -> int:
         """A cell like ``of`` with some other inputs; returns its output."""

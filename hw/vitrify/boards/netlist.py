@@ -42,3 +42,7 @@ class Wiring:
     def driver(self, bit: int) -> str | None:
         """Name of the cell that drives a net."""
         return self.drivers[bit][0] if bit in self.drivers else None
+
+    def free(self) -> int:
+        """First number that no net has, nor any behind it."""
+        return 1 + max(bit for bit in (*self.drivers, *self.readers))
