@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import BackendError, CapacityError, ProgramError
@@ -17,6 +18,11 @@ from .programs import Job, every_mechanism
 from .routed_heads import routed_heads
 from .speed import MEASURES, predicted
 from .walks import walk_memory, walk_registers
+
+UInt8 = npt.NDArray[np.uint8]
+Counters = Mapping[str, int]
+#: Judges the output region of a job, and the counters behind it.
+Judge = Callable[[UInt8, Counters], "Check"]
 
 #: Programs by what they try.  An architecture may lack what one needs: that one is left out.
 PROGRAMS: dict[str, Callable[[ArchConfig, int], Job]] = {
@@ -89,11 +95,17 @@ def _walk(name: str, walk: Callable[[], str]) -> Check:
     return Check(name, Status.FAILED if wrong else Status.PASSED, wrong)
 
 
-def _run(driver: CoreDriver, job: Job) -> tuple[np.ndarray, dict[str, int]]:
-    """The output region of a job, and the counters behind it."""
-    driver.load(job.image, job.instructions, len(job.input), len(job.output))
-    (output,) = driver.run(job.input[None], len(job.output), [job.task])
-    return output, driver.counters()
+def _judged(name: str, driver: CoreDriver, job: Job, judge: Judge) -> Check:
+    """Run a job, and judge its output region and the counters behind it."""
+    try:
+        driver.load(job.image, job.instructions, len(job.input), len(job.output))
+        (output,) = driver.run(job.input[None], len(job.output), [job.task])
+        counters = driver.counters()
+    except LinkError:
+        raise
+    except BackendError as error:
+        return Check(name, Status.FAILED, str(error))
+    return judge(output, counters)
 
 
 def _program(
@@ -104,42 +116,34 @@ def _program(
         job = make(arch, seed)
     except (CapacityError, ProgramError) as error:
         return Check(name, Status.SKIPPED, str(error))
-    try:
-        output, counters = _run(driver, job)
-    except LinkError:
-        raise
-    except BackendError as error:
-        return Check(name, Status.FAILED, str(error))
-    wrong = np.flatnonzero((output != job.output) & job.output_known)
-    cycles = counters["CYCLES"]
-    if wrong.size:
+
+    def judge(output: UInt8, counters: Counters) -> Check:
+        wrong = np.flatnonzero((output != job.output) & job.output_known)
+        known, cycles = int(job.output_known.sum()), counters["CYCLES"]
+        if not wrong.size:
+            what = f"{job.instructions} instructions, {known} bytes equal golden"
+            return Check(name, Status.PASSED, what, cycles)
         at = int(wrong[0])
         return Check(
             name, Status.FAILED,
-            f"{wrong.size} of {int(job.output_known.sum())} bytes of the output differ from "
-            f"golden; the first, byte {at}, is {output[at]}, not {job.output[at]}", cycles,
+            f"{wrong.size} of {known} bytes of the output differ from golden; the first, byte "
+            f"{at}, is {output[at]}, not {job.output[at]}", cycles,
         )
-    return Check(
-        name, Status.PASSED,
-        f"{job.instructions} instructions, {int(job.output_known.sum())} bytes equal golden",
-        cycles,
-    )
+
+    return _judged(name, driver, job, judge)
 
 
 def _speed(driver: CoreDriver, arch: ArchConfig, name: str, job: Job, counter: str) -> Check:
-    try:
-        _, counters = _run(driver, job)
-    except LinkError:
-        raise
-    except BackendError as error:
-        return Check(name, Status.FAILED, str(error))
-    cycles, expected = counters["CYCLES"], predicted(arch, job)
-    detail = f"{cycles} cycles, {expected} by the estimate"
-    if counter:
-        rate = counters[counter] * arch.bus_bytes / cycles
-        detail = (
-            f"{rate:.2f} bytes a cycle of {arch.bus_bytes} ({rate * arch.clock_mhz / 1000:.2f} "
-            f"GB/s at {arch.clock_mhz:g} MHz): {detail}"
-        )
-    near = abs(cycles - expected) <= _TOLERANCE * expected
-    return Check(name, Status.PASSED if near else Status.DIFFERS, detail, cycles, expected)
+    def judge(_: UInt8, counters: Counters) -> Check:
+        cycles, expected = counters["CYCLES"], predicted(arch, job)
+        detail = f"{cycles} cycles, {expected} by the estimate"
+        if counter:
+            rate = counters[counter] * arch.bus_bytes / cycles
+            detail = (
+                f"{rate:.2f} bytes a cycle of {arch.bus_bytes} "
+                f"({rate * arch.clock_mhz / 1000:.2f} GB/s at {arch.clock_mhz:g} MHz): {detail}"
+            )
+        near = abs(cycles - expected) <= _TOLERANCE * expected
+        return Check(name, Status.PASSED if near else Status.DIFFERS, detail, cycles, expected)
+
+    return _judged(name, driver, job, judge)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -43,11 +42,6 @@ class Job:
             isa.unpack(self.image[i * size : (i + 1) * size].tobytes())
             for i in range(self.instructions)
         ]
-
-    def save(self, path: Path) -> str:
-        """Write a file for a bench; returns its name."""
-        np.savez(path, **vars(self))
-        return str(path)
 
 
 class Assembler:
@@ -242,25 +236,3 @@ def every_mechanism(arch: ArchConfig, seed: int) -> Job:
     a.store(addr=residual, stride=words, rows=rows, words=words, wide=1, wait_distance=2)
     a.store(addr=place(2, 120), stride=1, rows=1, words=1, wide=1, wait_distance=1)
     return a.build(inputs)
-
-
-def full_rate(arch: ArchConfig, seed: int, *, rows: int, stationary: Stationary) -> Job:
-    """Independent MATMULs with data at hand and little for the epilogue to do."""
-    a = Assembler(arch, seed)
-    k, c = arch.depth, arch.width
-    depth, columns = 4 * k, 2 * c
-    words = depth // k
-    count = max(rows, depth)
-    inputs = a.rng.integers(-128, 128, (words, count, k)).astype(np.int8).view(np.uint8)
-    for bank in (1, 0):
-        a.op(Opcode.LOAD, region=Region.INPUT, addr=bank * arch.bank_words, stride=words,
-             rows=count, words=words)
-    for i in range(6):
-        # Each has its own weights, if they are stored.
-        at = 2 * words * c // 2 * i if stationary == Stationary.STORED else 0
-        a.matmul(depth, columns, rows=rows, src_addr=0, src_stride=words, stationary=stationary,
-                 st_addr=arch.bank_words + at, st_stride=words, load_distance=1,
-                 dst_addr=2 * arch.bank_words, dst_stride=-(-columns // k))
-    a.store(addr=2 * arch.bank_words, stride=-(-columns // k), rows=rows,
-            words=-(-columns // k), wait_distance=1)
-    return a.build(inputs.reshape(-1))

@@ -13,7 +13,7 @@ from vitrify.driver import CoreDriver, Transport
 
 #: Bytes that go over the transport at a time.
 _BLOCK = 1 << 14
-#: Bytes of a word by which lines of data are told apart: as wide as the widest memory port.
+#: Bytes of a word by which lines of data are told apart: those of the widest bus.
 _LINES = 64
 
 
@@ -56,15 +56,15 @@ def walk_memory(transport: Transport, most: int, seed: int) -> str:
     """
     size = transport.memory_size // 2 * 2
     transport.write_memory(size - SIGNATURE_BYTES, np.zeros(SIGNATURE_BYTES, np.uint8))
-    return _data_lines(transport) or _address_lines(transport, size) or _cells(
+    return _data_lines(transport, size) or _address_lines(transport, size) or _cells(
         transport, min(most, size - SIGNATURE_BYTES) // 2 * 2, seed
     )
 
 
-def _data_lines(transport: Transport) -> str:
+def _data_lines(transport: Transport, size: int) -> str:
     """A one in a different place of each word, and a zero."""
     ones = np.packbits(np.eye(8 * _LINES, dtype=np.uint8), axis=1, bitorder="little").reshape(-1)
-    for data in (ones, ~ones):
+    for data in (ones[:size], ~ones[:size]):
         transport.write_memory(0, data)
         found = transport.read_memory(0, len(data))
         if (wrong := np.flatnonzero(found != data)).size:
