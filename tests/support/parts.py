@@ -10,6 +10,7 @@ import onnx
 import onnxruntime as ort
 from onnx import helper
 
+from tests.support.ratio import decibel
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.presets import preset
 from vitrify.compiler import compile_application
@@ -55,8 +56,7 @@ def check(application: Application, path: Path, *, enough: float = ENOUGH) -> No
         assert mine.dtype == exact.dtype
         assert mine.shape == exact.shape
         if exact.dtype.kind == "f" and exact.size:
-            noise = np.mean((mine.astype(float) - exact) ** 2)
-            assert 10 * np.log10(np.mean(exact.astype(float) ** 2) / noise) > enough
+            assert decibel(exact, mine) > enough
         else:
             assert np.array_equal(mine, exact)
 

@@ -89,7 +89,7 @@ class Waveform:
     """A waveform to write (FST), or a part of one."""
 
     file: Path
-    #: Levels of the hierarchy; 1: the ports and registers of the core itself.
+    #: Levels of the hierarchy; 1: the core's ports and the wires between its units.
     depth: int = 99
     #: First cycle, and the one behind the last; cycles count from the start of the simulation.
     cycles: tuple[int, int] = (0, _EVER)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -141,18 +142,36 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     assert json.loads(Path("s.json").read_text())["cycles"] > 0
 
 
+def header(file: str) -> tuple[int, int, int]:
+    """First and last time of a waveform, and how many signals it has: the FST's first block."""
+    data = Path(file).read_bytes()
+    assert data[0] == 0
+    begin, end, _, _, _, signals = struct.unpack(">QQdQQQ", data[9:57])
+    return begin, end, signals
+
+
 def test_waveform(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     PROGRAM.save("m.vfy")
     np.save("x.npy", IMAGES[:1])
     assert main(["run", "m.vfy", "--input", "x.npy", "--backend", "rtl", "--trace", "t.fst"]) == 0
-    whole = Path("t.fst").stat().st_size
-    assert whole > 10_000
+    begin, end, signals = header("t.fst")
+    assert begin == 0
     one = ["run", "m.vfy", "--input", "x.npy", "--backend", "rtl", "--trace", "p.fst"]
-    last = PROGRAM.layers[-1].name
-    for part in (["--trace-depth", "1"], ["--trace-layer", last], ["--trace-cycles", "300:900"]):
-        assert main([*one, *part]) == 0
-        assert Path("p.fst").stat().st_size < whole / 2, part
+    assert main([*one, "--trace-depth", "1"]) == 0
+    assert header("p.fst")[:2] == (begin, end)
+    assert 10 < header("p.fst")[2] < signals / 10
+    assert main([*one, "--trace-cycles", "300:900"]) == 0
+    assert header("p.fst") == (600, 1799, signals)
+    # The last layer is one MATMUL: the rest of the job, behind the results of the one before it.
+    first, last = PROGRAM.layers[0].name, PROGRAM.layers[-1].name
+    assert main([*one, "--trace-layer", last]) == 0
+    begun, ended, _ = header("p.fst")
+    assert end / 2 < begun < ended == end
+    assert main([*one, "--trace-layer", first]) == 0
+    begun, ended, _ = header("p.fst")
+    assert begun == begin
+    assert ended < end / 2
 
 
 def test_user_errors():
