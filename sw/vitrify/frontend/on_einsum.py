@@ -54,6 +54,16 @@ class _Term:
             return self.value
         return moved(tracer, self.value, lambda array: array.transpose(order).reshape(form))
 
+    def narrowed(self, tracer: Tracer, sizes: dict[str, int]) -> _Term:
+        """Without axes of size 1 that are wider in another tensor."""
+        at = tuple(i for i, axis in enumerate(self.axes) if self.value.shape[i] < sizes[axis])
+        if any(self.value.shape[i] > 1 for i in at):
+            raise Unfit(f"its axes {self.axes!r} have other sizes in another input")
+        if not at:
+            return self
+        left = "".join(axis for i, axis in enumerate(self.axes) if i not in at)
+        return _Term(moved(tracer, self.value, lambda array: array.squeeze(at)), left)
+
     def without(self, tracer: Tracer, axes: list[str]) -> _Term:
         """Summed over ``axes``."""
         if not axes:
@@ -79,9 +89,14 @@ def einsum(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[T
     terms = [
         _Term(value, axes) for value, axes in zip(inputs, labels, strict=True) if value is not None
     ]
+    widest: dict[str, int] = {}
+    for term in terms:
+        for axis, size in term.sizes().items():
+            widest[axis] = max(size, widest.get(axis, 1))
+    terms = [term.narrowed(tracer, widest) for term in terms]
     found = terms[0]
     for place, other in enumerate(terms[1:], 1):
-        kept = "".join([out, *labels[place + 1 :]])
+        kept = "".join([out, *(term.axes for term in terms[place + 1 :])])
         found = _product(tracer, node, found, other, kept)
     found = found.without(tracer, [axis for axis in found.axes if axis not in out])
     return [found.formed(tracer, *map(list, out))]

@@ -41,6 +41,15 @@ CASES: dict[str, tuple[dict[str, str], list[str]]] = {
         {"mlp": UP + "wt = " + sums("btc,bsf->bf", "y", "u1") + "up = "
          + sums("btf,bf->btf", "u1", "wt")}, ["Multiply"],
     ),
+    "a matrix for a batch of one": (
+        {"mlp": constant("mm", 1, t.D, 2 * t.D) + "u1 = " + sums("btc,bcf->btf", "y", "mm")
+         + "up = Add(u1, fc1.bias)"}, ["Linear", "Activation"],
+    ),
+    "sums over an axis of one": (
+        {"mlp": UP + "mt = ReduceMean <keepdims = 1> (u1, last)\n"
+         + "st = " + sums("btf,btf->bt", "u1", "mt") + "up = " + sums("btf,bt->btf", "u1", "st")},
+        ["Multiply"],
+    ),
     "a matrix over tokens": (
         {"mlp": constant("mm", t.T, t.T) + "my = " + sums("mn,bnc->bmc", "mm", "y")
          + UP.replace("(y,", "(my,").replace("u1", "up")}, ["Mix"],
@@ -72,7 +81,11 @@ def test_einsum(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("equation", "inputs", "words"),
-    [("btt->bt", ("w",), "takes a diagonal"), ("btc,cf->btf", ("y",), "does not fit its inputs")],
+    [
+        ("btt->bt", ("w",), "takes a diagonal"),
+        ("btc,cf->btf", ("y",), "does not fit its inputs"),
+        ("btf,btf->bt", ("y", "u1"), "axes 'btf' have other sizes in another input"),
+    ],
 )
 def test_refused(equation: str, inputs: tuple[str, ...], words: str) -> None:
     square = "yt = Transpose <perm = [0, 2, 1]> (y)  w = MatMul(y, yt)\n"
