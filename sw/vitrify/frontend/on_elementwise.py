@@ -10,6 +10,7 @@ import onnx_ir as ir
 from vitrify.ir import UNARY, shape_of
 
 from . import grouped
+from .bounds import least
 from .functions import affine_of, known, samples_of, text_of
 from .joining import joined
 from .mixed import Gating, Mixture, Picked, Stack
@@ -42,9 +43,10 @@ def _elementwise(
     tracer: Tracer, node: ir.Node, operands: Sequence[_Operand]
 ) -> Elementwise | None:
     """The function of one view that ``node`` computes, or ``None``."""
-    live = [value for value in operands if isinstance(value, View | Elementwise)]
-    if any(isinstance(value, Grouped) for value in operands):
+    plain = [value for value in operands if not isinstance(value, Grouped)]
+    if len(plain) < len(operands):
         return None
+    live = [value for value in plain if not isinstance(value, Const)]
     roots = samples_of(live[0])
     for value in live[1:]:
         also = samples_of(value)
@@ -52,8 +54,8 @@ def _elementwise(
     result = {}
     for root in roots:
         arrays = [
-            samples_of(value)[root] if isinstance(value, View | Elementwise) else _scalar(value)
-            for value in operands if not isinstance(value, Grouped)
+            _scalar(value) if isinstance(value, Const) else samples_of(value)[root]
+            for value in plain
         ]
         result[root] = tracer.execute(node, arrays)[0]
     if not result:
@@ -245,7 +247,7 @@ def _residual(tracer: Tracer, node: ir.Node, x: View, y: View) -> View:
 
 
 #: What stands for zero where the logarithm of a base is taken.
-LEAST_BASE = 1e-6
+_LEAST_BASE = float(np.float32(1e-6))
 _BINARY = ("Add", "Sub", "Mul", "Div")
 
 
@@ -324,9 +326,19 @@ def function(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list
 
 
 def _power(tracer: Tracer, node: ir.Node, base: _Operand, exponent: _Operand) -> list[Traced]:
-    """A power of two activations: the base is not negative, or the model has no number for it."""
-    least = Const(np.array(LEAST_BASE, np.float32), "")
-    positive = function(tracer, step("Max", node), [base, least])[0]
+    """A power of two activations, by the logarithm of the base.
+
+    A base below ``_LEAST_BASE`` counts as that: with exponents from 1 on the power is as exact.
+    """
+    lowest = least(base)
+    if lowest < 0:
+        raise Unfit("its base may be negative", "take the power of the base's Relu or Abs")
+    if lowest < _LEAST_BASE and least(exponent) < 1:
+        raise Unfit(
+            "its base may be 0 and its exponent less than 1",
+            "keep the base at 1e-6 and more, or the exponent at 1 and more, by a Max",
+        )
+    positive = function(tracer, step("Max", node), [base, Const(np.array(_LEAST_BASE), "")])[0]
     logarithm = function(tracer, step("Log", node), [positive])[0]
     power = binary(tracer, step("Mul", node), [logarithm, exponent])[0]
     return function(tracer, step("Exp", node), [power])

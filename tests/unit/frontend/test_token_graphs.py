@@ -13,6 +13,11 @@ from tiny import picture, tiny
 from vitrify.arch.errors import UnsupportedOpError
 from vitrify.frontend import canonicalise
 
+#: A power of two activations: what makes the base and what makes the exponent.
+POWER = (
+    "um = MatMul(y, fc1.weight)  u1 = Add(um, fc1.bias)  u2 = MatMul(normal, fc1.weight)\n"
+    "{}  {}  up = Pow(bs, ex)"
+)
 CASES: dict[str, tuple[dict[str, str], list[str]]] = {
     "position bias": (
         {"scores": "raw = MatMul(q, k)  s1 = Mul(raw, scale)  scores = Add(s1, bias_table)"},
@@ -103,10 +108,19 @@ CASES: dict[str, tuple[dict[str, str], list[str]]] = {
         ["ImageConv", "Mix", "Mix"],
     ),
     "a power of two activations": (
-        {
-            "mlp": "um = MatMul(y, fc1.weight)  u1 = Add(um, fc1.bias)  sg = Sigmoid(u1)\n"
-            "u2 = MatMul(normal, fc1.weight)  ex = Softplus(u2)  up = Pow(sg, ex)"
-        },
+        {"mlp": POWER.format("bs = Relu(u1)", "sp = Softplus(u2)  ex = Add(sp, one)")},
+        ["Multiply", "Activation"],
+    ),
+    "a power of a product": (
+        {"mlp": POWER.format(
+            "ra = Relu(u1)  sg = Sigmoid(u2)  bs = Mul(ra, sg)", "ex = Max(u2, one)"
+        )},
+        ["Multiply", "Multiply", "Activation"],
+    ),
+    "a power of what is not zero, exponents of any sign": (
+        {"mlp": POWER.format(
+            "tiny9 = Constant <value_float = 1e-6> ()  bs = Max(u1, tiny9)", "ex = Tanh(u2)"
+        )},
         ["Multiply", "Activation"],
     ),
     "relative positions that depend on the image": (
@@ -169,6 +183,20 @@ def test_operation(name: str) -> None:
     model = tiny(opset=18, **slots)
     found = kinds(assert_agrees(model, picture(model)))
     assert _within(wanted, found), found
+
+
+@pytest.mark.parametrize(
+    ("base", "exponent", "words"),
+    [
+        ("bs = Tanh(u1)", "ex = Max(u2, one)", r"\(Pow\).*its base may be negative; .*Relu or Abs"),
+        ("bs = Mul(u1, u2)", "ex = Max(u2, one)", "its base may be negative"),
+        ("bs = Relu(u1)", "ex = Softplus(u2)", "its base may be 0 and its exponent less than 1;"),
+        ("bs = Relu(u1)", "ex = Identity(u2)", "its base may be 0 and its exponent less than 1;"),
+    ],
+)
+def test_powers_that_are_not_exact(base: str, exponent: str, words: str) -> None:
+    with pytest.raises(UnsupportedOpError, match=words):
+        canonicalise(tiny(mlp=POWER.format(base, exponent)))
 
 
 def test_what_is_written_over_as_a_whole_is_not_computed() -> None:
