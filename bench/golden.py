@@ -9,27 +9,19 @@ time by the clock, for which the machine has to be idle.
 from __future__ import annotations
 
 import argparse
-import logging
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
-from onnxruntime.quantization import (
-    CalibrationDataReader,
-    QuantFormat,
-    QuantType,
-    quantize_static,
-)
 from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from bench.cases import CASES
+from bench.cases import CASES, Float32
+from bench.quantised_models import S8_CHANNEL, quantise_file
 from vitrify.arch.presets import preset
 from vitrify.compiler import compile_model
 from vitrify.program import Program
@@ -38,32 +30,6 @@ from vitrify.runtime import InferenceSession
 THREADS = (1, 2)
 BATCHES = (1, 16)
 _CALIBRATION = 8
-
-Images = npt.NDArray[np.float32]
-
-
-class _Reader(CalibrationDataReader):
-    """Pictures for ONNX Runtime's quantiser, one by one."""
-
-    def __init__(self, name: str, images: Images) -> None:
-        self._left = iter([{name: image[None]} for image in images])
-
-    def get_next(self) -> Any:
-        return next(self._left, None)
-
-
-def quantised(model: Path, into: Path, images: Images) -> Path:
-    """``model`` as static QDQ int8 with a scale for each channel of weights."""
-    name = ort.InferenceSession(model).get_inputs()[0].name
-    logging.disable(logging.WARNING)  # advice about preparing models, which changes no time here
-    try:
-        quantize_static(
-            model, into, _Reader(name, images), quant_format=QuantFormat.QDQ, per_channel=True,
-            activation_type=QuantType.QInt8, weight_type=QuantType.QInt8,
-        )
-    finally:
-        logging.disable(logging.NOTSET)
-    return into
 
 
 def least(runs: Mapping[str, Callable[[], object]], threads: int, repeats: int) -> dict[str, float]:
@@ -79,7 +45,7 @@ def least(runs: Mapping[str, Callable[[], object]], threads: int, repeats: int) 
 
 
 def measure(
-    model: Path, program: Program, int8: Path, images: Images, threads: int, repeats: int
+    model: Path, program: Program, int8: Path, images: Float32, threads: int, repeats: int
 ) -> dict[str, float]:
     """Seconds of golden, float and int8 for all of ``images`` at once."""
     options = ort.SessionOptions()
@@ -117,7 +83,8 @@ def main() -> None:
         few = pictures[:_CALIBRATION]
         program = compile_model(options.model, preset(options.arch), few, verify=False,
                                 warn=lambda _: None)
-        int8 = quantised(options.model, Path(place) / "int8.onnx", few)
+        int8 = Path(place) / "int8.onnx"
+        quantise_file(options.model, int8, S8_CHANNEL, few)
         for threads in THREADS:
             for batch in BATCHES:
                 found = measure(options.model, program, int8, pictures[:batch], threads,

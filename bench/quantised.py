@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bench.cases import CASES, Case
+from bench.cases import CASES, Case, Float32
 from bench.measure import RESULTS, machine
 from bench.quantised_models import VARIANTS, Variant, quantise_file
 from vitrify.arch.presets import preset
@@ -38,21 +38,22 @@ def main() -> None:
     table = Table("model", "file", "kept", "SNR", "labels", "SNR, no images", "labels", "own SNR")
     for case in CASES[:3]:
         if case.available and (not options.model or case.name in options.model):
-            rows = [measure(case, variant, options.images) for variant in VARIANTS]
+            images = case.test()[0][: options.images]
+            rows = [measure(case, variant, images) for variant in VARIANTS]
             for row in rows:
                 table.add_row(case.name, *(
                     f"{v:.1f}" if isinstance(v, float) else str(v) for v in row.values()))
             folder = RESULTS / "quantised"
             folder.mkdir(parents=True, exist_ok=True)
-            result = {"model": case.name, "images": options.images, "rows": rows,
-                      "machine": machine()}
+            result = {"model": case.name, "arch": case.presets[-1], "images": len(images),
+                      "rows": rows, "machine": machine()}
             (folder / f"{case.name}.json").write_text(json.dumps(result, indent=1) + "\n")
     Console(width=120).print(table)
 
 
-def measure(case: Case, variant: Variant, count: int) -> dict[str, Any]:
+def measure(case: Case, variant: Variant, images: Float32) -> dict[str, Any]:
     """One file: signal-to-noise ratio in dB, equal labels in percent."""
-    images, calibration = case.test()[0][:count], case.calibration()
+    calibration = case.calibration()
     arch, tasks = preset(case.presets[-1]), 1 + len(case.more_tasks)
     with tempfile.TemporaryDirectory() as folder:
         path, twin = Path(folder) / "model.onnx", Path(folder) / "twin.onnx"

@@ -1,7 +1,8 @@
-"""The project's models as other tools quantise them: static quantisation of ONNX Runtime, QONNX."""
+"""Models as other tools quantise them: static quantisation of ONNX Runtime, QONNX."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,21 +24,21 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to quantise: types of activations and weights, granularity of weights, form of file."""
+    """A way to quantise: type of activations, granularity of weights (int8), form of file."""
 
     name: str
     activations: QuantType
-    weights: QuantType = QuantType.QInt8
     per_channel: bool = True
     form: QuantFormat = QuantFormat.QDQ
     qonnx: bool = False
 
 
+S8_CHANNEL = Variant("s8s8 channel", QuantType.QInt8)
 VARIANTS = (
     Variant("u8s8 tensor", QuantType.QUInt8, per_channel=False),
     Variant("u8s8 channel", QuantType.QUInt8),
     Variant("s8s8 tensor", QuantType.QInt8, per_channel=False),
-    Variant("s8s8 channel", QuantType.QInt8),
+    S8_CHANNEL,
     Variant("u16s8 channel", QuantType.QUInt16),
     Variant("u8s8 tensor, QOperator", QuantType.QUInt8, per_channel=False,
             form=QuantFormat.QOperator),
@@ -47,35 +48,42 @@ VARIANTS = (
 
 
 class _Reader(CalibrationDataReader):
-    """Batches of images, the tasks in turn."""
+    """What it iterates over, for ONNX Runtime."""
 
-    def __init__(self, images: npt.NDArray[np.float32], inputs: Sequence[str], tasks: int) -> None:
-        self._left = self._batches(images, inputs, tasks)
+    def __init__(self, feeds: Iterator[dict[str, np.ndarray]]) -> None:
+        self._left = feeds
 
-    @staticmethod
-    def _batches(
-        images: npt.NDArray[np.float32], inputs: Sequence[str], tasks: int
-    ) -> Iterator[dict[str, np.ndarray]]:
-        image, *others = inputs
-        for task in range(tasks):
-            for at in range(0, len(images), _BATCH):
-                some = images[at : at + _BATCH]
-                yield {image: some, **{name: np.full(len(some), task) for name in others}}
+    def get_next(self) -> dict[str, np.ndarray]:
+        """The next feed; an empty one ends the calibration."""
+        return next(self._left, {})
 
-    def get_next(self) -> dict[str, np.ndarray] | None:  # type: ignore[override]  # None: the end
-        return next(self._left, None)
+
+def _feeds(
+    images: npt.NDArray[np.float32], inputs: Sequence[onnx.ValueInfoProto], tasks: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Batches of images, the tasks in turn; one by one where the batch is fixed."""
+    image, *others = inputs
+    batch = _BATCH if image.type.tensor_type.shape.dim[0].dim_param else 1
+    for task in range(tasks):
+        for at in range(0, len(images), batch):
+            some = images[at : at + batch]
+            yield {image.name: some, **{one.name: np.full(len(some), task) for one in others}}
 
 
 def quantise_file(
     source: Path, target: Path, variant: Variant, images: npt.NDArray[np.float32], tasks: int = 1
 ) -> None:
     """Write ``source`` to ``target``, quantised as ``variant`` says, ranges from ``images``."""
-    inputs = [value.name for value in onnx.load(source).graph.input]
-    quantize_static(
-        source, target, _Reader(images, inputs, tasks), quant_format=variant.form,
-        per_channel=variant.per_channel, activation_type=variant.activations,
-        weight_type=variant.weights,
-    )
+    inputs = onnx.load(source).graph.input
+    logging.disable(logging.WARNING)  # advice to prepare models, and what has no axis to quantise
+    try:
+        quantize_static(
+            source, target, _Reader(_feeds(images, inputs, tasks)), quant_format=variant.form,
+            per_channel=variant.per_channel, activation_type=variant.activations,
+            weight_type=QuantType.QInt8,
+        )
+    finally:
+        logging.disable(logging.NOTSET)
     if variant.qonnx:
         onnx.save(as_qonnx(onnx.load(target)), target)
 

@@ -7,7 +7,8 @@ import onnx
 import onnxruntime as ort
 
 from bench.cases import CASES
-from bench.golden import least, measure, quantised
+from bench.golden import least, measure
+from bench.quantised_models import S8_CHANNEL, quantise_file
 from vitrify.arch.presets import preset
 
 
@@ -15,7 +16,8 @@ def test_the_three_answer_alike_and_are_timed(tmp_path):
     case = next(case for case in CASES if case.name == "digits_vit")
     images, labels = case.test()
     images = images[:32]
-    int8 = quantised(case.model, tmp_path / "int8.onnx", case.calibration()[:32])
+    int8 = tmp_path / "int8.onnx"
+    quantise_file(case.model, int8, S8_CHANNEL, case.calibration()[:32])
     session = ort.InferenceSession(int8)
     found, = session.run(None, {session.get_inputs()[0].name: images})
     assert np.mean(found.argmax(1) == labels[:32]) > 0.9
@@ -24,6 +26,15 @@ def test_the_three_answer_alike_and_are_timed(tmp_path):
     times = measure(case.model, program, int8, images, threads=1, repeats=1)
     assert times.keys() == {"golden", "float", "int8"}
     assert all(0 < seconds < 60 for seconds in times.values())
+
+
+def test_a_fixed_batch_is_calibrated_image_by_image(tmp_path):
+    case = next(case for case in CASES if case.name == "digits_vit")
+    model = onnx.load(case.model)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(model, tmp_path / "one.onnx")
+    quantise_file(tmp_path / "one.onnx", tmp_path / "int8.onnx", S8_CHANNEL, case.calibration()[:3])
+    assert any(n.op_type == "QuantizeLinear" for n in onnx.load(tmp_path / "int8.onnx").graph.node)
 
 
 def test_the_least_of_all_runs_counts():
