@@ -31,10 +31,10 @@ def add_input(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_calibration(parser: argparse.ArgumentParser, text: str, *, required: bool = False) -> None:
+def add_calibration(parser: argparse.ArgumentParser, text: str) -> None:
     """``--calib`` with this help."""
     parser.add_argument(
-        "--calib", type=Path, required=required, metavar="FILE.npz|FILE.npy|IMAGE_DIR", help=text
+        "--calib", type=Path, metavar="FILE.npz|FILE.npy|IMAGE_DIR", help=text
     )
 
 
