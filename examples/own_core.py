@@ -37,7 +37,7 @@ nano = preset("nano")
 wide = dataclasses.replace(nano, name="wide", width=8)
 for arch in (nano, wide):
     program = compile_model(MODEL, arch, calibration, verify=False)
-    print(f"{arch.name}: {arch.depth} × {arch.width}, {estimate(program).cycles:,} cycles, "
+    print(f"{arch.name}: {arch.width} × {arch.depth}, {estimate(program).cycles:,} cycles, "
           + ", ".join(f"{share:.0%} {kind}" for kind, share in share_of(arch).items()))
 
 # %% [markdown]
