@@ -13,14 +13,13 @@ import importlib
 import inspect
 import pkgutil
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 import systems
 import torch
-from make_token_fixtures import LARGEST, OPSET, SEED, strip
+from make_token_fixtures import OPSET, SEED, perturbed, strip, write
 from torch import nn
 
 FOLDER = Path(__file__).parent / "systems"
@@ -36,18 +35,9 @@ def every() -> dict[str, Callable[[], nn.Module]]:
 
 
 def build(make: Callable[[], nn.Module]) -> nn.Module:
-    """A model whose parameters all differ from what they are before training."""
+    """A system as if it were trained."""
     torch.manual_seed(SEED)
-    model = make().eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() < 2:
-                parameter.add_(0.2 * torch.randn_like(parameter))
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            module.running_mean.normal_()
-            module.running_var.uniform_(0.5, 2.0)
-    return model
+    return perturbed(make().eval())
 
 
 def shorten(file: Path) -> None:
@@ -87,16 +77,11 @@ def export(model: nn.Module, file: Path, *, dynamo: bool, opset: int = OPSET) ->
 
 def main() -> None:
     """Write the files of the systems named, of all of them without a name."""
-    warnings.simplefilter("ignore")
     makers = every()
-    for name in sys.argv[1:] or makers:
-        for exporter in ("ts", "dynamo"):
-            file = FOLDER / f"{name}_{exporter}.onnx"
-            export(build(makers[name]), file, dynamo=exporter == "dynamo")
-            size = file.stat().st_size
-            if size > LARGEST:
-                raise SystemExit(f"{file} has {size} bytes, more than {LARGEST}")
-            print(file.name, size, flush=True)
+    write(
+        FOLDER, sys.argv[1:] or makers,
+        lambda name, file, dynamo: export(build(makers[name]), file, dynamo=dynamo),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import onnx
@@ -22,21 +23,26 @@ LARGEST = 40_000
 OPSET = 18
 
 
-def build(name: str) -> nn.Module:
-    """A block with parameters that all differ from what they are before training."""
-    torch.manual_seed(SEED)
-    model = Net(BLOCKS[name]())
-    model.eval()
+def perturbed(model: nn.Module) -> nn.Module:
+    """With parameters and statistics that all differ from what they are before training."""
     with torch.no_grad():
-        model(torch.randn(2, 3, SIZE, SIZE))
         for parameter in model.parameters():
             if parameter.dim() < 2:
                 parameter.add_(0.2 * torch.randn_like(parameter))
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.running_mean.normal_()
             module.running_var.uniform_(0.5, 2.0)
     return model
+
+
+def build(name: str) -> nn.Module:
+    """A block; those whose size the image says have seen one."""
+    torch.manual_seed(SEED)
+    model = Net(BLOCKS[name]()).eval()
+    with torch.no_grad():
+        model(torch.randn(2, 3, SIZE, SIZE))
+    return perturbed(model)
 
 
 def strip(file: Path) -> None:
@@ -51,27 +57,36 @@ def strip(file: Path) -> None:
     onnx.save(model, file)
 
 
-def main() -> None:
-    """Write the files of the blocks named, of all of them without a name."""
-    warnings.simplefilter("ignore")
-    FOLDER.mkdir(exist_ok=True)
+def export(name: str, file: Path, *, dynamo: bool) -> None:
+    """Write a block with any number of images."""
+    batch = {"dynamic_shapes": ({0: torch.export.Dim("n")},)} if dynamo else {
+        "dynamic_axes": {"image": {0: "n"}, "logits": {0: "n"}}
+    }  # fmt: skip
     images = torch.randn(2, 3, SIZE, SIZE)
-    for name in sys.argv[1:] or BLOCKS:
+    torch.onnx.export(
+        build(name), (images,), file, dynamo=dynamo, opset_version=OPSET,
+        input_names=["image"], output_names=["logits"], external_data=False, **batch,
+    )  # fmt: skip
+    strip(file)
+
+
+def write(folder: Path, names: Iterable[str], export: Callable[..., None]) -> None:
+    """A file of each name by either exporter: ``export(name, file, dynamo=...)``."""
+    warnings.simplefilter("ignore")
+    for name in names:
         for exporter in ("ts", "dynamo"):
-            file = FOLDER / f"{name}_{exporter}.onnx"
-            dynamo = exporter == "dynamo"
-            batch = {"dynamic_shapes": ({0: torch.export.Dim("n")},)} if dynamo else {
-                "dynamic_axes": {"image": {0: "n"}, "logits": {0: "n"}}
-            }  # fmt: skip
-            torch.onnx.export(
-                build(name), (images,), file, dynamo=dynamo, opset_version=OPSET,
-                input_names=["image"], output_names=["logits"], external_data=False, **batch,
-            )  # fmt: skip
-            strip(file)
+            file = folder / f"{name}_{exporter}.onnx"
+            export(name, file, dynamo=exporter == "dynamo")
             size = file.stat().st_size
             if size > LARGEST:
                 raise SystemExit(f"{file} has {size} bytes, more than {LARGEST}")
             print(file.name, size, flush=True)
+
+
+def main() -> None:
+    """Write the files of the blocks named, of all of them without a name."""
+    FOLDER.mkdir(exist_ok=True)
+    write(FOLDER, sys.argv[1:] or BLOCKS, export)
 
 
 if __name__ == "__main__":
