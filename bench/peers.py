@@ -1,9 +1,9 @@
 """``python -m bench.peers``: a peer's shape on a core of as many multipliers (docs/peers.md).
 
-ITA (16 × 64 multipliers) is reported at so many cycles for a block of 64 tokens, 128 channels and
-an MLP of 512, on streams that never stall; we did not run it.  The cycles of a block here are those
-by which a network grows with each further block: what comes before and behind the blocks (patch
-embedding, output) is not ITA's either.
+The figure of ITA (16 × 64 multipliers) is for a block of 64 tokens, 128 channels and an MLP of 512,
+on streams that never stall; we did not run it.  The cycles of a block here are those by which a
+network grows with each further block: what comes before and behind the blocks (patch embedding,
+output) is not ITA's either.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vitrify.arch.presets import preset
 from vitrify.compiler import compile_graph
 from vitrify.estimate import estimate
 
-#: Cycles of ITA's block, with ideal streams, as reported.
+#: Cycles of ITA's block with ideal streams, quoted: docs/peers.md says from where.
 ITA_CYCLES = 13_395
 TOKENS, DIM, HIDDEN = 64, 128, 512
 #: Fewer blocks, whose ends still differ from those in the middle, and more.
@@ -57,7 +57,7 @@ def main() -> None:
     arch = preset("reference")
     table = Table("core", "heads", "images a job", "cycles of a block", "of ITA's", "array busy",
                   title=f"{TOKENS} tokens, {DIM} channels, MLP of {HIDDEN}; 1,024 multipliers")
-    table.add_row("ITA, reported", "1", "1", f"{ITA_CYCLES:,}", "1.000", "")
+    table.add_row("ITA, quoted", "1", "1", f"{ITA_CYCLES:,}", "1.000", "")
     for heads, images in ((1, 1), (2, 1), (2, 2), (2, 4)):
         found = block(arch, heads, images)
         table.add_row(
