@@ -120,7 +120,7 @@ def m3vit() -> str:
         f"{8 * found['conditions']['port_bytes']} bits, {found['clock_mhz']:g} MHz, "
         f"{found['conditions']['memory']}) takes {cycles} cycles {told}, {time}, {share} of "
         f"that system's roofline, everything included. It never saw a board. Published, measured "
-        f"on that board at 300 MHz: {peers}."
+        f"on that board at 300 MHz, with other formats (docs/peers.md): {peers}."
     )
 
 
