@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 
 from tests.support.command import vitrify
@@ -192,6 +193,19 @@ def test_the_command_ends_in_a_core(tmp_path, monkeypatch, capsys):
     vitrify(capsys, "explore", "m.onnx", "--part", "ulx3s", *SWEEP, "--base", "mine.yaml",
             "-o", "other.yaml")
     assert load("other.yaml") == dataclasses.replace(best, name="other", index_entries=32)
+
+
+def test_a_study_is_of_one_model_however_it_is_called(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    again = ("explore", "preprocess.onnx", "--part", "ulx3s", *SWEEP, "--limit", "1", "--study",
+             "s.sqlite")
+    model = onnx.load(ROOT / "tests/data/timm_ts17.onnx")
+    onnx.save(model, "preprocess.onnx")
+    vitrify(capsys, *again)
+    model.doc_string = "another"
+    onnx.save(model, "preprocess.onnx")
+    said = vitrify(capsys, *again, code=2)
+    assert "is of something else (another model preprocess)" in said
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

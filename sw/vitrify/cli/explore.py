@@ -104,7 +104,8 @@ def execute(options: argparse.Namespace) -> None:
             f"values or allow more"
         )
     about = {
-        name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in names.items()
+        f"model {name}": hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in names.items()
     } | {"calibration": str(options.calib), "preprocess": str(options.preprocess)}
     with (
         Study(options.study, about) as study,
