@@ -188,7 +188,7 @@ def _matmuls(program: Program, layer: str) -> tuple[int, int]:
         near = difflib.get_close_matches(layer, names, 1, 0)
         raise InputError(
             f"the program has no layer {layer!r}{f'; did you mean {near[0]!r}?' if near else ''} "
-            f"(`vitrify info` lists them)"
+            f"(`vitrify info --layers` lists them)"
         )
     if any(op.expert_rows for op in program.instructions() if op.opcode is Opcode.MATMUL):
         raise InputError(
