@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -177,15 +178,19 @@ class InferenceSession:
         Parameters
         ----------
         callback : called in another thread with the results, ``user_data`` and an empty text; or
-            with no results and what went wrong
+            with no results and what went wrong.  What it raises itself goes to
+            ``threading.excepthook``
 
         Raises
         ------
         InputError
-            For a closed session; :meth:`close` waits for what has begun or waits.
+            For a closed session; :meth:`close` waits for what has begun or waits.  Or if
+            ``callback`` cannot be called.
         """
         if self._closed:
             raise InputError("the session is closed; make a new one")
+        if not callable(callback):
+            raise InputError(f"callback must be a function, not {short(callback)}")
         if self._queue is None:
             self._queue = ThreadPoolExecutor(1, thread_name_prefix="vitrify-session")
 
@@ -197,7 +202,7 @@ class InferenceSession:
                 results, said = [], str(error) or type(error).__name__
             callback(results, user_data, said)
 
-        self._queue.submit(run)
+        self._queue.submit(run).add_done_callback(_tell)
 
     def _output_names(self, wanted: Sequence[str] | None) -> list[str]:
         known = [out.name for out in self._backend.outputs]
@@ -289,6 +294,14 @@ def _chosen(
         raise InputError(f"one backend runs a session, not {' and '.join(ours)}")
     others = tuple(name for name in providers if name not in ours)
     return (*ours, "float" if is_model and others else backend)[0], others
+
+
+def _tell(done: Future[None]) -> None:
+    """What a callback raised, as of a thread of its own."""
+    if (error := done.exception()) is not None:
+        threading.excepthook(threading.ExceptHookArgs(
+            (type(error), error, error.__traceback__, threading.current_thread())
+        ))  # fmt: skip
 
 
 def _array(name: str, values: npt.ArrayLike) -> npt.NDArray[Any]:

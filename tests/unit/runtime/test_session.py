@@ -255,7 +255,16 @@ def test_run_async_answers_in_order():
         session.run_async(None, {"image": IMAGES}, callback)
 
 
+def test_what_a_callback_raises_is_not_lost(monkeypatch):
+    told = []
+    monkeypatch.setattr(threading, "excepthook", told.append)
+    with InferenceSession(copy_program()) as session:
+        session.run_async(None, {"image": IMAGES}, lambda results: results)
+    assert "3 were given" in str(told[0].exc_value)
+
+
 @pytest.mark.parametrize(("call", "message"), [
+    (lambda s: s.run_async(None, {"image": IMAGES}, None), "callback must be a function, not None"),
     (lambda s: s.run("rows", {"image": IMAGES}), "must be a list of names or None, not 'rows'"),
     (lambda s: s.run(3, {"image": IMAGES}), "must be a list of names or None, not 3"),
     (lambda s: s.run([None], {"image": IMAGES}), "no output None"),
