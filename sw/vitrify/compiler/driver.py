@@ -89,7 +89,8 @@ def compile_model(
         report("comparing the program with the integer graph", 0.96)
         check_program(program, graph, images)
         for loss in () if calibration is None else losses(program, graph, canonical, images):
-            tell(loss, LossWarning, warn)
+            where = "`vitrify accuracy MODEL --layers` says in which layer it is lost"
+            tell(f"{loss}; {where}", LossWarning, warn)
     program = replace(program, metadata={**program.metadata, "source": source_facts(Path(path))})
     report("done", 1.0)
     if calibration is not None:

@@ -28,11 +28,13 @@ def losses(
     program: Program, graph: QuantGraph, canonical: ir.Model, images: npt.NDArray[np.float32]
 ) -> Iterator[str]:
     """A sentence for each output in real numbers whose integers are far from the floats."""
+    specs = [spec for spec in program.outputs if np.dtype(spec.dtype).kind == "f"]
+    if not specs:
+        return
     one = max(1, program.macs // program.batch)
     chosen = images[: max(1, min(_IMAGES, int(_MACS / one)))]
     tasks = task_numbers(program, len(chosen))
     found = Evaluator(graph, program.arch).outputs(chosen, tasks)
-    specs = [spec for spec in program.outputs if np.dtype(spec.dtype).kind == "f"]
     exact = values_of(canonical, chosen, tasks, [spec.name for spec in specs])
     for spec in specs:
         each = deviations(exact[spec.name], formed(spec, found[spec.name]))
@@ -40,6 +42,5 @@ def losses(
         if ratio < LEAST:
             yield (
                 f"output {spec.name!r} has {ratio:.0f} dB of signal-to-noise ratio against the "
-                f"model in floats on {len(chosen)} calibration images: answers may differ; "
-                f"`vitrify accuracy MODEL --layers` says in which layer it is lost"
+                f"model in floats on {len(chosen)} calibration images: answers may differ"
             )

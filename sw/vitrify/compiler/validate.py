@@ -2,7 +2,7 @@
 
 Two comparisons stand for the two ways to be wrong: the canonical graph against the model as it was
 given, both in ONNX Runtime, and the program on the golden machine against the integer graph.  What
-lies between them, the quantisation, is a loss and no fault (``vitrify info --accuracy``).
+lies between them, the quantisation, is a loss and no fault (:mod:`vitrify.compiler.losses`).
 """
 
 from __future__ import annotations

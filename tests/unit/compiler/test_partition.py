@@ -236,6 +236,16 @@ def test_the_parts_are_compared_with_the_model(
         compiled(with_tail(*TAILS["two outputs"]), tmp_path)
 
 
+def test_what_the_parts_lose_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the way to the layer, which only a model has that the core runs as a whole."""
+    monkeypatch.setattr("vitrify.compiler.losses.LEAST", 200)
+    told: list[str] = []
+    compiled(with_tail(*TAILS["two outputs"]), tmp_path, warn=told.append)
+    losses = [text for text in told if "against the model in floats" in text]
+    assert losses
+    assert all(text.endswith("answers may differ") for text in losses)
+
+
 @pytest.mark.parametrize("nodes", [
     [("Reshape", ["logits", "scores"], ["s"], {}), ("Reshape", ["logits", "column"], ["c"], {}),
      ("Concat", ["c", "c", "c", "c"], ["boxes"], {"axis": 2}),

@@ -268,6 +268,7 @@ def test_what_is_lost_is_told(tmp_path: Path) -> None:
     compile_model(path, preset("nano"), images, warn=told.append)
     (loss,) = [text for text in told if "'logits' has" in text]
     assert "dB of signal-to-noise ratio against the model in floats on 32 calibration" in loss
+    assert loss.endswith("`vitrify accuracy MODEL --layers` says in which layer it is lost")
     with pytest.warns(LossWarning, match="'logits' has"):
         compile_model(path, preset("nano"), images)
 
