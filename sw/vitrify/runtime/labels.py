@@ -38,7 +38,7 @@ def read_labels(path: Path) -> list[str]:
     if path.suffix.lower() == ".json":
         try:
             names = _of_json(json.loads(content))
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"cannot read the labels in {str(path)!r}: {error}") from error
     else:
         names = content.rstrip("\n").splitlines()

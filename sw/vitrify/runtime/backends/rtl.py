@@ -169,7 +169,9 @@ def _waveform(
     if cycles is not None:
         first, end = cycles
         if not 0 <= first < end < 1 << 64:
-            raise InputError(f"cycles {first}:{end} of a trace are none")
+            raise InputError(
+                f"a trace needs a first cycle of at least 0 and a later end, not {first}:{end}"
+            )
         parts["cycles"] = cycles
     if layer is not None:
         parts["matmuls"] = _matmuls(program, layer)
