@@ -126,11 +126,11 @@ def test_an_epsilon_of_rows_over_tokens() -> None:
         check(net := Net(12), channels(net, normed=True, epsilon=1e4))
 
 
-def over(net: Net, groups: int = 1) -> tuple[ir.Value, ir.Value]:
+def over(net: Net, groups: int = 1, gamma: float = 1.0) -> tuple[ir.Value, ir.Value]:
     """Rows of channels, and these normalised over the rows."""
     x = net.builder.emit("Unfold", net.linear(net.tokens(0), 4 * DIM, "wide"), name="x", parts=4)
     return x, net.builder.emit(
-        "RMSNorm", x, np.ones(DIM, np.float32), name="over", axis="tokens", groups=groups,
+        "RMSNorm", x, np.full(DIM, gamma, np.float32), name="over", axis="tokens", groups=groups,
         epsilon=1e-3,
     )
 
@@ -145,6 +145,15 @@ def test_a_product_that_does_not_sum_over_what_is_normalised(layout: str, groups
     z = net.builder.emit(
         "Product", *operands, name="z", heads=1, groups=1, scale=1.0, layout=layout
     )
+    check(net, net.linear(z, 7, "last"))
+
+
+@pytest.mark.parametrize("gamma", [0.5, 0.0, -0.5])
+def test_a_factor_of_a_norm_over_tokens(gamma: float) -> None:
+    """A product takes a positive one into its multiplier."""
+    net = Net(8)
+    x, y = over(net, gamma=gamma)
+    z = net.builder.emit("Product", y, x, name="z", heads=1, groups=1, scale=1.0, layout="tn")
     check(net, net.linear(z, 7, "last"))
 
 

@@ -90,14 +90,18 @@ class _Over:
 
 
 def _transposed(node: ir.Node) -> bool:
-    """Whether only products read it that sum over its row groups, and channels have one factor."""
+    """Whether only products read it that sum over its row groups, and take its factor into theirs.
+
+    They can if all channels have the same one and it is positive: multipliers have no sign.
+    """
     gamma, groups, made = array_of(inputs(node)[1]), attributes_of(node)["groups"], node.outputs[0]
     summed = all(
         user.op_type == "Product"
         and (attributes_of(user)["layout"], attributes_of(user)["groups"]) == ("tn", groups)
         for user, _ in made.uses()
     )
-    return summed and not made.is_graph_output() and bool((gamma == gamma[0]).all())
+    one = gamma[0] > 0 and bool((gamma == gamma[0]).all())
+    return summed and not made.is_graph_output() and one
 
 
 def _over(node: ir.Node) -> _Over:
