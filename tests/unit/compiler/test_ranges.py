@@ -54,7 +54,6 @@ def scanned(net: Net, rows: int) -> ir.Value:
     """Pixels as tokens, with positions, and all of them as the output."""
     net.image = tensor("image", (BATCH, 1, rows, 1))
     net.builder = Builder([net.image], name="net")
-    net.images = lambda count=4: net.normal(count, 1, rows, 1)  # type: ignore[method-assign]
     weight, bias = net.normal(8, 1), net.normal(8)
     x = net.builder.emit("PatchEmbed", net.image, weight, bias, name="patch", patch=[1, 1])
     x = net.builder.emit("Tokens", x, net.normal(0, 8), net.normal(rows, 8), name="tokens")

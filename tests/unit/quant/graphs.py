@@ -82,7 +82,8 @@ class Net:
 
     def images(self, count: int = 48) -> np.ndarray:
         """Pixels of a smooth random kind, as ``(u8 / 255 - 0.5) / 0.5``."""
-        pixels = np.clip(128 + 50 * self.normal(count, CHANNELS, SIZE, SIZE), 0, 255).round()
+        size = (int(side) for side in shape_of(self.image)[1:])
+        pixels = np.clip(128 + 50 * self.normal(count, *size), 0, 255).round()
         return ((pixels / 255 - 0.5) / 0.5).astype(np.float32)
 
 
