@@ -115,7 +115,8 @@ def shifts(
     if pre > formats.MAX_PRE_SHIFT or not fitting:
         raise ModelError(
             f"{what}: its output is {1 / largest:.3g} accumulator units a step, which the core's "
-            f"requantisation cannot express; check the weights for extreme values"
+            f"requantisation cannot express; look for extreme values in its weights and its "
+            f"inputs (Exp of large numbers makes some)"
         )
     return pre, max(fitting)
 

@@ -5,7 +5,7 @@ import pytest
 
 from tests.unit.quant import graphs
 from vitrify.arch import formats
-from vitrify.arch.errors import InputError, UnsupportedOpError
+from vitrify.arch.errors import InputError, ModelError, UnsupportedOpError
 from vitrify.arch.presets import preset
 from vitrify.compiler.quantise import quantise
 from vitrify.frontend import canonicalise, load
@@ -245,6 +245,16 @@ def test_patches_of_two_sizes_are_refused():
         return net.builder.emit("ConcatRows", patches, small, name="both")
 
     refused(build, r"'again' \(PatchEmbed\) cannot run on the core: another embedding cuts .* 4x4")
+
+
+def test_a_function_that_makes_extreme_values_is_named():
+    """Weights are as they should be: it is Exp of large numbers that no step fits."""
+    net = graphs.Net(5)
+    x = net.linear(net.norm(net.tokens(0), "norm"), graphs.DIM, "x")
+    large = net.builder.emit("Affine", x, np.full((1, 1), 8.0), np.zeros((1, 1)), name="large")
+    y = net.linear(net.activation(large, "exp", "y = Exp(x)"), 7, "last")
+    with pytest.raises(ModelError, match="last: .* its weights and its inputs .Exp of large"):
+        quantise(net.model(y), net.images(4), arch=NANO)
 
 
 @pytest.mark.parametrize(
