@@ -7,10 +7,12 @@ import pytest
 
 from tests.unit.ops.checks import NANO, check
 from tests.unit.quant.graphs import DIM, HIDDEN, Net
+from vitrify.arch import isa
 from vitrify.arch.errors import CapacityError, ModelError
 from vitrify.compiler import compile_graph
 from vitrify.compiler.quantise import quantise
 from vitrify.ir import BATCH, Builder, Evaluator, array_of, source_of, tensor
+from vitrify.ops.norm.layer_norm import LayerNorm, RMSNorm
 from vitrify.ops.registry import DECOMPOSITIONS
 from vitrify.quant.decompose import decompose, inputs
 
@@ -98,6 +100,14 @@ def test_an_epsilon_beside_which_the_variance_is_small(name, epsilon):
     check(net, normalised(net, kind, epsilon=epsilon, **attributes))
     net = Net(4)
     check(net, net.head(net.select(net.norm(net.tokens(), "norm", epsilon))))
+
+
+@pytest.mark.parametrize("kind", [LayerNorm, RMSNorm])
+def test_the_finest_step_has_the_largest_epsilon(kind):
+    norm, largest = kind(2.0), isa.FORMATS[isa.Opcode.MATMUL].field("epsilon").max
+    assert norm.statistics(norm.finest_step, DIM).epsilon == largest
+    with pytest.raises(AssertionError, match="an epsilon of 2"):
+        norm.statistics(norm.finest_step * (1 - 1 / largest), DIM)
 
 
 def test_an_epsilon_that_leaves_nothing_of_the_variance():
