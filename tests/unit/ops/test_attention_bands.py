@@ -40,6 +40,19 @@ def network(net: Net, windows: int = WINDOWS, *, layer: bool = True) -> ir.Value
     return net.linear(net.norm(x, "after"), 7, "last")
 
 
+def many_heads(net: Net) -> ir.Value:
+    """Heads so narrow that half of each word is padding, behind tokens without a prefix."""
+    weight = net.normal(DIM, 12) / np.sqrt(12)
+    x = net.builder.emit(
+        "PatchEmbed", net.image, weight, net.normal(DIM), name="patch", patch=[2, 2]
+    )
+    normal = net.norm(x, "norm")
+    q, k, v = (net.linear(normal, DIM, f"block.{part}") for part in "qkv")
+    mixed = net.builder.emit("Attention", q, k, v, name="block.attention", heads=4, scale=0.5)
+    x = net.add(x, net.linear(mixed, DIM, "proj"), "add")
+    return net.linear(net.norm(x, "after"), 7, "last")
+
+
 def plain(net: Net) -> ir.Value:
     """A block of plain attention."""
     return net.linear(net.norm(net.block(net.tokens(), "block"), "after"), 7, "last")
@@ -97,6 +110,29 @@ def test_what_fits_or_would_not_fit_in_bands_either_stays_whole(monkeypatch):
     monkeypatch.setattr(bands, "_WHOLE", 0.01)
     monkeypatch.setattr(bands, "_BAND", 0.01)
     assert groups_of(banded(model, NANO)) == [WINDOWS]
+
+
+@pytest.mark.parametrize(("make", "kind", "parts"), [
+    (network, "CrossAttention", WINDOWS), (many_heads, "Attention", 4),
+])
+def test_shares_of_the_memory_are_bounds(make, kind, parts, monkeypatch):
+    """One byte more or less in the token memory makes the difference."""
+    net = Net(5)
+    model, total = net.model(make(net)), NANO.token_bytes
+    node = next(node for node in model.graph if node.op_type == kind)
+    results = bands._bytes(node.outputs[0], NANO, 4) if kind == "Attention" else 0
+    needs = [0, *(bands._need(node, NANO, parts, count) for count in range(1, parts + 1))]
+
+    def found(whole, each):
+        monkeypatch.setattr(bands, "_WHOLE", (whole + 0.5) / total)
+        for name in ("_BAND", "_HEADS"):
+            monkeypatch.setattr(bands, name, (each + results + 0.5) / total)
+        return [each.op_type for each in banded(model, NANO).graph].count(kind)
+
+    assert found(needs[1], needs[2]) == 1
+    assert found(needs[1] - 1, needs[2]) == 2
+    assert found(needs[1] - 1, needs[2] - 1) == 4
+    assert found(needs[1] - 1, needs[parts] - 1) == 1
 
 
 def test_one_window_stays_whole(monkeypatch):

@@ -19,12 +19,14 @@ from vitrify.ir import Builder, array_of, attributes_of, shape_of
 from vitrify.ir.movement import NOTHING
 from vitrify.quant.decompose import decompose, inputs
 
-#: Part of the token memory that operands may take with what they are made of; scores, results and
-#: whatever is read later have the rest.
+# Parts of the token memory that operands may take, with what they are made of.  The rest is for
+# scores, results and whatever is read later; how much that is, only placement knows, and it comes
+# after quantisation.  So these are guesses, with which Hiera, SwinV2 and the ViT of DINOv2 fit.
+#: All windows or heads at once.
 _WHOLE = 7 / 8
-#: The same of a band of windows: more cost little, and leave room for other things in one piece.
+#: A band of windows: more bands cost little, and leave room for other things in one piece.
 _BAND = 5 / 8
-#: The same of a band of heads, with the results of all: nothing smaller is left to try.
+#: A band of heads, with the results of all: nothing smaller is left to try.
 _HEADS = 15 / 16
 
 
@@ -91,11 +93,12 @@ def _fewest(node: ir.Node, arch: ArchConfig, parts: int, most: int) -> int | Non
 
 def _windows_apart(builder: Builder, node: ir.Node, arch: ArchConfig) -> ir.Value | None:
     """Bands of windows, one behind the other."""
-    if node.op_type == "CrossAttention" and _layer_behind(node) is None:
-        bands = list(_bands(builder, node, arch))
-        if bands:
-            return functools.reduce(lambda x, y: builder.emit("ConcatRows", x, y), bands)
-    return None
+    if _layer_behind(node) is not None:
+        return None
+    bands = list(_bands(builder, node, arch))
+    if not bands:
+        return None
+    return functools.reduce(lambda x, y: builder.emit("ConcatRows", x, y), bands)
 
 
 def _with_layer(builder: Builder, node: ir.Node, arch: ArchConfig) -> ir.Value | None:
