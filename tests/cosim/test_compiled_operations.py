@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
@@ -11,6 +12,7 @@ import pytest
 from tests.cosim.test_compiled_experts import run
 from tests.unit.ops import (
     test_attention,
+    test_attention_bands,
     test_conv,
     test_joined,
     test_map_pool,
@@ -23,8 +25,11 @@ from tests.unit.ops import (
 )
 from tests.unit.quant.graphs import DIM, Net
 from vitrify.arch.presets import preset
+from vitrify.codegen.strategy import PlacementStrategy
 from vitrify.compiler import compile_graph
 from vitrify.compiler.quantise import quantise
+from vitrify.ops.attention.integer import QAttention
+from vitrify.program import Program
 from vitrify.runtime import InferenceSession
 
 pytestmark = pytest.mark.slow
@@ -112,10 +117,43 @@ def test_operation(name: str) -> None:
     net = Net(3)
     model, images = net.model(OPERATIONS[name](net)), net.images(16)
     program = compile_graph(quantise(model, images, arch=NANO), NANO, batch=2)
-    # Two jobs, so that nothing of the first may matter to the second.
-    out, statistics = run(program, images[:4], stall=0.2, seed=len(name))
+    compare(program, images[:4], seed=len(name))
+
+
+#: A network, banks of the memory that holds no more than a band, and bands.
+BANDS: dict[str, tuple[Callable[[Net], ir.Value], int, int]] = {
+    "windows": (lambda net: test_attention_bands.network(net, 8), 4, 8),
+    "heads": (test_attention_bands.many_heads, 6, 4),
+}
+
+
+@pytest.mark.parametrize("name", BANDS)
+def test_attention_in_bands(name: str) -> None:
+    """Split for a core whose memory is smaller."""
+    make, banks, bands = BANDS[name]
+    net = Net(3)
+    model, images = net.model(make(net)), net.images(16)
+    small = replace(NANO, name="small", banks=banks, bank_words=32)
+    graph = quantise(model, images, arch=small)
+    assert sum(isinstance(op, QAttention) for op in graph.ops) == bands
+    compare(compile_graph(graph, NANO, batch=2), images[:4], seed=bands)
+
+
+def test_three_layers_in_blocks_of_lines() -> None:
+    net = Net(3)
+    model, images = net.model(test_conv.inverted_bottleneck(net)), net.images(16)
+    graph = quantise(model, images, arch=NANO)
+    blocks = PlacementStrategy(row_blocks=2, late=True)
+    program = compile_graph(graph, NANO, batch=2, ways=[blocks])
+    assert {"act1.block", "act2.block"} <= {layer.tensor.name for layer in program.layers}
+    compare(program, images[:4], seed=2)
+
+
+def compare(program: Program, images: np.ndarray, seed: int) -> None:
+    """Two jobs, so that nothing of the first may matter to the second."""
+    out, statistics = run(program, images, stall=0.2, seed=seed)
     with InferenceSession(program, "golden") as golden:
-        (exact,) = golden.run(None, {program.input.name: images[:4]})
+        (exact,) = golden.run(None, {program.input.name: images})
         np.testing.assert_array_equal(out, exact)
         assert statistics is not None
         assert golden.statistics is not None
