@@ -22,7 +22,7 @@ from .tensors import QTensor
 _SAME = 1e-5
 #: Difference of zero points that are the same.
 _NEAR = 0.01
-#: Bytes of the list that a program carries, at most.
+#: Bytes of the list that a program carries, at most: some hundred formats.
 _MOST_BYTES = 1 << 14
 
 

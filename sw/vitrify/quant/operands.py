@@ -19,7 +19,8 @@ from .rounding import GRIDS, Moments, Separate
 from .tensors import Float, Norm, QTensor, Statistics, Times
 from .wanted import WIDE
 
-#: Of what is made of a stream whose step is coarse for the sake of an epsilon.
+#: Noise over signal, -17 dB, of a normalisation whose epsilon makes the steps of its stream coarse;
+#: of operations of eight bits the tests want -20.
 _MOST_NOISE = 0.02
 INT16_MAX = (1 << (formats.RESIDUAL_BITS - 1)) - 1
 #: Room above the largest result seen, for outputs of the network.
@@ -92,8 +93,9 @@ class Operands:
             x = product.x
             if x.norm is not None and x.version is not None:
                 rows, step = self.stats[Request(x.value, x.rows)].rows, steps[self.root(x.tensor)]
+                # steps are powers of two: that is the one its epsilon asked for
                 if step < 2 * x.norm.normaliser.finest_step:
-                    _check_noise(x.norm, rows, step)
+                    check_noise(x.norm, rows, step)
         for op in self.plan.ops:
             if self.root(op.out) in steps:
                 self.steps[op.out] = steps[self.root(op.out)]
@@ -240,7 +242,7 @@ def _codes(rows: npt.NDArray[np.floating], gain: Float) -> npt.NDArray[np.floati
     return np.clip(np.rint(rows * gain), -128, scheme.INT8_MAX)
 
 
-def _check_noise(norm: ReadNorm, rows: npt.NDArray[np.floating], step: float) -> None:
+def check_noise(norm: ReadNorm, rows: npt.NDArray[np.floating], step: float) -> None:
     """Refuse an epsilon for whose sake ``step`` is too coarse for the rows.
 
     Raises

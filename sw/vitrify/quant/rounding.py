@@ -19,7 +19,7 @@ from vitrify.arch import formats
 
 Float = npt.NDArray[np.float64]
 
-#: Added to the diagonal of the second moments, relative to its mean.
+#: Added to the diagonal of the second moments, relative to its mean: as much as GPTQ adds.
 _DAMPING = 0.01
 #: Columns whose mutual corrections are made one by one; earlier ones follow block by block.
 _BLOCK = 64

@@ -23,8 +23,8 @@ INT8_MAX = 127
 _RESIDUAL_MAX = (1 << (formats.RESIDUAL_BITS - 1)) - 1
 #: Variance of rounding to steps of one.
 _ROUNDING = 1 / 12
-#: The residual step is no finer than this, or this part of a small stream's largest value: beyond,
-#: nothing is gained and multipliers overflow.
+#: The residual step is no finer than this, or for a stream of small values than this part of the
+#: largest: beyond, nothing is gained and multipliers overflow.
 _FINEST_STEP, _FINEST_PART = 2.0**-12, 2.0**-12
 #: Exponents tried below the step at which nothing saturates.
 _STEP_SEARCH = 4
@@ -62,7 +62,8 @@ _USUAL, _LARGE = 0.95, 2.0
 _SPLIT_UNITS = 8
 #: Copies reach this far beyond the largest value seen.
 _SPLIT_MARGIN = 1.1
-#: Most copies of a unit: beside units that are all but zero it would need any number.
+#: Most copies of a unit: beside units that are all but zero it would need any number.  A layer is
+#: then larger by so many channels at most, for each of ``_SPLIT_UNITS``.
 _MOST_COPIES = 1024
 _BINS = 4096
 
@@ -369,7 +370,7 @@ def _trial(
     centre, step_in = (low + high) / 2, (high - low) / (2 * INT8_MAX)
     codes = np.arange(-INT8_MAX, INT8_MAX + 1)
     values = UNARY[kind].reference(centre + step_in * codes)
-    # The format holds zero as well: there are no codes for zero points far outside.
+    # Zero is in the format, too: else its code, the zero point, might be none of a byte.
     bottom, top = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
     step_out = max(top - bottom, 1e-9) / (2 * INT8_MAX)
     zero_point = int(np.clip(round(-INT8_MAX - bottom / step_out), -128, INT8_MAX))

@@ -18,6 +18,7 @@ from vitrify.compiler.driver import quantise_model
 from vitrify.frontend import load
 from vitrify.ir import Evaluator as FloatEvaluator
 from vitrify.quant.evaluate import Evaluator
+from vitrify.quant.given import facts
 from vitrify.quant.graph import QuantGraph
 from vitrify.quant.requant import grid_steps
 
@@ -105,6 +106,19 @@ def test_qonnx_says_the_same(tmp_path: Path, path: Path, graph: QuantGraph) -> N
         return {(row["tensor"], row["core"]) for row in some.quantisers if not row["why"]}
 
     assert kept(graph) <= kept(found)
+
+
+def test_a_program_carries_no_more_than_a_part_of_a_long_list() -> None:
+    rows = [
+        {"tensor": f"{i}", "file": "f", "core": "c", "why": "w" if i % 2 else ""}
+        for i in range(1000)
+    ]
+    found = facts(rows)
+    shown = found["changed"]
+    assert found["kept"] == len(shown) + found["left_out"] == 500
+    assert shown == [row for row in rows if row["why"]][: len(shown)]
+    assert len(json.dumps(shown)) <= 1 << 14 < len(json.dumps(2 * shown))
+    assert facts(rows[:100])["left_out"] == 0
 
 
 def test_integers_of_sixteen_bits_are_told(tmp_path: Path) -> None:

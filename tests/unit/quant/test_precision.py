@@ -69,6 +69,13 @@ def test_rows_of_zeros_have_a_step():
     assert steps[0] == 0 < steps[1]
 
 
+def test_weights_of_inputs_that_are_zero_are_rounded():
+    """Without damping their second moments have no Cholesky factor."""
+    weight, step = np.array([[0.4, -1.6, 3.0]]), np.ones(1)
+    for x in (np.zeros((8, 3)), np.eye(3)[:1]):
+        assert (Moments(x).round(weight, step, GRIDS[4]) == [[0, -2, 3]]).all()
+
+
 def test_four_bits_everywhere_but_at_the_ends():
     graph = quantised(bits=4)
     assert {op.name for op in graph.ops if 8 in weight_bits(op)} == WIDE

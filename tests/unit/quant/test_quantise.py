@@ -253,7 +253,7 @@ def test_a_function_that_makes_extreme_values_is_named():
     x = net.linear(net.norm(net.tokens(0), "norm"), graphs.DIM, "x")
     large = net.builder.emit("Affine", x, np.full((1, 1), 8.0), np.zeros((1, 1)), name="large")
     y = net.linear(net.activation(large, "exp", "y = Exp(x)"), 7, "last")
-    with pytest.raises(ModelError, match="last: .* its weights and its inputs .Exp of large"):
+    with pytest.raises(ModelError, match=r"last: .* its weights and its inputs .Exp of large"):
         quantise(net.model(y), net.images(4), arch=NANO)
 
 

@@ -133,3 +133,14 @@ def test_units_beside_those_that_give_nothing_are_not_split_without_end():
     rows = np.tile(np.array([40.0, *[-3.0] * 23]), (8, 1)) * np.linspace(0.5, 1, 8)[:, None]
     chosen = scheme.activation("relu", rows, rows.max(axis=0), np.ones(24), symmetric=False)
     assert chosen.copies.max() <= 1024
+
+
+def test_a_unit_has_no_more_copies_than_are_allowed(monkeypatch):
+    rows = rng().normal(size=(1000, 64)) * 2
+    rows[::50, 7] = 200
+    arguments = "relu", rows, rows.max(axis=0), np.ones(64)
+    copies = scheme.activation(*arguments).copies.max()
+    assert copies > 10
+    for most, found in ((copies, copies), (copies - 1, 1)):
+        monkeypatch.setattr(scheme, "_MOST_COPIES", most)
+        assert scheme.activation(*arguments).copies.max() == found
