@@ -64,6 +64,16 @@ class Window:
         """Rows of the result."""
         return self.maps * self.places
 
+    @property
+    def reading(self) -> int:
+        """Rows of the result that read a pixel: the others are between parts of a tensor."""
+        seen = [
+            sum(-self.kernel[i] < at * self.stride - self.pads[i] < self.map[i]
+                for at in range(self.size[i]))
+            for i in (0, 1)
+        ]
+        return self.maps * seen[0] * seen[1]
+
     def reads(self, y: int, end: int) -> range:
         """Lines of the map that the results from line ``y`` up to ``end`` read."""
         top, last = y * self.stride - self.pads[0], (end - 1) * self.stride - self.pads[0]

@@ -52,7 +52,7 @@ def assemble(a: Assembler, op: LinearOp) -> None:
         x = windows(a, op, x)
     form = _form(a, op, x, bits)
     count = op.x.rows.count if op.x.rows else a.graph.tensors[op.x.tensor].rows
-    count = count if op.window is None else op.window.count
+    count, work = (count, count) if op.window is None else (op.window.count, op.window.reading)
     dim = form.weight.shape[-2]
     reach = scheme.INT8_MAX if form.bits == formats.INT8.bits else INT16_MAX
     if a.loop is not None and bits != WIDE and _plain(op):
@@ -73,7 +73,7 @@ def assemble(a: Assembler, op: LinearOp) -> None:
             op.out, count, dim, form.bits, form.scale, form.zero_point, form.offset, form.copies
         )
     size = op.weight.shape[-2] * op.weight.shape[-1]
-    a.graph.macs[op.name] = 0 if op.identity else count * size
+    a.graph.macs[op.name] = 0 if op.identity else work * size
 
 
 def _scales(op: LinearOp, x: Source, form: _Form, part: Columns) -> LayerScales:

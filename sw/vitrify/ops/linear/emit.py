@@ -27,13 +27,13 @@ class Emit(Protocol):
     def __call__(
         self, x_row: int, out_row: int, rows: int, row: int, *, image: int = 0,
         queue: Queue | None = None, picks: Picks | None = None, taps: Taps | None = None,
-        fresh: int | None = None,
+        done: int = 0,
     ) -> None:
         """``x_row`` and ``out_row`` are the first rows read and written, ``row`` that of the whole.
 
         The last two differ where a buffer holds one block at a time.  ``image`` chooses the task.
         With ``picks`` those are the rows that are read, counted from ``x_row``; with ``taps`` it is
-        the first pixel of a map.  ``fresh`` rows count as work: others were made before.
+        the first pixel of a map.  Rows before ``done`` were made before and count as work no more.
         """
         ...
 
@@ -112,10 +112,14 @@ def prepare(
     if op.window is not None:
         total = op.window.count * state.images
 
+    def worth(first: int, end: int, done: int) -> int:
+        """Multiply-accumulates of some rows; those of all rows add up to ``macs``."""
+        return macs * end // total - macs * max(first, min(done, end)) // total
+
     def emit(
         x_row: int, out_row: int, rows: int, row: int, *, image: int = 0,
         queue: Queue | None = None, picks: Picks | None = None, taps: Taps | None = None,
-        fresh: int | None = None,
+        done: int = 0,
     ) -> None:
         gathered = state.gather(op.statistics, out, out_row)
         block = values if len(layout.parts) > 1 else {**values, **gathered}
@@ -123,8 +127,7 @@ def prepare(
             block = {**block, "stat_src": x.stat + x_row}
         if len(sets) > 1:
             block = {**block, "task_source": task_source(state, op, image)}
-        worth = rows if fresh is None else fresh
-        every = macs * worth // total if queue is None else queue.macs
+        every = worth(row, row + rows, done) if queue is None else queue.macs
         for part, weights in zip(layout.parts, streams, strict=True):
             own = part.columns(state.arch.width, physical)
             state.builder.matmul(MatrixProduct(

@@ -94,7 +94,7 @@ def _convolve(
             top = number * window.pixels + reads.start * wide
             for start, rows in state.row_blocks(len(reads) * wide):
                 row = top + start
-                into(begin + row, start, rows, row, fresh=max(0, row + rows - max(row, done)))
+                into(begin + row, start, rows, row, done=done)
                 done = max(done, row + rows)
             parts = [
                 (line, number * window.places + line * width, min(at_once, end - line) * width)
