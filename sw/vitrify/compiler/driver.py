@@ -15,6 +15,7 @@ import onnx_ir as ir
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import InputError
 from vitrify.frontend import STAGES, canonicalise, image_input, load
+from vitrify.ir import shape_of
 from vitrify.program import Program, preprocess
 from vitrify.quant.doubts import CalibrationWarning, doubts
 from vitrify.quant.graph import QuantGraph
@@ -197,8 +198,7 @@ def of_model(model: ir.Model, text: str | None) -> str | None:
         return text
     if text is None:
         return "none"
-    assert image.shape is not None
-    gain, offset = preprocess.parse(text).affine(int(image.shape[1]))  # type: ignore[arg-type]
+    gain, offset = preprocess.parse(text).affine(int(shape_of(image)[1]))
     if not np.allclose(gain, 1, atol=1e-6) or not np.allclose(offset, 0, atol=1e-4):
         raise InputError(
             f"input {image.name!r} takes pixels 0 … 255 ({image.dtype.name.lower()}) and "
