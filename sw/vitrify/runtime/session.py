@@ -117,6 +117,8 @@ class InferenceSession:
         self.backend = backend
         self._closed = False
         self._queue: ThreadPoolExecutor | None = None
+        #: The thread of the queue.
+        self._worker: int | None = None
         self._others = others
         self._backend = backends.create(backend, source, preprocess, options, others)
 
@@ -184,8 +186,8 @@ class InferenceSession:
         Raises
         ------
         InputError
-            For a closed session; :meth:`close` waits for what has begun or waits.  Or if
-            ``callback`` cannot be called.
+            For a closed session; :meth:`close` waits for what has begun or waits, unless a
+            callback calls it.  Or if ``callback`` cannot be called.
         """
         if self._closed:
             raise InputError("the session is closed; make a new one")
@@ -195,6 +197,7 @@ class InferenceSession:
             self._queue = ThreadPoolExecutor(1, thread_name_prefix="vitrify-session")
 
         def run() -> None:
+            self._worker = threading.get_ident()
             try:
                 results, said = self.run(output_names, input_feed, run_options), ""
             # whatever it is, nobody else would hear of it
@@ -251,7 +254,8 @@ class InferenceSession:
     def close(self) -> None:
         """Give back what the backend holds; runs in other threads finish first on a board."""
         if self._queue is not None:
-            self._queue.shutdown()
+            # a callback cannot wait for itself: calls behind it find the session closed
+            self._queue.shutdown(wait=threading.get_ident() != self._worker)
         self._closed = True
         self._backend.close()
 

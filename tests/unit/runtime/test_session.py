@@ -255,6 +255,25 @@ def test_run_async_answers_in_order():
         session.run_async(None, {"image": IMAGES}, callback)
 
 
+def test_a_callback_closes_its_session():
+    session, going, ended = InferenceSession(copy_program()), threading.Event(), threading.Event()
+    answers = []
+
+    def first(*_):
+        going.wait(60)
+        session.close()
+
+    def second(results, _, error):
+        answers.append((results, error))
+        ended.set()
+
+    session.run_async(None, {"image": IMAGES}, first)
+    session.run_async(None, {"image": IMAGES}, second)
+    going.set()
+    assert ended.wait(60)
+    assert answers == [([], "the session is closed; make a new one")]
+
+
 def test_what_a_callback_raises_is_not_lost(monkeypatch):
     told = []
     monkeypatch.setattr(threading, "excepthook", told.append)
