@@ -55,6 +55,33 @@ def test_groups_move() -> None:
     assert kinds(assert_agrees(made, picture(made))).count("Activation") == 4
 
 
+APART = {
+    "of scaled elements beside": "gs = Mul(gx, b)  g0 = PRelu(gx, a)  g1 = PRelu(gs, a)",
+    "of another tensor beside": (
+        "on = MatMul(normal, fc1.weight)  og = Reshape(on, gf)\n"
+        "g0 = PRelu(gx, a)  g1 = PRelu(og, a)"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", APART)
+def test_functions_of_other_elements(name: str) -> None:
+    made = model(APART[name] + "  gy = Add(g0, g1)")
+    assert kinds(assert_agrees(made, picture(made))).count("Activation") == 8
+
+
+def test_groups_that_two_axes_tell_apart() -> None:
+    """A constant for each of 32 channels, which become two axes: the tables come first."""
+    slopes = ", ".join(str(0.1 * (i // 3)) for i in range(2 * D))
+    made = tiny(activation=(
+        f"sl = Constant <value = float[{2 * D}] {{{slopes}}}> ()  g0 = PRelu(up, sl)\n"
+        f"gf = Constant <value_ints = [{N}, {T}, 4, {2 * D // 4}]> ()  g1 = Reshape(g0, gf)\n"
+        "g2 = Transpose <perm = [0, 1, 3, 2]> (g1)  g3 = Tanh(g2)"
+        f"  wf = Constant <value_ints = [{N}, {T}, {2 * D}]> ()  active = Reshape(g3, wf)"
+    ))  # fmt: skip
+    assert "Activation" in kinds(assert_agrees(made, picture(made)))
+
+
 def test_scales_of_channels_are_no_groups() -> None:
     """A product is cheaper than a table for every channel."""
     made = tiny(activation="s = Sigmoid(um)  active = Mul(up, s)")

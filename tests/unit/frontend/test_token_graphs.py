@@ -23,6 +23,10 @@ CASES: dict[str, tuple[dict[str, str], list[str]]] = {
         {"scores": "raw = MatMul(q, k)  s1 = Mul(raw, scale)  scores = Add(s1, bias_table)"},
         ["CrossAttention"],
     ),
+    "a position bias that is scaled": (
+        {"scores": "raw = MatMul(q, k)  s1 = Add(raw, bias_table)  scores = Mul(s1, scale)"},
+        ["CrossAttention"],
+    ),
     "gated unit": (
         {"activation": "s = Sigmoid(um)  active = Mul(up, s)"},
         ["Activation", "Multiply"],
@@ -223,26 +227,43 @@ def test_convolutional_network() -> None:
 DYNAMIC = {
     "embed": "g = Conv <strides = [2, 2]> (image, embed.weight, embed.bias)\n"
     "form = Constant <value_ints = [8, 1, 3, 3]> ()  own = Reshape(g, form)",
-    "out": "z = Conv <group = 8, pads = [1, 1, 1, 1]{}> (g, own)",
+    "out": "z = Conv <group = 8, {}> (g, own)",
     "pool": CONVOLUTIONAL["pool"],
 }
 
 
-def _dynamic(more: str = "") -> ir.Model:
+def _dynamic(more: str, own: str = "8, 1, 3, 3") -> ir.Model:
     slots = {**dict.fromkeys(t.SLOTS, ""), **DYNAMIC, "head": t.HEAD}
+    slots["embed"] = slots["embed"].replace("8, 1, 3, 3", own)
     slots["out"] = slots["out"].format(more)
     return tiny(opset=18, image="float[1,3,8,8]", output="float[1,4]", task="", **slots)
 
 
-@pytest.mark.parametrize("more", ["", ", strides = [2, 1]"])
+@pytest.mark.parametrize(
+    "more", ["pads = [1, 1, 1, 1]", "pads = [1, 1, 1, 1], strides = [2, 1]", "pads = [2, 0, 0, 1]"]
+)
 def test_weights_of_a_convolution_from_the_image(more: str) -> None:
     model = _dynamic(more)
     assert "Multiply" in kinds(assert_agrees(model, picture(model)))
 
 
-def test_weights_from_the_image_that_are_dilated() -> None:
-    with pytest.raises(UnsupportedOpError, match=r"\(Conv\).*several images, or is dilated"):
-        canonicalise(_dynamic(", dilations = [2, 2]"))
+@pytest.mark.parametrize(
+    ("more", "own", "words"),
+    [("pads = [1, 1, 1, 1], dilations = [2, 2]", "8, 1, 3, 3", "several images, or is dilated"),
+     ("pads = [1, 1, 1, 1]", "24, 1, 3, 1", "and it is not depthwise")],
+)  # fmt: skip
+def test_weights_from_the_image_that_are_refused(more: str, own: str, words: str) -> None:
+    with pytest.raises(UnsupportedOpError, match=rf"\(Conv\).*{words}"):
+        canonicalise(_dynamic(more, own))
+
+
+def test_weights_from_the_image_beside_a_bias() -> None:
+    model = _dynamic("pads = [1, 1, 1, 1]")
+    (conv,) = [node for node in model.graph if len(node.inputs) == 2 and node.op_type == "Conv"]
+    conv.resize_inputs(3)
+    conv.replace_input_with(2, model.graph.initializers["embed.bias"])
+    with pytest.raises(UnsupportedOpError, match=r"\(Conv\).*it has a bias"):
+        canonicalise(model)
 
 
 #: Channels of a head that turn, attributes, whether operands are [N, T, D], positions are given.

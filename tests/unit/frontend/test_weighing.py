@@ -101,14 +101,14 @@ def read_twice(net: Net) -> ir.Value:
     return net.add(finished(net, weights), net.linear(weights, 3, "other"), "both")
 
 
-def weighted(net: Net) -> ir.Value:
+def weighted(net: Net, groups: int = 2, ones: float = 1.0, bias: float = 0.0) -> ir.Value:
     x = tokens(net)
     weights = net.builder.emit(
-        "Softmax", net.linear(x, 1, "s"), name="softmax", axis="tokens", groups=2
+        "Softmax", net.linear(x, 1, "s"), name="softmax", axis="tokens", groups=groups
     )
     values = net.builder.emit("Multiply", net.linear(x, DIM, "v"), weights, name="weighted")
-    ones = np.ones((1, 1, TOKENS // 2)), np.zeros(1)
-    y = net.builder.emit("Mix", values, *ones, name="sum", heads=1, groups=2)
+    matrix = np.full((1, 1, TOKENS // 2), ones), np.full(1, bias)
+    y = net.builder.emit("Mix", values, *matrix, name="sum", heads=1, groups=2)
     return net.linear(y, 3, "last")
 
 
@@ -139,6 +139,14 @@ def test_the_same_numbers(name: str) -> None:
     np.testing.assert_allclose(next(iter(after.values())), before, rtol=1e-4, atol=1e-5)
     found = {node.op_type for node in model.graph}
     assert not found & gone, found
+
+
+@pytest.mark.parametrize("other", [{"groups": 1}, {"ones": 0.5}, {"bias": 1.0}], ids=str)
+def test_no_sum_of_weighted_tokens(other: dict) -> None:
+    net = Net(2)
+    model = net.model(weighted(net, **other))
+    simplify(model)
+    assert {"Multiply", "Mix"} <= {node.op_type for node in model.graph}
 
 
 def test_the_factor_goes_behind_the_product() -> None:
