@@ -101,6 +101,22 @@ def test_mask_that_hides_a_key() -> None:
         assert "CrossAttention" in kinds(assert_agrees(model, picture(model)))
 
 
+NO_MASKS = {
+    "a number that weighs": RAW + MASK.format("1, 1, 0, 1", -1.0) + "scores = Where(mk, sc, ni)",
+    "all keys of a query": (
+        RAW + "mk = Constant <value = bool[4, 4] {0,0,0,0,1,1,1,1,1,1,1,1,1,1,1,1}> ()\n"
+        "ni = Constant <value_float = -10000.0> ()  scores = Where(mk, sc, ni)"
+    ),
+    "a number by the scores": "raw = MatMul(q, k)  scores = Div(one, raw)",
+}
+
+
+@pytest.mark.parametrize("name", NO_MASKS)
+def test_what_is_neither_scale_nor_mask(name: str) -> None:
+    model = tiny(opset=18, scores=NO_MASKS[name])
+    assert "Softmax" in kinds(assert_agrees(model, picture(model)))
+
+
 ATTENTION = "attended = Attention <q_num_heads = 2, kv_num_heads = 2> (q3, k3, v3, mk)"
 SPLIT = FUSED + "q3, k3, v3 = Split <axis = 2> (packed, thirds)\n"
 

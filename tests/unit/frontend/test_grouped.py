@@ -58,7 +58,7 @@ def test_groups_move() -> None:
 APART = {
     "of scaled elements beside": "gs = Mul(gx, b)  g0 = PRelu(gx, a)  g1 = PRelu(gs, a)",
     "of another tensor beside": (
-        "on = MatMul(normal, fc1.weight)  og = Reshape(on, gf)\n"
+        "om = MatMul(normal, fc1.weight)  on = Add(om, fc1.bias)  og = Reshape(on, gf)\n"
         "g0 = PRelu(gx, a)  g1 = PRelu(og, a)"
     ),
 }

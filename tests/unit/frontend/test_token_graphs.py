@@ -240,7 +240,7 @@ def _dynamic(more: str, own: str = "8, 1, 3, 3") -> ir.Model:
 
 
 @pytest.mark.parametrize(
-    "more", ["pads = [1, 1, 1, 1]", "pads = [1, 1, 1, 1], strides = [2, 1]", "pads = [2, 0, 0, 1]"]
+    "more", ["pads = [1, 1, 1, 1]", "pads = [1, 1, 1, 1], strides = [2, 1]", "pads = [1, 2, 0, 3]"]
 )
 def test_weights_of_a_convolution_from_the_image(more: str) -> None:
     model = _dynamic(more)
