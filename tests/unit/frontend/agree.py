@@ -19,6 +19,12 @@ def kinds(model: ir.Model) -> list[str]:
     return [node.op_type for node in model.graph]
 
 
+def within(wanted: list[str], found: list[str]) -> bool:
+    """Whether operations are among others, in this order."""
+    rest = iter(found)
+    return all(kind in rest for kind in wanted)
+
+
 def assert_agrees(
     model: ir.Model, feeds: Mapping[str, np.ndarray], *, tolerance: float = TOLERANCE
 ) -> ir.Model:

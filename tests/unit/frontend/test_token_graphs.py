@@ -7,7 +7,7 @@ import re
 import onnx_ir as ir
 import pytest
 import tiny as t
-from agree import assert_agrees, kinds
+from agree import assert_agrees, kinds, within
 from tiny import picture, tiny
 
 from vitrify.arch.errors import UnsupportedOpError
@@ -176,17 +176,12 @@ CONVOLUTIONAL = {
 }  # fmt: skip
 
 
-def _within(wanted: list[str], found: list[str]) -> bool:
-    rest = iter(found)
-    return all(name in rest for name in wanted)
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_operation(name: str) -> None:
     slots, wanted = CASES[name]
     model = tiny(opset=18, **slots)
     found = kinds(assert_agrees(model, picture(model)))
-    assert _within(wanted, found), found
+    assert within(wanted, found), found
 
 
 @pytest.mark.parametrize(
@@ -304,7 +299,7 @@ def _rotary(width: int, attributes: str, flat: bool, given: bool) -> ir.Model:
 def test_rotary_embedding(name: str) -> None:
     model = _rotary(*ROTARY[name])
     found = kinds(assert_agrees(model, picture(model)))
-    assert _within(["Rotary", "Rotary", "Attention"], found), found
+    assert within(["Rotary", "Rotary", "Attention"], found), found
 
 
 @pytest.mark.parametrize(
