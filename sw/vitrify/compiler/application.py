@@ -179,7 +179,7 @@ def _on_core(
     if job.verify:
         check_program(program, graph, images)
         for loss in () if job.own_ranges else losses(program, graph, canonical, images):
-            tell(loss, LossWarning, job.warn, depth=6)
+            tell(loss, LossWarning, job.warn)
     part = CorePart(program=program, reads=piece.reads, axes=axes)
     machine = Evaluator(canonical, list(piece.results))
     name = image_input(canonical).name or ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -106,17 +107,18 @@ def tell_doubts(
     """Say what looks wrong with calibration images."""
     images = np.asarray(calibration, np.float32)
     for doubt in doubts(images, _parse(preprocess), preprocess):
-        tell(doubt, CalibrationWarning, warn, depth=4)
+        tell(doubt, CalibrationWarning, warn)
 
 
-def tell(
-    text: str, kind: type[Warning], warn: Callable[[str], None] | None, depth: int = 3
-) -> None:
-    """Give ``text`` to ``warn``, or warn the caller who is ``depth`` calls up."""
-    if warn is None:
-        warnings.warn(text, kind, stacklevel=depth)
-    else:
+def tell(text: str, kind: type[Warning], warn: Callable[[str], None] | None) -> None:
+    """Give ``text`` to ``warn``, or warn whoever called the compiler."""
+    if warn is not None:
         warn(text)
+        return
+    frame, depth = inspect.currentframe(), 1
+    while frame is not None and frame.f_globals["__name__"].startswith("vitrify.compiler."):
+        frame, depth = frame.f_back, depth + 1
+    warnings.warn(text, kind, stacklevel=depth)
 
 
 def quantise_model(

@@ -12,16 +12,18 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.support.parts import IMAGES, check, compiled, places, save
-from tests.support.tails import BLOCK, CONTEXT, HIDDEN, TAILS, with_before, with_tail
+from tests.support.tails import BLOCK, CONTEXT, HIDDEN, MODEL, TAILS, with_before, with_tail
 from vitrify.arch.errors import ModelError, UnsupportedOpError
 from vitrify.arch.presets import preset
 from vitrify.compiler import application as whole
 from vitrify.compiler import compile_application, compile_model, partition
 from vitrify.compiler.cut import Source, source_of
+from vitrify.compiler.losses import LossWarning
 from vitrify.compiler.validate import VerificationError
 from vitrify.frontend import load
 from vitrify.ir import Evaluator
 from vitrify.program import Application, HostPart, Program
+from vitrify.quant.doubts import CalibrationWarning
 from vitrify.runtime import InferenceSession
 from vitrify.runtime.host import HostRunner
 
@@ -244,6 +246,18 @@ def test_what_the_parts_lose_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     losses = [text for text in told if "against the model in floats" in text]
     assert losses
     assert all(text.endswith("answers may differ") for text in losses)
+
+
+@pytest.mark.parametrize("model", [MODEL, None], ids=["whole", "parts"])
+def test_warnings_are_of_the_line_that_compiles(
+    model: Path | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vitrify.compiler.losses.LEAST", 200)
+    onnx.save(with_tail(*TAILS["two outputs"]), tmp_path / "model.onnx")
+    with pytest.warns((LossWarning, CalibrationWarning)) as told:
+        compile_application(model or tmp_path / "model.onnx", preset("nano"), IMAGES)
+    assert {warning.category for warning in told} == {LossWarning, CalibrationWarning}
+    assert {warning.filename for warning in told} == {__file__}
 
 
 @pytest.mark.parametrize("nodes", [
