@@ -50,5 +50,7 @@ def strategies(preloads: int = 0) -> Iterator[PlacementStrategy]:
         for separation in (Separation.RESIDUAL, Separation.NONE):
             for scores in (rows, 2 * rows, 4 * rows):
                 yield PlacementStrategy(separation, rows, scores)
+    # Another order of the ops only where no number of blocks helped: then what is made late waits
+    # for what it could run beside.  Each way is a lowering of the whole network, so these are few.
     for rows in (4, 8, 16):
         yield PlacementStrategy(Separation.NONE, rows, rows, late=True)

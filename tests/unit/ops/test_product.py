@@ -250,6 +250,33 @@ def test_a_function_that_is_no_division() -> None:
     assert "total.copy" in [layer.name for layer in program.layers]
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(("kind", "bias", "divides"), [
+    ("relu", 0.0, True),
+    # they are never all zero
+    ("sigmoid", 0.0, False),
+    # a sum of more than the weights
+    ("relu", 0.5, False),
+])
+def test_weights_divided_by_their_sum(kind: str, bias: float, divides: bool, batch: int) -> None:
+    """Attention by weights that may all be zero: a product makes the sums of 16 bits."""
+    net = Net(13)
+    x = net.norm(net.tokens(0), "norm")
+    # positive, so that no sum is small beside the others
+    q, k = (net.activation(net.linear(x, DIM, f"{name}.in"), name, "softplus") for name in "qk")
+    v = net.linear(x, DIM, "v")
+    options = {"heads": 2, "groups": 1}
+    scores = net.builder.emit("Product", q, k, name="scores", layout="nt", scale=0.3, **options)
+    weights = net.activation(scores, "weights", kind)
+    ones = np.kron(np.eye(2), np.ones((1, int(shape_of(weights)[-1]) // 2))).astype(np.float32)
+    total = net.builder.emit("Linear", weights, ones, np.full(2, bias, np.float32), name="total")
+    values = net.builder.emit("Product", weights, v, name="values", layout="nn", scale=1.0,
+                              **options)
+    y = net.builder.emit("Multiply", values, net.activation(total, "inverse", INVERSE), name="mul")
+    program = check(net, net.linear(y, 7, "last"), batch=batch, least=30)
+    assert ("total" not in {layer.name for layer in program.layers}) == divides
+
+
 def test_a_core_without_row_sums_does_not_divide() -> None:
     net = Net(13)
     with pytest.raises(CapacityError, match="without 'row_sums'"):
