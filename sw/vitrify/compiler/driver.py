@@ -18,6 +18,7 @@ from vitrify.arch.errors import InputError
 from vitrify.frontend import STAGES, canonicalise, image_input, load
 from vitrify.ir import shape_of
 from vitrify.program import Program, preprocess
+from vitrify.program.files import check_folder
 from vitrify.quant.doubts import CalibrationWarning, doubts
 from vitrify.quant.graph import QuantGraph
 from vitrify.quant.wanted import EIGHT, Weights
@@ -162,6 +163,7 @@ def quantise_loaded(
     With ``own_ranges`` the images are stand-ins, and ranges are those that the model says.
     """
     if keep is not None:
+        check_folder(keep)
         keep.mkdir(parents=True, exist_ok=True)
 
     def save(stage: str, intermediate: ir.Model) -> None:

@@ -71,3 +71,14 @@ def test_command_says_how_close(tmp_path: Path, capsys: pytest.CaptureFixture[st
     ]) == 0
     assert "output 'logits' is 0." in capsys.readouterr().out
     assert (tmp_path / "kept/5_integer.onnx").is_file()
+
+
+def test_a_folder_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "images.npy", digits(8))
+    assert main([
+        "compile", str(MODELS / "digits_vit/model.onnx"), "--arch", "nano",
+        "--calib", str(tmp_path / "images.npy"), "-o", str(tmp_path / "d.vfy"),
+        "--keep-intermediates", str(tmp_path / "images.npy"),
+    ]) == 2
+    assert "images.npy': it is no directory" in capsys.readouterr().err
+    assert not (tmp_path / "d.vfy").exists()
