@@ -20,10 +20,10 @@ import onnx
 import systems
 import torch
 from make_token_fixtures import OPSET, SEED, perturbed, strip, write
+from systems.encoder import SIZE
 from torch import nn
 
 FOLDER = Path(__file__).parent / "systems"
-SIZE = 16
 
 
 def every() -> dict[str, Callable[[], nn.Module]]:

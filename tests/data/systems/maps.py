@@ -41,6 +41,11 @@ def places(size: int) -> Tensor:
     return at[:, None] - at[None]
 
 
+def entries(size: int) -> Tensor:
+    """[size², size²]: entries of a table of (2 size - 1)² relative positions."""
+    return (places(size) + size - 1) @ torch.tensor([2 * size - 1, 1])
+
+
 class Residual(nn.Module):
     """``x + scale · part(x)``, with a scale for each channel of a map where ``dim`` is given."""
 

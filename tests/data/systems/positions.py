@@ -7,13 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .encoder import SIDE, TOKENS, Block, Heads, Vit, mlp
-
-
-def offsets() -> Tensor:
-    """[T, T, 2]: how far every key is from every query, in rows and columns."""
-    at = torch.stack(torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij"), -1)
-    at = at.reshape(TOKENS, 2)
-    return at[:, None] - at[None]
+from .maps import entries, places
 
 
 class BeitAttention(Heads):
@@ -28,7 +22,7 @@ class BeitAttention(Heads):
         self.q_bias, self.v_bias = (nn.Parameter(torch.randn(dim)) for _ in range(2))
         self.table = nn.Parameter(torch.randn(count + 3, self.heads))
         index = torch.zeros(TOKENS + 1, TOKENS + 1, dtype=torch.long)
-        index[1:, 1:] = ((offsets() + SIDE - 1) * torch.tensor([2 * SIDE - 1, 1])).sum(-1)
+        index[1:, 1:] = entries(SIDE)
         index[0], index[:, 0], index[0, 0] = count, count + 1, count + 2
         self.register_buffer("index", index)
 
@@ -47,8 +41,7 @@ class SharedBias(Heads):
     def __init__(self, table: nn.Parameter) -> None:
         super().__init__()
         self.table = table
-        index = ((offsets() + SIDE - 1) * torch.tensor([2 * SIDE - 1, 1])).sum(-1)
-        self.register_buffer("index", index)
+        self.register_buffer("index", entries(SIDE))
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
         return super().scores(q, k) + self.table[self.index].permute(2, 0, 1)
@@ -60,7 +53,7 @@ class MlpBias(Heads):
     def __init__(self) -> None:
         super().__init__()
         self.say = nn.Sequential(nn.Linear(2, 8), nn.ReLU(), nn.Linear(8, self.heads, bias=False))
-        away = 8.0 * offsets() / (SIDE - 1)
+        away = 8.0 * places(SIDE) / (SIDE - 1)
         away = away.sign() * torch.log2(1.0 + away.abs()) / 3.0
         self.register_buffer("away", away)
 

@@ -8,21 +8,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .encoder import Block, Heads, mlp
+from .encoder import CLASSES, SIDE, Block, Heads, mlp
 from .maps import (
     ChannelNorm,
     OnTokens,
     Pooled,
     Residual,
     depthwise,
+    entries,
     joined,
     map_of,
-    places,
     tokens_of,
     windows,
 )
 
-SIDE, WINDOW = 4, 2
+WINDOW = 2
 
 
 class Biased(Heads):
@@ -32,8 +32,7 @@ class Biased(Heads):
         super().__init__(dim, heads)
         wide = 2 * size - 1
         self.table = nn.Parameter(torch.randn(wide * wide, heads))
-        index = (places(size) + size - 1) @ torch.tensor([wide, 1])
-        self.register_buffer("index", index, persistent=False)
+        self.register_buffer("index", entries(size), persistent=False)
 
     def scores(self, q: Tensor, k: Tensor) -> Tensor:
         return super().scores(q, k) + self.table[self.index].permute(2, 0, 1)
@@ -170,7 +169,7 @@ class Hiera(nn.Module):
         self.blocks = nn.Sequential(
             MaskUnits(dim, dim, 2, 4, 1), MaskUnits(dim, out, 2, 4, 4), MaskUnits(out, out, 2, 1, 1)
         )
-        self.norm, self.head = nn.LayerNorm(out), nn.Linear(out, 5)
+        self.norm, self.head = nn.LayerNorm(out), nn.Linear(out, CLASSES)
 
     def forward(self, image: Tensor) -> Tensor:
         x = tokens_of(self.patch(image)) + self.position
@@ -234,8 +233,7 @@ class SwinV2(nn.Module):
         wide = wide.sign() * torch.log2(wide.abs() + 1) / math.log2(8)
         table = torch.stack(torch.meshgrid(wide, wide, indexing="ij"), -1)
         self.register_buffer("table", table[None], persistent=False)
-        index = (places(WINDOW) + WINDOW - 1) @ torch.tensor([2 * WINDOW - 1, 1])
-        self.register_buffer("index", index, persistent=False)
+        self.register_buffer("index", entries(WINDOW), persistent=False)
         area = torch.zeros(SIDE, SIDE)
         for part in (slice(-WINDOW, -shift), slice(-shift, None)) if shift else ():
             area[part] += 1
