@@ -2,7 +2,8 @@
 
 The canonical graph gets the core's formats: int8 and int16 tensors and weights.  What ONNX has no
 operators for stays float: statistics of normalisations, scores and softmax, tables between their
-256 points, experts' weights.  So it is close to golden and not equal; :func:`closeness` says how.
+256 points, weights of experts and those that a task chooses.  So it is close to golden and not
+equal; :func:`closeness` says how.
 """
 
 from __future__ import annotations
