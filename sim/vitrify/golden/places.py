@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -71,7 +70,7 @@ class Part:
     @classmethod
     def of(cls, arch: ArchConfig, op: Instruction, stream: Stream) -> Part:
         """The part that ``op`` is."""
-        def places(where: access.Access | None) -> Any:
+        def places(where: access.Access | None) -> Places | None:
             return None if where is None else Places(where)
 
         return cls(

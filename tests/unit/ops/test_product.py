@@ -122,7 +122,7 @@ def test_an_epsilon_of_rows_over_tokens() -> None:
     """int16 rows are as fine as it lets them be."""
     net = Net(12)
     check(net, channels(net, normed=True, epsilon=0.5))
-    with pytest.raises(ModelError, match=r"'norm\.0\.transposed': its epsilon is larger"):
+    with pytest.raises(ModelError, match=r"'norm\.0': its epsilon of 1e\+04 is larger"):
         check(net := Net(12), channels(net, normed=True, epsilon=1e4))
 
 

@@ -42,14 +42,15 @@ def assemble(a: Assembler, op: TransposeOp) -> None:
 def _norm(a: Assembler, op: TransposeOp, over: OverTokens, step: float | Float) -> RowNorm:
     """The gain that brings normalised rows to the range of bytes."""
     stats = a.stats[over.made]
-    rows, peak = stats.rows / over.factor, float(stats.peak.max()) / abs(over.factor)
+    rows, peak = stats.rows / over.factor, float(stats.peak.max()) / over.factor
     gain = int(np.clip(round(_GAIN_ONE / scheme.tensor_step(rows, peak)), 1, _GAIN_MAX))
     coarse, finest = float(np.max(step)), over.normaliser.finest_step
     if finest > coarse:
         raise ModelError(
-            f"{op.name!r}: its epsilon is larger than the core can express beside values of at "
-            f"most {coarse * scheme.INT8_MAX:.3g}; scale its input up, and epsilon with the square"
+            f"{over.node.name!r}: its epsilon of {over.epsilon:.3g} is larger than the core can "
+            f"express beside values of at most {coarse * scheme.INT8_MAX:.3g}; scale its input up, "
+            f"and epsilon with the square"
         )
-    finer = min(_FINER, 1 << int(np.log2(coarse / max(finest, coarse / _FINER))))
+    finer = 1 << int(np.log2(coarse / max(finest, coarse / _FINER)))
     wide = a.single(op.name, finer / ONE, INT16_MAX, ONE * scheme.INT8_MAX)
     return RowNorm(wide, over.normaliser.statistics(coarse / finer, op.tokens), gain)

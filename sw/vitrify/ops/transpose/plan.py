@@ -53,7 +53,8 @@ class TransposeOp(PlanOp):
 class OverTokens(LinearValue):
     """Channels normalised over the rows of each of ``groups`` runs, not computed yet.
 
-    ``x`` is the value before, and ``node`` the normalisation: ``normaliser``, then ``factor``.
+    ``x`` is the value before, and ``node`` the normalisation: ``normaliser``, then ``factor``,
+    which is positive.
     """
 
     x: Value
