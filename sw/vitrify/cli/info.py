@@ -16,6 +16,7 @@ from vitrify.arch.load import load as load_arch
 from vitrify.arch.presets import PRESETS
 from vitrify.arch.quantised import is_quantised
 from vitrify.program import Application, Program
+from vitrify.program.pack import given_form
 from vitrify.runtime import open_model
 from vitrify.runtime.statistics import of_program
 
@@ -95,7 +96,7 @@ def of_compiled(program: Program) -> dict[str, Any]:
         "name": program.model,
         "arch": f"{arch.name} ({arch.hash:08x})",
         "runs on": ", ".join(fitting) or f"its own architecture {arch.name!r} only",
-        "input": f"{spec.name} float32 [N, {', '.join(map(str, spec.shape))}]",
+        "input": f"{spec.name} float32 {given_form(spec)}",
         "preprocess": spec.preprocess or "not stored",
         "outputs": ", ".join(
             f"{o.name} {o.dtype} [N, {', '.join(map(str, o.shape))}]" for o in program.outputs
@@ -129,7 +130,7 @@ def of_parts(application: Application) -> dict[str, Any]:
         "kind": "application",
         "name": application.model,
         "arch": f"{arch.name} ({arch.hash:08x})",
-        "input": f"{spec.name} float32 [N, {', '.join(map(str, spec.shape))}]",
+        "input": f"{spec.name} float32 {given_form(spec)}",
         "preprocess": spec.preprocess or "not stored",
         "outputs": ", ".join(
             f"{o.name} {o.dtype} [{', '.join(str(n or 'N') for n in o.shape)}]"

@@ -42,11 +42,14 @@ def read_calibration(
     model: Path, images: Path | None, preprocess: str | None, size: Shape | None = None
 ) -> npt.NDArray[np.float32]:
     """Calibration images of a model; noise without ``images``."""
+    from vitrify.compiler.driver import of_model
+    from vitrify.frontend import load
+
     name, shape = image_input(model, size)
     if images is None:
         noise = np.random.default_rng(0).normal(size=(_NOISE_IMAGES, *shape))
         return noise.astype(np.float32)
-    return read_floats([images], name, shape, preprocess)
+    return read_floats([images], name, shape, of_model(load(model, size), preprocess))
 
 
 def known_preprocess(model: Path | Program | Application, given: str | None) -> str | None:

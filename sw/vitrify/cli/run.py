@@ -239,8 +239,11 @@ def read_feed(
         )
     if preprocess is None and session.program is not None:
         preprocess = session.program.input.preprocess
-    c, h, w = (int(size) for size in sizes)
-    return {arg.name: read_batch(paths, arg.name, (c, h, w), preprocess), **tasks}
+    if preprocess is None and arg.type == "tensor(uint8)":
+        preprocess = "none"  # a model that takes pixels gets them as they are
+    a, b, c = (int(size) for size in sizes)
+    shape = (c, a, b) if session.channels_last else (a, b, c)
+    return {arg.name: read_batch(paths, arg.name, shape, preprocess), **tasks}
 
 
 def _show(

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError, ProgramError, UnsupportedOpError
-from vitrify.frontend import image_input, load
+from vitrify.frontend import image_input, is_channels_last, load
 from vitrify.ir import Evaluator, shape_of
 from vitrify.ir.run import with_weights_inside
 from vitrify.program import Application, CorePart, HostPart, ImageSpec, Program, as_image
@@ -26,6 +26,7 @@ from .cut import CutError, Source, boundary, core_model, host_model, source_of
 from .driver import (
     Progress,
     compile_model,
+    first_channels,
     of_model,
     quantise_loaded,
     silent,
@@ -81,6 +82,7 @@ def compile_application(
                        verify=verify, weights=weights, own_ranges=calibration is None,
                        report=progress or silent, warn=warn)  # fmt: skip
             model = load(path, size)
+            calibration = first_channels(model, calibration)
             images = stand_ins(model, preprocess) if calibration is None else calibration
             room = functools.partial(placed, arch=arch, batch=batch)
             try:
@@ -145,7 +147,7 @@ def _in_parts(
     application = Application(
         model=job.path.stem, parts=tuple(parts),
         input=ImageSpec(name=image.name or "", preprocess=preprocess,
-                        shape=(channels, height, width)),
+                        shape=(channels, height, width), channels_last=is_channels_last(image)),
         outputs=tuple(value.name or "" for value in model.graph.outputs),
         metadata={"source": source_facts(job.path)},
     )  # fmt: skip

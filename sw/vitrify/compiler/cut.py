@@ -18,6 +18,7 @@ from vitrify.frontend.on_einsum import spelled_out
 from vitrify.frontend.randomness import draws
 from vitrify.frontend.size import set_image_shape
 from vitrify.ir import BATCH, Evaluator, shape_of
+from vitrify.ir.layout import ELEMENTWISE, OF_IMAGES
 from vitrify.program.application import in_batches
 
 #: Images that show which axis is the batch, where that is free.
@@ -26,16 +27,7 @@ _TRIAL = 2
 _SHAPES = ("Shape", "Size")
 #: Rank of images, whose channels come first, unless what reads them sums over the last axis.
 _IMAGE_RANK = 4
-_OF_IMAGES = (
-    "Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "GroupNormalization",
-    "MaxPool", "AveragePool", "GlobalAveragePool", "Resize", "DepthToSpace", "SpaceToDepth",
-)  # fmt: skip
 _OF_ROWS = ("MatMul", "LayerNormalization", "RMSNormalization")
-#: Behind these the channels are where they were.
-_ELEMENTWISE = (
-    "Add", "Sub", "Mul", "Div", "Relu", "Gelu", "Erf", "Sigmoid", "Tanh", "Clip", "HardSwish",
-    "Identity", "Cast",
-)  # fmt: skip
 
 
 class CutError(ModelError):
@@ -113,12 +105,12 @@ class Source:
         while rank == _IMAGE_RANK and left:
             value = left.pop()
             for node in {use.node for use in value.uses()} if value not in seen else ():
-                if node.op_type in _OF_IMAGES:
+                if node.op_type in OF_IMAGES:
                     return 1
                 if node.op_type in _OF_ROWS:
                     return rank - 1
                 same = [out for out in node.outputs if len(self._shape(out)) == rank]
-                left += same if node.op_type in _ELEMENTWISE else []
+                left += same if node.op_type in ELEMENTWISE else []
             seen.add(value)
         return 1 if rank == _IMAGE_RANK else rank - 1
 

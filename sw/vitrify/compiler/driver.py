@@ -15,9 +15,9 @@ import onnx_ir as ir
 
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import InputError
-from vitrify.frontend import STAGES, canonicalise, image_input, load
+from vitrify.frontend import STAGES, canonicalise, image_input, is_channels_last, load
 from vitrify.ir import shape_of
-from vitrify.program import Program, preprocess
+from vitrify.program import ImageSpec, Program, channels_first, preprocess
 from vitrify.program.files import check_folder
 from vitrify.quant.doubts import CalibrationWarning, doubts
 from vitrify.quant.graph import QuantGraph
@@ -54,8 +54,9 @@ def compile_model(
     ----------
     path : an ONNX vision transformer
     arch : the core to run on
-    calibration : float32 ``[N, C, H, W]``, preprocessed like the model's inputs; or uint8 for a
-        model that takes pixels; ``None`` for an already quantised one, which says its ranges
+    calibration : float32 ``[N, C, H, W]``, or as the model takes it, preprocessed like the model's
+        inputs; or uint8 for a model that takes pixels; ``None`` for an already quantised one, which
+        says its ranges
     preprocess : how pictures become inputs (stored in the program); ``none`` is the default for a
         model that takes pixels
     keep : directory for every intermediate model, ``0_original.onnx`` … ; ONNX Runtime executes
@@ -78,7 +79,9 @@ def compile_model(
         A child that says what is wrong with the model, the images or the fit.
     """
     report = progress or silent
-    images = stand_ins(load(path, size), preprocess) if calibration is None else calibration
+    model = load(path, size)
+    images = first_channels(model, calibration)
+    images = stand_ins(model, preprocess) if images is None else images
     canonical, graph = quantise_model(
         path, arch, calibration, preprocess=preprocess, keep=keep, progress=progress,
         verify=verify, weights=weights, size=size,
@@ -94,10 +97,13 @@ def compile_model(
         for loss in () if calibration is None else losses(program, graph, canonical, images):
             where = "`vitrify accuracy MODEL --layers` says in which layer it is lost"
             tell(f"{loss}; {where}", LossWarning, warn)
-    program = replace(program, metadata={**program.metadata, "source": source_facts(Path(path))})
+    program = replace(
+        program, metadata={**program.metadata, "source": source_facts(Path(path))},
+        input=replace(program.input, channels_last=is_channels_last(image_input(model))),
+    )
     report("done", 1.0)
     if calibration is not None:
-        tell_doubts(calibration, preprocess, warn)
+        tell_doubts(images, preprocess, warn)
     return program
 
 
@@ -141,6 +147,7 @@ def quantise_model(
     report = progress or silent
     report("reading the model", 0.0)
     model = load(path, size)
+    calibration = first_channels(model, calibration)
     images = stand_ins(model, preprocess) if calibration is None else calibration
     canonical, graph = quantise_loaded(
         model, arch, images, preprocess=preprocess, keep=keep, progress=report,
@@ -151,6 +158,18 @@ def quantise_model(
         check_canonical(model, canonical, images, graph.tasks)
     graph.name = Path(path).stem
     return canonical, graph
+
+
+def first_channels(
+    model: ir.Model, calibration: npt.NDArray[np.float32] | None
+) -> npt.NDArray[np.float32] | None:
+    """Calibration images ``[N, C, H, W]`` of some as the model takes them."""
+    image = image_input(model)
+    if calibration is None or not is_channels_last(image):
+        return calibration
+    c, h, w = (int(size) for size in shape_of(image)[1:])
+    spec = ImageSpec(name=image.name or "", shape=(c, h, w), channels_last=True)
+    return channels_first(spec, np.asarray(calibration))
 
 
 def quantise_loaded(

@@ -16,6 +16,7 @@ from vitrify.ir.quantisers import quantisers_of
 from vitrify.ops.attention.bands import banded
 from vitrify.ops.linear.plan import copy_stream
 from vitrify.ops.registry import ASSEMBLES, DECOMPOSITIONS, PLANS
+from vitrify.program import is_real
 from vitrify.quant.assemble import Assembler, assemble
 from vitrify.quant.calibrate import Progress, collect
 from vitrify.quant.decompose import decompose
@@ -198,7 +199,7 @@ def check_images(canonical: ir.Model, images: npt.NDArray[np.floating]) -> npt.N
     pixels = image.dtype is not None and not image.dtype.is_floating_point()
     if pixels and np.issubdtype(images.dtype, np.integer):
         images = images.astype(np.float32)
-    if not np.issubdtype(images.dtype, np.floating) or not np.isfinite(images).all():
+    if not is_real(images.dtype) or not np.isfinite(images).all():
         raise InputError(
             f"the calibration images ({images.dtype}) must be finite floats, preprocessed as the "
             f"model expects its input"

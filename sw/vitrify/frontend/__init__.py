@@ -1,6 +1,7 @@
 """From an ONNX file to the canonical graph: :func:`load`, then :func:`canonicalise`."""
 
 from .canonicalise import STAGES, canonicalise, flattened
+from .entrance import is_channels_last
 from .load import (
     ExternalDataError,
     ModelFileError,
@@ -21,5 +22,6 @@ __all__ = [
     "flattened",
     "image_input",
     "input_range",
+    "is_channels_last",
     "load",
 ]

@@ -12,6 +12,7 @@ from onnx_ir.passes.common import TopologicalSortPass
 
 from vitrify.arch.errors import ModelError
 
+from .entrance import normalise
 from .size import set_image_size
 
 #: Operator sets older than this spell shapes in ways the frontend does not read.
@@ -257,7 +258,8 @@ def load(path: str | Path, size: Sequence[int] | None = None) -> ir.Model:
     Returns
     -------
     onnx_ir.Model
-        The model as exported, weights lazily loaded.
+        The model as exported, weights lazily loaded; its image is ``[N, C, H, W]``, see
+        :func:`vitrify.frontend.entrance.normalise`.
 
     Raises
     ------
@@ -279,5 +281,5 @@ def load(path: str | Path, size: Sequence[int] | None = None) -> ir.Model:
         for value in set(_inputs(model)) - set(task_inputs(model)):
             if value.shape is not None and len(value.shape) == IMAGE_RANK:
                 set_image_size(model, value, size)
-    image_input(model)
+    normalise(model, image_input(model))
     return model

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from vitrify.arch.errors import InputError
 from vitrify.ir import shape_of
+from vitrify.ir.layout import channels_last
 
 
 def set_image_shape(model: ir.Model, image: ir.Value, shape: Sequence[int | str]) -> None:
@@ -27,6 +28,8 @@ def set_image_size(model: ir.Model, image: ir.Value, size: Sequence[int]) -> Non
         If the model fixes another one, or they are not three sizes.
     """
     batch, *sizes = shape_of(image)
+    last = channels_last(image)
+    sizes = [sizes[-1], *sizes[:-1]] if last else sizes
     if len(size) != len(sizes) or min(size) < 1:
         raise InputError(
             f"the size {','.join(map(str, size))} of input {image.name!r} is none such as "
@@ -38,4 +41,5 @@ def set_image_size(model: ir.Model, image: ir.Value, size: Sequence[int]) -> Non
                 f"--input-shape {','.join(map(str, size))} does not fit input {image.name!r} "
                 f"{image.shape}: a size that is fixed cannot be changed; export the model again"
             )
+    size = [*size[1:], size[0]] if last else size
     set_image_shape(model, image, [batch, *size])

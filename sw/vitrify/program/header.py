@@ -71,6 +71,13 @@ def real(low: float, high: float) -> Check:
     return check
 
 
+def truth(what: str, value: Any) -> bool:
+    """``true`` or ``false``."""
+    if not isinstance(value, bool):
+        raise _wrong(what, "true or false", value)
+    return value
+
+
 def several(check: Check, most: int, least: int = 0) -> Check:
     """A list, as a tuple."""
     def checked(what: str, value: Any) -> tuple[Any, ...]:
@@ -152,7 +159,7 @@ _bits = whole(8, 16)
 _word = whole(0, (1 << 32) - 1)
 
 _IMAGE: dict[str, Check] = {
-    "name": text, "shape": several(_size, 3, 3), "preprocess": maybe(text),
+    "name": text, "shape": several(_size, 3, 3), "preprocess": maybe(text), "channels_last": truth,
 }
 _INPUT = made(InputSpec, {
     **_IMAGE,

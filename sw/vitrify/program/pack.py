@@ -26,8 +26,9 @@ def as_batch(spec: ImageSpec, images: npt.ArrayLike) -> Float32:
     spec : ImageSpec
         What the program expects.
     images : array_like
-        Float or float16 ``[N, C, H, W]``, or uint8 ``[N, C, H, W]`` or ``[N, H, W, C]`` pixels,
-        which go through the program's preprocessing (mean and std).
+        Floats of any width, as the model takes them or ``[N, C, H, W]``; or uint8 pixels
+        ``[N, C, H, W]`` or ``[N, H, W, C]``, which go through the program's preprocessing (mean
+        and std).
 
     Raises
     ------
@@ -35,16 +36,14 @@ def as_batch(spec: ImageSpec, images: npt.ArrayLike) -> Float32:
         For a wrong shape, type or value.
     """
     array = np.asarray(images)
-    c, h, w = spec.shape
     pixels = array.dtype == np.uint8
-    if not pixels and array.dtype.kind != "f":
+    if not pixels and not is_real(array.dtype):
         raise InputError(f"input {spec.name!r} must be float or uint8, not {array.dtype}")
-    if pixels and array.ndim == 4 and array.shape[1:] == (h, w, c) != (c, h, w):
-        array = array.transpose(0, 3, 1, 2)
-    if array.ndim != 4 or array.shape[1:] != (c, h, w):
+    array = channels_first(spec, array)
+    if array.ndim != 4 or array.shape[1:] != spec.shape:
         raise InputError(
-            f"input {spec.name!r} has the shape {list(array.shape)}; "
-            f"the model takes [N, {c}, {h}, {w}]"
+            f"input {spec.name!r} has the shape {list(np.shape(images))}; "
+            f"the model takes {given_form(spec)}"
         )
     if len(array) == 0:
         raise InputError(f"input {spec.name!r} holds no image")
@@ -56,6 +55,27 @@ def as_batch(spec: ImageSpec, images: npt.ArrayLike) -> Float32:
             f"give --preprocess or a float array"
         )
     return preprocess.parse(spec.preprocess).normalise(array)
+
+
+def is_real(dtype: np.dtype[Any]) -> bool:
+    """Whether numbers are floats, bfloat16 included, which is no type of NumPy's own."""
+    return dtype.kind == "f" or dtype.name == "bfloat16"
+
+
+def channels_first(spec: ImageSpec, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """``[N, C, H, W]`` of what a model takes as ``[N, H, W, C]``, and of pixels in that layout.
+
+    Where both have the same sizes, it is the model's.
+    """
+    last = (*spec.shape[1:], spec.shape[0])
+    pixels = array.dtype == np.uint8 and last != spec.shape
+    turned = array.ndim == 4 and array.shape[1:] == last and (spec.channels_last or pixels)
+    return array.transpose(0, 3, 1, 2) if turned else array
+
+
+def given_form(spec: ImageSpec) -> str:
+    """The shape of a batch, as messages say it."""
+    return f"[N, {', '.join(map(str, spec.given_shape))}]"
 
 
 def finite(name: str, array: npt.NDArray[Any]) -> Float32:

@@ -29,6 +29,14 @@ class ImageSpec:
     shape: tuple[int, int, int]
     #: How a picture becomes the float input (see :mod:`vitrify.program.preprocess`).
     preprocess: str | None = None
+    #: Whether the model takes ``[N, H, W, C]``.
+    channels_last: bool = False
+
+    @property
+    def given_shape(self) -> tuple[int, int, int]:
+        """Shape of an image as the model takes it."""
+        channels, height, width = self.shape
+        return (height, width, channels) if self.channels_last else self.shape
 
 
 @dataclass(frozen=True, kw_only=True)

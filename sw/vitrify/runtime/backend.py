@@ -63,6 +63,8 @@ class Backend(abc.ABC):
     inputs: Sequence[NodeArg]
     outputs: Sequence[NodeArg]
     statistics: Statistics | None = None
+    #: Whether the image is ``[N, H, W, C]``.
+    channels_last: bool = False
 
     @abc.abstractmethod
     def run(
@@ -95,8 +97,9 @@ class ProgramBackend(Backend):
     def __init__(self, program: Program) -> None:
         self.program = program
         spec = program.input
+        self.channels_last = spec.channels_last
         self.inputs = (
-            NodeArg(spec.name, "tensor(float)", ["N", *spec.shape]),
+            NodeArg(spec.name, "tensor(float)", ["N", *spec.given_shape]),
             *(NodeArg(task.name, "tensor(int64)", ["N"]) for task in program.tasks),
         )
         self.outputs = tuple(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from vitrify.arch.errors import BackendError, InputError
 from vitrify.arch.text import short
 from vitrify.program import preprocess as preprocessing
-from vitrify.program.pack import finite
+from vitrify.program.pack import finite, is_real
 from vitrify.program.pictures import check_pixels
 from vitrify.program.preprocess import Preprocess
 
@@ -119,7 +119,7 @@ def read_floats(
 
 def _floats(array: npt.NDArray[Any], name: str, preprocess: str | None) -> npt.NDArray[np.float32]:
     if array.dtype != np.uint8:
-        if array.dtype.kind != "f":
+        if not is_real(array.dtype):
             raise InputError(f"input {name!r} must be float or uint8, not {array.dtype}")
         return finite(name, array)
     if preprocess is None:
@@ -133,10 +133,10 @@ def _floats(array: npt.NDArray[Any], name: str, preprocess: str | None) -> npt.N
 def _as_images(
     array: npt.NDArray[Any], shape: tuple[int, int, int], path: Path
 ) -> npt.NDArray[Any]:
-    """``[N, C, H, W]`` from that, a single ``[C, H, W]``, or uint8 with the channels last."""
+    """``[N, C, H, W]`` from that, with the channels last, or from a single image."""
     c, h, w = shape
     batch = array[None] if array.ndim == 3 else array
-    if batch.dtype == np.uint8 and batch.ndim == 4 and batch.shape[1:] == (h, w, c) != shape:
+    if batch.ndim == 4 and batch.shape[1:] == (h, w, c) != shape:
         batch = batch.transpose(0, 3, 1, 2)
     if batch.ndim != 4 or batch.shape[1:] != shape:
         raise InputError(

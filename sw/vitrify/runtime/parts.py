@@ -31,7 +31,8 @@ class PartsBackend(Backend):
     ) -> None:
         self.application = application
         spec = application.input
-        self.inputs = (NodeArg(spec.name, "tensor(float)", ["N", *spec.shape]),)
+        self.channels_last = spec.channels_last
+        self.inputs = (NodeArg(spec.name, "tensor(float)", ["N", *spec.given_shape]),)
         self.outputs = tuple(
             NodeArg(
                 value.name, f"tensor({TYPES.get(value.dtype, value.dtype)})",

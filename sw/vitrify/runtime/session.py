@@ -131,7 +131,7 @@ class InferenceSession:
         Parameters
         ----------
         output_names : names of the wanted outputs; ``None`` for all
-        input_feed : the images by the input's name: float ``[N, C, H, W]`` or uint8
+        input_feed : the images by the input's name: floats as the model takes them, or uint8
             ``[N, C, H, W]`` / ``[N, H, W, C]``; for a model with tasks also the integer that
             chooses one, for all images or ``[N]``
         run_options : those of ONNX Runtime; a run that they say to terminate is refused
@@ -224,6 +224,11 @@ class InferenceSession:
     def get_inputs(self) -> list[NodeArg]:
         """The inputs: name, type, shape."""
         return list(self._backend.inputs)
+
+    @property
+    def channels_last(self) -> bool:
+        """Whether the image is ``[N, H, W, C]``, not ``[N, C, H, W]``."""
+        return self._backend.channels_last
 
     def get_outputs(self) -> list[NodeArg]:
         """The outputs: name, type, shape."""

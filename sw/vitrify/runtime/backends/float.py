@@ -57,13 +57,15 @@ class FloatBackend(Backend):
             import onnxruntime as ort
 
             from vitrify.ir import operators, session_options
+            from vitrify.ir.layout import is_channels_last_in
         except ImportError:
             raise BackendError(
                 "backend 'float' needs ONNX Runtime: install it with `pip install "
                 "'vitrify[compiler]'`"
             ) from None
         try:
-            settings = session_options(operators(onnx.load(path, load_external_data=False)))
+            proto = onnx.load(path, load_external_data=False)
+            settings = session_options(operators(proto))
             self._session = ort.InferenceSession(path, settings, list(providers))
         # ONNX Runtime's exceptions share no base of their own.
         except Exception as error:
@@ -81,6 +83,7 @@ class FloatBackend(Backend):
         self.inputs = [NodeArg(a.name, a.type, list(a.shape)) for a in inputs]
         self.outputs = [NodeArg(a.name, a.type, list(a.shape)) for a in self._session.get_outputs()]
         self._kind = _KINDS.get(inputs[0].type, np.float32)
+        self.channels_last = is_channels_last_in(proto, inputs[0].name)
         # a model that takes pixels gets them as they are
         self._preprocess = preprocess or ("none" if self._kind is np.uint8 else None)
         self._tasks = tasks
@@ -89,11 +92,13 @@ class FloatBackend(Backend):
         """What the model takes; sizes that it leaves open are those of ``feed``."""
         arg = self.inputs[0]
         given = feed.shape[1:] if feed.ndim == 4 else (1, 1, 1)
-        c, h, w = (
+        a, b, c = (
             size if isinstance(size, int) else int(actual)
             for size, actual in zip(arg.shape[1:], given, strict=True)
         )
-        return ImageSpec(name=arg.name, shape=(c, h, w), preprocess=self._preprocess)
+        shape = (c, a, b) if self.channels_last else (a, b, c)
+        return ImageSpec(name=arg.name, shape=shape, preprocess=self._preprocess,
+                         channels_last=self.channels_last)
 
     def run(
         self, names: Sequence[str], feed: npt.NDArray[Any], tasks: Tasks
@@ -119,7 +124,7 @@ class FloatBackend(Backend):
             }
             try:
                 parts.append(self._session.run(
-                    list(names), {arg.name: batch[piece].astype(self._kind), **given}
+                    list(names), {arg.name: self._given(batch[piece]), **given}
                 ))
             except Exception as error:
                 raise BackendError(f"ONNX Runtime failed: {first_line(error)}") from error
@@ -128,6 +133,19 @@ class FloatBackend(Backend):
         self.seconds = time.perf_counter() - start
         back = np.argsort(np.concatenate(order))
         return [np.concatenate(results)[back] for results in zip(*parts, strict=True)]
+
+    def _given(self, batch: npt.NDArray[np.float32]) -> Any:
+        """Images ``[N, C, H, W]`` in the layout and the type that the model takes."""
+        if self.channels_last:
+            batch = batch.transpose(0, 2, 3, 1)
+        if self.inputs[0].type != "tensor(bfloat16)":
+            return batch.astype(self._kind)
+        import onnx
+        import onnxruntime as ort
+
+        kind = onnx.TensorProto.BFLOAT16
+        bits = batch.astype(onnx.helper.tensor_dtype_to_np_dtype(kind), order="C").view(np.uint16)
+        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, kind)
 
     def _pieces(self, numbers: Numbers, chunk: int) -> list[npt.NDArray[np.int64]]:
         """Images that run together: a chunk, of one task where the model takes a single number."""
