@@ -15,12 +15,13 @@ from pathlib import Path
 import onnx
 import torch
 from onnx import numpy_helper
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.moe import MixtureViT
 from models.vit import ViT
 
-__all__ = ["mimetic", "sinusoids", "state_of", "upcycle"]
+__all__ = ["mimetic", "principal_patches", "sinusoids", "state_of", "upcycle"]
 
 #: Weights of noise and identity in the two products, as in the paper.
 _QUERY_KEY, _VALUE_PROJECTION = 0.7, 0.4
@@ -58,6 +59,27 @@ def mimetic(model: ViT) -> None:
             u, s, vt = torch.linalg.svd(_QUERY_KEY * (noise * torch.randn(dim, dim) + identity))
             query[rows] = (u * s.sqrt()).T[:head]
             key[rows] = (s.sqrt()[:, None] * vt)[:head]
+
+
+@torch.no_grad()
+def principal_patches(conv: nn.Conv2d, image: Tensor, *, pictures: int = 2000) -> None:
+    """Start a convolution at the principal components of what it sees, in place.
+
+    Each component goes to two channels, with either sign, so that a ReLU behind keeps both; all
+    results have variance 1 (the whitening of Jordan, "94% on CIFAR-10 in 3.29 Seconds", 2024).
+
+    Parameters
+    ----------
+    conv : Conv2d
+        Of an even number of channels, at most twice the values of a patch.
+    image : Tensor
+        Normalised pictures, ``[n, channels, side, side]``, of which the first ``pictures`` count.
+    """
+    patches = F.unfold(image[:pictures], conv.kernel_size).transpose(1, 2).flatten(0, 1)
+    variance, components = torch.linalg.eigh(torch.cov(patches.T))
+    half = conv.out_channels // 2
+    scaled = (components / variance.sqrt()).T.flip(0)[:half]
+    conv.weight.copy_(torch.cat([scaled, -scaled]).view_as(conv.weight))
 
 
 def state_of(path: Path) -> dict[str, Tensor]:

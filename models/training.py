@@ -105,10 +105,11 @@ def drop_patches(tokens: Tensor, keep: int, *, first: int = 1) -> Tensor:
 def optimisers(
     model: nn.Module, *, muon: float, adam: float, weight_decay: float
 ) -> list[torch.optim.Optimizer]:
-    """Split the parameters: Muon for the blocks' matrices, AdamW for everything else.
+    """Split the parameters: Muon for the matrices of blocks and stages, AdamW for all else.
 
     Muon's orthogonalised steps learn a small transformer in about half the epochs, and spread
-    the weights evenly, which quantisation likes.
+    the weights evenly, which quantisation likes.  A convolution's kernel is a matrix as well, with
+    a row for each output channel.
 
     Parameters
     ----------
@@ -117,15 +118,31 @@ def optimisers(
     weight_decay : float
         Decoupled decay of the matrices; vectors and embeddings are not decayed.
     """
-    matrices = [p for n, p in model.named_parameters() if n.startswith("blocks.") and p.ndim == 2]
-    taken = {id(p) for p in matrices}
+    inner = [
+        p for n, p in model.named_parameters()
+        if n.startswith(("blocks.", "stages.")) and p.ndim in (2, 4)
+    ]
+    taken = {id(p) for p in inner}
     others = [p for p in model.parameters() if id(p) not in taken]
     return [
         torch.optim.Muon(
-            matrices, lr=muon, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
+            [p if p.ndim == 2 else _as_matrix(p) for p in inner],
+            lr=muon, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw",
         ),
         torch.optim.AdamW(others, lr=adam, betas=(0.9, 0.98), weight_decay=0.0),
     ]
+
+
+def _as_matrix(kernel: nn.Parameter) -> nn.Parameter:
+    """The same memory as ``[outputs, inputs * height * width]``, which the gradient moves to."""
+    matrix = nn.Parameter(kernel.detach().view(len(kernel), -1))
+
+    def hand_over(parameter: Tensor) -> None:
+        assert parameter.grad is not None
+        matrix.grad, parameter.grad = parameter.grad.flatten(1), None
+
+    kernel.register_post_accumulate_grad_hook(hand_over)
+    return matrix
 
 
 def trapezoid(progress: float, *, warm: float, hold: float) -> float:
@@ -143,6 +160,8 @@ def trapezoid(progress: float, *, warm: float, hold: float) -> float:
 
 def _moving_average(average: Tensor, new: Tensor, updates: Tensor | int) -> Tensor:
     """Average exponentially, forgetting faster at first so that the start leaves no trace."""
+    if not new.is_floating_point():  # how many batches a norm has seen
+        return new
     decay = min(EMA_DECAY, (1 + int(updates)) / (10 + int(updates)))
     return average.lerp(new, 1 - decay)
 
@@ -171,7 +190,7 @@ def fit(
     checkpoint : str
         File in ``args.work`` that the averaged weights go to.
     """
-    average = AveragedModel(model, avg_fn=_moving_average)
+    average = AveragedModel(model, avg_fn=_moving_average, use_buffers=True)
     opts = optimisers(model, muon=args.muon, adam=args.adam, weight_decay=args.weight_decay)
     peaks = [opt.param_groups[0]["lr"] for opt in opts]
     start, budget, epoch, progress = time.monotonic(), 60 * args.minutes, 0, 0.0
