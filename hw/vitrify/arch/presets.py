@@ -42,12 +42,13 @@ _PRESETS = (
         stat_rows=1024, index_entries=512, requant_bits=24, packing=True, **_EVERYTHING,
         **BOARDS["pynq-z2"].settings(),
     ),
-    # 2048 MACs: two products per DSP48E2, token memory in UltraRAM, two 128-bit HP ports.
+    # 2048 MACs: two products per DSP48E2, token memory in UltraRAM, two 128-bit HP ports.  Gates
+    # and LayerNorm take the multipliers that the array leaves: LUTs are scarcer.
     ArchConfig(
         name="kv260", depth=32, width=64, lanes=32, max_rows=512, banks=8, bank_words=8192,
         stat_rows=8192, index_entries=8192, requant_bits=24, experts=64,
-        stored_weights=True, packing=True, fabric_multipliers=True, **_EVERYTHING,
-        outstanding=16, **BOARDS["kv260"].settings(ports=2),
+        stored_weights=True, packing=True, outstanding=16, **_EVERYTHING,
+        **BOARDS["kv260"].settings(ports=2),
     ),
     # 4096 MACs: head dimension 64 in one pass, hence as many lanes as columns; four 128-bit HP
     # ports.
