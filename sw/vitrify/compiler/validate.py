@@ -7,6 +7,7 @@ lies between them, the quantisation, is a loss and no fault (:mod:`vitrify.compi
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -75,9 +76,10 @@ def check_canonical(
     given = as_given(model, images[:IMAGES])
     numbers = {name: np.arange(1, 1 + len(given)) % count for name, count in tasks.items()}
     names = _comparable(model)
-    if not _executable(model):
+    machine = _executable(model, names)
+    if machine is None:
         return  # operators of other tools, types that ONNX Runtime has no kernels for
-    exact = _original(model, given, numbers, names)
+    exact = _original(model, given, numbers, names, machine)
     found = values_of(canonical, given.astype(np.float32), numbers, names)
     tolerance = tolerance_of(model)
     experts = any(node.op_type in ("Experts", "RoutedHeads", "BalancedHeads")
@@ -148,14 +150,11 @@ def check_finite(name: str, exact: Array) -> None:
         )
 
 
-def _executable(model: ir.Model) -> bool:
-    """Whether ONNX Runtime can load the model at all."""
-    try:
-        FloatEvaluator(model, [])
-    # its exceptions share no base of their own
-    except Exception:
-        return False
-    return True
+def _executable(model: ir.Model, names: list[str]) -> FloatEvaluator | None:
+    """The model in ONNX Runtime, if that can load it at all."""
+    with contextlib.suppress(Exception):  # its exceptions share no base of their own
+        return FloatEvaluator(model, names)
+    return None
 
 
 def _comparable(model: ir.Model) -> list[str]:
@@ -191,16 +190,17 @@ def tolerance_of(model: ir.Model) -> float:
 
 def _original(
     model: ir.Model, images: Array, numbers: Mapping[str, Array], names: list[str],
+    machine: FloatEvaluator | None = None,
 ) -> dict[str, Array]:
-    """:func:`_run` for the model as it was given, which may contradict itself."""
+    """:func:`values_of` for the model as it was given, which may contradict itself."""
     try:
-        return values_of(model, images, numbers, names)
+        return values_of(model, images, numbers, names, machine)
     except Exception as error:
         if not of_onnx_runtime(error):
             raise
         try:
             # what its kernels do not take, such as a mask that broadcasts, may be right
-            return values_of(model, images, numbers, names, _Reference)
+            return values_of(model, images, numbers, names, _Reference(model, names))
         except Exception:
             reason = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error))
             reason = reason[:500].strip()
@@ -230,10 +230,10 @@ class _Reference:
 
 def values_of(
     model: ir.Model, images: Array, numbers: Mapping[str, Array], names: list[str],
-    judge: type[FloatEvaluator] | type[_Reference] = FloatEvaluator,
+    machine: FloatEvaluator | _Reference | None = None,
 ) -> dict[str, Array]:
     """Outputs of ``images``, each with its task numbers, in as many runs as the model needs."""
-    evaluator, step = judge(model, names), _at_once(model, len(images))
+    evaluator, step = machine or FloatEvaluator(model, names), _at_once(model, len(images))
     parts = []
     for start in range(0, len(images), step):
         # The last batch is filled up with images from the front.

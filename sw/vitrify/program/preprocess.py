@@ -87,7 +87,11 @@ class Preprocess:
     def normalise(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """uint8 ``[..., C, H, W]`` to the float input of the model."""
         gain, offset = self.affine(pixels.shape[-3])
-        return (pixels * gain[:, None, None] + offset[:, None, None]).astype(np.float32)
+        result = np.empty(pixels.shape, np.float32)
+        for channel in range(len(gain)):
+            known = (np.arange(PIXEL_MAX + 1) * gain[channel] + offset[channel]).astype(np.float32)
+            result[..., channel, :, :] = known[pixels[..., channel, :, :]]
+        return result
 
     def picture(self, image: Image, shape: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
         """A picture resized and cropped to the model's input ``(C, H, W)``: uint8 ``[C, H, W]``.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -26,9 +26,10 @@ Float32 = npt.NDArray[np.float32]
 #: Called with what is being done and the part of it that is done, 0 … 1.
 Progress = Callable[[str, float], None]
 
-#: Images in one run of ONNX Runtime, at most; fewer if what is watched takes more bytes than this.
+#: Images of which rows are drawn together.
 BATCH = 8
-_BYTES = 1 << 28
+#: As many of them pass ONNX Runtime at once as what is watched takes no more bytes for.
+_BYTES = 1 << 25
 #: Rows kept of each tensor, spread evenly over the images.
 SAMPLE_ROWS = 2048
 #: A sample with fewer rows is filled up with rows as they may be expected from more images.
@@ -63,13 +64,30 @@ class Request:
 
 @dataclass
 class Stats:
-    """What is known of a requested tensor, per channel, and ``rows`` of it."""
+    """What is known of a requested tensor, per channel, and sampled ``rows [S, D]`` of it."""
 
     low: Float32
     high: Float32
     total: npt.NDArray[np.float64]
+    rows: Float32
+    #: Rows seen, and those of them that are in ``rows`` by now.
     count: int = 0
-    parts: list[Float32] = field(default_factory=list)
+    kept: int = 0
+
+    @classmethod
+    def none(cls, channels: int, samples: int) -> Stats:
+        """Of no rows so far, with room for so many ``samples``."""
+        low, high = (np.full(channels, start, np.float32) for start in (np.inf, -np.inf))
+        return cls(low, high, np.zeros(channels), np.empty((samples, channels), np.float32))
+
+    def add(self, x: Float32, keep: npt.NDArray[np.int64]) -> None:
+        """See more rows ``[R, D]``, of which those numbered in ``keep`` are kept."""
+        np.minimum(self.low, x.min(axis=0), out=self.low)
+        np.maximum(self.high, x.max(axis=0), out=self.high)
+        self.total += x.sum(axis=0, dtype=np.float64)
+        self.count += len(x)
+        self.rows[self.kept : self.kept + len(keep)] = x[keep]
+        self.kept += len(keep)
 
     @property
     def mean(self) -> npt.NDArray[np.float64]:
@@ -80,13 +98,6 @@ class Stats:
     def peak(self) -> Float32:
         """Largest magnitude of each channel."""
         return np.maximum(np.abs(self.low), np.abs(self.high))
-
-    @property
-    def rows(self) -> Float32:
-        """Sampled rows ``[S, D]``."""
-        if len(self.parts) > 1:
-            self.parts = [np.concatenate(self.parts)]
-        return self.parts[0]
 
 
 def rows_of(x: npt.NDArray[np.floating], rows: Rows | None) -> npt.NDArray[np.floating]:
@@ -118,32 +129,33 @@ def collect(
     runs = max(tasks.values(), default=1)
     rng = np.random.default_rng(SEED)
     result: dict[Request, Stats] = {}
-    per_image = max(MIN_ROWS, -(-SAMPLE_ROWS // (runs * len(images))))
-    size = _images(model, names, len(images))
-    starts = range(0, len(images), size)
-    for step, (number, start) in enumerate(product(range(runs), starts), 1):
-        batch = images[start : start + size]
-        chosen = {name: np.full(len(batch), number % count) for name, count in tasks.items()}
-        tensors = evaluator.run(feeds(model, batch, chosen))
-        for request in wanted:
-            x = rows_of(tensors[request.value], request.rows)
-            if not np.isfinite(x).all():
-                raise ModelError(
-                    f"tensor {request.value!r} is NaN or infinite on calibration images: a "
-                    f"function of the model overflows, or the images are not normalised as it "
-                    f"wants them"
-                )
-            if request.norm is not None:
-                x = request.norm.apply(x)
-            if request.beside is not None:
-                x = np.concatenate([x, rows_of(tensors[request.beside], request.rows)], axis=-1)
-            if request.window is not None:
-                x = request.window.of(x)
-            _update(result, request, x.astype(np.float32, copy=False), per_image, rng)
-        # Not beside those of the next images.
-        del tensors
-        if progress is not None:
-            progress("calibrating", step / (runs * len(starts)))
+    shown = runs * len(images)
+    per_image = max(MIN_ROWS, -(-SAMPLE_ROWS // shown))
+    size = _images(model, names)
+    done = 0
+    for number, start in product(range(runs), range(0, len(images), BATCH)):
+        batch = images[start : start + BATCH]
+        #: Places of the sampled rows among those of the batch.
+        drawn: dict[Request, npt.NDArray[np.int64]] = {}
+        for first in range(0, len(batch), size):
+            some = batch[first : first + size]
+            chosen = {name: np.full(len(some), number % count) for name, count in tasks.items()}
+            tensors = evaluator.run(feeds(model, some, chosen))
+            for request in wanted:
+                x = _asked(request, tensors)
+                each = len(x) // len(some)
+                if request not in result:
+                    result[request] = Stats.none(x.shape[1], min(per_image, each) * shown)
+                if request not in drawn:
+                    count = min(per_image, each) * len(batch)
+                    drawn[request] = np.sort(rng.choice(each * len(batch), count, replace=False))
+                here = drawn[request] - first * each
+                result[request].add(x, here[(here >= 0) & (here < len(x))])
+            # Not beside those of the next images.
+            del tensors
+            done += len(some)
+            if progress is not None:
+                progress("calibrating", done / shown)
     for request, stats in result.items():
         # Two tensors side by side depend on each other in ways that drawn rows would not.
         if stats.count < ENOUGH_ROWS and request.beside is None:
@@ -151,15 +163,37 @@ def collect(
     return result
 
 
-def _images(model: ir.Model, names: Iterable[str], count: int) -> int:
-    """Images of a run that yields these tensors: ``count`` evenly divided."""
+def _asked(request: Request, tensors: Mapping[str, npt.NDArray[np.floating]]) -> Float32:
+    """The rows ``[R, D]`` of some images that ``request`` is about.
+
+    Raises
+    ------
+    ModelError
+        If they are no numbers.
+    """
+    x = rows_of(tensors[request.value], request.rows)
+    if not np.isfinite(x).all():
+        raise ModelError(
+            f"tensor {request.value!r} is NaN or infinite on calibration images: a function of "
+            f"the model overflows, or the images are not normalised as it wants them"
+        )
+    if request.norm is not None:
+        x = request.norm.apply(x)
+    if request.beside is not None:
+        x = np.concatenate([x, rows_of(tensors[request.beside], request.rows)], axis=-1)
+    if request.window is not None:
+        x = request.window.of(x)
+    return x.reshape(-1, x.shape[-1]).astype(np.float32, copy=False)
+
+
+def _images(model: ir.Model, names: Iterable[str]) -> int:
+    """Images of a run that yields these tensors."""
     watched = set(names)
     each = sum(
         np.dtype(np.float32).itemsize * math.prod(int(size) for size in shape_of(value)[1:])
         for node in model.graph for value in node.outputs if value.name in watched
     )
-    most = max(1, _BYTES // max(1, each))
-    return BATCH if most >= BATCH else -(-count // -(-count // most))
+    return min(BATCH, max(1, _BYTES // max(1, each)))
 
 
 def feeds(
@@ -184,27 +218,6 @@ def feeds(
     return result
 
 
-def _update(
-    result: dict[Request, Stats],
-    request: Request,
-    x: Float32,
-    per_image: int,
-    rng: np.random.Generator,
-) -> None:
-    flat = x.reshape(-1, x.shape[-1])
-    low, high = flat.min(axis=0), flat.max(axis=0)
-    stats = result.get(request)
-    if stats is None:
-        stats = result[request] = Stats(low, high, np.zeros(flat.shape[1]))
-    np.minimum(stats.low, low, out=stats.low)
-    np.maximum(stats.high, high, out=stats.high)
-    stats.total += flat.sum(axis=0, dtype=np.float64)
-    stats.count += len(flat)
-    chosen = min(per_image * len(x), len(flat))
-    keep = np.sort(rng.choice(len(flat), chosen, replace=False))
-    stats.parts.append(flat[keep])
-
-
 def _foresee(stats: Stats, images: int, rng: np.random.Generator) -> None:
     """Add rows that more images may bring, from a normal distribution like those that are there.
 
@@ -217,6 +230,6 @@ def _foresee(stats: Stats, images: int, rng: np.random.Generator) -> None:
     weights = rng.normal(size=(ENOUGH_ROWS - count, count)) / np.sqrt(max(1, count - 1))
     spread = np.sqrt(1 + 1 / count) * (1 + _UNSEEN / images)
     drawn = (mean + spread * weights @ (seen - mean)).astype(np.float32)
-    stats.parts = [rows, drawn]
+    stats.rows = np.concatenate([rows, drawn])
     stats.low = np.minimum(stats.low, drawn.min(axis=0))
     stats.high = np.maximum(stats.high, drawn.max(axis=0))

@@ -24,8 +24,9 @@ def quantise_input(spec: QInput, images: npt.NDArray[np.floating]) -> npt.NDArra
     """Float images ``[N, C, H, W]`` to the int8 rows ``[N, rows, C*ph*pw]`` of the core."""
     top, left, bottom, right = spec.pads
     images = np.pad(images, ((0, 0), (0, 0), (top, bottom), (left, right)))
-    q = images * spec.multiplier[:, None, None] + spec.offset[:, None, None]
-    q = np.clip(np.round(q), -128, 127).astype(np.int8)
+    exact = images * spec.multiplier[:, None, None]
+    exact += spec.offset[:, None, None]
+    q = np.clip(np.rint(exact, out=exact), -128, 127, out=exact).astype(np.int8)
     high, wide = spec.strides or spec.patch
     windows = np.lib.stride_tricks.sliding_window_view(q, spec.patch, axis=(2, 3))
     patches = windows[:, :, ::high, ::wide].transpose(0, 2, 3, 1, 4, 5)

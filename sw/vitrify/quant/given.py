@@ -84,7 +84,7 @@ class Given:
         return replace(
             stats, low=np.maximum(stats.low * factor, low),
             high=np.minimum(stats.high * factor, high),
-            total=stats.total * factor, parts=[np.clip(stats.rows * factor, low, high)],
+            total=stats.total * factor, rows=np.clip(stats.rows * factor, low, high),
         )  # fmt: skip
 
 

@@ -155,7 +155,8 @@ class Operands:
             q = self.codes[x.tensor].astype(np.float32) - tensor.zero_point
         else:
             rows = self.stats[Request(x.value, x.rows)].rows
-            q = np.clip((rows - offset) / step, -scheme.INT8_MAX, scheme.INT8_MAX)
+            q = rows - offset
+            np.clip(np.divide(q, step, out=q), -scheme.INT8_MAX, scheme.INT8_MAX, out=q)
         return source(tensor, Moments(q))
 
     def _product_input(self, x: Operand, _bits: int) -> Source:

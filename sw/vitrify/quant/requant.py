@@ -56,8 +56,9 @@ def weight_steps(weight: Float, moments: Moments | Separate, grid: Grid) -> Floa
             rounded = moments.round(weight, step, replace(grid, sweeps=0))
             cost = moments.cost(weight - step[:, None] * rounded)
         else:
-            error = weight - step[:, None] * nearest(weight, step, grid)
-            cost = weigh(error * error, moments.energy)
+            error = nearest(weight, step, grid)
+            np.subtract(weight, np.multiply(step[:, None], error, out=error), out=error)
+            cost = weigh(np.square(error, out=error), moments.energy)
         better = cost < least
         least = np.where(better, cost, least)
         best = np.where(better & (peak > 0), step, best)

@@ -37,6 +37,8 @@ _GAIN_CLIPS = (0.85, 1.0, 1.15, 1.35)
 _PRODUCT_CLIPS = np.geomspace(1.0, 0.1, 36)
 #: No byte exceeds the normalised residual's range behind this shift.
 _PRODUCT_SHIFT = formats.INT8.bits + formats.MEAN_FRAC + formats.XHAT_FRAC - formats.XNORM_BITS
+#: Channels whose samples stay in a cache of the processor while clips are tried.
+_CHANNELS = 32
 #: Rows used where a trial costs a matrix product.
 _TRIAL_ROWS = 400
 
@@ -90,18 +92,17 @@ def residual_step(reads: Sequence[StreamRead]) -> float:
     """
     peak = max(1e-6, *(read.peak for read in reads))
     safe = int(np.ceil(np.log2(peak / _RESIDUAL_MAX)))
-    best, least = 2.0**safe, np.inf
-    for exponent in range(safe, safe - _STEP_SEARCH, -1):
-        step = 2.0**exponent
-        cost = 0.0
-        for read in reads:
-            x = read.rows.astype(np.float64)
-            spread = np.maximum(x.var(axis=1), 1e-12)
-            clipped = np.abs(x) - _RESIDUAL_MAX * step
-            error = np.mean(np.where(clipped > 0, clipped, 0.0) ** 2, axis=1)
-            cost += float(np.mean((error + (read.additions + 1) * _ROUNDING * step**2) / spread))
-        if cost < least:
-            best, least = step, cost
+    steps = [2.0**exponent for exponent in range(safe, safe - _STEP_SEARCH, -1)]
+    costs = np.zeros(len(steps))
+    for read in reads:
+        spread = np.maximum(read.rows.astype(np.float64).var(axis=1), 1e-12)
+        size = np.abs(read.rows.astype(np.float64))
+        for number, step in enumerate(steps):
+            clipped = np.maximum(size - _RESIDUAL_MAX * step, 0.0)
+            error = np.mean(np.square(clipped, out=clipped), axis=1)
+            noise = (read.additions + 1) * _ROUNDING * step**2
+            costs[number] += float(np.mean((error + noise) / spread))
+    best = steps[int(np.argmin(costs))]
     finest = max(min(_FINEST_STEP, peak * _FINEST_PART), *(read.finest for read in reads))
     return max(best, 2.0 ** int(np.ceil(np.log2(finest))))
 
@@ -168,16 +169,21 @@ def tensor_step(rows: Rows, peak: float) -> float:
 
 def channel_steps(rows: Rows, peak: Rows) -> Float:
     """Step of each channel of a symmetric int8 tensor with the least mean square error."""
-    x = np.abs(np.asarray(rows, np.float32))
     top = np.maximum(np.asarray(peak, np.float64), float(np.max(peak)) * 2.0**-10 + 1e-9)
-    best, least = top / INT8_MAX, np.full(x.shape[1], np.inf)
-    for clip in _CLIPS:
-        step = top * clip / INT8_MAX
-        narrow = step.astype(np.float32)
-        error = x - narrow * np.minimum(np.rint(x / narrow), INT8_MAX)
-        cost = np.einsum("rc,rc->c", error, error)
-        best = np.where(cost < least, step, best)
-        least = np.minimum(cost, least)
+    best, least = top / INT8_MAX, np.full(len(top), np.inf)
+    for start in range(0, len(top), _CHANNELS):
+        some = slice(start, start + _CHANNELS)
+        x = np.abs(np.asarray(rows[:, some].T, np.float32, order="C"))
+        error = np.empty_like(x)
+        for clip in _CLIPS:
+            step = top[some] * clip / INT8_MAX
+            narrow = step.astype(np.float32)[:, None]
+            np.rint(np.divide(x, narrow, out=error), out=error)
+            np.multiply(np.minimum(error, INT8_MAX, out=error), narrow, out=error)
+            np.subtract(x, error, out=error)
+            cost = np.einsum("cr,cr->c", error, error)
+            best[some] = np.where(cost < least[some], step, best[some])
+            least[some] = np.minimum(cost, least[some])
     return best
 
 
@@ -233,8 +239,10 @@ class Activation:
 
     def codes(self, rows: Rows) -> npt.NDArray[np.int8]:
         """Output codes of float inputs, as the core computes them."""
-        index = np.rint((rows - self.centre) / self.step_in)
-        return self.table[np.clip(index, -INT8_MAX, INT8_MAX).astype(np.int16) & 0xFF]
+        index = rows - self.centre
+        np.rint(np.divide(index, self.step_in, out=index), out=index)
+        np.clip(index, -INT8_MAX, INT8_MAX, out=index)
+        return self.table[index.astype(np.int16) & 0xFF]
 
     def _output(self, code: int) -> float:
         return (int(self.table[code & 0xFF]) - self.zero_point) * self.step_out

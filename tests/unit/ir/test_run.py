@@ -49,6 +49,12 @@ def test_quantised_operators_are_executed_as_written(op_type: str) -> None:
     assert level("MatMul", "Add", "Softmax") != AS_WRITTEN
 
 
+def test_threads_that_wait_leave_the_processor_to_others() -> None:
+    options = session_options(["MatMul"])
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+    assert not options.enable_cpu_mem_arena
+
+
 def test_operators_inside_branches_and_functions_count() -> None:
     assert "DynamicQuantizeLinear" in operators(onnx.parser.parse_model(INSIDE))
     proto = onnx.parser.parse_model(HEAD + "m (float[1] x) => (float[1] y) { y = Relu(x) }")

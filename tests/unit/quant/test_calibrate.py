@@ -7,8 +7,13 @@ from tests.unit.quant.graphs import Net
 from vitrify.quant import calibrate
 from vitrify.quant.calibrate import Request, collect
 
+#: Bytes of the tensor that is watched, five rows of 16 channels, for an image.
+EACH = 4 * 5 * 16
 
-@pytest.mark.parametrize(("room", "runs"), [(1 << 20, [8, 2]), (3 * 4 * 5 * 16, [3, 3, 3, 1])])
+
+@pytest.mark.parametrize(
+    ("room", "runs"), [(8 * EACH, [8, 2]), (3 * EACH, [3, 3, 2, 2]), (0, [1] * 10)]
+)
 def test_extremes_are_those_of_all_images(monkeypatch, room, runs):
     net, seen = Net(), []
     x = net.tokens()
@@ -30,3 +35,16 @@ def test_extremes_are_those_of_all_images(monkeypatch, room, runs):
     assert (stats.low <= whole.min(axis=0)).all()
     assert (stats.high >= whole.max(axis=0)).all()
     np.testing.assert_allclose(stats.mean, whole.mean(axis=0), atol=1e-5)
+
+
+def test_rows_are_sampled_alike_however_many_images_pass_at_once(monkeypatch):
+    net = Net()
+    x = net.tokens()
+    model, images = net.model(net.linear(x, 5, "last")), net.images(10)
+    request, found = Request(x.name), []
+    monkeypatch.setattr(calibrate, "SAMPLE_ROWS", 30)
+    for images_at_once in (8, 3, 1):
+        monkeypatch.setattr(calibrate, "_BYTES", images_at_once * EACH)
+        found.append(collect(model, images, [request])[request])
+    for stats in found[1:]:
+        np.testing.assert_allclose(stats.rows, found[0].rows, rtol=1e-4, atol=1e-5)

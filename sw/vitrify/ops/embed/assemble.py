@@ -26,7 +26,8 @@ _PIXEL_IMAGES = 16
 def assemble(a: Assembler, op: PatchOp) -> None:
     """The layer, its operand of pixels, and a constant if some row has one of its own."""
     spec, graph = a.graph.input, a.graph
-    rows = quantise_input(spec, a.images[:_PIXEL_IMAGES]).astype(np.float64)
+    # One by one: the samples of all tensors are in memory beside them.
+    rows = np.concatenate([quantise_input(spec, image[None]) for image in a.images[:_PIXEL_IMAGES]])
     rows = rows[:, spec.prefix :].reshape(-1, rows.shape[2])
     count = op.patch[0] * op.patch[1]
     multiplier, offset = np.repeat(spec.multiplier, count), np.repeat(spec.offset, count)
