@@ -95,13 +95,16 @@ class Timing:
     critical_path: tuple[str, ...]
 
 
-def synthesise(arch: ArchConfig, verilog: Path, top: str, work: Path) -> Resources:
+def synthesise(
+    arch: ArchConfig, verilog: Path, top: str, work: Path, *, keep: Sequence[str] | None = None,
+) -> Resources:
     """Map a core to its part's cells.
 
     Parameters
     ----------
     verilog : file with the module ``top``
     work : directory for ``synth.log``, ``stat.json`` and, for ECP5, ``netlist.json``
+    keep : modules that stay by themselves in ``stat.json``; there is no netlist then
 
     Raises
     ------
@@ -117,10 +120,10 @@ def synthesise(arch: ArchConfig, verilog: Path, top: str, work: Path) -> Resourc
     work.mkdir(parents=True, exist_ok=True)
     synth = f"{_SYNTH[family]}{' -uram' * bool(arch.part.urams)} -top {top}"
     if family == "ecp5":
-        steps = ecp5_steps(synth)
+        steps = ecp5_steps(synth, keep)
     else:
         parts = re.findall(r"^module (\w+)", verilog.read_text(), re.M)
-        steps = amd_steps(synth, family, [part for part in parts if part != top])
+        steps = amd_steps(synth, family, [*(part for part in parts if part != top), *(keep or ())])
     script = "; ".join((
         # Relative: YoWASP has a /tmp of its own.
         f"read_verilog -sv {Path(os.path.relpath(verilog, work)).as_posix()}",
@@ -131,31 +134,41 @@ def synthesise(arch: ArchConfig, verilog: Path, top: str, work: Path) -> Resourc
     return resources(work)
 
 
-def ecp5_steps(synth: str) -> tuple[str, ...]:
-    """Yosys commands from Verilog to a flat ``netlist.json``."""
+def ecp5_steps(synth: str, keep: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Yosys commands from Verilog to a flat ``netlist.json``, or to none with modules to keep."""
     slices = f"{matrix_slice.NAME}*"
-    return (
-        # Flattened last: each slice has registers of its own, which would be merged into one set.
-        f"setattr -mod -set keep_hierarchy 1 {slices}",
-        f"{synth} -run begin:map_luts", _SPLIT,
-        f"{synth} -run map_luts:",
+    flat = (
         f"setattr -mod -unset keep_hierarchy {slices}", "flatten", "opt_clean",
         "write_json netlist.json",
+    )
+    return (
+        # Flattened last: each slice has registers of its own, which would be merged into one set.
+        *_kept((slices, *(keep or ()))),
+        f"{synth} -run begin:map_luts", _SPLIT, f"{synth} -run map_luts:",
+        *(flat if keep is None else ()),
     )
 
 
 def amd_steps(synth: str, family: str, parts: Sequence[str]) -> tuple[str, ...]:
     """Yosys commands: flat but for ``parts``, which occur many times and are mapped once."""
     return (
-        *(f"setattr -mod -set keep_hierarchy 1 {part}" for part in parts),
+        *_kept(parts),
         f"{synth} -flatten -run begin:coarse", *(_PACK_DSP48E2 if family == "xcup" else ()),
         f"{synth} -flatten -run coarse:map_luts", _SPLIT, f"{synth} -flatten -run map_luts:",
     )
 
 
+def _kept(modules: Sequence[str]) -> list[str]:
+    return [f"setattr -mod -set keep_hierarchy 1 {module}" for module in modules]
+
+
 def resources(work: Path) -> Resources:
     """What ``work/stat.json`` (Yosys ``stat -json``) counts."""
-    cells = json.loads((work / "stat.json").read_text())["design"]["num_cells_by_type"]
+    return count(json.loads((work / "stat.json").read_text())["design"]["num_cells_by_type"])
+
+
+def count(cells: Mapping[str, int]) -> Resources:
+    """What cells take, given their numbers by type."""
     totals = dict.fromkeys(asdict(Resources()), 0.0)
     for name, count in cells.items():
         if name in _CELLS:

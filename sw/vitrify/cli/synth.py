@@ -34,6 +34,11 @@ def register(commands: Any) -> None:
     )
     parser.add_argument("--no-route", action="store_true", help="skip place and route")
     parser.add_argument(
+        "--units",
+        action="store_true",
+        help="show what each unit of a core takes, synthesised by itself; no place and route",
+    )
+    parser.add_argument(
         "--seeds",
         type=int,
         default=1,
@@ -64,7 +69,12 @@ def execute(options: argparse.Namespace) -> None:
     check_writable(options.markdown)
     if options.seeds < 1:
         raise InputError(f"--seeds must be 1 or more, not {options.seeds}")
+    if options.units and options.markdown is not None:
+        raise InputError("--markdown has the table of whole cores; leave out --units")
     archs = [load_arch(name) for name in options.arch]
+    if options.units:
+        _show_units(archs, options)
+        return
     seeds = 0 if options.no_route else options.seeds
     reports = [_report(arch, options.output / arch.name, seeds) for arch in archs]
     if options.markdown is not None:
@@ -74,6 +84,35 @@ def execute(options: argparse.Namespace) -> None:
         print_json(reports)
         return
     show(_table(reports))
+
+
+def _show_units(archs: list[ArchConfig], options: argparse.Namespace) -> None:
+    from vitrify.arch.names import module_name
+    from vitrify.boards.units import synthesise_units
+    from vitrify.rtl.emit import emit
+
+    reports = []
+    for arch in archs:
+        folder = options.output / arch.name / "units"
+        with status(f"elaborating {arch.name}"):
+            verilog = emit(arch, folder)
+        with status(f"synthesising the units of {arch.name} for {arch.part.name}"):
+            units = synthesise_units(arch, verilog, module_name(arch), folder, {})
+        reports.append({
+            "arch": arch.name, "part": arch.part.name,
+            "units": {unit: asdict(used) for unit, used in units.items()},
+        })
+    if options.json:
+        print_json(reports)
+        return
+    for report in reports:
+        luts = sum(used["luts"] for used in report["units"].values())
+        table = new_table("unit", *_KINDS, "of the LUTs",
+                          title=f"{report['arch']} on {report['part']}: {luts:,g} LUTs")
+        for unit, used in report["units"].items():
+            table.add_row(unit, *(f"{used[name]:,g}" for name in _KINDS.values()),
+                          f"{used['luts'] / luts:.1%}")
+        show(table)
 
 
 def _report(arch: ArchConfig, folder: Path, seeds: int) -> dict[str, Any]:
@@ -128,12 +167,14 @@ def _cells(report: dict[str, Any]) -> list[str]:
         report["arch"],
         str(report["macs"]),
         part["name"],
-        *(share(name) for name in ("luts", "ffs", "dsps", "brams", "urams")),
+        *map(share, _KINDS.values()),
         clock,
     ]
 
 
-_COLUMNS = ("arch", "MACs", "part", "LUT", "FF", "DSP", "block RAM", "URAM", "nextpnr clock")
+#: Resources: what a column is called, and its key in a report.
+_KINDS = {"LUT": "luts", "FF": "ffs", "DSP": "dsps", "block RAM": "brams", "URAM": "urams"}
+_COLUMNS = ("arch", "MACs", "part", *_KINDS, "nextpnr clock")
 
 
 def _table(reports: list[dict[str, Any]]) -> Any:

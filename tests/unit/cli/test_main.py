@@ -278,6 +278,10 @@ ERRORS = {
     "missing yaml": (("info", "gone.yaml"), "cannot read arch file 'gone.yaml'"),
     "nothing known": (("info", "nothing"), "no preset is called 'nothing'"),
     "no seeds": (("synth", "--arch", "nano", "--seeds", "0"), "--seeds must be 1 or more, not 0"),
+    "units in the table of cores": (
+        ("synth", "--arch", "nano", "--units", "--markdown", "resources.md"),
+        "--markdown has the table of whole cores; leave out --units",
+    ),
     "no command": ((), "required: COMMAND"),
     "unknown option": (("info", "nano", "--fast"), "unrecognized arguments: --fast"),
 }
