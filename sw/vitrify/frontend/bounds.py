@@ -28,7 +28,7 @@ def _least(tensor: ir.Value | None) -> float:
     """The same of a tensor of the canonical graph."""
     node = None if tensor is None else tensor.producer()
     if node is not None and node.op_type == "Activation":
-        return float(UNARY[attributes_of(node)["kind"]].reference(GRID).min())
+        return float(np.nanmin(UNARY[attributes_of(node)["kind"]].reference(GRID)))
     if node is not None and node.op_type == "Multiply":
         first, second = (_least(operand) for operand in node.inputs)
         return first * second if min(first, second) >= 0 else -np.inf

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import scheme
+from . import tables
 from .scheme import Format, Rows
 from .tensors import Float, Int8
 
@@ -47,9 +47,9 @@ def hidden(
     before, behind : formats of input and output that are given
     """
     if before is None and behind is None:
-        chosen = scheme.activation(kind, rows, high, importance, symmetric)
+        chosen = tables.activation(kind, rows, high, importance, symmetric)
     else:
-        chosen = scheme.kept_activation(kind, rows, importance, before, behind, symmetric)
+        chosen = tables.kept_activation(kind, rows, importance, before, behind, symmetric)
     units = weight.shape[-2]
     extra = np.repeat(np.arange(units), chosen.copies - 1)
     sources = np.concatenate([np.arange(units), extra])

@@ -132,6 +132,7 @@ class Operands:
             one_step=any(n.one_step for n in needs + behind),
             zero=any(n.zero for n in needs + behind),
             symmetric=any(n.symmetric for n in needs),
+            whole=any(n.whole for n in needs),
         )
 
     # Operands ------------------------------------------------------------------------------

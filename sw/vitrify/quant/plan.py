@@ -85,12 +85,14 @@ class ByteNeeds:
     ``one_step``: all channels have the same step.  ``zero``: the byte zero stands for the real
     zero; without it the mean of each channel may be taken off.  ``symmetric``: there is no zero
     point, and one channel for each of the float tensor; only what has constant weights for every
-    channel can do without.
+    channel can do without.  ``whole``: the largest values are not clipped, which a softmax weighs
+    most.
     """
 
     one_step: bool = False
     zero: bool = False
     symmetric: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

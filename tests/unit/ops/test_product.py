@@ -11,7 +11,9 @@ import pytest
 from tests.unit.ops.checks import NANO, check
 from tests.unit.quant.graphs import DIM, Net
 from vitrify.arch.errors import CapacityError, ModelError, UnsupportedOpError
+from vitrify.compiler.quantise import quantise
 from vitrify.ir import shape_of
+from vitrify.quant.compare import compare
 
 #: Layout, heads, groups of rows, width of y.
 CASES = {
@@ -95,6 +97,24 @@ def over_tokens(net: Net, heads: int = 2, groups: int = 1, layout: str = "tn") -
 def test_softmax_over_tokens(heads: int, groups: int) -> None:
     net = Net(5)
     check(net, over_tokens(net, heads, groups))
+
+
+@pytest.mark.parametrize("form", ["weighs", "tensor", "tensor over channels"])
+def test_the_largest_logits_are_not_clipped(form: str) -> None:
+    """They are few, and softmax weighs them most."""
+    net = Net(5)
+    x = net.linear(net.tokens(0), DIM, "logits")
+    axis = "channels" if form == "tensor over channels" else "tokens"
+    y = net.builder.emit("Softmax", x, name="softmax", axis=axis, groups=1)
+    if form == "weighs":
+        y = net.builder.emit(
+            "Product", y, x, name="context", layout="tn", heads=1, groups=1, scale=1.0
+        )
+    model, images = net.model(net.linear(y, 7, "last")), net.images(300)
+    images[1, :, : images.shape[2] // 2, : images.shape[3] // 2] *= 4
+    graph = quantise(model, images, arch=NANO)
+    found = {each.name: each for each in compare(model, graph, images, NANO)}["logits"]
+    assert found.clipped == 0
 
 
 def test_a_scale_of_each_head() -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vitrify.arch import formats
-from vitrify.quant import scheme
+from vitrify.quant import scheme, tables
 from vitrify.quant.assemble import Assembler
 from vitrify.quant.calibrate import Request
 from vitrify.quant.tensors import Float, Int8, QTensor
@@ -45,7 +45,7 @@ def _weights(a: Assembler, weights: Weights | None) -> _Weights:
     if weights.kind is None:
         step = scheme.tensor_step(stats.rows, float(stats.peak.max()))
         return _Weights(step, step)
-    function = scheme.centred_activation(weights.kind, stats.rows, weights.shift)
+    function = tables.centred_activation(weights.kind, stats.rows, weights.shift)
     return _Weights(function.step_in, function.step_out, function.table)
 
 

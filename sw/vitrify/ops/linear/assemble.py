@@ -164,9 +164,9 @@ def _bytes(
             bits=formats.INT8.bits, offset=own.offset,
         )
     if needs.one_step:
-        step: float | Float = max(
-            scheme.tensor_step(rows, float(peak.max())), float(least.max())
-        )
+        top = float(peak.max())
+        best = top / scheme.INT8_MAX if needs.whole else scheme.tensor_step(rows, top)
+        step: float | Float = max(best, float(least.max()))
     else:
         step = np.maximum(scheme.channel_steps(rows, peak), least)
     return _Form(

@@ -76,7 +76,7 @@ def sums_as_product(builder: Builder, node: ir.Node) -> ir.Value | None:
     weights = _maker(product.inputs[0], "Activation")
     if weights is None or _source(weights.outputs[0]) != "Product":
         return None
-    if UNARY[attributes_of(weights)["kind"]].reference(-_POINTS).any():
+    if np.nan_to_num(UNARY[attributes_of(weights)["kind"]].reference(-_POINTS)).any():
         return None
     (x, y), attributes = inputs(product), attributes_of(product)
     heads, matrix, bias = attributes["heads"], *map(array_of, inputs(linear)[1:])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -11,7 +11,7 @@ from vitrify.ops.channelwise import ChannelwiseOp
 from vitrify.ops.linear.plan import Affine, LinearValue, Stored, int8_in_groups
 from vitrify.ops.transpose.plan import TransposeOp, transposed
 from vitrify.quant.calibrate import Request
-from vitrify.quant.plan import Operand, Plan, unsupported
+from vitrify.quant.plan import ByteNeeds, Operand, Plan, unsupported
 from vitrify.quant.planner import Planner, result_of
 from vitrify.quant.tensors import Rows
 
@@ -28,6 +28,9 @@ class SharesOp(ChannelwiseOp):
     def requests(self, plan: Plan) -> list[Request]:
         """Shares of one need none."""
         return []
+
+    def needs(self, tensor: str) -> ByteNeeds:
+        return replace(super().needs(tensor), whole=True)
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ class SoftmaxValue(LinearValue):
         source, shares = self.node.inputs[0], planner.unique(f"{name}.shares")
         assert source is not None
         planner.append(SharesOp(
-            name=shares, out=shares, value="", x=transposed(planner, self.node, 0, groups), heads=1,
+            name=shares, out=shares, value="", heads=1,
+            x=transposed(planner, self.node, 0, groups, "shares"),
         ))
         channels = int(shape_of(source)[-1])
         planner.append(TransposeOp(
@@ -80,7 +84,7 @@ class SoftmaxValue(LinearValue):
         layout, heads, groups = (attributes[key] for key in ("layout", "heads", "groups"))
         over = softmax["axis"] == "tokens"
         if index == 0 and layout == "tn" and over and softmax["groups"] == groups:
-            logits = transposed(planner, self.node, 0, groups, logits=True)
+            logits = transposed(planner, self.node, 0, groups, "logits")
             return self._weighed(planner, node, logits, 1, rows_y=False)
         of = planner.of(self.node, 0)
         if over or not isinstance(of, ProductValue):

@@ -6,6 +6,7 @@ They stand for no tensor of the float graph.  A normalisation over tokens is one
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import onnx_ir as ir
 
@@ -22,7 +23,8 @@ from vitrify.quant.tensors import Rows
 class TransposeOp(PlanOp):
     """The int8 tensor ``x`` with ``tokens`` rows in each of ``groups`` runs, transposed.
 
-    With ``logits`` a softmax reads the result; with ``over`` its rows are normalised.
+    With ``logits`` a softmax reads the result, and with ``shares`` one that makes a tensor; with
+    ``over`` its rows are normalised.
     """
 
     x: str
@@ -30,6 +32,7 @@ class TransposeOp(PlanOp):
     groups: int = 1
     over: OverTokens | None = None
     logits: bool = False
+    shares: bool = False
 
     def reads(self) -> list[tuple[str, int]]:
         return [(self.x, 0)]
@@ -46,7 +49,9 @@ class TransposeOp(PlanOp):
         Softmax does not see a constant in all of a row.
         """
         one = self.over is None or self.over.epsilon > 0
-        return ByteNeeds(one_step=one, zero=not self.logits, symmetric=True)
+        return ByteNeeds(
+            one_step=one, zero=not self.logits, symmetric=True, whole=self.logits or self.shares,
+        )
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,8 @@ class OverTokens(LinearValue):
 
 
 def transposed(
-    planner: Planner, node: ir.Node, index: int, groups: int, *, logits: bool = False
+    planner: Planner, node: ir.Node, index: int, groups: int,
+    form: Literal["transposed", "logits", "shares"] = "transposed",
 ) -> str:
     """An input of ``node`` as a transposed int8 tensor."""
     value, source = planner.of(node, index), node.inputs[index]
@@ -88,14 +94,13 @@ def transposed(
     tokens = int(shape_of(source)[1]) // groups
     over = value if isinstance(value, OverTokens) else None
     assert over is None or over.groups == groups
-    form = "logits" if logits else "transposed"
     key = (f"{form}{groups}", source.name or "", None)
     if key not in planner.made:
         x = (value if over is None else over.x).int8(planner, node).tensor
         name = planner.unique(f"{source.name}.{form}")
         planner.append(TransposeOp(
             name=name, out=name, value="", x=x, tokens=tokens, groups=groups,
-            over=over, logits=logits,
+            over=over, logits=form == "logits", shares=form == "shares",
         ))
         planner.made[key] = Operand(name, "")
     return planner.made[key].tensor
