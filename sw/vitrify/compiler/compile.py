@@ -245,7 +245,7 @@ def _store_outputs(state: Lowering) -> tuple[OutputSpec, ...]:
             scale=tensor.scale, zero_point=tensor.zero_point, offset=offset,
             factor=form.factor, shift=form.shift, dtype=form.dtype,
             shape=shape if form.shape is None else form.shape,
-            start=form.start, steps=None if form.shape is None else form.steps,
+            start=form.start, grid=form.grid, steps=None if form.shape is None else form.steps,
         )
         offset += memmap.aligned(spec.size(arch.depth))
         specs.append(spec)

@@ -173,8 +173,11 @@ def _form(output: ir.Value) -> OutputForm:
     form = tuple(attributes["form"])
     found = steps_of(np.array(attributes["index"]).reshape(form))
     assert found is not None, "the front end looked"
-    factor, shift = parameter(node, 1), parameter(node, 2)
-    return OutputForm(kind.numpy().name, factor, shift, form, *found)
+    start, grid, steps = found
+    return OutputForm(
+        kind.numpy().name, parameter(node, 1), parameter(node, 2), form, start,
+        None if grid == form else grid, steps,
+    )
 
 
 def _part(progress: Progress | None, start: float, stop: float) -> Progress | None:

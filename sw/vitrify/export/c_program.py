@@ -106,7 +106,7 @@ def _arrays(number: int, out: OutputSpec) -> str:
     ]
     # C has no arrays without elements; a single number has one dimension of one.
     parts.append(_numbers(
-        "static const uint32_t", f"shape_{number}", [f"{n}u" for n in out.shape or (1,)]
+        "static const uint32_t", f"shape_{number}", [f"{n}u" for n in out.places or (1,)]
     ))
     if out.steps is not None:
         parts.append(_numbers("static const int32_t", f"steps_{number}", out.steps or (0,)))
@@ -124,7 +124,7 @@ def _output(number: int, out: OutputSpec) -> str:
         f"{out.offset}u, {out.rows}u, {out.channels}u, {out.bits}u, {out.zero_point}",
         f"scale_{number}, factor_{number}, shift_{number}",
         ", ".join(steps),
-        f"{math.prod(out.shape)}u, {len(out.shape or (1,))}u, shape_{number}",
+        f"{math.prod(out.shape)}u, {len(out.places or (1,))}u, shape_{number}",
         f"{out.start}, {'NULL' if out.steps is None else f'steps_{number}'}",
         f"VITRIFY_{name}, {', '.join(float(b).hex() for b in bounds)}",
     ]

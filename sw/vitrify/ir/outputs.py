@@ -23,16 +23,35 @@ def _arrange(shapes: Sequence[Shape], attributes: Attributes) -> Shape:
     return (x[0], *form)
 
 
-def steps_of(index: np.ndarray) -> tuple[int, tuple[int, ...]] | None:
-    """First element and step along each axis of a regular index, or ``None`` for another."""
+def _split(line: np.ndarray) -> list[tuple[int, int]]:
+    """Sizes and steps of the axes, from the outermost, that an axis with several steps falls into.
+
+    Rows of a map made of patches: one step inside a patch, another one to the next patch.
+    """
+    found: list[tuple[int, int]] = []
+    while len(line) > 1:
+        apart = np.diff(line)
+        size = int(np.append(np.flatnonzero(apart != apart[0]), len(apart))[0]) + 1
+        size = size if len(line) % size == 0 else len(line)
+        found.insert(0, (size, int(apart[0])))
+        line = line[::size]
+    return found or [(1, 0)]
+
+
+def steps_of(index: np.ndarray) -> tuple[int, tuple[int, ...], tuple[int, ...]] | None:
+    """First element, grid, and the step along each axis of it, or ``None`` if there are none.
+
+    The grid is the index's shape, its axes split where they have several steps (pixel shuffle).
+    """
     start = int(index.flat[0])
-    steps = tuple(
-        int(index.take(1, axis).flat[0]) - start if size > 1 else 0
-        for axis, size in enumerate(index.shape)
-    )
-    grid = np.indices(index.shape).reshape(index.ndim, -1)
-    regular = np.array_equal(start + np.array(steps, np.int64) @ grid, index.ravel())
-    return (start, steps) if regular else None
+    axes = [
+        pair for axis in range(index.ndim)
+        for pair in _split(np.moveaxis(index, axis, 0).reshape(index.shape[axis], -1)[:, 0])
+    ]  # fmt: skip
+    grid, steps = tuple(size for size, _ in axes), tuple(step for _, step in axes)
+    places = np.indices(grid).reshape(len(grid), -1)
+    regular = np.array_equal(start + np.array(steps, np.int64) @ places, index.ravel())
+    return (start, grid, steps) if regular else None
 
 
 OUTPUT_OPS = (

@@ -184,6 +184,7 @@ _OUTPUT = made(OutputSpec, {
     "offset": whole(0, MOST_REGION),
     "shape": several(whole(1, MOST_VALUES), 16),
     "start": whole(0, MOST_VALUES),
+    "grid": maybe(several(whole(1, MOST_VALUES), 16)),
     "steps": maybe(several(whole(-MOST_VALUES, MOST_VALUES), 16)),
     "dtype": text,
 })

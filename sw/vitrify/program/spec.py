@@ -108,8 +108,11 @@ class OutputSpec:
     #: Shape of one image's result, without the batch dimension.
     shape: tuple[int, ...]
     #: Element (i, j, …) of a result is the flat element ``start + i * steps[0] + j * steps[1] + …``
-    #: of ``[rows, channels]``; all of them in order when ``steps`` is ``None``.
+    #: of ``[rows, channels]``; all of them in order when ``steps`` is ``None``.  (i, j, …) is its
+    #: place in ``grid``: ``shape``, or the same number of values with axes split where they have
+    #: several steps (pixels of patches).
     start: int = 0
+    grid: tuple[int, ...] | None = None
     steps: tuple[int, ...] | None = None
     #: NumPy type of the result, one of :data:`DTYPES`; integers are rounded and saturate.
     dtype: str = "float32"
@@ -119,12 +122,14 @@ class OutputSpec:
             raise ProgramError(f"output {self.name!r} cannot be of the type {self.dtype!r}")
         if self.steps is None:
             fits = math.prod(self.shape) == self.rows * self.channels and not self.start
+            fits = fits and self.grid is None
         else:
-            ends = [(n - 1) * step for n, step in zip(self.shape, self.steps, strict=False)]
+            ends = [(n - 1) * step for n, step in zip(self.places, self.steps, strict=False)]
             low = self.start + sum(min(end, 0) for end in ends)
             high = self.start + sum(max(end, 0) for end in ends)
             fits = 0 <= low <= high < self.rows * self.channels
-            fits = fits and len(self.shape) == len(self.steps)
+            fits = fits and len(self.places) == len(self.steps)
+            fits = fits and math.prod(self.places) == math.prod(self.shape)
             fits = fits and math.prod(self.shape) <= self.rows * self.channels
         if not fits:
             raise ProgramError(
@@ -132,11 +137,16 @@ class OutputSpec:
                 f"cannot have the shape {self.shape}"
             )
 
+    @property
+    def places(self) -> tuple[int, ...]:
+        """The sizes that ``steps`` go along."""
+        return self.shape if self.grid is None else self.grid
+
     def index(self) -> npt.NDArray[np.int64] | None:
         """The flat element of each of ``shape``, or ``None`` for all in order."""
         if self.steps is None:
             return None
-        grid = np.indices(self.shape, np.int64).reshape(len(self.shape), -1)
+        grid = np.indices(self.places, np.int64).reshape(len(self.places), -1)
         return self.start + np.array(self.steps, np.int64) @ grid
 
     def words(self, depth: int) -> int:

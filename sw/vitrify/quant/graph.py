@@ -128,7 +128,8 @@ class QConstant:
 @dataclass(frozen=True)
 class OutputForm:
     """How a user gets a result: element (i, j, …) is ``start + i * steps[0] + j * steps[1] + …``
-    of an image's ``tensor * factor + shift``, flat, as a number of type ``dtype``.
+    of an image's ``tensor * factor + shift``, flat, as a number of type ``dtype``; (i, j, …) is
+    the place in ``grid``, which becomes ``shape`` and is the same if ``None``.
     """
 
     dtype: str = "float32"
@@ -138,6 +139,7 @@ class OutputForm:
     #: Without the batch dimension; ``None`` for the tensor's own.
     shape: tuple[int, ...] | None = None
     start: int = 0
+    grid: tuple[int, ...] | None = None
     steps: tuple[int, ...] = ()
 
 

@@ -38,6 +38,8 @@ def outputs(depth: int) -> tuple[OutputSpec, ...]:
          "shift": many[2]},
         {"rows": 9, "channels": 12, "shape": (4, 6), "scale": 0.37, "start": 106,
          "steps": (-24, -2), "dtype": "int8"},
+        {"rows": 9, "channels": 12, "shape": (3, 6, 6), "scale": 0.3, "grid": (3, 3, 2, 3, 2),
+         "steps": (4, 36, 2, 12, 1)},
         {"rows": 9, "channels": 12, "shape": (9, 12), "scale": 0.5, "dtype": "int64"},
         {"rows": 1, "channels": 10, "shape": (10,), "scale": 1 / 3, "dtype": "float64"},
         {"rows": 1, "channels": 10, "shape": (10,), "scale": 1 / 3, "dtype": "float16"},

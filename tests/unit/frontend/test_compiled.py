@@ -62,6 +62,10 @@ OUTPUTS = {
         ("zt = Transpose <perm = [0, 2, 1]> (z)  f9 = Constant <value_ints = [3, 8, 2, 2]> ()\n"
         "more = Reshape(zt, f9)"), 1,
     ),
+    "pixels of patches": (
+        ("zt = Transpose <perm = [0, 2, 1]> (z)  f9 = Constant <value_ints = [3, 8, 2, 2]> ()\n"
+        "zm = Reshape(zt, f9)  more = DepthToSpace <blocksize = 2, mode = \"CRD\"> (zm)"), 1,
+    ),
     "pixels in another order, behind the channels": (
         ("o9 = Constant <value_ints = [2, 0, 1, 3]> ()  zg = Gather <axis = 1> (z, o9)\n"
         "more = Transpose <perm = [0, 2, 1]> (zg)"), 1,
@@ -103,6 +107,19 @@ def test_outputs_of_any_form_and_type(name: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         InferenceSession(again).run(["more"], {"image": feed})[0], result.found["more"]
     )
+
+
+def test_pixels_of_patches_are_not_moved(tmp_path: Path) -> None:
+    """The host reads them in their order, as it does a transposed map."""
+    a_map, pixels = (
+        of(tmp_path, with_output(*OUTPUTS[name])).program for name in ("a map", "pixels of patches")
+    )
+    assert isinstance(a_map, Program)
+    assert isinstance(pixels, Program)
+    assert pixels.instruction_count == a_map.instruction_count
+    (spec,) = [spec for spec in pixels.outputs if spec.name == "more"]
+    assert spec.shape == (2, 4, 4)
+    assert spec.grid == (2, 2, 2, 2, 2)
 
 
 def test_saturating_output(tmp_path: Path) -> None:

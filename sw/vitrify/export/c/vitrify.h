@@ -80,7 +80,7 @@ typedef struct vitrify_output {
     uint32_t scale_step, factor_step, shift_step; /* 1: one value a channel; 0: one for all */
     uint32_t count;                               /* numbers of a result */
     uint32_t dimensions;
-    const uint32_t *shape;
+    const uint32_t *shape; /* axes are split where they have several steps */
     int32_t start;
     const int32_t *steps; /* NULL: all integers in their order */
     uint32_t type;
