@@ -6,6 +6,7 @@ user and system together: other work on the machine adds some percent to them, n
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -69,10 +70,16 @@ def commands() -> dict[str, list[str]]:
 
 def main() -> None:
     """Print the table."""
+    known = commands()
+    parser = argparse.ArgumentParser(prog="python -m bench.commands")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(known)}")
+    names = parser.parse_args().names or list(known)
+    if unknown := set(names) - known.keys():
+        parser.error(f"there is no {min(unknown)!r}; there are {', '.join(known)}")
     table = Table("command", "processor s", "MiB")
-    for name, arguments in commands().items():
+    for name in names:
         with tempfile.TemporaryDirectory() as place:
-            found = cost(arguments, Path(place))
+            found = cost(known[name], Path(place))
         table.add_row(name, f"{found.seconds:.1f}", f"{found.memory:,.0f}")
     Console().print(table)
 

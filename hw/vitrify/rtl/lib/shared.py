@@ -21,6 +21,7 @@ from amaranth.back import verilog
 from amaranth.lib import wiring
 
 from .memories import annotate
+from .netlists import quick
 
 
 class VerilogPlatform:
@@ -49,11 +50,18 @@ def to_verilog(
     ports : pads
     """
     platform = VerilogPlatform()
-    top = verilog.convert(
-        component, name=name, platform=platform, ports=ports, emit_src=False,
-        strip_internal_attrs=True,
-    )
+    top = _convert(component, name, platform, ports)
     return annotate("\n".join([top, *platform.files.values()]), family)
+
+
+def _convert(
+    component: Any, name: str, platform: VerilogPlatform, ports: list[Any] | None = None
+) -> str:
+    with quick():
+        return verilog.convert(
+            component, name=name, platform=platform, ports=ports, emit_src=False,
+            strip_internal_attrs=True,
+        )
 
 
 def place(
@@ -73,9 +81,7 @@ def place(
     part, shared = make(), isinstance(platform, VerilogPlatform)
     if shared:
         inner = VerilogPlatform()
-        text = verilog.convert(
-            part, name=name, platform=inner, emit_src=False, strip_internal_attrs=True
-        )
+        text = _convert(part, name, inner)
         for inner_name, inner_text in inner.files.items():
             platform.add_file(inner_name, inner_text)
         platform.add_file(name, text)
