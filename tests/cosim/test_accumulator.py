@@ -11,7 +11,8 @@ from vitrify.rtl.array.accumulator import Accumulator
 
 BENCH = Path(__file__).parent / "benches" / "accumulator_bench.py"
 NANO = preset("nano")
-WIDE = dataclasses.replace(NANO, name="wide", depth=4, width=32, max_rows=16)
+#: With two sums of every column.
+WIDE = dataclasses.replace(NANO, name="wide", depth=4, width=32, max_rows=16, nibble_tiles=2)
 
 
 @pytest.mark.parametrize("arch", [NANO, WIDE], ids=lambda arch: arch.name)

@@ -20,8 +20,10 @@ from vitrify.selftest.routed_heads import routed_heads
 
 BENCHES = Path(__file__).parent / "benches"
 NANO = preset("nano")
-#: C > K, E = K: groups of columns, wide lanes, one beat a word; no router.
-TALL = dataclasses.replace(NANO, name="tall", depth=4, width=8, lanes=4, bus_bytes=4, experts=0)
+#: C > K, E = K: groups of columns, wide lanes, one beat a word; no router.  With weights of four
+#: bits, two c tiles in a pass.
+TALL = dataclasses.replace(
+    NANO, name="tall", depth=4, width=8, lanes=4, bus_bytes=4, experts=0, nibble_tiles=2)
 pytestmark = pytest.mark.slow
 
 

@@ -23,7 +23,8 @@ def _arch(name: str, depth: int, width: int, lanes: int, **choices: Any) -> Arch
 
 ARCHES = [
     preset("nano"),
-    _arch("more_columns_than_depth", 4, 8, 4, requant_bits=24, addends=True),
+    _arch("more_columns_than_depth", 4, 8, 4, requant_bits=24, addends=True, nibbles=True,
+          nibble_tiles=2),
     _arch("one_group", 16, 4, 4, requant_bits=27, experts=2, patterns=True, addends=True,
           row_sums=True),
     _arch("one_lane", 4, 16, 1, requant_bits=16),

@@ -13,7 +13,8 @@ from vitrify.rtl.units.fetch import Fetch
 
 BENCHES = Path(__file__).parent / "benches"
 NANO = preset("nano")
-TALL = dataclasses.replace(NANO, name="tall", depth=4, width=8, lanes=4, bus_bytes=4)
+TALL = dataclasses.replace(NANO, name="tall", depth=4, width=8, lanes=4, bus_bytes=4,
+                           nibble_tiles=2)
 PLAIN = dataclasses.replace(
     NANO, name="plain", patterns=False, addends=False, products=False, row_sums=False)
 

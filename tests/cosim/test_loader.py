@@ -17,7 +17,8 @@ from vitrify.rtl.units.loader import Loader
 BENCHES = Path(__file__).parent / "benches"
 NANO = preset("nano")
 TALL = dataclasses.replace(NANO, name="tall", depth=4, width=16, lanes=4, bus_bytes=4)
-SQUARE = dataclasses.replace(TALL, name="square", width=4)
+#: A word of nibbles is a column of two c tiles.
+SQUARE = dataclasses.replace(TALL, name="square", width=4, nibble_tiles=2)
 PLAIN = dataclasses.replace(TALL, name="plain", stored_weights=False, patterns=False)
 
 

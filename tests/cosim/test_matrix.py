@@ -14,16 +14,16 @@ from vitrify.rtl.array.matrix import MatrixUnit
 BENCH = Path(__file__).parent / "benches" / "matrix_bench.py"
 
 
-def _arch(name, depth, width, *, packing=False, family="none"):
+def _arch(name, depth, width, *, packing=False, family="none", **choices):
     return dataclasses.replace(
         preset("nano"), name=name, depth=depth, width=width, lanes=2, packing=packing,
-        part=Part(name=name, family=family),
+        part=Part(name=name, family=family), **choices,
     )
 
 
 ARCHES = [
     preset("nano"),                                                # K > C
-    _arch("wide", 4, 16),                                          # C > K: groups of columns
+    _arch("wide", 4, 16, nibble_tiles=2),                          # C > K: groups of columns
     _arch("dsp48e2", 8, 16, packing=True, family="xcup"),
     _arch("dsp48e1", 32, 4, packing=True, family="xc7"),
 ]

@@ -94,6 +94,9 @@ class ArchConfig:
     row_sums: bool = False
     #: Weights of the stream may have 4 bits; with ``stored_weights`` two columns a cycle.
     nibbles: bool = False
+    #: Tiles of C columns that a pass computes with weights of 4 bits: 1, or 2 with two products
+    #: on one multiplier.
+    nibble_tiles: int = 1
     #: Words of K bytes in the weight prefetch FIFO.  Power of two.
     weight_fifo_words: int = 512
     #: Longest DRAM burst in beats.  Power of two, 1 … 256; AXI3 ports (Zynq-7000) take 16.
@@ -144,11 +147,18 @@ class ArchConfig:
         _integer(what, "requant_bits", self.requant_bits, 16, 27)
         _integer(what, "experts", self.experts, 0, formats.MAX_EXPERTS)
         _integer(what, "outstanding", self.outstanding, 1, 64)
+        _integer(what, "nibble_tiles", self.nibble_tiles, 1, 2)
         for name in (*MECHANISMS, "packing", "fabric_multipliers"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(
                     f"{what}: {name} must be true or false, not {short(getattr(self, name))}"
                 )
+        if self.nibble_tiles > 1 and (self.packing or not self.nibbles):
+            raise ConfigError(
+                f"{what}: nibble_tiles must be 1 "
+                + ("with packing: a multiplier has no room for both" if self.packing
+                   else "without nibbles")
+            )
         clock = self.clock_mhz
         if (
             not isinstance(clock, int | float) or isinstance(clock, bool)
@@ -247,6 +257,11 @@ class ArchConfig:
         return min(16, self.width)
 
     @property
+    def sum_bits(self) -> int:
+        """Bits of each of the ``nibble_tiles`` partial sums of a column."""
+        return formats.ACC_BITS if self.nibble_tiles == 1 else formats.HALF_ACC_BITS
+
+    @property
     def param_words(self) -> int:
         """Stream words that hold bias and multiplier of one lane group."""
         return -(-6 * self.lanes // self.depth)
@@ -273,6 +288,9 @@ class ArchConfig:
             for f in dataclasses.fields(self)
             if f.name not in self._NOT_HASHED
         }
+        if self.nibble_tiles == 1:
+            # Younger than programs that run on such a core.
+            del choices["nibble_tiles"]
         text = json.dumps([CONTRACT_VERSION, choices], sort_keys=True)
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
 

@@ -29,6 +29,11 @@ ACC_BITS = 28
 MAX_DEPTH = 4096
 #: Per-channel bias, a signed integer in accumulator units; the container is 32 bits wide.
 BIAS_BITS = 28
+#: Two weights of 4 bits on one multiplier: the higher one is shifted by so many bits.
+NIBBLE_SHIFT = 13
+#: Accumulator of either product.  ``MAX_DEPTH * 8 * 255 < 2**23``; a byte's product is divided
+#: among the two, with ``MAX_DEPTH / 2`` sums of NIBBLE_SHIFT bits in the lower one.
+HALF_ACC_BITS = 24
 #: Per-channel (or uniform) requantisation multiplier, unsigned.
 MULTIPLIER_BITS = 16
 #: Selectable right shifts behind the multiplier (two instruction bits, not a barrel shifter).

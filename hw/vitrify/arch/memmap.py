@@ -16,7 +16,10 @@ Weight stream of a MATMUL (in words of K bytes, in the order in which it is used
        of its E columns (E biases of 4 bytes, then E multipliers of 2 bytes, padded to whole
        words); then, WEIGHTS, for every k tile C words: word ``i`` holds the K weights of output
        column ``i``.  With ``nibbles`` they are C/2 words: the low halves of the bytes of word ``i``
-       are the weights of column ``2i``, the high ones those of ``2i + 1``, -8 … 7.
+       are the weights of column ``2i``, the high ones those of ``2i + 1``, -8 … 7.  On a core with
+       two ``nibble_tiles``: for every two c tiles the parameters of both, then for every k tile C
+       words: the low halves of word ``i`` are the weights of column ``i`` of the first c tile, the
+       high ones those of the second (of one left over, anything).
 
 Stored weights (``stationary`` STORED)
     The C words of every k tile of every c tile, in the order of the stream, as an int16 tensor of
@@ -29,6 +32,7 @@ Tensors in DRAM (LOAD and STORE)
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from .config import ArchConfig
@@ -55,30 +59,58 @@ class StreamLayout:
     tile: int
     k_tiles: int
     c_tiles: int
+    #: C tiles that have a stationary tile together.
+    together: int = 1
 
     @property
-    def c_tile(self) -> int:
-        """Parameters and tiles of one c tile."""
-        return self.params + self.k_tiles * self.tile
+    def passes(self) -> int:
+        """Groups of c tiles that have a stationary tile together, the last one perhaps smaller."""
+        return -(-self.c_tiles // self.together)
+
+    @property
+    def tiles(self) -> int:
+        """All stationary tiles."""
+        return self.passes * self.k_tiles * self.tile
 
     @property
     def total(self) -> int:
         """The whole stream."""
-        return self.gain + self.table + self.c_tiles * self.c_tile
+        return self.gain + self.table + self.c_tiles * self.params + self.tiles
+
+    def divided(self) -> Iterator[tuple[slice, slice]]:
+        """Where parameters and stationary tiles of each pass are, in words of the whole stream."""
+        at = self.gain + self.table
+        for first in range(0, self.c_tiles, self.together):
+            middle = at + min(self.together, self.c_tiles - first) * self.params
+            end = middle + self.k_tiles * self.tile
+            yield slice(at, middle), slice(middle, end)
+            at = end
+
+
+def tiles_together(arch: ArchConfig, instruction: Instruction) -> int:
+    """C tiles that a MATMUL takes in one pass."""
+    return arch.nibble_tiles if instruction.nibbles else 1
+
+
+def passes(arch: ArchConfig, instruction: Instruction) -> int:
+    """How often a MATMUL streams its rows, for each of its k tiles."""
+    return -(-instruction.c_tiles // tiles_together(arch, instruction))
 
 
 def stream_layout(arch: ArchConfig, instruction: Instruction) -> StreamLayout:
     """Layout of the weight stream that belongs to a MATMUL."""
     weights = instruction.stationary == Stationary.WEIGHTS
     params = instruction.stationary in WITH_PARAMETERS
+    together = tiles_together(arch, instruction)
     return StreamLayout(
         gain=(instruction.values.get("gain_words", 0) or instruction.k_tiles)
         if instruction.load_gain else 0,
         table=arch.table_words if instruction.load_table else 0,
         params=arch.groups * arch.param_words if params else 0,
-        tile=arch.width >> instruction.nibbles if weights else 0,
+        tile=arch.width >> (instruction.nibbles and together == 1) if weights else 0,
         k_tiles=instruction.k_tiles,
         c_tiles=instruction.c_tiles,
+        together=together,
     )
 
 

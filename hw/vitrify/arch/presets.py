@@ -1,4 +1,4 @@
-"""Named architectures: one for simulation, one for reference, four for boards.
+"""Named architectures: one for simulation, one for reference, five for boards.
 
 Part, clock, memory ports and memory are those of :mod:`~vitrify.arch.boards`.
 """
@@ -35,6 +35,13 @@ _PRESETS = (
         name="ulx3s", depth=8, width=16, lanes=2, max_rows=256, banks=10, bank_words=4096,
         stat_rows=1024, index_entries=256, nibbles=True, weight_fifo_words=256, burst_beats=256,
         fabric_multipliers=True, **BOARDS["ulx3s"].settings(),
+    ),
+    # 256 MACs where weights have 4 bits: twice the lanes, a block RAM for the halves of sums in the
+    # place of two banks.
+    ArchConfig(
+        name="ulx3s-w4", depth=8, width=16, lanes=4, max_rows=256, banks=8, bank_words=4096,
+        stat_rows=1024, index_entries=256, nibbles=True, nibble_tiles=2, weight_fifo_words=1024,
+        burst_beats=256, fabric_multipliers=True, **BOARDS["ulx3s"].settings(),
     ),
     # 256 MACs: two products per DSP48E1, one 64-bit HP port.
     ArchConfig(

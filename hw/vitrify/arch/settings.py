@@ -93,6 +93,11 @@ SETTINGS: dict[str, Setting] = {
                       "a RAM as large as the statistics; RMSNorm, linear and ReLU attention"),
     "nibbles": _flag("weights of the stream may have 4 bits",
                      "LUTs for each byte of a word; half the DRAM traffic of such layers"),
+    "nibble_tiles": Setting(1, 2, _WHOLE,
+                            "tiles that a pass computes with weights of 4 bits; 2: two products "
+                            "share a multiplier (not with packing)",
+                            "LUTs of each multiplier, accumulator RAM (48 for 28 bits of a "
+                            "column); such layers then take half the time"),
     "packing": _flag("two products share a DSP48", "half the multipliers for some LUTs; AMD only"),
     "fabric_multipliers": _flag("LayerNorm and gates multiply in LUTs",
                                 "LUTs for 2·depth + lanes multipliers"),

@@ -61,6 +61,15 @@ _CONTRADICTIONS: tuple[tuple[str, Condition], ...] = (
     *(("follows a load word by word only if it streams all words of rows in order",
        {"load_stream": NONZERO, field: NONZERO}) for field in ("tapped", "k_step")),
 )
+#: The same with two c tiles in a pass.
+_IN_PAIRS: tuple[tuple[str, Condition], ...] = (
+    ("takes two c tiles at once, which stream the same words",
+     {"nibbles": NONZERO, "k_step": NONZERO}),
+)
+
+
+def _contradictions(arch: ArchConfig) -> tuple[tuple[str, Condition], ...]:
+    return _CONTRADICTIONS + (_IN_PAIRS if arch.nibble_tiles > 1 else ())
 
 
 def forbidden(arch: ArchConfig) -> list[Condition]:
@@ -79,7 +88,7 @@ def forbidden(arch: ArchConfig) -> list[Condition]:
         low, high = ends[name]
         return any(low <= value <= high for value in values) if values else (low, high) != (0, 0)
 
-    return [condition for condition in (*(c for _, c in _CONTRADICTIONS), *absent)
+    return [condition for condition in (*(c for _, c in _contradictions(arch)), *absent)
             if all(possible(name, values) for name, values in condition.items())]
 
 
@@ -122,7 +131,7 @@ def _lacks(arch: ArchConfig, name: str, what: str) -> str:
 
 def _problems(arch: ArchConfig, op: Instruction) -> list[str]:
     """What contradicts itself."""
-    found = [problem for problem, condition in _CONTRADICTIONS if _meets(op, condition)]
+    found = [problem for problem, condition in _contradictions(arch) if _meets(op, condition)]
     if op.tapped and op.k_tiles != op.taps_y * op.taps_x * op.tap_k:
         found.append(
             f"of {op.taps_y} x {op.taps_x} taps of {op.tap_k} k tiles cannot have {op.k_tiles}")

@@ -104,10 +104,15 @@ def loader_command(arch: ArchConfig) -> data.StructLayout:
     )
 
 
+def _in_pairs(arch: ArchConfig) -> list[str]:
+    """What says that a MATMUL takes two c tiles at once, if the core does."""
+    return ["nibbles"] if arch.nibble_tiles > 1 else []
+
+
 def fetch_command(arch: ArchConfig) -> data.StructLayout:
     """What the fetch gets of a MATMUL; for a map, the dispatcher multiplies."""
     members = _command(
-        *_FETCH_FIELDS, *(["row_scale"] if arch.row_sums else []),
+        *_FETCH_FIELDS, *(["row_scale"] if arch.row_sums else []), *_in_pairs(arch),
         *(_FETCH_PATTERN if arch.patterns else []),
     ).members
     return data.StructLayout({**members, **(_FETCH_MAP if arch.patterns else {})})
@@ -119,7 +124,7 @@ def epilogue_command(arch: ArchConfig) -> data.StructLayout:
     ``skipped``: MATMULs without rows just before, which only observers count.
     """
     members = _command(
-        *_EPILOGUE_FIELDS, *(["stat_src"] if arch.row_sums else []),
+        *_EPILOGUE_FIELDS, *(["stat_src"] if arch.row_sums else []), *_in_pairs(arch),
         *(_EPILOGUE_PATTERN if arch.patterns else []),
     ).members
     return data.StructLayout({**members, "skipped": SEQ_BITS})
@@ -214,6 +219,8 @@ def tag_layout(arch: ArchConfig) -> data.StructLayout:
         "swap": 1,       # first row of the pass: shadow becomes active before this row
         "sum": 1,        # EXP2 in c tile 0: gather the row sum
         "sum_bank": 1,
+        # Stationary bytes are pairs of nibbles; the pass has two c tiles (the last may have one).
+        **({"nibbles": 1, "two": 1} if arch.nibble_tiles > 1 else {}),
     })
 
 
@@ -239,19 +246,6 @@ def operand_layout(arch: ArchConfig) -> data.StructLayout:
     """A transformed word."""
     return data.StructLayout({
         "data": data.ArrayLayout(signed(formats.OPERAND_BITS), arch.depth),
-        "tag": tag_layout(arch),
-    })
-
-
-def dot_bits(arch: ArchConfig) -> int:
-    """Signed width of one tile's dot product: K * 127 * 255 (and -128 * 255) fit."""
-    return 16 + 1 + ceil_log2(arch.depth)
-
-
-def sums_layout(arch: ArchConfig) -> data.StructLayout:
-    """C dot products of one row and tile."""
-    return data.StructLayout({
-        "data": data.ArrayLayout(signed(dot_bits(arch)), arch.width),
         "tag": tag_layout(arch),
     })
 

@@ -328,15 +328,17 @@ class Machine:
         table = data[at : at + layout.table].reshape(-1).view(np.int8) if layout.table else None
         if not layout.params:
             return Stream(gain, table, None, 0, None)
-        tiles = data[at + layout.table :].reshape(op.c_tiles, layout.c_tile, arch.depth)
-        params = tiles[:, : layout.params].reshape(op.c_tiles * arch.groups, -1)
+        parts = list(layout.divided())
+        params = np.concatenate([data[params] for params, _ in parts])
+        params = params.reshape(op.c_tiles * arch.groups, -1)
         lanes = arch.lanes
         bias = params[:, : 4 * lanes].copy().view("<i4").reshape(-1)[:columns]
         multiplier = params[:, 4 * lanes : 6 * lanes].copy().view("<u2").reshape(-1)[:columns]
         weight = None
         if layout.tile:
-            words = tiles[:, layout.params :]
-            words = halves(words) if op.nibbles else words
+            words = np.concatenate([data[tiles] for _, tiles in parts])
+            if op.nibbles:
+                words = halves(words.reshape(layout.passes, -1, arch.depth), layout.together)
             weight = np.ascontiguousarray(in_columns(arch, op, words)[:columns, :depth])
         return Stream(gain, table, weight, bias, multiplier)
 
@@ -356,14 +358,18 @@ def statistics(op: Instruction, result: npt.NDArray[Any]) -> IntArray:
     ), axis=1)
 
 
-def halves(words: UInt8) -> UInt8:
-    """Words ``[..., n, K]`` of nibbles as words ``[..., 2n, K]`` of bytes, low halves first."""
+def halves(words: UInt8, together: int) -> UInt8:
+    """Words ``[passes, n, K]`` of nibbles as bytes: a column behind its neighbour's word by word,
+    or with two c tiles ``together`` all words of the first before those of the second.
+    """
     signed = words.view(np.int8)
-    bytes_ = np.stack([signed << 4 >> 4, signed >> 4], axis=-2)
-    return bytes_.reshape(*words.shape[:-2], -1, words.shape[-1]).view(np.uint8)
+    return np.stack([signed << 4 >> 4, signed >> 4], axis=3 - together).view(np.uint8)
 
 
 def in_columns(arch: ArchConfig, op: Instruction, tiles: UInt8) -> npt.NDArray[np.int8]:
-    """Weights ``[columns, depth]`` of the words of all tiles, c tile by c tile."""
-    tiles = tiles.reshape(op.c_tiles, op.k_tiles, arch.width, arch.depth)
+    """Weights ``[columns, depth]`` of the words of all tiles, c tile by c tile.
+
+    One c tile more, which a pass has left over, is left out.
+    """
+    tiles = tiles.reshape(-1, op.k_tiles, arch.width, arch.depth)[: op.c_tiles]
     return tiles.transpose(0, 2, 1, 3).reshape(op.c_tiles * arch.width, -1).view(np.int8)

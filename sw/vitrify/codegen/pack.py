@@ -42,14 +42,21 @@ def are_nibbles(arch: ArchConfig, weight: npt.NDArray[np.int8]) -> bool:
 def tile_words(
     arch: ArchConfig, weight: npt.NDArray[np.int8], *, nibbles: bool = False
 ) -> Bytes:
-    """Tiles of ``weight [columns, depth]``: ``[c tiles, bytes]``."""
+    """Tiles of ``weight [columns, depth]``: ``[passes, bytes]``.
+
+    A pass has one c tile, or with nibbles ``nibble_tiles``.
+    """
     k, c = arch.depth, arch.width
-    padded = pad_to(pad_to(weight, 0, c), 1, k)
-    c_tiles, k_tiles = padded.shape[0] // c, padded.shape[1] // k
-    tiles = padded.reshape(c_tiles, c, k_tiles, k).transpose(0, 2, 1, 3)
+    together = arch.nibble_tiles if nibbles else 1
+    padded = pad_to(pad_to(weight, 0, together * c), 1, k)
+    passes, k_tiles = padded.shape[0] // (together * c), padded.shape[1] // k
+    tiles = padded.reshape(passes, together * c, k_tiles, k).transpose(0, 2, 1, 3)
     if nibbles:
-        tiles = tiles[:, :, ::2] & 0xF | tiles[:, :, 1::2] << 4
-    return tiles.reshape(c_tiles, -1).view(np.uint8)
+        # Columns that share a byte: neighbours, or those at the same place of two c tiles.
+        low, high = (tiles[:, :, half::2] for half in (0, 1)) if together == 1 else (
+            tiles[:, :, half * c : (half + 1) * c] for half in (0, 1))
+        tiles = low & 0xF | high << 4
+    return tiles.reshape(passes, -1).view(np.uint8)
 
 
 def parameter_words(
@@ -73,11 +80,12 @@ def weight_words(
     *,
     nibbles: bool = False,
 ) -> Bytes:
-    """Parameters and tiles of ``weight [columns, depth]``, c tile by c tile."""
-    parts = [
-        parameter_words(arch, bias, multiplier), tile_words(arch, weight, nibbles=nibbles)
-    ]
-    return np.concatenate(parts, axis=1).reshape(-1)
+    """Parameters and tiles of ``weight [columns, depth]``, pass by pass."""
+    parameters, tiles = (
+        parameter_words(arch, bias, multiplier), tile_words(arch, weight, nibbles=nibbles))
+    together = arch.nibble_tiles if nibbles else 1
+    return np.concatenate([part for number, tile in enumerate(tiles) for part in (
+        parameters[number * together : (number + 1) * together].reshape(-1), tile)])
 
 
 class ImageBuilder:

@@ -10,7 +10,7 @@ from itertools import product
 
 import numpy as np
 
-from vitrify.arch import access
+from vitrify.arch import access, memmap
 from vitrify.arch.isa import Instruction, Opcode
 from vitrify.arch.modes import ADDING_OUTPUTS, Stationary
 from vitrify.program import Program
@@ -232,8 +232,9 @@ class _Core:
         loader.begin(command)
         times = MatmulTimes(RowTimes(), Results())
         drain = _Drain(self, issued, grouped, command, times.results)
+        together = memmap.tiles_together(self.arch, op)
         for one, c, k in product(
-            access.repetitions(op), range(op.c_tiles), range(op.k_tiles)
+            access.repetitions(op), range(0, op.c_tiles, together), range(op.k_tiles)
         ):
             if one is not op:
                 issued = replace(issued, op=one, repeated=True)
@@ -246,8 +247,9 @@ class _Core:
             tile = loader.tile(command, c, k, epilogue.done, rows.taken)
             own = partial(drain.rivals, c) if last and op.output in ADDING_OUTPUTS else None
             cycles = self._pass(issued, tile, c, k, fetched + _COMMAND, own, times)
-            if last:
-                drain.push(c, cycles + self.timing.drain)
+            for ready in range(c, min(c + together, op.c_tiles)) if last else ():
+                drain.catch_up()
+                drain.push(ready, cycles + self.timing.drain)
         drain.catch_up()
         self._groups_end.append(epilogue.time)
         self.matmuls.append(times)

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vitrify.arch import access
+from vitrify.arch import access, memmap
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.isa import Instruction
 from vitrify.arch.modes import ADDING_OUTPUTS, NORM_STATS, Stats
 
 from .recorder import Observer
-from .timing import Timing
+from .timing import REVISIT, Timing
 from .tokens import Cycles, Reads, spread
 
 #: Cycles from a command, or the end of its load, to its first lane group.
@@ -72,8 +72,13 @@ class Epilogue:
 
     def choose(self, op: Instruction, c: int, start: int, drained: Cycles) -> Cycles:
         """Cycle of each row's first lane group; ``drained``: when its sums are there."""
-        ready = np.maximum(drained, max(start, self.time + 1))
+        ready = np.maximum(drained, max(start, self.time + self._pause(op, c)))
         return spread(ready, self.groups(op, c))
+
+    def _pause(self, op: Instruction, c: int) -> int:
+        """Cycles to the latest lane group: few rows pause before the second c tile of a pass."""
+        second = c % memmap.tiles_together(self._arch, op)
+        return REVISIT if second and op.rows < REVISIT else 1
 
     def old_values(self, op: Instruction, c: int, chosen: Cycles) -> tuple[Cycles, Cycles]:
         """Cycles and banks of the reads of what results are combined with."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vitrify.arch import memmap
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.isa import WITH_PARAMETERS, Instruction, Stationary
 
@@ -98,7 +99,7 @@ class Loader:
     def tile(
         self, command: LoaderCommand, c: int, k: int, done: list[int], taken: int
     ) -> Tile:
-        """Load tile ``k`` of c tile ``c``.
+        """Load tile ``k`` of c tile ``c``, and of those in the same pass.
 
         Parameters
         ----------
@@ -106,10 +107,12 @@ class Loader:
         taken : cycle of the first row that used the previous tile
         """
         arch, op = self._arch, command.op
+        count = min(memmap.tiles_together(arch, op), op.c_tiles - c)
         if op.stationary in WITH_PARAMETERS and k == 0:
-            held = self._c_tiles >= PARAM_SLOTS
-            self._phase("epilogue", done[self._c_tiles - PARAM_SLOTS] if held else 0)
-            self._stream(arch.groups * arch.param_words)
+            for number in range(self._c_tiles, self._c_tiles + count):
+                held = number >= PARAM_SLOTS
+                self._phase("epilogue", done[number - PARAM_SLOTS] if held else 0)
+                self._stream(arch.groups * arch.param_words)
         if op.stationary == Stationary.WEIGHTS:
             self._phase("tile", self._last_read + _SWITCH)
             entered = self._stream_tile(op)
@@ -118,7 +121,7 @@ class Loader:
             self._phase("dependency", (command.loaded if stored else command.produced) + 1)
             entered = self._read_tile(op, c, k)
         if k == op.k_tiles - 1:
-            self._c_tiles += 1
+            self._c_tiles += count
         last = self._leave(entered, taken)
         ready = max(entered[-1] + 1, last - self._timing.swap + _PROMISE, taken + len(entered))
         why = max(self._lost, key=self._lost.__getitem__, default="tile")
@@ -152,10 +155,11 @@ class Loader:
     def _stream_tile(self, op: Instruction) -> list[int]:
         """A tile of the stream: cycles in which its words are at the buffer's output.
 
-        Words of nibbles are pairs of columns, or come twice.
+        Words of nibbles are pairs of columns, or come twice, if they are not of two c tiles.
         """
-        paired = op.nibbles and self._arch.stored_weights
-        words, twice = self._arch.width >> paired, op.nibbles and not paired
+        split = op.nibbles and memmap.tiles_together(self._arch, op) == 1
+        paired = split and self._arch.stored_weights
+        words, twice = self._arch.width >> paired, split and not paired
         weights, taken = self._weights, self._weights.taken
         arrivals, left = weights.arrivals, self._left
         time, lost, entered = self.time, 0, []

@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-from vitrify.arch import access
+from vitrify.arch import access, memmap
 from vitrify.arch.boards import built_for
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.estimate import estimate as resources_of
 from vitrify.arch.estimate import fits
 from vitrify.arch.isa import Instruction
-from vitrify.program import Program
+from vitrify.program import Program, shared_macs
 from vitrify.runtime.activity import Activity
 from vitrify.runtime.routing import Routing, uniform
 from vitrify.runtime.statistics import Statistics, of_program
@@ -224,7 +224,7 @@ def _queued(arch: ArchConfig, op: Instruction, issued: int) -> int:
     """Multiply-accumulates of a MATMUL that issued so many rows, of all tiles together."""
     depth = (op.k_tiles - 1) * arch.depth + op.k_last
     columns = (op.c_tiles - 1) * arch.width + op.c_last
-    return issued // (op.k_tiles * op.c_tiles) * depth * columns
+    return issued // (op.k_tiles * memmap.passes(arch, op)) * depth * columns
 
 
 def _lost(
@@ -235,7 +235,7 @@ def _lost(
     products = op.rows * access.shape(arch, op)[1] * (op.taps_y * op.taps_x if op.tapped else 1)
     # No output of a depthwise layer has more than one product a tap.
     zeros = "copies" if not macs else "diagonals" if macs <= products else "padding"
-    lost[zeros] = rows.rows - -(-macs // arch.macs)
+    lost[zeros] = rows.rows - -(-(macs - shared_macs(arch, op, macs)) // arch.macs)
     for why, count in rows.reasons.items():
         lost[_OF_TILES[why]] += count
     for why, name in _OF_ROWS.items():

@@ -14,6 +14,8 @@ from vitrify.arch.config import ArchConfig
 PARAM_SLOTS = 4
 #: Least cycles between the starts of two passes.
 MIN_PASS = 8
+#: Least cycles from a row's last lane group to its first one in the next c tile.
+REVISIT = 4
 #: Commands that wait in front of an engine, and those inside fetch and epilogue.
 COMMAND_DEPTH = 4
 SLOTS = 2
@@ -61,7 +63,7 @@ class Timing:
         return cls(
             swap=_READ + _TRANSFORM - 1,
             drain=_READ + _TRANSFORM + matrix_latency(arch) + _ACCUMULATOR,
-            result=1 + 2 + levels + _LANES,
+            result=1 + 2 + levels + (arch.nibble_tiles > 1) + _LANES,
             row_max=sums + 4,
             row_norm=sums + 4 + _FINISH,
             tile_buffer=max(arch.width, arch.depth, LEAST_BUFFER),
@@ -71,12 +73,14 @@ class Timing:
 
 def matrix_latency(arch: ArchConfig) -> int:
     """Cycles from an operand to its dot products."""
-    # A DSP48E1's narrower port leaves room for two packed products.
-    chain = 2 if arch.packing and arch.part.family == "xc7" else _CHAIN
+    # A DSP48E1's narrower port leaves room for two packed products, and so does an ECP5's.
+    nibbles = arch.nibble_tiles > 1
+    packs = arch.packing or nibbles
+    chain = 2 if nibbles or (arch.packing and arch.part.family == "xc7") else _CHAIN
     terms, levels = arch.depth // chain, 0
     while terms > 1:
         terms, levels = -(-terms // _RADIX), levels + 1
-    return 1 + 1 + 1 + chain - 1 + int(arch.packing) + levels
+    return 1 + 1 + 1 + chain - 1 + packs + levels
 
 
 def _tree(terms: int) -> int:

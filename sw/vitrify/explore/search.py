@@ -110,7 +110,8 @@ def bound(graph: Any, arch: ArchConfig) -> int:
     if arch.nibbles:
         weights //= 2
     return max(
-        roofline(arch, sum(graph.macs.values()), weights), weights // arch.depth,
+        roofline(arch, sum(graph.macs.values()) // arch.nibble_tiles, weights),
+        weights // arch.depth,
         results // arch.lanes,
     )
 

@@ -16,7 +16,7 @@ from .pack import (
     unpack_output,
 )
 from .preprocess import Preprocess
-from .program import Program, roofline
+from .program import Program, roofline, shared_macs
 from .spec import ImageSpec, InputSpec, LayerInfo, OutputSpec, TaskSpec, TensorInfo, output_size
 from .tasks import as_tasks, registers
 
@@ -47,6 +47,7 @@ __all__ = [
     "quantise",
     "registers",
     "roofline",
+    "shared_macs",
     "to_words",
     "unpack_output",
 ]

@@ -151,9 +151,12 @@ class Program:
     @functools.cached_property
     def roofline_cycles(self) -> int:
         """Cycles below which no core of this size and bus can be: arithmetic or bandwidth."""
-        idle, choices = 0, 0
+        idle, choices, shared = 0, 0, 0
+        macs = {layer.instruction: layer.macs for layer in self.layers}
         weights = {layer.instruction: layer.stream_bytes for layer in self.layers}
         for number, op in enumerate(self.instructions()):
+            if number in macs:
+                shared += shared_macs(self.arch, op, macs[number])
             if op.opcode is Opcode.ROUTE:
                 choices = op.choices
             # All rows may ask for the same experts, which one block of the queue then holds or not.
@@ -161,7 +164,7 @@ class Program:
                 op.expert >= choices or op.expert_first
             ):
                 idle += weights[number]
-        return roofline(self.arch, self.macs, self.dram_bytes - idle)
+        return roofline(self.arch, self.macs - shared, self.dram_bytes - idle)
 
     def instructions(self) -> Iterator[Instruction]:
         """The decoded instructions, in order; a MATMUL has the fields of its PATTERN."""
@@ -235,6 +238,11 @@ class Program:
             raise ProgramError("it is an application in parts, of which the core runs some only; "
                                "run it with InferenceSession")
         return found
+
+
+def shared_macs(arch: ArchConfig, op: Instruction, macs: int) -> int:
+    """Of a MATMUL's ``macs`` those on multipliers that do another one in the same cycle."""
+    return macs - macs * memmap.passes(arch, op) // op.c_tiles
 
 
 def roofline(arch: ArchConfig, macs: int, dram_bytes: int) -> int:

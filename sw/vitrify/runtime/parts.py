@@ -97,6 +97,7 @@ def _sum(parts: Sequence[Statistics], model: str) -> Statistics:
     )
     for other in others:
         total.macs += other.macs
+        total.shared_macs += other.shared_macs
         total.dram_read_bytes += other.dram_read_bytes
         total.dram_write_bytes += other.dram_write_bytes
         total.wasted_bytes += other.wasted_bytes

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vitrify.arch.config import ArchConfig
-from vitrify.program import Program, roofline
+from vitrify.program import Program, roofline, shared_macs
 
 from .activity import Activity
 from .notebook import facts
@@ -20,6 +20,8 @@ class Cost:
     name: str
     arch: ArchConfig
     macs: int = 0
+    #: Of these, on multipliers that do another one in the same cycle.
+    shared_macs: int = 0
     cycles: int | None = None
     dram_read_bytes: int = 0
     dram_write_bytes: int = 0
@@ -28,14 +30,15 @@ class Cost:
 
     @property
     def utilisation(self) -> float | None:
-        """Share of the multiply-accumulates that the cycles offered."""
-        return self.macs / (self.cycles * self.arch.macs) if self.cycles else None
+        """Share of the multiplications that the cycles offered."""
+        used = self.macs - self.shared_macs
+        return used / (self.cycles * self.arch.macs) if self.cycles else None
 
     @property
     def roofline_cycles(self) -> int:
         """Cycles below which this work cannot be done: arithmetic or bandwidth."""
         needed = self.dram_read_bytes + self.dram_write_bytes - self.wasted_bytes
-        return roofline(self.arch, self.macs, needed)
+        return roofline(self.arch, self.macs - self.shared_macs, needed)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form."""
@@ -129,7 +132,9 @@ def of_program(
         if number in names:
             entry = program.layers[names[number]]
             cost = layers.setdefault(entry.name, Cost(name=entry.name, arch=arch))
-            cost.macs += entry.macs * images // program.batch
+            macs = entry.macs * images // program.batch
+            cost.macs += macs
+            cost.shared_macs += shared_macs(arch, op, macs)
             left_out = 0 if skipped is None else skipped[names[number]]
             cost.dram_read_bytes += entry.stream_bytes * (jobs - left_out)
             idle += size * left_out
@@ -142,6 +147,7 @@ def of_program(
         backend=backend,
         images=images,
         macs=program.macs * images // program.batch,
+        shared_macs=sum(layer.shared_macs for layer in layers.values()),
         dram_read_bytes=(program.dram_bytes - write) * jobs - idle,
         dram_write_bytes=write * jobs,
         wasted_bytes=wasted,

@@ -8,21 +8,23 @@ from cocotb.triggers import FallingEdge, ReadOnly
 from vitrify.arch import formats
 from vitrify.cosim import bench
 from vitrify.rtl import interfaces
+from vitrify.rtl.array.layout import dot_bits, sums_layout
 
 
 def sums(arch, extreme):
     """C dot products of one tile."""
-    bits = interfaces.dot_bits(arch)
+    bits, count = dot_bits(arch), arch.width * arch.nibble_tiles
     low, high = -(1 << bits - 1), (1 << bits - 1) - 1
     if extreme:
-        return [random.choice([low, high])] * arch.width
-    return [random.choice([0, -1, random.randint(low, high)]) for _ in range(arch.width)]
+        return [random.choice([low, high])] * count
+    return [random.choice([0, -1, random.randint(low, high)]) for _ in range(count)]
 
 
-def c_tile(arch, rows, k_tiles, extreme=False):
-    """Rows of one c tile in order, as fields, and the C sums of every row."""
-    layout = interfaces.sums_layout(arch)
-    words, totals = [], [[0] * arch.width for _ in range(rows)]
+def c_tile(arch, rows, k_tiles, extreme=False, two=0):
+    """Rows of one c tile (or ``two``) in order, as fields, and the sums of every row."""
+    layout = sums_layout(arch)
+    words, totals = [], [[0] * arch.width * arch.nibble_tiles for _ in range(rows)]
+    more = {"nibbles": random.getrandbits(1), "two": two} if arch.nibble_tiles > 1 else {}
     for tile in range(k_tiles):
         for row in range(rows):
             values = sums(arch, extreme)
@@ -30,7 +32,7 @@ def c_tile(arch, rows, k_tiles, extreme=False):
             words.append(bench.pack(layout, {"data": values, "tag": {
                 "row": row, "first": int(tile == 0), "last": int(tile == k_tiles - 1),
                 "final": int(row == rows - 1), "swap": int(row == 0),
-                "sum": random.getrandbits(1), "sum_bank": random.getrandbits(1)}}))
+                "sum": random.getrandbits(1), "sum_bank": random.getrandbits(1), **more}}))
         # passes shorter than MIN_PASS start no closer than that
         words.extend([None] * max(0, interfaces.MIN_PASS - rows))
     return words, totals
@@ -54,20 +56,21 @@ def progress(dut):
 class Reader:
     """Reads every drain row in the very cycle in which it counts as written."""
 
-    def __init__(self, dut, lengths):
-        self.dut, self.lengths, self.rows = dut, lengths, []
+    def __init__(self, dut, lengths, steps):
+        self.dut, self.lengths, self.steps, self.rows = dut, lengths, steps, []
 
     async def run(self):
         latency = bench.option("drain_latency")
-        asked, tile, row = [], 0, 0
+        asked, tile, number, row = [], 0, 0, 0
         while len(self.rows) < sum(self.lengths):
             now = progress(self.dut)
             done = tile < len(self.lengths) and (
-                (now["tile"] - tile) % 256 != 0 or now["row"] > row)
+                (now["tile"] - number) % 256 != 0 or now["row"] > row)
             if done:
                 self.dut.drain_addr.value = row
                 row += 1
                 if row == self.lengths[tile]:
+                    number += self.steps[tile]
                     tile, row = tile + 1, 0
             else:
                 self.dut.drain_addr.value = random.randrange(bench.arch().max_rows)
@@ -75,25 +78,28 @@ class Reader:
             await FallingEdge(self.dut.clk)
             if len(asked) >= latency and asked[len(asked) - latency]:
                 value = int(self.dut.drain_data.value)
+                arch = bench.arch()
                 self.rows.append(
-                    bench.elements(value, bench.arch().width, formats.ACC_BITS))
+                    bench.elements(value, arch.width * arch.nibble_tiles, arch.sum_bits))
 
 
 async def run(dut, plan, gap):
     """c tiles of (rows, k tiles, extreme); the reader follows at the earliest time."""
     arch = bench.arch()
-    words, expected = [], []
+    words, expected, steps = [], [], []
     for rows, k_tiles, extreme in plan:
-        sent, totals = c_tile(arch, rows, k_tiles, extreme)
+        two = random.randrange(arch.nibble_tiles)
+        sent, totals = c_tile(arch, rows, k_tiles, extreme, two)
         words += sent
         expected += totals
-    reader = Reader(dut, [rows for rows, _, _ in plan])
+        steps.append(1 + two)
+    reader = Reader(dut, [rows for rows, _, _ in plan], steps)
     # tiles count from reset on
     reading = cocotb.start_soon(reader.run())
     await put(dut, words, gap)
     await bench.finish(reading, limit=1000)
     assert reader.rows == expected
-    assert progress(dut) == {"tile": len(plan) % 256, "row": 0}
+    assert progress(dut) == {"tile": sum(steps) % 256, "row": 0}
 
 
 @cocotb.test()
@@ -112,10 +118,10 @@ async def gaps_and_one_row(dut):
 
 @cocotb.test()
 async def as_wide_as_it_gets(dut):
-    """The longest dot product of extreme values stays within ACC_BITS."""
+    """The longest dot product of extreme values stays within its bits."""
     await bench.start(dut)
-    depth = bench.arch().depth
-    tiles = min(64, (1 << formats.ACC_BITS - 1) // (1 << interfaces.dot_bits(bench.arch()) - 1))
+    arch, depth = bench.arch(), bench.arch().depth
+    tiles = min(64, (1 << arch.sum_bits - 1) // (1 << dot_bits(arch) - 1))
     assert tiles * depth <= formats.MAX_DEPTH
     await run(dut, [(8, tiles, True)], 0.0)
 

@@ -10,7 +10,7 @@ from epilogue_model import (
     Expectation,
     Work,
     command,
-    drain_row,
+    drain_rows,
     make,
     param_words,
     random_program,
@@ -67,7 +67,6 @@ class Surroundings:
 
     # Accumulators ---------------------------------------------------------------------------
     def _drain_setup(self) -> None:
-        width = self.arch.width
         #: ``(work, tile)`` of every global c tile.
         self.tiles = [(w, c) for w in range(len(self.works))
                       for c in range(self.works[w].tiles)]
@@ -78,10 +77,8 @@ class Surroundings:
         self.sums = [[0] * self.arch.max_rows for _ in range(2)]
         changes = [(w.op.row_scale == RowScale.OPERAND) * (w.op.repeats + 1) for w in self.works]
         banks = np.cumsum([0, *changes]) % 2
-        self.rows = [
-            [drain_row(w.acc[r, c * width : (c + 1) * width]) for r in range(w.op.rows)]
-            for w in self.works for c in range(w.tiles)
-        ]
+        drained = [one for w in self.works for one in drain_rows(self.arch, w, self.random)]
+        self.rows, self.together = zip(*drained, strict=True)
         self.banks = banks.tolist()
 
     def _drain_step(self) -> None:
@@ -91,7 +88,8 @@ class Surroundings:
         index, c = self.tiles[tile]
         read_tile, read_row = self.released[0]
         free = tile == 0 or read_tile > tile - 1 or (read_tile == tile - 1 and read_row > row)
-        if not free or self.loaded["param_end"] <= tile or self.loaded["table_end"] <= index:
+        behind = tile + self.together[tile]
+        if not free or self.loaded["param_end"] < behind or self.loaded["table_end"] <= index:
             return
         work = self.works[index]
         self.drain[row] = self.rows[tile][row]
@@ -99,7 +97,7 @@ class Surroundings:
         if work.op.row_scale == RowScale.OPERAND and c == 0:
             self.sums[(self.banks[index] + again) % 2][row] = int(work.sums[again][row])
         row += 1
-        self.drain_at = [tile + 1, 0] if row == work.op.rows else [tile, row]
+        self.drain_at = [behind, 0] if row == work.op.rows else [tile, row]
 
     # Loader ---------------------------------------------------------------------------------
     def _loader_setup(self) -> None:

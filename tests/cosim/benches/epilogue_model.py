@@ -202,13 +202,13 @@ def make(
     output: Output, stationary: Stationary = Stationary.WEIGHTS, stats: Stats = Stats.NONE,
     row_scale: RowScale = RowScale.NONE, activation: bool = False, load_table: bool = False,
     table_slot: int = 0, listed: bool = False, extreme: bool = False, load_distance: int = 0,
-    load_stream: bool = False, region: int = 0, gate: bool = False,
+    load_stream: bool = False, region: int = 0, gate: bool = False, nibbles: bool = False,
     combine: Combine = Combine.ADD, add_source: bool = False, repeats: int = 0,
 ) -> Work:
     """An instruction with random data that mostly stays inside the output format."""
     shape = (rows, (repeats + 1) * c_tiles * arch.width)
     columns = (c_tiles - 1) * arch.width + c_last
-    limit = (1 << (formats.ACC_BITS - 1)) - 1
+    limit = (1 << (formats.HALF_ACC_BITS if nibbles else formats.ACC_BITS) - 1) - 1
     post, pre = int(random.integers(4)), int(random.integers(formats.MAX_PRE_SHIFT + 1))
     weights = stationary in WITH_PARAMETERS
     uniform = int(random.integers(1, 1 << 16))
@@ -248,7 +248,7 @@ def make(
         epi_load_distance=load_distance, epi_load_stream=load_stream, gate=gate,
         # Bytes may lie in either bank of a pair.
         add_addr=(2 + narrow * int(random.integers(2))) * arch.bank_words + region,
-        stat_src=stat_src,
+        stat_src=stat_src, nibbles=nibbles,
     )
     add_stride = STRIDE_WORDS - 1 + int(random.integers(3))
     pattern = isa.make(
@@ -309,6 +309,8 @@ def random_program(
                 narrow and slot in loaded and not (adds and combine) and random.random() < 0.7),
             extreme=bool(random.random() < 0.15), load_distance=int(listed or streamed),
             load_stream=streamed, region=int(random.choice([0, 0, 7])),
+            nibbles=bool(arch.nibble_tiles > 1 and stationary == Stationary.WEIGHTS
+                         and random.random() < 0.6),
         ))
     return works
 
@@ -320,6 +322,37 @@ def command(work: Work, seq: int, load_seq: int, list_base: int) -> dict[str, in
     return values
 
 
-def drain_row(acc: np.ndarray) -> int:
-    """A drain row as bits."""
-    return bench.vector(acc.tolist(), formats.ACC_BITS)
+def drain_rows(
+    arch: ArchConfig, work: Work, random: np.random.Generator
+) -> list[tuple[list[int], int]]:
+    """Rows of every c tile, and how many are drained with it; those of a pass are with the first.
+    """
+    width, found = arch.width, []
+    in_pairs = bool(work.op.nibbles) and arch.nibble_tiles > 1
+    for c in range(work.tiles):
+        other = work.acc[:, (c + 1) * width : (c + 2) * width]
+        if c + 1 == work.tiles:
+            other = random.integers(-9, 9, (work.op.rows, width))
+        rows = [
+            _drain_row(arch, work.acc[r, c * width : (c + 1) * width],
+                       other[r] if in_pairs else None, random)
+            for r in range(work.op.rows)
+        ]
+        found.append((rows, 2 if in_pairs and c + 1 < work.tiles else 1))
+    return found
+
+
+def _drain_row(
+    arch: ArchConfig, acc: np.ndarray, second: np.ndarray | None, random: np.random.Generator
+) -> int:
+    """A drain row of a c tile as bits; of nibbles with the c tile of the same pass."""
+    if arch.nibble_tiles > 1:
+        if second is None:
+            # Sums of bytes are divided in any way.
+            reach = formats.HALF_ACC_BITS - 1 - formats.NIBBLE_SHIFT
+            low = acc % (1 << formats.NIBBLE_SHIFT)
+            low += random.integers(-(1 << reach), 1 << reach, len(acc)) << formats.NIBBLE_SHIFT
+            second = acc - low >> formats.NIBBLE_SHIFT
+            acc = low
+        acc = np.stack([acc, second], axis=1).reshape(-1)
+    return bench.vector(acc.tolist(), arch.sum_bits)

@@ -60,13 +60,14 @@ def _map(arch):
 
 def _command(arch, seq, *, easy):
     """A random MATMUL's fetch fields.  ``easy``: nothing to wait for, passes of full length."""
-    one = random.random() < 0.2
+    # Behind two c tiles in a pass of one k tile, the second one's rows are still to be drained.
+    one = random.random() < 0.2 and not (easy and arch.nibble_tiles > 1)
     command = {
         "seq": seq % _SEQ,
         "src_addr": random.randrange(1 << 19), "src_stride": random.randrange(40),
         "rows": random.randrange(MIN_PASS, 20) if easy or random.random() < 0.6
         else random.randrange(1, MIN_PASS),
-        "k_tiles": 1 if one else random.randrange(1, 5),
+        "k_tiles": 1 if one else random.randrange(1 if arch.nibble_tiles == 1 else 2, 5),
         "k_last": random.randrange(1, arch.depth + 1),
         "c_tiles": random.randrange(1, 4),
         "transform": random.randrange(4 + arch.products),
@@ -77,10 +78,14 @@ def _command(arch, seq, *, easy):
     }
     if arch.row_sums:
         command["row_scale"] = random.randrange(3)
+    if arch.nibble_tiles > 1:
+        command["nibbles"] = random.randrange(2)
     if arch.patterns:
         if random.random() < 0.6:
             command |= _map(arch)
-        if random.random() < 0.4:
+            if easy and arch.nibble_tiles > 1 and command["k_tiles"] == 1:
+                command |= {"tap_k": 2, "k_tiles": 2}
+        if random.random() < 0.4 and not command.get("nibbles"):
             command |= {"k_step": random.randrange(4), "c_group": random.randrange(1, 4)}
         if random.random() < 0.3:
             command |= {"repeats": random.randrange(1, 3), "src_step": random.randrange(900),
@@ -123,7 +128,10 @@ def _rows(arch, commands):
         gathers = mode == Transform.EXP2
         if arch.row_sums:
             gathers = get("row_scale") == RowScale.OPERAND
-        for again, c in product(range(get("repeats") + 1), range(get("c_tiles"))):
+        together = arch.nibble_tiles if get("nibbles") else 1
+        for again, c in product(range(get("repeats") + 1), range(0, get("c_tiles"), together)):
+            count = min(together, get("c_tiles") - c)
+            more = {"nibbles": get("nibbles"), "two": count - 1} if arch.nibble_tiles > 1 else {}
             for k in range(get("k_tiles")):
                 last = k == get("k_tiles") - 1
                 for r in range(get("rows")):
@@ -146,14 +154,15 @@ def _rows(arch, commands):
                             "row": r, "first": int(k == 0), "last": int(last),
                             "final": int(r == get("rows") - 1), "swap": int(r == 0),
                             "sum": int(gathers and c == 0), "sum_bank": (sums + again) & 1,
+                            **more,
                         },
                     }
                     yield {"addr": addr, "wide": int(wide), "command": command, "tile": tile,
                            "k": k, "r": r, "word": word, "pixel": pixel or 0, "last": last,
-                           "out": out,
-                           "final": last and r == get("rows") - 1 and c == get("c_tiles") - 1
-                           and again == get("repeats")}
-            tile += 1
+                           "out": out, "tiles": count,
+                           "final": last and r == get("rows") - 1 and again == get("repeats")
+                           and c + count == get("c_tiles")}
+            tile += count
         sums += gathers * (get("repeats") + 1)
 
 
@@ -305,6 +314,8 @@ async def _run(dut, count, *, easy, speed, bank, lists=()):
                 tile_ready, tile_delay = 0, 0 if easy else random.choice([0, 2, 40])
             if row["last"]:
                 around.drained.append((row["tile"], row["r"]))
+                if row["tiles"] == 2 and row["r"] == row["command"]["rows"] - 1:
+                    around.drained += [(row["tile"] + 1, r) for r in range(row["r"] + 1)]
             expected[cycle + READ_LATENCY] = row["out"]
             due[cycle + READ_LATENCY] = (row["out"]["lo"], row["out"]["hi"])
             issue_cycles.append(cycle)
@@ -316,7 +327,8 @@ async def _run(dut, count, *, easy, speed, bank, lists=()):
         # Never ahead: the loader overwrites gains on its word.  Being late only costs cycles.
         assert (finished - int(dut.progress.value)) % _SEQ < _SEQ // 2
         await FallingEdge(dut.clk)
-        around.move(1.0 if easy else speed)
+        for _ in range(arch.nibble_tiles if easy else 1):
+            around.move(1.0 if easy else speed)
         if issued == len(rows) and not expected:
             break
     assert issued == len(rows), f"{issued} of {len(rows)} rows came"

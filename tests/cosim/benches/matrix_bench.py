@@ -6,9 +6,11 @@ import cocotb
 import numpy as np
 from cocotb.triggers import FallingEdge
 
+from vitrify.arch import formats
 from vitrify.cosim import bench
 from vitrify.golden.ops.matmul import matmul
 from vitrify.rtl import interfaces
+from vitrify.rtl.array.layout import sums_layout
 
 
 def operand(arch):
@@ -18,8 +20,43 @@ def operand(arch):
             for _ in range(arch.depth)]
 
 
+class Tile(np.ndarray):
+    """C x K stationary bytes; they may be pairs of ``nibbles``."""
+
+    nibbles = 0
+
+
 def stationary(arch, extreme):
-    """C x K stationary bytes."""
+    """A random tile."""
+    tile = _bytes(arch, extreme).view(Tile)
+    tile.nibbles = random.randrange(arch.nibble_tiles)
+    if tile.nibbles:
+        # Every byte is two of them.
+        edges = [-0x78, -0x80, 0x77, 0x78, 0x07, 0x70] if extreme else range(-128, 128)
+        tile[:] = random.choice(edges) if extreme else [
+            random.choices(edges, k=arch.depth) for _ in range(arch.width)]
+    return tile
+
+
+def products(arch, operands, tile):
+    """What the rows make of a tile: a sum of every column, of nibbles the low and the high ones."""
+    rows = np.array([operands])
+    if tile.nibbles:
+        low, high = tile << 4 & 0xFF, tile >> 4
+        low = (low ^ 0x80) - 0x80 >> 4
+        return np.stack([matmul(rows, low)[0], matmul(rows, high)[0]], axis=1).reshape(-1)
+    return matmul(rows, np.asarray(tile))[0]
+
+
+def found(arch, tile, sums):
+    """The same of the unit's output, where a byte's product is divided among two halves."""
+    if arch.nibble_tiles == 1 or tile.nibbles:
+        return sums
+    return [low + (high << formats.NIBBLE_SHIFT)
+            for low, high in zip(sums[::2], sums[1::2], strict=True)]
+
+
+def _bytes(arch, extreme):
     if extreme:
         value = random.choice([-127, 127])
         return np.full((arch.width, arch.depth), value)
@@ -51,6 +88,11 @@ def tile_words(arch, tile, columns):
     return words
 
 
+def mode(arch, tile):
+    """What a row's tag says of its tile."""
+    return {"nibbles": tile.nibbles, "two": random.getrandbits(1)} if arch.nibble_tiles > 1 else {}
+
+
 class Check:
     """Sends passes of rows and tiles at their earliest times, and judges what comes out."""
 
@@ -71,7 +113,7 @@ class Check:
                 "row": random.randrange(self.arch.max_rows), "first": random.getrandbits(1),
                 "last": random.getrandbits(1), "final": random.getrandbits(1),
                 "swap": int(index == 0), "sum": random.getrandbits(1),
-                "sum_bank": random.getrandbits(1)}}
+                "sum_bank": random.getrandbits(1), **mode(self.arch, tile)}}
             # the row's own start, before a gap, is what tile writes are timed by
             await bench.pipe_put(self.dut, "i", [bench.pack(layout, fields)])
             self.sent.append((bench.now() - 1, fields, tile))
@@ -80,12 +122,12 @@ class Check:
 
     async def judge(self):
         await bench.cycles(self.dut, bench.option("latency") + 2)
-        out = interfaces.sums_layout(self.arch)
+        out = sums_layout(self.arch)
         assert len(self.seen) == len(self.sent)
         for (start, fields, tile), (cycle, payload) in zip(self.sent, self.seen, strict=True):
             result = bench.unpack(out, payload)
-            expected = matmul(np.array([fields["data"]]), tile)[0].tolist()
-            assert result["data"] == expected, (start, fields, tile)
+            expected = products(self.arch, fields["data"], tile).tolist()
+            assert found(self.arch, tile, result["data"]) == expected, (start, fields, tile)
             assert result["tag"] == fields["tag"]
             assert cycle == start + bench.option("latency")
         self.seen.clear()
@@ -157,7 +199,8 @@ async def the_swap_divides_rows_and_writes(dut):
     layout = interfaces.operand_layout(check.arch)
     for _ in range(lead):
         fields = {"data": operand(check.arch), "tag": {"row": 1, "first": 0, "last": 0, "final": 0,
-                                                       "swap": 0, "sum": 0, "sum_bank": 0}}
+                                                       "swap": 0, "sum": 0, "sum_bank": 0,
+                                                       **mode(check.arch, old)}}
         await bench.pipe_put(dut, "i", [bench.pack(layout, fields)])
         check.sent.append((bench.now() - 1, fields, old))
     await check.rows(new, 12, 0.0)

@@ -18,6 +18,9 @@ from vitrify.arch.presets import PRESETS, preset
     ({"requant_bits": 40}, "requant_bits must be 16 to 27, not 40"),
     ({"outstanding": 0}, "outstanding must be 1 to 64, not 0"),
     ({"max_rows": 2.0}, "max_rows must be an integer, not 2.0"),
+    ({"nibble_tiles": 3}, "nibble_tiles must be 1 to 2, not 3"),
+    ({"nibble_tiles": 2, "packing": True}, "nibble_tiles must be 1 with packing"),
+    ({"nibble_tiles": 2, "nibbles": False}, "nibble_tiles must be 1 without nibbles"),
     ({"banks": 64, "bank_words": 65536}, "exceed the 2\\*\\*20 words"),
 ])
 def test_bad_value(change: dict[str, object], message: str) -> None:
@@ -53,7 +56,18 @@ def test_hash_follows_the_contract_only() -> None:
     assert len({a.hash for a in PRESETS.values()}) == len(PRESETS)
 
 
+def test_tiles_of_nibbles_are_another_contract() -> None:
+    """Whose programs run on no other core; without them, older programs stay good."""
+    arch = preset("nano")
+    assert dataclasses.replace(arch, nibble_tiles=2).hash != arch.hash
+    fields = {**arch.to_dict(), "nibble_tiles": 1}
+    assert ArchConfig.from_dict(fields).hash == arch.hash
+    del fields["nibble_tiles"]
+    assert ArchConfig.from_dict(fields).hash == arch.hash
+
+
 def test_sizes_that_the_presets_promise() -> None:
     assert {name: a.macs for name, a in PRESETS.items()} == {
-        "nano": 32, "reference": 1024, "ulx3s": 128, "pynq-z2": 256, "kv260": 2048, "zcu102": 4096,
+        "nano": 32, "reference": 1024, "ulx3s": 128, "ulx3s-w4": 128, "pynq-z2": 256,
+        "kv260": 2048, "zcu102": 4096,
     }

@@ -77,6 +77,16 @@ def test_what_contradicts_itself(fields: dict[str, int], message: str) -> None:
         support.check(NANO, matmul(**fields))
 
 
+def test_two_tiles_in_a_pass_stream_the_same_words() -> None:
+    both = dataclasses.replace(NANO, name="both", nibble_tiles=2)
+    op = matmul(nibbles=1, k_step=1)
+    support.check(NANO, op)
+    with pytest.raises(ProgramError, match="takes two c tiles at once, which stream the same"):
+        support.check(both, op)
+    assert {"nibbles": (), "k_step": ()} in support.forbidden(both)
+    support.check(both, matmul(k_step=1))
+
+
 def test_what_the_hardware_has_to_look_for() -> None:
     """Only what fields within the limits of the core can meet."""
     assert [sorted(condition) for condition in support.forbidden(BARE)] == [

@@ -63,6 +63,7 @@ def test_bursts(arch):
 def test_constants():
     assert timing.PARAM_SLOTS == interfaces.PARAM_SLOTS
     assert timing.MIN_PASS == interfaces.MIN_PASS
+    assert timing.REVISIT == RowStats.REVISIT
     assert timing.COMMAND_DEPTH == interfaces.COMMAND_DEPTH
     assert timing.SLOTS == fetch._SLOTS
     assert timing.CHUNK == instruction_fetch.CHUNK

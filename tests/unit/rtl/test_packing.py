@@ -10,16 +10,22 @@ import pytest
 from amaranth import Module, Signal, signed
 from amaranth.back import verilog
 
+from vitrify.arch import formats
 from vitrify.arch.config import Part
 from vitrify.arch.presets import PRESETS, preset
 from vitrify.rtl.array.matrix import MatrixUnit
 from vitrify.rtl.array.packing import Packing
 from vitrify.rtl.lib.shared import to_verilog
 
-PACKINGS = {"dsp48e1": Packing(17), "dsp48e2": Packing(18)}
+NIBBLES = Packing(formats.NIBBLE_SHIFT, bits=4)
+PACKINGS = {"dsp48e1": Packing(17), "dsp48e2": Packing(18), "mult18": NIBBLES}
 #: Signed widths of the multiplier ports that hold a packed pair.
-PORT_BITS = {"dsp48e1": 25, "dsp48e2": 27}
-BYTE = np.arange(-127, 128, dtype=np.int64)
+PORT_BITS = {"dsp48e1": 25, "dsp48e2": 27, "mult18": 18}
+
+
+def values(packing):
+    """Stationary values: of bytes all but -128, of nibbles all."""
+    return np.arange(packing.low, 1 << packing.bits - 1, dtype=np.int64)
 
 
 def yosys(folder, script):
@@ -50,9 +56,10 @@ def in_range(value, low, high):
 @pytest.mark.parametrize("name", PACKINGS)
 def test_join_is_shift_and_add(name, tmp_path):
     packing, m = PACKINGS[name], Module()
-    low, high = Signal(signed(8), name="low"), Signal(signed(8), name="high")
+    low, high = (Signal(signed(packing.bits), name=name) for name in ("low", "high"))
     joined = packing.join(low, high).as_signed()
-    legal = in_range(low, -127, 127) & in_range(high, -127, 127)
+    assert len(joined) == packing.width <= PORT_BITS[name]
+    legal = (low >= packing.low) & (high >= packing.low)
     prove(tmp_path, m, [low, high], ~legal | (joined == (high << packing.shift) + low))
 
 
@@ -60,7 +67,7 @@ def test_join_is_shift_and_add(name, tmp_path):
 def test_split_of_a_chain(name, tmp_path):
     """Every pair of sums that a chain can reach comes back."""
     packing, m = PACKINGS[name], Module()
-    reach = packing.chain * 127 * 255
+    reach = packing.chain * -packing.low * 255
     low, high = (Signal(signed(reach.bit_length() + 1), name=name) for name in ("low", "high"))
     legal = in_range(low, -reach, reach) & in_range(high, -reach, reach)
     total = (high << packing.shift) + low
@@ -72,7 +79,7 @@ def test_split_of_a_chain(name, tmp_path):
 def test_one_product_exhaustively(name):
     """The integer identity over the whole operand space (the proofs above are about the wires)."""
     packing = PACKINGS[name]
-    low, high = np.meshgrid(BYTE, BYTE, indexing="ij")
+    low, high = np.meshgrid(values(packing), values(packing), indexing="ij")
     packed = (high << packing.shift) + low
     limit = 1 << PORT_BITS[name] - 1
     assert -limit <= packed.min() <= packed.max() < limit
@@ -86,7 +93,23 @@ def test_one_product_exhaustively(name):
 
 def test_chains_are_as_long_as_they_can_be():
     assert {name: packing.chain for name, packing in PACKINGS.items()} == {
-        "dsp48e1": 2, "dsp48e2": 4}
+        "dsp48e1": 2, "dsp48e2": 4, "mult18": 2}
+
+
+def test_a_byte_is_divided_and_merged(tmp_path):
+    """Every sum of a chain of bytes' products; halves keep their value in ``shift`` bits."""
+    m, reach = Module(), NIBBLES.chain * 128 * 255
+    total = Signal(signed(reach.bit_length() + 1), name="total")
+    low, high = (half[:NIBBLES.shift].as_signed() for half in NIBBLES.split(total))
+    legal = in_range(total, -reach, reach)
+    prove(tmp_path, m, [total], ~legal | (NIBBLES.merge(low, high) == total))
+
+
+def test_halves_of_the_longest_sum_fit():
+    """Of nibbles by the largest product; of bytes by what a half of a chain's sum can be."""
+    most = 1 << formats.HALF_ACC_BITS - 1
+    assert formats.MAX_DEPTH * -NIBBLES.low * 255 < most
+    assert formats.MAX_DEPTH // NIBBLES.chain << NIBBLES.shift - 1 <= most
 
 
 @pytest.mark.slow
@@ -105,6 +128,22 @@ def test_packing_halves_the_dsp_blocks(family, cell, tmp_path):
         assert found, text[-2000:]
         counts.append(int(found[1] or found[2]))
     assert counts == [64, 32]
+
+
+@pytest.mark.slow
+def test_nibbles_share_a_multiplier_of_an_ecp5(tmp_path):
+    """Two tiles take as many multipliers as one."""
+    counts = []
+    for tiles in (1, 2):
+        arch = dataclasses.replace(preset("nano"), nibble_tiles=tiles)
+        (tmp_path / "unit.v").write_text(to_verilog(MatrixUnit(arch), "unit"))
+        yosys(tmp_path, "read_verilog unit.v; synth_ecp5 -top unit -run :map_ffram; "
+                        "tee -o stat.txt stat")
+        found = re.search(r"(\d+)\s+MULT18X18D|MULT18X18D\s+(\d+)",
+                          (tmp_path / "stat.txt").read_text())
+        assert found
+        counts.append(int(found[1] or found[2]))
+    assert counts == [32, 32]
 
 
 @pytest.mark.parametrize("arch", PRESETS.values(), ids=PRESETS)

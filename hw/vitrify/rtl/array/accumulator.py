@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Module, Signal, signed
+from amaranth import Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from vitrify.arch import formats
 from vitrify.arch.config import ArchConfig
-from vitrify.rtl.interfaces import DRAIN_PROGRESS, MIN_PASS, index_bits, pipe, sums_layout
+from vitrify.rtl.interfaces import DRAIN_PROGRESS, MIN_PASS, index_bits, pipe
 from vitrify.rtl.lib.shared import place
 
+from .layout import drain_layout, sums_layout
 from .sums import PartialSums
 
 
@@ -33,7 +33,7 @@ class Accumulator(wiring.Component):
         Dot products, rows of a tile in order.
     drain_addr : In(row)
         Row of the drain memory to read.
-    drain_data : Out(C x signed(ACC_BITS))
+    drain_data : Out(drain_layout(arch, C))
         Its content, :attr:`drain_latency` cycles later.
     drain_written : Out(DRAIN_PROGRESS)
         c tile in progress and rows of it that a read started in this cycle finds written.
@@ -54,11 +54,10 @@ class Accumulator(wiring.Component):
     def __init__(self, arch: ArchConfig) -> None:
         assert self.recurrence <= MIN_PASS
         self._arch = arch
-        self._sums = data.ArrayLayout(signed(formats.ACC_BITS), arch.width)
         super().__init__({
             "i": In(pipe(sums_layout(arch))),
             "drain_addr": In(index_bits(arch.max_rows)),
-            "drain_data": Out(self._sums),
+            "drain_data": Out(drain_layout(arch, arch.width)),
             "drain_written": Out(DRAIN_PROGRESS),
         })
 
@@ -77,11 +76,12 @@ class Accumulator(wiring.Component):
             m, platform, lambda: PartialSums(arch), name=PartialSums.module_name(arch),
             count=arch.width // arch.sum_columns,
         )
+        count = arch.sum_columns * arch.nibble_tiles
         for i, part in enumerate(parts):
-            for c in range(len(part.sums)):
+            for c in range(count):
                 m.d.comb += [
-                    part.sums[c].eq(self.i.p.data[i * arch.sum_columns + c]),
-                    self.drain_data[i * arch.sum_columns + c].eq(part.drain[c]),
+                    part.sums[c].eq(self.i.p.data[i * count + c]),
+                    self.drain_data[i * count + c].eq(part.drain[c]),
                 ]
             m.d.comb += [
                 part.row.eq(self.i.p.tag.row), part.first.eq(tags[2].first),
@@ -92,5 +92,6 @@ class Accumulator(wiring.Component):
         with m.If(valid & done.last):
             m.d.sync += progress.row.eq(done.row + 1)
             with m.If(done.final):
-                m.d.sync += [progress.tile.eq(progress.tile + 1), progress.row.eq(0)]
+                tiles = 1 + done.two if arch.nibble_tiles > 1 else 1
+                m.d.sync += [progress.tile.eq(progress.tile + tiles), progress.row.eq(0)]
         return m

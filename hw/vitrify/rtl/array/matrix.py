@@ -10,10 +10,11 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from vitrify.arch.config import ArchConfig
-from vitrify.rtl.interfaces import operand_layout, pipe, sums_layout, tile_write
+from vitrify.rtl.interfaces import operand_layout, pipe, tile_write
 from vitrify.rtl.lib.shared import place
 from vitrify.rtl.units.delay import Delays
 
+from .layout import sums_layout
 from .slice import FIELD_X, ArraySlice, chain, columns, skew
 
 
@@ -27,7 +28,9 @@ class MatrixUnit(wiring.Component):
     Parameters
     ----------
     arch : ArchConfig
-        ``packing`` puts two columns on one multiplier; results are the same.
+        ``packing`` puts two columns on one multiplier; results are the same.  ``nibble_tiles``
+        puts two tiles there: of a row whose tile is tagged ``nibbles`` the low and the high half
+        of each sum belong to one of them, else they have to be merged (:mod:`.packing`).
 
     Members
     -------
@@ -70,6 +73,8 @@ class MatrixUnit(wiring.Component):
         late.put("valid", self.i.valid, 0, reset=True)
         late.put("tag", self.i.p.tag.as_value(), 0)
         late.put("swap", self.i.valid & self.i.p.tag.swap, 0)
+        if arch.nibble_tiles > 1:
+            late.put("nibbles", self.i.p.tag.nibbles, 0)
         operand = self.i.p.data
         for j in range(length):
             late.put(f"x{j}", Cat(
@@ -105,6 +110,8 @@ class MatrixUnit(wiring.Component):
                     position.depth.eq(_bytes(byte, range(j, arch.depth, length))),
                     position.across.eq(_bytes(byte, (c % arch.depth for c in self._columns(s)))),
                 ]
+                if arch.nibble_tiles > 1:
+                    m.d.comb += position.nibbles.eq(late.at("nibbles", behind))
                 if arch.stored_weights:
                     odd = _bytes(late.at("high", behind), range(j, arch.depth, length))
                     m.d.comb += position.odd.eq(odd)

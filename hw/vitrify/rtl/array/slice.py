@@ -11,8 +11,8 @@ from amaranth.lib.wiring import In, Out
 
 from vitrify.arch import formats
 from vitrify.arch.config import ArchConfig
-from vitrify.rtl.interfaces import dot_bits
 
+from .layout import dot_bits
 from .packing import Packing
 
 #: What the Verilog names of slices begin with.
@@ -24,7 +24,7 @@ CHAIN = 4
 #: Terms that one registered adder level sums.
 _RADIX = 4
 #: Of a position: what nothing hangs on without `swap` or `write`.
-_DATA = ("x", "whole", "depth", "odd", "at", "across")
+_DATA = ("x", "whole", "depth", "odd", "nibbles", "at", "across")
 #: Operands and prepared stationary values take fields of these widths in their registers:
 #: simulators find them in one machine word, synthesis drops bits that are constant or equal.
 FIELD_X, _FIELD = 16, 32
@@ -37,7 +37,8 @@ def columns(arch: ArchConfig) -> int:
 
 def chain(arch: ArchConfig) -> int:
     """Length of a chain of products."""
-    return min(CHAIN, Packing.of(arch).chain) if arch.packing else CHAIN
+    packing = Packing.of(arch)
+    return min(CHAIN, packing.chain) if packing else CHAIN
 
 
 def skew(position: int) -> int:
@@ -56,6 +57,8 @@ def position_signature(arch: ArchConfig) -> wiring.Signature:
         "whole": Out(n),                # columns whose depth vector is written ...
         "depth": Out(8 * lanes),        # ... and its bytes ...
         **({"odd": Out(8 * lanes)} if arch.stored_weights else {}),    # ... those of odd columns
+        # With `swap`: the tile's bytes are pairs of nibbles.
+        **({"nibbles": Out(1)} if arch.nibble_tiles > 1 else {}),
         "at": Out(8 * lanes),           # else: mask of the byte written in every column ...
         "across": Out(8 * n),           # ... and each column's byte
     })
@@ -66,7 +69,8 @@ class ArraySlice(wiring.Component):
 
     Element ``g * chain + j`` of the operand enters at position ``j``, :func:`skew` cycles late,
     and so do the tile writes and swaps that belong to it; the shadow and active bytes live here.
-    With ``packing`` two columns share each multiplier (:mod:`.packing`).
+    With ``packing`` two columns share each multiplier, with ``nibble_tiles`` two tiles of each
+    column (:mod:`.packing`).
 
     Parameters
     ----------
@@ -76,6 +80,7 @@ class ArraySlice(wiring.Component):
     -------
     position : In(position_signature).array(chain)
     sums : Out(columns x signed dot_bits), :func:`latency` cycles after position 0
+        With ``nibble_tiles``, low and high half of every column.
     """
 
     position: list[Any]
@@ -87,7 +92,7 @@ class ArraySlice(wiring.Component):
         self._bits = dot_bits(arch)
         super().__init__({
             "position": In(position_signature(arch)).array(chain(arch)),
-            "sums": Out(data.ArrayLayout(signed(self._bits), columns(arch))),
+            "sums": Out(data.ArrayLayout(signed(self._bits), columns(arch) * arch.nibble_tiles)),
         })
 
     @staticmethod
@@ -97,12 +102,13 @@ class ArraySlice(wiring.Component):
         while terms > 1:
             terms, levels = -(-terms // _RADIX), levels + 1
         # operand register, product register, additions of the chain, split, adder levels
-        return 1 + 1 + chain(arch) - 1 + int(arch.packing) + levels
+        return 1 + 1 + chain(arch) - 1 + (Packing.of(arch) is not None) + levels
 
     @staticmethod
     def module_name(arch: ArchConfig) -> str:
         """Verilog name: equal for equal slices."""
-        packed = f"_packed{Packing.of(arch).shift}" if arch.packing else ""
+        packing = Packing.of(arch)
+        packed = f"_packed{packing.shift}" if packing else ""
         pairs = "_pairs" if arch.stored_weights else ""
         return f"{NAME}_{columns(arch)}x{arch.depth}{packed}{pairs}"
 
@@ -121,17 +127,21 @@ class ArraySlice(wiring.Component):
             inside.append(copy)
         shadow = [self._shadow(m, j, copy) for j, copy in enumerate(inside)]
         sums: list[Any] = []
-        if arch.packing:
-            packing = Packing.of(arch)
+        packing = Packing.of(arch)
+        if packing and packing.bytes:
             for c in range(0, n, 2):
-                totals = self._chains(m, c, packing.width, inside, [
+                sums += self._pair(m, packing, c, inside, [
                     [packing.join(low, high) for low, high in zip(s[c], s[c + 1], strict=True)]
                     for s in shadow
                 ])
-                parts = [packing.split(total) for total in totals]
-                for side in (0, 1):
-                    terms = _register(m, f"part_{c + side}", [part[side] for part in parts])
-                    sums.append(self._tree(m, c + side, terms))
+        elif packing:
+            for c in range(n):
+                sums += self._pair(m, packing, 2 * c, inside, [
+                    [Mux(position.nibbles,
+                         packing.join(byte[:4].as_signed(), byte[4:].as_signed()).as_signed(), byte)
+                     for byte in s[c]]
+                    for position, s in zip(inside, shadow, strict=True)
+                ])
         else:
             for c in range(n):
                 totals = self._chains(
@@ -174,6 +184,22 @@ class ArraySlice(wiring.Component):
                 else:
                     totals[g] = product
         return totals
+
+    def _pair(
+        self, m: Module, packing: Packing, number: int, inside: list[Any], tile: list[list[Any]]
+    ) -> list[Any]:
+        """Low and high sum of packed values, the sums ``number`` and the next one."""
+        parts = [packing.split(total)
+                 for total in self._chains(m, number, packing.width, inside, tile)]
+        sums = []
+        for side in (0, 1):
+            halves = [part[side] for part in parts]
+            if not packing.bytes:
+                # Either half fits, even the part of a byte's product that is in the high one.
+                halves = [half[: packing.shift].as_signed() for half in halves]
+            terms = _register(m, f"part_{number + side}", halves)
+            sums.append(self._tree(m, number + side, terms))
+        return sums
 
     def _tree(self, m: Module, c: int, terms: list[Any]) -> Any:
         """Sum with a register behind every level."""

@@ -9,9 +9,10 @@ from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
-from vitrify.arch import formats
 from vitrify.arch.config import ArchConfig
-from vitrify.rtl.interfaces import dot_bits, index_bits
+from vitrify.rtl.interfaces import index_bits
+
+from .layout import dot_bits, drain_layout
 
 
 class PartialSums(wiring.Component):
@@ -28,13 +29,14 @@ class PartialSums(wiring.Component):
     row : In(range(max_rows))
         Row of ``sums``, which are added to its partial sums.
     sums : In(columns x signed(dot_bits))
+        With ``nibble_tiles``, the halves of every column are columns here.
     first : In(1)
         Two cycles after ``sums``: to zero instead.
     write_row, write_work, write_drain : In(…)
         Three cycles after ``sums``: where the results go.
     drain_row : In(range(max_rows))
         Row of the drain memory to read; ``drain`` answers two cycles later.
-    drain : Out(columns x signed(ACC_BITS))
+    drain : Out(drain_layout(arch, columns))
     """
 
     row: Signal
@@ -52,21 +54,23 @@ class PartialSums(wiring.Component):
         row = index_bits(arch.max_rows)
         super().__init__({
             "row": In(row),
-            "sums": In(data.ArrayLayout(signed(dot_bits(arch)), self.columns)),
+            "sums": In(data.ArrayLayout(signed(dot_bits(arch)), self.columns * arch.nibble_tiles)),
             "first": In(1),
             "write_row": In(row), "write_work": In(1), "write_drain": In(1),
             "drain_row": In(row),
-            "drain": Out(data.ArrayLayout(signed(formats.ACC_BITS), self.columns)),
+            "drain": Out(drain_layout(arch, self.columns)),
         })
 
     @staticmethod
     def module_name(arch: ArchConfig) -> str:
         """Verilog name: equal for equal parts."""
-        return f"vitrify_sums_{arch.sum_columns}x{dot_bits(arch)}_{arch.max_rows}"
+        halves = "_halves" if arch.nibble_tiles > 1 else ""
+        return f"vitrify_sums_{arch.sum_columns}x{dot_bits(arch)}_{arch.max_rows}{halves}"
 
     def elaborate(self, _platform: Any) -> Module:
         m = Module()
-        width = self.columns * formats.ACC_BITS
+        bits, count = self.arch.sum_bits, self.columns * self.arch.nibble_tiles
+        width = count * bits
         m.submodules.work = work = Memory(
             shape=unsigned(width), depth=self.arch.max_rows, init=[]
         )
@@ -88,8 +92,7 @@ class PartialSums(wiring.Component):
         m.d.sync += [
             old.eq(work_read.data),
             total.eq(Cat(
-                (new[c] + Mux(self.first, 0, old[c]))[: formats.ACC_BITS]
-                for c in range(self.columns)
+                (new[c] + Mux(self.first, 0, old[c]))[:bits] for c in range(count)
             )),
             drain.eq(drain_read.data),
         ]

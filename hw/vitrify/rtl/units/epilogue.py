@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Const, Module, Mux, Signal, signed
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.hdl import Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
@@ -13,14 +13,16 @@ from vitrify.arch import formats
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.modes import NARROW_OUTPUTS, NORM_STATS, Combine, Output, RowScale, Stats
 from vitrify.rtl import interfaces
+from vitrify.rtl.array.layout import drain_layout
 from vitrify.rtl.memory.index_memory import gated_read
 
 from .commit import Commit
-from .delay import Delays, select, select_latency
+from .delay import Delays
 from .epilogue_lane import EpilogueLane
 from .epilogue_walk import EpilogueWalk
 from .gate_scale import GateScale
 from .lane_group import group_layout, has_old_address
+from .lane_sums import lane_sums, lane_sums_latency
 from .params import ParamMemory
 from .reciprocal import Reciprocal
 from .row_stats import RowStats
@@ -37,10 +39,11 @@ class Epilogue(wiring.Component):
     """One lane group (E columns of a row) a cycle, stalled by missing drain rows alone.
 
     Once a group is taken, nothing stalls it: from the drain memory to the token memory it is a
-    pipeline of fixed length.  Three kinds of groups wait for their predecessors in it: the first
+    pipeline of fixed length.  Some groups wait for their predecessors in it: the first
     of an ADD16 instruction until all results are written (it may add to one of them), the first
     of a Stats.MAX instruction until no LayerNorm is being finished (they share the way to the
-    statistics memory), and the first of any instruction until its table slot is not being filled.
+    statistics memory), the first of any instruction until its table slot is not being filled, and
+    the first of a pass's second c tile, if that has few rows, until statistics are written.
 
     Columns beyond ``c_last`` in the last lane group store zeros.
 
@@ -53,7 +56,7 @@ class Epilogue(wiring.Component):
     -------
     command : :py:`In(stream.Signature(epilogue_command(arch)))`
     drain_written : :py:`In(DRAIN_PROGRESS)`
-    drain_addr, drain_data : :py:`Out(unsigned)`, :py:`In(ArrayLayout(signed(ACC_BITS), C))`
+    drain_addr, drain_data : :py:`Out(unsigned)`, :py:`In(drain_layout(arch, C))`
     drain_read : :py:`Out(DRAIN_PROGRESS)`
         Rows that may be overwritten.
     sum_addr, sum_data : :py:`Out(unsigned)`, :py:`In(SOFTMAX_SUM_BITS)`
@@ -112,7 +115,7 @@ class Epilogue(wiring.Component):
             "command": In(stream.Signature(interfaces.epilogue_command(arch))),
             "drain_written": In(interfaces.DRAIN_PROGRESS),
             "drain_addr": Out(row_bits),
-            "drain_data": In(data.ArrayLayout(signed(formats.ACC_BITS), arch.width)),
+            "drain_data": In(drain_layout(arch, arch.width)),
             "drain_read": Out(interfaces.DRAIN_PROGRESS),
             "sum_addr": Out(row_bits + 1),
             "sum_data": In(formats.SOFTMAX_SUM_BITS),
@@ -135,7 +138,7 @@ class Epilogue(wiring.Component):
     @property
     def lane_cycle(self) -> int:
         """Cycle in which the lanes get their sums (cycle 1: the drain row's address)."""
-        return _REQUEST + self.drain_latency + select_latency(self.arch.groups)
+        return _REQUEST + self.drain_latency + lane_sums_latency(self.arch)
 
     @property
     def result_cycle(self) -> int:
@@ -189,11 +192,15 @@ class Epilogue(wiring.Component):
         alive = self._counter(m, "alive", waiting, fire & request.finishes, commit.ends)
 
         available = Signal()
+        may: Value = walk.o.valid & available
+        if self.arch.nibble_tiles > 1:
+            recent = Signal()
+            may &= ~(group.pauses & recent)
         m.d.comb += [
             # The drain memory holds this c tile or already the next one.
             available.eq((written.tile != group.tile) | (written.row > group.row)),
             leaves.eq(
-                walk.o.valid & available
+                may
                 & ~(group.starts & ~tables.ready.bit_select(group.table_slot, 1))
                 & ~(group.starts & adds & unwritten)
                 & ~(group.starts & gathers & unfinished)
@@ -225,6 +232,10 @@ class Epilogue(wiring.Component):
         for name, _ in group_layout(self.arch):
             d.put(name, request[name], _REQUEST)
         d.put("valid", fire, _REQUEST, reset=True)
+        if self.arch.nibble_tiles > 1:
+            # A group that fires in the next cycle would come too early.
+            fired = (d.at("valid", _REQUEST + i) for i in range(1, RowStats.REVISIT - 1))
+            m.d.comb += recent.eq(waiting | Cat(fired).any())
         m.d.comb += [
             self.busy.eq(d.at("valid", _REQUEST + 1)),
             stored.eq(d.at("valid", self.result_cycle)),
@@ -272,7 +283,7 @@ class Epilogue(wiring.Component):
         """The values of a lane group, in ``result_cycle``."""
         d, arch, at, lanes = self._delays, self.arch, self.lane_cycle, []
         d.put("narrow", d.at("output", 1).matches(*NARROW_OUTPUTS), 1)
-        acc = self._columns(m)
+        acc = lane_sums(m, arch, self.drain_data, d, _REQUEST + self.drain_latency)
         residual = self._old_values(m, at + 10)
         d.put("looks_up", d.at("activation", 1) & d.at("narrow", 1), 1)
         d.put("keep", Cat(*(
@@ -313,13 +324,6 @@ class Epilogue(wiring.Component):
                 m.d.comb += lane.largest.eq(d.at("largest", at + 10))
             lanes.append(lane.value)
         return lanes
-
-    def _columns(self, m: Module) -> Value:
-        """The group's E sums of the drain row, in ``lane_cycle``."""
-        d, size = self._delays, self.arch.lanes * formats.ACC_BITS
-        row, first = self.drain_data.as_value(), _REQUEST + self.drain_latency
-        groups = [row[at : at + size] for at in range(0, len(row), size)]
-        return select(m, groups, lambda step: d.at("group", first + step), "columns")
 
     def _old_values(self, m: Module, cycle: int) -> Value:
         """What an ADD16 adds to, or a maximum is taken with; zero for the others, in ``cycle``."""

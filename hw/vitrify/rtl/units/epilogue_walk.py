@@ -19,6 +19,7 @@ from vitrify.rtl.lib.skid import Skid
 from vitrify.rtl.memory.index_memory import ENTRY_BITS, gated_read
 
 from .lane_group import carried, group_layout, has_old_address
+from .row_stats import RowStats
 
 _C_BITS = interfaces.matmul_bits("c_tiles")
 _SEQ = interfaces.SEQ_BITS
@@ -77,7 +78,8 @@ class EpilogueWalk(wiring.Component):
             "slot": 1, "row_id": ENTRY_BITS, "word": interfaces.ADDR_BITS,
             **{name: self._group[name].shape for name in (
                 "row", "group", "tile", "lane_last", "piece", "starts", "begins", "ends",
-                "first_tile", "last_tile", "tile_ends", "finishes", "last_next")},
+                "first_tile", "last_tile", "tile_ends", "finishes", "last_next",
+                *(["second", "pauses"] if arch.nibble_tiles > 1 else []))},
             # Words from a PATTERN's first row of old values to this one; what a repetition adds to
             # entries of the statistics memory; it is every other one.
             **({"old_word": interfaces.ADDR_BITS, "stat_base": _STAT_BITS,
@@ -196,6 +198,12 @@ class EpilogueWalk(wiring.Component):
             steps.i.valid.eq(valid),
             tile_ends.eq(advance & valid & group_end & row_end),
         ]
+        if arch.nibble_tiles > 1:
+            few = command.row_last < RowStats.REVISIT - 1
+            m.d.comb += [
+                step.second.eq(tile[0]),
+                step.pauses.eq(command.nibbles & tile[0] & few & (row == 0) & (group == 0)),
+            ]
         with m.If(advance & valid):
             m.d.sync += group.eq(group + 1)
             with m.If(group_end):
@@ -317,6 +325,8 @@ class EpilogueWalk(wiring.Component):
         command = self._slots[step.slot]
         if arch.experts:
             m.d.comb += made.skipped.eq(command.skipped)
+        if arch.nibble_tiles > 1:
+            m.d.comb += made.nibbles.eq(command.nibbles)
         if has_old_address(arch):
             self._place_old(m, made, command, addr if old_addr is None else old_addr)
         named = {name for name, _ in self._step} & {name for name, _ in self._group}

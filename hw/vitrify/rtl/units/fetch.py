@@ -364,7 +364,8 @@ class Fetch(wiring.Component):
             requested.mantissa.eq(command.norm_mantissa),
             requested.tag.row.eq(row.row),
             *(requested.tag[name].eq(row[name])
-              for name in ("first", "last", "final", "swap", "sum")),
+              for name in ("first", "last", "final", "swap", "sum",
+                           *(("nibbles", "two") if arch.nibble_tiles > 1 else ()))),
             requested.tag.sum_bank.eq(
                 command.sum_bank ^ (row.odd if self.arch.patterns else 0)),
         ]

@@ -47,6 +47,9 @@ def group_layout(arch: ArchConfig) -> data.StructLayout:
         "last_next": 1,         # behind this row, the c tile in progress is the last one
         "weights": 1,           # bias and multipliers come from the parameter memory
         "sum_bank": 1,
+        # Sums are those of nibbles; of the second c tile of a pass, which comes too early for the
+        # statistics of so few rows.
+        **({"nibbles": 1, "second": 1, "pauses": 1} if arch.nibble_tiles > 1 else {}),
         **carried(arch),
         # Pair word of the old values, and that those of ADD8 are its high bytes.
         **({"old_addr": interfaces.ADDR_BITS} if has_old_address(arch) else {}),

@@ -35,8 +35,8 @@ class Loader(wiring.Component):
 
     Takes the weight stream in its order (gains, table, and for every c tile parameters and
     tiles), or reads tiles from the token memory; one word a cycle (of STORED weights: two; of
-    nibbles two with ``stored_weights``, else a half) with two cycles between tiles (and between
-    other phases), running ahead by a tile
+    nibbles too, or a half, but with ``nibble_tiles`` one) with two cycles between tiles (and
+    between other phases), running ahead by a tile
     (:class:`~vitrify.rtl.units.tile_writer.TileWriter`) as far as the docs' table of waits allows.
 
     Parameters
@@ -139,8 +139,9 @@ class Loader(wiring.Component):
         # Cycles since a phase began: in two of them its flags become those of the phase.
         self._settled = Signal(_SETTLE)
         self._weights, self._columns, self._stored = Signal(), Signal(), Signal()
-        # The tile's words are nibbles; they, or pair words, bring two columns at once.
-        self._nibbles: Any = Signal() if arch.nibbles else Const(0, 1)
+        # The tile's words are nibbles of two columns; they, or pair words, bring both at once.
+        self._splits = arch.nibbles and arch.nibble_tiles == 1
+        self._nibbles: Any = Signal() if self._splits else Const(0, 1)
         self._pairs: Any = Signal() if arch.stored_weights else Const(0, 1)
         self._k_end, self._c_end, self._outer_end = Signal(), Signal(), Signal()
         # Word of the phase (lane group or column group), words left, and word within the group.
@@ -186,8 +187,8 @@ class Loader(wiring.Component):
                     m.d.comb += count.eq(
                         Mux(~self._weights & self._c_end, op.c_last, arch.width)
                     )
-        nibbles = op.nibbles if arch.nibbles else Const(0, 1)
-        if arch.nibbles:
+        nibbles = op.nibbles if self._splits else Const(0, 1)
+        if self._splits:
             m.d.sync += self._nibbles.eq(nibbles)
         if arch.stored_weights:
             stored = op.stationary == Stationary.STORED
@@ -296,6 +297,11 @@ class Loader(wiring.Component):
                 m.d.sync += self._phase.eq(after_table)
             with m.Case(_Phase.PARAMS):
                 m.d.sync += self._phase.eq(_Phase.TILE)
+                if self.arch.nibble_tiles > 1:
+                    # First those of both c tiles of a pass.
+                    with m.If(op.nibbles & ~self._c[0] & ~self._c_end):
+                        m.d.sync += [self._phase.eq(_Phase.PARAMS), self._c.eq(self._c + 1),
+                                     self._tile.eq(self._tile + 1)]
             with m.Case(_Phase.TILE):
                 m.d.sync += self._k.eq(self._k + 1)
                 with m.If(self._k_end):
@@ -342,11 +348,8 @@ class Loader(wiring.Component):
             self._requests.i.payload.wide.eq(self._stored),
         ]
         if arch.patterns:
-            m.d.comb += [
-                place.step.eq(op.st_step),
-                place.repeats.eq(self._word_end & self._k_end & self._c_end & ~self._last_time),
-            ]
-
+            again = self._word_end & self._k_end & self._c_end & ~self._last_time
+            m.d.comb += [place.step.eq(op.st_step), place.repeats.eq(again)]
         requests, on_way = self._requests, Signal(interfaces.READ_LATENCY)
         m.d.comb += [
             self.read.valid.eq(requests.o.valid), self.read.addr.eq(requests.o.payload.addr),

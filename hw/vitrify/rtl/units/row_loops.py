@@ -32,6 +32,7 @@ def instruction_layout(arch: ArchConfig) -> data.StructLayout:
     return data.StructLayout({
         "row_end": interfaces.ROW_BITS, "k_end": K_BITS, "c_end": C_BITS,   # last of each loop
         "dep_k": K_BITS, "sums": 1,
+        **({"nibbles": 1} if arch.nibble_tiles > 1 else {}),
         **({
             "tapped": 1, "tap_end": K_BITS, "tap_x_end": _TAP_BITS,
             "stride": interfaces.pattern_bits("tap_stride"), "out_end": _OUT_BITS,
@@ -50,6 +51,8 @@ def enter(arch: ArchConfig, loops: Any, command: Any, sums: Value) -> list[Any]:
         loops.row_end.eq(command.rows - 1), loops.k_end.eq(command.k_tiles - 1),
         loops.c_end.eq(command.c_tiles - 1), loops.dep_k.eq(command.dep_k), loops.sums.eq(sums),
     ]
+    if arch.nibble_tiles > 1:
+        statements.append(loops.nibbles.eq(command.nibbles))
     if arch.patterns:
         tapped = command.tapped
         statements += [
@@ -82,6 +85,7 @@ def row_layout(arch: ArchConfig) -> data.StructLayout:
         "position": POSITION_BITS,      # k * rows + row
         "tile": _SEQ,                   # global c tile
         "end": 1,                       # last row of the instruction
+        **({"nibbles": 1, "two": 1} if arch.nibble_tiles > 1 else {}),      # as in the tag
         # Row of the tensor, or of the list; outside the map, zeros are read.
         **({"pixel": ENTRY_BITS, "outside": 1} if arch.patterns else {}),
         # What a repetition adds to the word's address and to the entry of the statistics memory.
@@ -127,9 +131,17 @@ class RowLoops(wiring.Component):
         self._last_time: Any = Signal() if self.arch.patterns else Const(1)
         c, position, tile = Signal(C_BITS), Signal(POSITION_BITS), Signal(_SEQ)
         i, o = self.i, self.o
+        at_end: Value = c == i.c_end
+        c_step: Any = 1
+        tile_step: Any = 1
+        if self.arch.nibble_tiles > 1:
+            # Two c tiles in a pass, unless one is left over.
+            m.d.comb += [o.nibbles.eq(i.nibbles), o.two.eq(i.nibbles & ~at_end)]
+            c_step, tile_step = 1 + i.nibbles, 1 + o.two
+            at_end = (c[1:] == i.c_end[1:]) & (i.nibbles | (c[0] == i.c_end[0]))
         m.d.comb += [
             self._row_end.eq(self._row == i.row_end), self._k_end.eq(self._k == i.k_end),
-            self._c_end.eq(c == i.c_end),
+            self._c_end.eq(at_end),
             o.row.eq(self._row), o.first.eq(self._k == 0), o.last.eq(self._k_end),
             o.final.eq(self._row_end), o.swap.eq(self._row == 0), o.sum.eq(i.sums & (c == 0)),
             o.position.eq(position), o.tile.eq(tile),
@@ -141,7 +153,9 @@ class RowLoops(wiring.Component):
             with m.If(self._row_end):
                 m.d.sync += [self._row.eq(0), self._k.eq(self._k + 1)]
                 with m.If(self._k_end):
-                    m.d.sync += [self._k.eq(0), position.eq(0), c.eq(c + 1), tile.eq(tile + 1)]
+                    m.d.sync += [
+                        self._k.eq(0), position.eq(0), c.eq(c + c_step), tile.eq(tile + tile_step),
+                    ]
                     with m.If(self._c_end):
                         m.d.sync += c.eq(0)
         if self.arch.patterns:

@@ -189,8 +189,8 @@ class Footprint:
         if op.stationary != Stationary.WEIGHTS or not plain:
             return np.zeros((op.c_tiles, op.k_tiles), bool)
         depth = self.arch.depth
-        start = op.stream_offset + (layout.gain + layout.table) * depth
-        size = op.c_tiles * layout.c_tile * depth
-        tiles = self._image[start : start + size].reshape(op.c_tiles, layout.c_tile * depth)
-        weights = tiles[:, layout.params * depth :].reshape(op.c_tiles, op.k_tiles, -1)
-        return np.logical_not(np.any(weights, axis=2))
+        stream = self._image[op.stream_offset :][: layout.total * depth].reshape(-1, depth)
+        weights = np.stack([stream[tiles] for _, tiles in layout.divided()])
+        # Of c tiles in one pass none is zero before all are.
+        zero = np.logical_not(np.any(weights.reshape(layout.passes, op.k_tiles, -1), axis=2))
+        return np.repeat(zero, layout.together, axis=0)[: op.c_tiles]

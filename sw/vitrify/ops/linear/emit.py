@@ -73,7 +73,6 @@ def prepare(
         full = np.broadcast_to(np.asarray(value), (columns,)).astype(dtype)
         return out.spread.scatter(full)
 
-    nibbles = stored is None and are_nibbles(state.arch, op.weight)
     fold = op.window.map[1] if op.window is not None and op.window.lines else 1
     physical, depth = out.spread.physical, state.arch.depth
     window = None if op.window is None or op.window.lines else op.window
@@ -89,6 +88,10 @@ def prepare(
         layout = Band(
             state.arch, op.weight, x.spread, out.spread, fold, narrow=stored is None, split=split
         )
+
+    # C tiles in one pass stream the same words.
+    apart = state.arch.nibble_tiles > 1 and any(part.step for part in layout.parts)
+    nibbles = stored is None and not apart and are_nibbles(state.arch, op.weight)
 
     def stream(
         part: Part, weight: np.ndarray, bias: np.ndarray | int, multiplier: np.ndarray | int
