@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from vitrify.arch.presets import PRESETS, preset
 from vitrify.compiler import compile_graph
 from vitrify.estimate import estimate
 from vitrify.explore import Design, Space, Study, explore, front, parse_budget, parse_sweep
+from vitrify.explore.plot import draw
 from vitrify.explore.search import bound, measure
 from vitrify.explore.space import share_of
 
@@ -193,6 +195,15 @@ def test_the_command_ends_in_a_core(tmp_path, monkeypatch, capsys):
     vitrify(capsys, "explore", "m.onnx", "--part", "ulx3s", *SWEEP, "--base", "mine.yaml",
             "-o", "other.yaml")
     assert load("other.yaml") == dataclasses.replace(best, name="other", index_entries=32)
+
+
+def test_the_plot_has_plain_numbers_and_no_empty_legends():
+    designs = [Design(preset("ulx3s"), 0.1 * i, "estimated", {"m": 40_000 - i}) for i in (1, 2)]
+    text = draw(designs, BOARDS["ulx3s"], "svg").decode()
+    written = re.findall(r"<!-- (.*) -->", text)
+    assert "estimate" in written
+    assert "left out: at least" not in written
+    assert not [words for words in written if "times" in words]
 
 
 def test_a_study_is_of_one_model_however_it_is_called(tmp_path, monkeypatch, capsys):

@@ -72,9 +72,10 @@ def environment(variables: dict[str, str]) -> Iterator[None]:
 
 def build_root() -> Path:
     """Folder of cached simulator builds: ``build/`` of a checkout, else the user's cache."""
-    for folder in Path(__file__).parents:
-        if (folder / "pyproject.toml").is_file():
-            return folder / "build"
+    room, root = Path(__file__).parents[2:4]
+    # An environment in the folder of another project has a pyproject.toml above it, too.
+    if room.name == "sim" and (root / "pyproject.toml").is_file():
+        return root / "build"
     return user_cache()
 
 

@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from vitrify.arch.boards import Board
 
@@ -26,14 +27,18 @@ def draw(designs: Sequence[Design], board: Board, form: str) -> bytes:
         ("estimated", "#2f6fdb", "estimate"),
     ):
         some = [design for design in designs if design.status == status]
-        axes.scatter(*_places(some), s=14, color=colour, label=label, alpha=0.8, linewidths=0)
+        if some:
+            axes.scatter(*_places(some), s=14, color=colour, label=label, alpha=0.8, linewidths=0)
     axes.step(*_places(front(designs)), where="pre", color="#dd7a1c", label="front")
     axes.set(
         xlabel=f"largest share of any resource of {board.part.name} (%)",
         ylabel=f"ms at {board.clock_mhz:g} MHz",
         yscale="log",
     )
-    axes.grid(visible=True, alpha=0.3)
+    # 0.5 and 20, not powers of ten
+    axes.yaxis.set_major_formatter(LogFormatter())
+    axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
+    axes.grid(visible=True, which="both", alpha=0.3)
     axes.legend(frameon=False)
     picture = io.BytesIO()
     figure.savefig(picture, format=form, dpi=130)

@@ -94,3 +94,12 @@ def test_a_damaged_library_is_built_again(tmp_path, monkeypatch):
     core.close()
     assert library.build(SOURCE, ARCH, say=said.append) == built
     assert {p.name.partition("-")[0] for p in built.parent.parent.iterdir()} == {"nano", "runtime"}
+
+
+def test_a_wheel_in_somebodys_project_builds_in_the_users_cache(tmp_path, monkeypatch):
+    checkout = toolchain.build_root()
+    assert (checkout.parent / "pyproject.toml").is_file()
+    (tmp_path / "pyproject.toml").touch()
+    inside = ".venv/lib/python3.11/site-packages/vitrify/cosim/toolchain.py"
+    monkeypatch.setattr(toolchain, "__file__", str(tmp_path / inside))
+    assert toolchain.build_root() == toolchain.user_cache()
