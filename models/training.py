@@ -6,6 +6,7 @@ import argparse
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ __all__ = [
     "check_onnx",
     "crop_and_flip",
     "drop_patches",
+    "export",
     "fit",
     "normalise",
     "optimisers",
@@ -242,7 +244,58 @@ def strip_metadata(path: Path) -> None:
     onnx.save(model, path)
 
 
+def export(
+    model: nn.Module, image: Tensor, path: Path, outputs: Sequence[str], *, opset: int
+) -> None:
+    """Write a model of pictures with the dynamo exporter, with a dynamic batch, and check it.
+
+    Parameters
+    ----------
+    image : Tensor
+        Normalised pictures, on which the file has to give what the model gives.
+    outputs : sequence of str
+        Names of what the model returns.
+    """
+    torch.onnx.export(
+        model,
+        (image[:2],),
+        path,
+        input_names=["image"],
+        output_names=outputs,
+        dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
+        opset_version=opset,
+        dynamo=True,
+        external_data=False,
+    )
+    strip_metadata(path)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    _compare(session, model, (image,))
+
+
 @torch.inference_mode()
+def _compare(
+    session: onnxruntime.InferenceSession, model: Callable[..., Any], operands: Sequence[Tensor]
+) -> list[npt.NDArray[np.float32]]:
+    """Return a file's outputs if they are the model's.
+
+    Raises
+    ------
+    ValueError
+        If a value differs by more than float32 rounding explains.
+    """
+    names = [value.name for value in session.get_inputs()]
+    feeds = {name: value.numpy() for name, value in zip(names, operands, strict=True)}
+    found, wanted = session.run(None, feeds), model(*operands)
+    for value, one, other in zip(
+        session.get_outputs(), found, wanted if isinstance(wanted, tuple) else (wanted,),
+        strict=True,
+    ):
+        difference = float(np.abs(one - other.numpy()).max())
+        if difference > 1e-3:
+            raise ValueError(f"The export differs from the model by {difference} in {value.name}")
+    return found
+
+
 def check_onnx(
     path: Path, model: Callable[..., Tensor], image: Tensor, label: Tensor, task: int | None = None
 ) -> float:
@@ -262,11 +315,6 @@ def check_onnx(
     right = 0
     for x, y in zip(image.split(500), label.split(500), strict=True):
         operands = (x,) if task is None else (x, torch.full((len(x),), task))
-        names = [value.name for value in session.get_inputs()]
-        feeds = {name: value.numpy() for name, value in zip(names, operands, strict=True)}
-        (logits,) = session.run(None, feeds)
-        difference = float(np.abs(logits - model(*operands).numpy()).max())
-        if difference > 1e-3:
-            raise ValueError(f"{path} differs from the model by {difference} in a logit")
+        (logits,) = _compare(session, model, operands)
         right += int((logits.argmax(1) == y.numpy()).sum())
     return 100 * right / len(label)

@@ -27,15 +27,17 @@ class ViTConfig:
     channels : int
         Picture channels.
     classes : int
-        Number of logits.
+        Number of logits (of each patch, without a pool).
     dim, depth, heads : int
         Width of the residual stream, number of blocks, attention heads per block.
     mlp_ratio : int
         Hidden units of the MLP per residual channel.
-    activation : {"gelu", "silu"}
+    activation : {"gelu", "silu", "relu"}
         Nonlinearity of the MLP.
-    pool : {"class", "mean"}
-        What the head reads: a learned class token, or the mean over the patches.
+    pool : {"class", "mean", "none"}
+        What the head reads: a learned class token, the mean over the patches, or every patch.
+    overlap : int
+        Pixels that the embedding of a patch sees beyond each of its edges.
     """
 
     image: int
@@ -46,8 +48,9 @@ class ViTConfig:
     depth: int
     heads: int
     mlp_ratio: int = 4
-    activation: Literal["gelu", "silu"] = "gelu"
-    pool: Literal["class", "mean"] = "class"
+    activation: Literal["gelu", "silu", "relu"] = "gelu"
+    pool: Literal["class", "mean", "none"] = "class"
+    overlap: int = 0
 
     @property
     def patches(self) -> int:
@@ -83,7 +86,7 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(cfg.dim)
         self.fc1 = nn.Linear(cfg.dim, cfg.mlp_ratio * cfg.dim)
         self.fc2 = nn.Linear(cfg.mlp_ratio * cfg.dim, cfg.dim)
-        self.act = nn.GELU() if cfg.activation == "gelu" else nn.SiLU()
+        self.act = {"gelu": nn.GELU, "silu": nn.SiLU, "relu": nn.ReLU}[cfg.activation]()
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform ``x``, shape ``[batch, tokens, dim]``."""
@@ -103,7 +106,8 @@ class ViT(nn.Module):
     def __init__(self, cfg: ViTConfig) -> None:
         super().__init__()
         self.cfg = cfg
-        self.patch_embed = nn.Conv2d(cfg.channels, cfg.dim, cfg.patch, cfg.patch)
+        seen = cfg.patch + 2 * cfg.overlap
+        self.patch_embed = nn.Conv2d(cfg.channels, cfg.dim, seen, cfg.patch, cfg.overlap)
         tokens = cfg.patches + (cfg.pool == "class")
         self.pos_embed = nn.Parameter(torch.empty(1, tokens, cfg.dim))
         if cfg.pool == "class":
@@ -128,12 +132,18 @@ class ViT(nn.Module):
             x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
         return x + self.pos_embed
 
-    def classify(self, tokens: Tensor) -> Tensor:
-        """Turn tokens into logits ``[batch, classes]``; some patches may be missing."""
+    def features(self, tokens: Tensor) -> Tensor:
+        """What the head reads: ``[batch, dim]``, or ``[batch, patches, dim]`` without a pool."""
         for block in self.blocks:
             tokens = block(tokens)
         tokens = self.norm(tokens)
-        return self.head(tokens[:, 0] if self.cfg.pool == "class" else tokens.mean(dim=1))
+        if self.cfg.pool == "none":
+            return tokens
+        return tokens[:, 0] if self.cfg.pool == "class" else tokens.mean(dim=1)
+
+    def classify(self, tokens: Tensor) -> Tensor:
+        """Turn tokens into logits ``[batch, classes]``; some patches may be missing."""
+        return self.head(self.features(tokens))
 
     def forward(self, image: Tensor) -> Tensor:
         """Classify normalised pictures, float32 ``[batch, channels, image, image]``."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
-from examples import nearest, video
+from PIL import Image
+
+from examples import detect, nearest, segment, video
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -55,3 +58,23 @@ def test_video(capsys):
     said = capsys.readouterr().out
     answers, truth = (re.findall(rf"{word}: +(\d+)\n", said)[0] for word in ("frames", "truth"))
     assert sum(a == b for a, b in zip(answers, truth, strict=True)) >= 0.9 * video.FRAMES
+
+
+def test_segment(capsys):
+    segment.main(["--scenes", "4"])
+    said = capsys.readouterr().out
+    assert said.startswith("1 part for ulx3s; logits [4, 11, 48, 48]\n")
+    assert min(float(n) for n in re.findall(r"([\d.]+)% of the pixels", said)) > 90
+    assert Image.open(segment.OUT).size == (4 * 192, 3 * 192)
+
+
+def test_detect(capsys):
+    detect.main(["--scenes", "4"])
+    said = capsys.readouterr().out
+    assert said.startswith("1 part for nano; logits [4, 36, 11], boxes [4, 36, 4]\n")
+    pairs = re.findall(r"found ([\d ]+?) +truth ([\d ]+)\n", said)
+    assert len(pairs) == 4
+    found, truth = (sum((Counter(each.split()) for each in side), Counter())
+                    for side in zip(*pairs, strict=True))
+    assert (found & truth).total() >= 0.7 * truth.total()
+    assert Image.open(detect.OUT).size == (4 * 240, 240)
