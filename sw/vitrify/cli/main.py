@@ -68,7 +68,10 @@ class _Parser(argparse.ArgumentParser):
         return found, unknown
 
     def error(self, message: str) -> NoReturn:
-        raise VitrifyError(f"{message}{self._meant(message)}; see `{self.prog} --help`")
+        meant = self._meant(message)
+        if meant:
+            message = message.partition(" (choose from")[0]  # one is enough
+        raise VitrifyError(f"{message}{meant}; see `{self.prog} --help`")
 
     def _meant(self, message: str) -> str:
         """The command or option that a message's wrong one is most like."""

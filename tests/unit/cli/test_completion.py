@@ -48,7 +48,9 @@ def test_zsh_has_every_command(capsys):
     (("arch", "new", "x.yaml", "--fron", "nano"), "--from"),
 ], ids=str)
 def test_did_you_mean(capsys, arguments, meant):
-    assert f"(did you mean {meant}?)" in vitrify(capsys, *arguments, code=2)
+    said = vitrify(capsys, *arguments, code=2)
+    assert f"(did you mean {meant}?)" in said
+    assert "choose from" not in said
 
 
 def test_what_a_command_does_not_know_is_its_own_error(capsys):
@@ -60,4 +62,6 @@ def test_what_a_command_does_not_know_is_its_own_error(capsys):
 
 @pytest.mark.parametrize("arguments", [("qqq",), ("estimate", "x.vfy", "--qqq"), ("run",)], ids=str)
 def test_nothing_like_it(capsys, arguments):
-    assert "did you mean" not in vitrify(capsys, *arguments, code=2)
+    said = vitrify(capsys, *arguments, code=2)
+    assert "did you mean" not in said
+    assert ("choose from" in said) == (arguments == ("qqq",))
