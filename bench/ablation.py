@@ -21,7 +21,7 @@ from vitrify.arch import isa, memmap
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.isa import Instruction, Opcode, Stationary, Stats, Transform
 from vitrify.arch.presets import preset
-from vitrify.codegen.strategy import PlacementStrategy
+from vitrify.codegen.strategy import Ahead, PlacementStrategy
 from vitrify.compiler.compile import compile_graph
 from vitrify.estimate import estimate
 from vitrify.program import LayerInfo, Program
@@ -182,7 +182,7 @@ def variants(arch: ArchConfig) -> Iterator[tuple[str, int]]:
     blocks = -(-graph.tensors[graph.input.out].rows // _QUERIES)
 
     def compiled(*, score_blocks: int = 1, preloads: int = 0) -> Program:
-        way = PlacementStrategy(score_blocks=score_blocks, preloads=preloads)
+        way = PlacementStrategy(score_blocks=score_blocks, ahead=Ahead(preloads))
         return compile_graph(graph, arch, ways=[way])
 
     routing = routing_of(whole, feed_of(SHAPE, whole))

@@ -13,7 +13,7 @@ from vitrify.arch.errors import CapacityError
 from vitrify.quant.graph import QuantGraph
 from vitrify.quant.tensors import QTensor
 
-from .alloc import Allocator
+from .alloc import Allocator, PlacementError
 from .placement import Placed, Spread
 from .strategy import PlacementStrategy, Separation
 
@@ -21,6 +21,11 @@ from .strategy import PlacementStrategy, Separation
 def pair_name(low: str, high: str) -> str:
     """Of the block that holds two tensors as planes."""
     return f"{low} * {high}"
+
+
+def _in_turn(name: str) -> str:
+    """Of the block of a tensor's other place."""
+    return f"{name} in turn"
 
 
 class TensorMemory:
@@ -39,6 +44,8 @@ class TensorMemory:
         self.memory = Allocator(arch)
         self.placed: dict[str, Placed] = {}
         self._owner: dict[str, str] = {}
+        #: The other place of a tensor that has two (:meth:`turn`).
+        self._twins: dict[str, Placed] = {}
         #: Tensors that are there, or were.
         self._known: set[str] = set()
         #: Entries of the row statistics memory that are taken.
@@ -130,6 +137,7 @@ class TensorMemory:
             Separation.ALL: [*apart, *beside], Separation.RESIDUAL: [*apart], Separation.NONE: [],
         }[self.strategy.separation]
         owners = [self._owner.get(name, name) for name in avoid]
+        owners += [_in_turn(owner) for owner in owners if owner in self._twins]
         if tensor.name in self._planes:
             self._place_pair(*self._planes[tensor.name], owners)
             return self.placed[tensor.name]
@@ -201,6 +209,27 @@ class TensorMemory:
         self._owner[name] = self._owner[of]
         return placed
 
+    def turn(self, name: str, apart: str) -> tuple[Placed | None, Placed]:
+        """Where the values of a tensor are, and its place from now on, in other banks.
+
+        What streams past the weights meanwhile is ``apart`` from both.
+        Without room for two, it stays where it is, and the first is ``None``.
+        """
+        old = self.placed[name]
+        twin = self._twins.get(name)
+        if twin is None:
+            try:
+                block = self.memory.place(
+                    _in_turn(name), old.rows * old.stride, wide=old.wide,
+                    apart=[name, self._owner[apart]],
+                )
+            except PlacementError:
+                return None, old
+            twin = replace(old, address=block.address)
+        self._twins[name] = old
+        self.placed[name] = replace(twin, stat=old.stat)
+        return old, self.placed[name]
+
     def dies_at(self, name: str, step: int) -> bool:
         """Whether op ``step`` is the last one to use a tensor."""
         return self._last[name] <= step
@@ -213,3 +242,5 @@ class TensorMemory:
                 self._stat_used[placed.stat : placed.stat + placed.rows] = False
             if owner not in self._owner.values():
                 self.memory.release(owner)
+                if self._twins.pop(owner, None) is not None:
+                    self.memory.release(_in_turn(owner))

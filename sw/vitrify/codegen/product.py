@@ -40,10 +40,14 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Stored:
-    """Weights in the token memory: pair address of their tiles, and the LOAD that brings them."""
+    """Weights in the token memory: pair address of their tiles, and the LOAD that brings them.
+
+    They are those of some c ``tiles`` of the layer; ``None``: of all.
+    """
 
     address: int
     load: int
+    tiles: range | None = None
 
 
 #: Numbers of rows that are read one after another.

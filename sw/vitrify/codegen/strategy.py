@@ -18,6 +18,19 @@ class Separation(enum.IntEnum):
 
 
 @dataclass(frozen=True)
+class Ahead:
+    """Portions of weights that are loaded ahead of time, ``slots`` of them at most at a time.
+
+    They are experts or, with ``pieces``, pieces of layers of few rows.  Their places are taken
+    before op number ``step``.
+    """
+
+    slots: int = 0
+    pieces: bool = False
+    step: int = 0
+
+
+@dataclass(frozen=True)
 class PlacementStrategy:
     """One way to place the tensors of a network.
 
@@ -29,8 +42,10 @@ class PlacementStrategy:
     separation: Separation = Separation.ALL
     row_blocks: int = 1
     score_blocks: int = 1
-    #: Experts whose weights are loaded ahead of time.
-    preloads: int = 0
+    ahead: Ahead = Ahead()
+    #: Sums whose rows the next op normalises change their place with every addition: the epilogue
+    #: reads old values where no rows are fetched.
+    turns: bool = False
     #: What one op alone reads is made right before, even if other things wait for that.
     late: bool = False
     #: Tensors at the far end of the memory, so that between others there is room in one piece.
@@ -44,7 +59,7 @@ _LEAST_AHEAD = 3
 def strategies(preloads: int = 0) -> Iterator[PlacementStrategy]:
     """From the fastest to the smallest; with so many experts ahead at most."""
     for count in range(preloads, _LEAST_AHEAD - 1, -1):
-        yield PlacementStrategy(preloads=count)
+        yield PlacementStrategy(ahead=Ahead(count))
     for rows in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32):
         yield PlacementStrategy(Separation.ALL, rows, rows)
         for separation in (Separation.RESIDUAL, Separation.NONE):

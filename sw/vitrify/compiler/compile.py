@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -14,8 +15,9 @@ from vitrify.arch.isa import TASK_BITS, TASKS, Opcode
 from vitrify.codegen import image
 from vitrify.codegen.alloc import PlacementError
 from vitrify.codegen.lowering import Lowering
-from vitrify.codegen.preload import MOST_AHEAD, branches
-from vitrify.codegen.strategy import PlacementStrategy, Separation, strategies
+from vitrify.codegen.memory import TensorMemory
+from vitrify.codegen.preload import MOST_AHEAD, PIECES, begins, branches, pieces
+from vitrify.codegen.strategy import Ahead, PlacementStrategy, Separation, strategies
 from vitrify.ops.registry import RULES
 from vitrify.program import (
     InputSpec,
@@ -73,10 +75,15 @@ def compile_graph(
                 f"input {name!r} chooses among {count} tasks, and a job's task number has "
                 f"{TASK_BITS} bits: use at most {MAX_TASKS} tasks"
             )
-    can_preload = arch.stored_weights and bool(branches(graph, arch))
-    state, outputs, ahead = _lower(
+    can_preload = arch.stored_weights and bool(
+        branches(TensorMemory(graph, arch, PlacementStrategy(), batch))
+    )
+    state, outputs = _lower(
         graph, arch, batch, ways or strategies(MOST_AHEAD if can_preload else 0)
     )
+    if ways is None:
+        state, outputs = _faster(state) or (state, outputs)
+    ahead = "pieces_ahead" if state.strategy.ahead.pieces else "experts_ahead"
     code, count = state.builder.build()
     program = Program(
         model=graph.name, arch=arch, image=code, instruction_count=count,
@@ -86,7 +93,7 @@ def compile_graph(
             "token_memory_bytes": state.memory.peak_words * arch.depth,
             "token_memory_capacity": arch.token_bytes,
             **({} if state.strategy.row_blocks == 1 else {"row_blocks": state.strategy.row_blocks}),
-            **({"experts_ahead": ahead} if ahead else {}),
+            **({ahead: len(state.preloads)} if len(state.preloads) else {}),
             **({"weights": graph.precision} if graph.precision else {}),
             **({"as_onnx": graph.as_onnx} if graph.as_onnx else {}),
             **({"quantisers": facts(graph.quantisers)} if graph.quantisers else {}),
@@ -108,11 +115,8 @@ def _batched(graph: QuantGraph, batch: int) -> QuantGraph:
 
 def _lower(
     graph: QuantGraph, arch: ArchConfig, batch: int, ways: Iterable[PlacementStrategy]
-) -> tuple[Lowering, tuple[OutputSpec, ...], int]:
-    """Lower every op in the fastest way that the token memory has room for.
-
-    Returns the outputs, too, and how many experts are loaded ahead of time.
-    """
+) -> tuple[Lowering, tuple[OutputSpec, ...]]:
+    """Lower every op in the fastest way that the token memory has room for; the outputs, too."""
     refusals: list[tuple[tuple[bool, int], PlacementError]] = []
     for strategy in ways:
         for _ in range(1 + _MOVES):
@@ -121,7 +125,7 @@ def _lower(
             try:
                 _lower_ops(state)
             except PlacementError as error:
-                refusals.append(((not strategy.preloads, error.step), error))
+                refusals.append(((not strategy.ahead.slots, error.step), error))
                 far = strategy.far | state.placed.keys()
                 if not error.scattered or strategy.separation != Separation.NONE:
                     break
@@ -130,9 +134,39 @@ def _lower(
                 continue
             outputs = _store_outputs(state)
             state.builder.end()
-            return state, outputs, len(state.preloads)
+            return state, outputs
     # Of the way that came furthest, among those whose tensors are all the model's own.
     raise max(refusals, key=lambda refusal: refusal[0])[1]
+
+
+def _faster(known: Lowering) -> tuple[Lowering, tuple[OutputSpec, ...]] | None:
+    """The same with what is faster and takes more of the token memory, where that has room."""
+    for way in _larger(known):
+        with contextlib.suppress(PlacementError):
+            return _lower(known.graph, known.arch, known.images, [way])
+    return None
+
+
+def _larger(known: Lowering) -> Iterator[PlacementStrategy]:
+    """Sums in turn, and pieces of layers of few rows ahead; then less.
+
+    Experts that are loaded ahead have the room already.
+    """
+    arch, strategy = known.arch, known.strategy
+    if strategy.row_blocks > 1:
+        return
+    if strategy.ahead.slots or not (arch.patterns or arch.stored_weights):
+        return
+    portions = pieces(known) if arch.stored_weights else []
+    ways = []
+    for slots in sorted({min(slots, len(portions)) for slots in PIECES} - {0}, reverse=True):
+        step = begins(known.graph, arch, portions[:slots])
+        if step is not None:
+            ways.append(Ahead(slots, pieces=True, step=step))
+    for turns in (True, False) if arch.patterns else (False,):
+        for ahead in (*ways, Ahead()):
+            if turns or ahead.slots:
+                yield replace(strategy, turns=turns, ahead=ahead)
 
 
 def _lower_ops(state: Lowering) -> None:
@@ -152,17 +186,19 @@ def _lowered(state: Lowering) -> Iterator[int]:
         rule.takes_image(state, op)
         for op, rule in ((op, RULES[type(op)]) for op in ops) if rule.takes_image is not None
     ))
-    state.preloads.reserve(state.strategy.preloads)
+    ahead = state.strategy.ahead
     while step < len(ops):
-        # One at a time: a queue full of LOADs would hold up the dispatcher.
-        state.preloads.fill()
+        if ahead.slots > len(state.preloads) == 0 and step >= ahead.step:
+            state.preloads.reserve(ahead)
         op = ops[step]
         if step:
             image.load_constants(state, step)
         if step + 1 < len(ops):
-            ahead = RULES[type(ops[step + 1])].ahead
-            if ahead is not None:
-                ahead(state, ops[step + 1], step + 1)
+            early = RULES[type(ops[step + 1])].ahead
+            if early is not None:
+                early(state, ops[step + 1], step + 1)
+        # One at a time: a queue full of LOADs would hold up the dispatcher.
+        state.preloads.fill()
         step += RULES[type(op)].lower(state, op, step) or 1
         yield step
 

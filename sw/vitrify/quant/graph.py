@@ -69,6 +69,10 @@ class QOp(ABC):
         """What may be skipped at run time."""
         return iter(())
 
+    def divisible(self) -> Layer | None:
+        """Its layer, if some columns of that may be made by one MATMUL and others by the next."""
+        return None
+
     def streamed(self) -> tuple[str, ...]:
         """Sources that stream past :meth:`stationary` ones."""
         return ()

@@ -14,9 +14,10 @@ from vitrify.arch.errors import CapacityError
 from vitrify.arch.isa import Instruction, Opcode, Region, Stationary
 from vitrify.arch.presets import preset
 from vitrify.codegen import ranges
-from vitrify.codegen.strategy import PlacementStrategy
+from vitrify.codegen.strategy import Ahead, PlacementStrategy
 from vitrify.compiler import compile_graph
 from vitrify.ops.experts.integer import QExperts
+from vitrify.program import Program
 
 NANO = preset("nano")
 SHAPE = {"mixture": Mixture(experts=6), "blocks": 4}
@@ -34,7 +35,7 @@ def test_every_tile_has_its_load(
 ) -> None:
     monkeypatch.setattr(ranges, "MOST_WORDS", words)
     graph = vision_transformer(**SHAPE)
-    program = compile_graph(graph, NANO, ways=[PlacementStrategy(preloads=slots)])
+    program = compile_graph(graph, NANO, ways=[PlacementStrategy(ahead=Ahead(slots))])
     assert program.metadata["experts_ahead"] == slots
     # Of every pair word: the LOAD that brought it, and the last MATMUL that reads it.
     brought = np.full(2 * NANO.banks * NANO.bank_words, -1)
@@ -75,6 +76,61 @@ def test_no_room_ahead() -> None:
     for words, tensor in (16, "residual"), (32, "blocks.0.k"):
         with pytest.raises(CapacityError, match=f"tensor '{tensor}' needs"):
             compile_graph(vision_transformer(**SHAPE), dataclasses.replace(arch, bank_words=words))
+
+
+#: A head for one row of 17, of more weights than a slot has room for.
+NARROW = {"blocks": 1, "classes": 200}
+
+
+def test_layers_of_few_rows_have_their_weights_ahead() -> None:
+    program = compare(NANO, NARROW)
+    assert program.metadata["pieces_ahead"] == 4
+    loads = end = first = 0
+    brought: dict[int, tuple[int, int]] = {}
+    for number, op in enumerate(program.instructions()):
+        if op.opcode in (Opcode.LOAD, Opcode.LOAD_INDEX):
+            brought[op.addr if op.opcode is Opcode.LOAD and op.wide else -1] = loads, number
+            loads += 1
+        elif op.opcode is Opcode.MATMUL and op.stationary == Stationary.STORED:
+            load, loaded = brought[op.st_addr]
+            assert loads - op.load_distance >= load
+            first = first or loaded
+            end += op.c_tiles
+    assert end == 200 // NANO.width
+    # The first one came while blocks were at work.
+    after = [layer.name for layer in program.layers if layer.instruction > first]
+    assert after[0].startswith("blocks.")
+    assert [name for name in after if name == "head"] == ["head"] * 4
+
+
+def test_layers_of_few_rows_in_a_job_of_several_images() -> None:
+    compare(NANO, NARROW, batch=2)
+
+
+#: 65 rows, which wait longer than the bus takes for an instruction.
+TURNING = {"image": (1, 16, 16), "blocks": 2, "classes": 3}
+ROOMY = dataclasses.replace(NANO, bank_words=1024, max_rows=128, stat_rows=512)
+
+
+def added(program: Program) -> list[Instruction]:
+    """MATMULs whose old values are not in the place of the result."""
+    return [op for op in program.instructions() if op.opcode is Opcode.MATMUL and op.add_source]
+
+
+def test_sums_in_turn() -> None:
+    """Old values come from other banks than those that the next layer reads."""
+    found = added(compare(ROOMY, TURNING))
+    # Positions, and two sums a block.
+    assert len(found) == 5
+    for op in found:
+        assert op.dst_addr // ROOMY.bank_words != op.add_addr // ROOMY.bank_words
+    assert found[0].dst_addr == found[1].add_addr != found[1].dst_addr == found[0].add_addr
+
+
+def test_sums_stay_in_place() -> None:
+    """Without room for two of them, and where so few rows wait that it does not pay."""
+    assert not added(compare(dataclasses.replace(ROOMY, bank_words=512), TURNING))
+    assert not added(compare(NANO, {}))
 
 
 def test_experts_that_are_hardly_asked_for_stay_in_dram() -> None:

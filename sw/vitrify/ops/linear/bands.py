@@ -113,18 +113,19 @@ class Band:
     """Rows as they are, or ``fold`` of them side by side, and weights ``[out, fold * channels]``.
 
     ``narrow``: c tiles read no more than they need, which takes a core with patterns; ``split``: in
-    several MATMULs if that saves more words of a row.
+    several MATMULs if that saves more words of a row.  ``only``: no other c tiles are made.
     """
 
     def __init__(
         self, arch: ArchConfig, weight: Int8, x: Spread, out: Spread, fold: int = 1, *,
-        narrow: bool = True, split: float = np.inf,
+        narrow: bool = True, split: float = np.inf, only: range | None = None,
     ) -> None:
         self._arch, self._x, self._out, self._fold = arch, x, out, fold
         self._words = words = fold * x.words
         self._whole = (fold - 1) * x.words * arch.depth + x.physical
         tiles, each = -(-out.physical // arch.width), max(1, arch.depth // arch.width)
-        self.parts = list(Part(0, tiles, 0, words, 0, 1).pieces(each))
+        made = only or range(tiles)
+        self.parts = list(Part(made.start, len(made), 0, words, 0, 1).pieces(each))
         if narrow and arch.patterns:
             some = np.any(weight.reshape(-1, *weight.shape[-2:]), axis=0)
             used = self._used(some.astype(np.int8))

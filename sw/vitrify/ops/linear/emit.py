@@ -45,11 +45,13 @@ def place_result(state: Lowering, op: QLinear) -> Placed:
 
 
 def prepare(
-    state: Lowering, op: QLinear, x: Placed, out: Placed, stored: Stored | None = None
+    state: Lowering, op: QLinear, x: Placed, out: Placed, stored: Stored | None = None,
+    old: Placed | None = None,
 ) -> Emit:
     """Fields, parameters and stream of ``op``, ready for any block of rows.
 
     With ``stored`` the weights are in the token memory, and the stream has parameters only.
+    ``old`` is where the values are that the result is added to, if not in its own place.
     """
     values, transform = state.requant(op.requant), Transform.NONE
     if op.norm is not None:
@@ -86,7 +88,8 @@ def prepare(
         layout = Layout(state.arch, window, x.spread, out.spread, split=split)
     else:
         layout = Band(
-            state.arch, op.weight, x.spread, out.spread, fold, narrow=stored is None, split=split
+            state.arch, op.weight, x.spread, out.spread, fold, narrow=stored is None, split=split,
+            only=stored and stored.tiles,
         )
 
     # C tiles in one pass stream the same words.
@@ -142,6 +145,7 @@ def prepare(
                 gain=None if gain is None else gain[part.word * depth :],
                 table=op.table, queue=queue, picks=picks, stored=stored, fields=block, taps=taps,
                 fold=fold, k_step=part.step, c_group=part.group,
+                adds=None if old is None else At(old, out_row, own.start),
             ))
         if gathered and len(layout.parts) > 1:
             state.builder.matmul(_nothing(op.name, At(x, x_row), At(out, out_row), rows, gathered))

@@ -52,6 +52,12 @@ class QLinear(QOp):
     def layers(self) -> Iterator[Layer]:
         yield Layer(self.name, self.x, self.out, self.weight)
 
+    def divisible(self) -> Layer | None:
+        whole = self.statistics or self.task or self.times or self.window
+        # Of copies and the like, c tiles read few words.
+        sparse = 2 * np.count_nonzero(self.weight) < self.weight.size
+        return None if whole or sparse else Layer(self.name, self.x, self.out, self.weight)
+
     def covered(self) -> Rows | None:
         return self.covers
 

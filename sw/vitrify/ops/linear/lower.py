@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
+from vitrify.arch.isa import INSTRUCTION_BYTES
 from vitrify.codegen.lowering import Lowering
+from vitrify.codegen.placement import Placed
+from vitrify.codegen.product import Stored
 from vitrify.quant.windows import Window
 
 from . import embed, mlp
-from .emit import place_result, prepare
+from .emit import Emit, place_result, prepare
 from .integer import QLinear
 from .map_layout import blocks
+
+#: Rows that wait, for each cycle in which the bus brings an instruction.
+_WORTH = 4
 
 
 def lower(state: Lowering, op: QLinear, step: int) -> int:
@@ -33,9 +41,38 @@ def _whole(state: Lowering, op: QLinear) -> None:
 
     Image by image if some rows only are wanted, or weights of each image's task.
     """
-    x = state.placed[op.x]
+    x, old = state.placed[op.x], None
     out = place_result(state, op)
-    emit = prepare(state, op, x, out)
+    if state.strategy.turns and _may_turn(state, op):
+        old, out = state.turn(op.out, op.x)
+    for stored in _portions(state, op):
+        _rows(state, op, x, prepare(state, op, x, out, stored, old))
+
+
+def _may_turn(state: Lowering, op: QLinear) -> bool:
+    """Whether sums may change their place: all rows do, and the next op normalises them.
+
+    That its rows do not wait has to be worth the instruction that says where old values are.
+    """
+    rows = state.rows(op.out)
+    every = op.rows is None and state.rows(op.x) == rows
+    worth = rows * state.arch.dram_bytes >= _WORTH * INSTRUCTION_BYTES
+    return op.add and op.statistics is not None and every and worth
+
+
+def _portions(state: Lowering, op: QLinear) -> Iterator[Stored | None]:
+    """Pieces of the weights that are loaded ahead of time; none are: ``None``."""
+    preloads, number = state.preloads, 0
+    if (op.name, 0) not in preloads:
+        yield None
+    while (op.name, number) in preloads:
+        yield from preloads.take((op.name, number))
+        preloads.release()
+        preloads.fill()
+        number += 1
+
+
+def _rows(state: Lowering, op: QLinear, x: Placed, emit: Emit) -> None:
     images = state.images if op.rows or op.task else 1
     each = x.rows // images
     count, first = (op.rows.count, op.rows.start) if op.rows else (each, 0)
