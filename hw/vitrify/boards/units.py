@@ -20,8 +20,8 @@ from .synthesis import Resources, count, synthesise
 #: What is in no unit: registers, multiplexers and resets in between.
 BETWEEN = "between"
 _MODULE = re.compile(r"^module (?:\\(?P<escaped>\S+) |(?P<plain>\w+)).*?^endmodule\n", re.M | re.S)
-#: Lines that say what ports a module has.
-_PORTS = re.compile(r"^(?:module |  (?:in|out)put |endmodule).*\n", re.M)
+#: Lines that say what ports a module has; Yosys breaks long lists of names.
+_PORTS = re.compile(r"^(?:module |, |  (?:in|out)put |endmodule).*\n", re.M)
 
 
 def synthesise_units(
@@ -60,7 +60,7 @@ def identity(arch: ArchConfig, modules: Mapping[str, str], unit: str) -> str:
     """Equal for units that synthesis makes the same of, whatever the name of the core."""
     text = "".join(_closure(modules, unit)).replace(unit, "unit")
     # Amaranth numbers what has the same name, all over the core.
-    text = re.sub(r"\$\d+(?=[ .])", "", text)
+    text = re.sub(r"(\$\d+)+(?=[ .])", "", text)
     family = f"{arch.part.family}{' uram' * bool(arch.part.urams)}"
     return hashlib.sha256(f"{family}\n{text}".encode()).hexdigest()[:16]
 
@@ -78,7 +78,7 @@ def _modules(verilog: str) -> dict[str, str]:
 
 def _unit(module: str, top: str) -> str:
     """The name of the unit that a module is, or nothing."""
-    found = re.fullmatch(rf"{top}\.(?:core\.)?(\w+)(?:\$\d+)?", module)
+    found = re.fullmatch(rf"{top}\.(?:core\.)?(\w+)(?:\$\d+)*", module)
     return found[1] if found and found[1] != "core" else ""
 
 

@@ -32,7 +32,8 @@ module \\{top}.core (clk, a, y);
   \\{top}.core.first{number} first (.clk(clk), .a(a), .y(p));
   \\{top}.core.second second (.clk(clk), .a(p), .y(q));
 endmodule
-module \\{top}.core.first{number} (clk, a, y);
+module \\{top}.core.first{number} (clk, a
+, y);
   input clk;
   input [7:0] a;
   output [7:0] y;
@@ -86,7 +87,7 @@ def test_equal_units_are_synthesised_once(tmp_path: Path) -> None:
     before = _units(tmp_path, known, "zcu102", "one")
     assert len(known) == 2
     # Amaranth's numbers and the name of the core make no difference; the other unit is new.
-    after = _units(tmp_path, known, "zcu102", "two", number="$12", operation="+")
+    after = _units(tmp_path, known, "zcu102", "two", number="$12$7", operation="+")
     assert len(known) == 3
     assert after["first"] == before["first"]
     assert after[BETWEEN] == before[BETWEEN]
