@@ -11,13 +11,15 @@ import json
 import re
 from typing import Any
 
+from bench import area
 from bench.cases import ROOT
 from bench.conditions import current
 from bench.measure import RESULTS
+from vitrify.arch.area import COEFFICIENTS, unit_area
 from vitrify.arch.boards import BOARDS
 from vitrify.arch.presets import PRESETS
 
-FILES = ("README.md", "docs/boards.md", "docs/estimate.md", "docs/experts.md")
+FILES = ("README.md", "docs/boards.md", "docs/estimate.md", "docs/experts.md", "docs/resources.md")
 #: Between its two marks, the text of a figure.
 MARKED = re.compile(r"(<!-- figures: ([\w-]+) -->\n).*?(<!-- end of figures -->)", re.S)
 
@@ -181,9 +183,40 @@ def ulx3s() -> str:
     )
 
 
+def units() -> str:
+    """Where LUTs go: the smallest core as it was synthesised, a large one by the model."""
+    small, ecp5 = (area.known()[name]["units"] for name in ("a0", "a8"))
+    arch = PRESETS["kv260"]
+    told = {unit: unit_area(arch, *model) for unit, model in COEFFICIENTS["luts"].items()}
+    whole = sum(told.values())
+    rows = [
+        _row(unit, *(f"{core[unit]['luts']:,.0f} / {core[unit]['ffs']:,.0f}" if unit in core else ""
+                     for core in (small, ecp5)),
+             f"{told[unit]:,.0f}", f"{told[unit] / whole:.0%}".replace("%", " %"))
+        for unit in sorted(told, key=lambda unit: -told[unit])
+    ]
+    return _table(("unit", "4 × 4, XCZU9EG: LUT / FF", "4 × 4, ECP5: LUT4 / FF",
+                   "`kv260`, by the model: LUT", "share"), rows)
+
+
+def area_error() -> str:
+    """How far the model of LUTs and flip-flops is off for cores that it has not seen."""
+    data = area.known()
+    unseen = [name for name in data if area.held_out(name)]
+    worst = {kind: max(abs(area.errors(data, kind)[name]) for name in unseen)
+             for kind in ("luts", "ffs")}
+    sizes = [area.used(data[name], "luts") for name in unseen]
+    return (
+        f"fitted to {len(data) - len(unseen)} small cores, LUTs were within "
+        f"{100 * worst['luts']:.1f} % and flip-flops within {100 * worst['ffs']:.1f} % of "
+        f"{len(unseen)} cores that the fit had not seen ({min(sizes):,.0f} to "
+        f"{max(sizes):,.0f} LUTs)."
+    )
+
+
 FIGURES = {
     "presets": presets, "one-picture": one_picture, "m3vit": m3vit, "experts": experts,
-    "boards": boards, "error": error, "ulx3s": ulx3s,
+    "boards": boards, "error": error, "ulx3s": ulx3s, "units": units, "area-error": area_error,
 }
 
 

@@ -1,44 +1,132 @@
-"""LUTs and flip-flops of a core, from a model fitted to what Yosys made of others.
+"""LUTs and flip-flops of a core, unit by unit, from a model fitted to what Yosys made of others.
 
-``python -m bench.area`` holds the fitted cores, fits again and says how far off the model is for a
-core that it has not seen; a test compares.  ECP5: LUT4 equivalents; AMD: LUT6.
-
-The cores that it is fitted to predate `patterns`, `addends`, `products`, `row_sums` and `nibbles`:
-the model leaves out what these add, and its error does not cover it.  On `kv260` the first four
-were measured at 4,300 LUTs, 5 % of the core (docs/resources.md).
+``python -m bench.area`` synthesises the cores, fits again and says how far off the model is for
+cores that the fit has not seen; a test compares.  ECP5: LUT4 equivalents; AMD: LUT6.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from .config import ArchConfig
 
-#: What the model counts: itself, multiply-accumulates a cycle, lanes that multiply in LUTs, and
-#: whether LUTs have four inputs.
-FEATURES = ("core", "multiply-accumulates", "fabric lanes", "four inputs")
-#: Coefficients of :data:`FEATURES`.
-COEFFICIENTS = {
-    "luts": (15886.11, 26.74, 187.64, 5907.02),
-    "ffs": (20171.75, 34.81, 197.48, 4373.75),
+#: Units of the core, and what their size goes with (:func:`features`).
+UNITS: Mapping[str, tuple[str, ...]] = {
+    "matrix": ("depth", "macs", "packed macs", "macs of pairs", "tree"),
+    "accumulator": ("core", "width"),
+    "transform": ("core", "depth", "fabric depth", "depth of products"),
+    "epilogue": (
+        "core", "patterns", "row sums", "experts", "depth", "width", "lanes", "lanes of addends",
+        "fabric gates",
+    ),
+    "tokens": ("core", "bytes of banks"),
+    "fetch": ("core", "patterns", "row sums", "experts", "depth"),
+    "loader": ("core", "depth", "depth of pairs", "depth of nibbles"),
+    "mover": ("core", "experts", "depth"),
+    "bus": ("core", "depth"),
+    "controller": ("core", "patterns", "products", "experts"),
+    "router": ("experts",),
+    "indices": ("core", "experts"),
+    "stats": ("core", "row sums"),
+    "between": ("core", "experts"),
 }
-#: Largest error of a core that was left out of the fit, rounded up; the fit has six cores.
-ERROR = {"luts": 0.15, "ffs": 0.05}
+COEFFICIENTS: Mapping[str, Mapping[str, tuple[Mapping[str, float], float]]] = {
+    "luts": {
+        "matrix": ({"macs": 10.0, "packed macs": 1.12, "macs of pairs": 0.5, "tree": 8.06}, 3.106),
+        "accumulator": ({"core": 22.0, "width": 28.0}, 1.903),
+        "transform": ({
+            "core": 37.0, "depth": 202.0, "fabric depth": 328.0, "depth of products": 20.75,
+        }, 1.325),
+        "epilogue": ({
+            "core": 1960.0, "patterns": 414.0, "row sums": 87.5, "experts": 87.5, "depth": 38.5,
+            "lanes": 301.5, "lanes of addends": 63.0, "fabric gates": 348.5,
+        }, 1.164),
+        "tokens": ({"core": 172.06, "bytes of banks": 21.62}, 1.113),
+        "fetch": ({"core": 646.79, "patterns": 717.21, "row sums": 1.1, "experts": 1.1}, 1.478),
+        "loader": ({
+            "core": 346.47, "depth": 19.19, "depth of pairs": 19.94, "depth of nibbles": 12.94,
+        }, 1.732),
+        "mover": ({"core": 583.0, "depth": 29.5}, 1.618),
+        "bus": ({"core": 838.0, "depth": 58.0}, 1.700),
+        "controller": ({"core": 2982.92, "patterns": 597.08, "experts": 266.08}, 1.586),
+        "router": ({"experts": 2224.0}, 1.000),
+        "indices": ({"experts": 26.0}, 1.000),
+        "stats": ({}, 1.000),
+        "between": ({"experts": 21.0}, 0.000),
+    },
+    "ffs": {
+        "matrix": ({
+            "depth": 62.42, "macs": 15.77, "packed macs": 4.69, "macs of pairs": 4.06,
+        }, 2.536),
+        "accumulator": ({"core": 11.33, "width": 124.67}, 1.059),
+        "transform": ({
+            "core": 112.0, "depth": 237.0, "fabric depth": 267.0, "depth of products": 0.25,
+        }, 2.026),
+        "epilogue": ({
+            "core": 2071.0, "patterns": 552.0, "row sums": 275.5, "experts": 275.5, "depth": 50.75,
+            "lanes": 318.0, "lanes of addends": 32.5, "fabric gates": 261.5,
+        }, 2.157),
+        "tokens": ({"core": 31.68, "bytes of banks": 21.39}, 1.070),
+        "fetch": ({"core": 899.19, "patterns": 701.81}, 1.288),
+        "loader": ({
+            "core": 350.91, "depth": 42.39, "depth of pairs": 36.89, "depth of nibbles": 22.39,
+        }, 0.995),
+        "mover": ({"core": 741.0, "depth": 49.5}, 1.000),
+        "bus": ({"core": 955.0, "depth": 97.25}, 1.000),
+        "controller": ({"core": 4204.33, "patterns": 626.67, "experts": 270.67}, 1.000),
+        "router": ({"experts": 1980.0}, 1.000),
+        "indices": ({}, 1.000),
+        "stats": ({}, 1.000),
+        "between": ({"core": 11.0, "experts": 1.0}, 1.000),
+    },
+}
 #: LUTs and flip-flops of a bit of the bus, in the parts between the core and each of several ports
 #: (FIFOs in distributed RAM; gathering, sending and output registers), counted.
 _PORT = {"luts": 1.7, "ffs": 4.0}
+#: Largest error of the cores that the fit has not seen, rounded up.
+ERROR = {"luts": 0.08, "ffs": 0.16}
 
 
-def features(arch: ArchConfig) -> tuple[float, ...]:
-    """:data:`FEATURES` of a core."""
-    fabric = 2 * arch.depth + arch.lanes if arch.fabric_multipliers else 0
-    return (1, arch.macs, fabric, arch.part.family == "ecp5")
+def features(arch: ArchConfig) -> dict[str, float]:
+    """What the sizes of units go with."""
+    depth, width, lanes, experts = arch.depth, arch.width, arch.lanes, arch.experts > 0
+    return {
+        "core": 1, "patterns": arch.patterns, "products": arch.products,
+        "row sums": arch.row_sums, "experts": experts,
+        "depth": depth, "fabric depth": depth * arch.fabric_multipliers,
+        "depth of products": depth * arch.products, "depth of pairs": depth * arch.stored_weights,
+        "depth of nibbles": depth * arch.nibbles,
+        "width": width, "lanes": lanes, "lanes of addends": lanes * arch.addends,
+        "fabric gates": lanes * experts * arch.fabric_multipliers,
+        "macs": arch.macs, "packed macs": arch.macs * arch.packing,
+        "macs of pairs": arch.macs * arch.stored_weights,
+        # Adders behind the chains of four products each.
+        "tree": width * (depth // 4 - 1),
+        "bytes of banks": arch.banks * depth,
+    }
+
+
+def unit_area(arch: ArchConfig, coefficients: Mapping[str, float], four_inputs: float) -> float:
+    """LUTs or flip-flops of a unit, of which an ECP5 takes ``four_inputs`` times as many."""
+    counted = features(arch)
+    ratio = four_inputs if arch.part.family == "ecp5" else 1
+    return ratio * sum(counted[name] * value for name, value in coefficients.items())
+
+
+def modelled(
+    arch: ArchConfig, kind: str, units: Mapping[str, tuple[Mapping[str, float], float]],
+) -> float:
+    """LUTs or flip-flops of a core.
+
+    Parameters
+    ----------
+    kind : ``luts`` or ``ffs``
+    units : of each unit what :func:`unit_area` takes
+    """
+    ports = 8 * arch.bus_bytes * arch.ports if arch.ports > 1 else 0
+    return ports * _PORT[kind] + sum(unit_area(arch, *unit) for unit in units.values())
 
 
 def area(arch: ArchConfig) -> dict[str, int]:
     """``luts`` and ``ffs`` of a core."""
-    counted = features(arch)
-    ports = 8 * arch.bus_bytes * arch.ports if arch.ports > 1 else 0
-    return {
-        kind: round(sum(c * x for c, x in zip(weights, counted, strict=True))
-                    + ports * _PORT[kind])
-        for kind, weights in COEFFICIENTS.items()
-    }
+    return {kind: round(modelled(arch, kind, units)) for kind, units in COEFFICIENTS.items()}

@@ -92,9 +92,6 @@ def fits(arch: ArchConfig, *, surely: bool = False) -> bool | None:
     Parameters
     ----------
     surely : also if every modelled number is too low by its whole error
-
-    LUTs and flip-flops of options such as `patterns` are not in the model, nor in its error
-    (:mod:`~vitrify.arch.area`).
     """
     if arch.part.family == "none":
         return None
