@@ -19,7 +19,7 @@ from .models import (
     compile_shown,
     kept,
     known_preprocess,
-    read_calibration,
+    read_samples,
     remark_on_pictures,
     show_precision,
 )
@@ -92,7 +92,7 @@ def execute(options: argparse.Namespace) -> None:
     )
     arch, weights = load_arch(options.arch), weights_of(options)
     options.preprocess = known_preprocess(options.model, options.preprocess)
-    calibration = None if options.calib is None else read_calibration(
+    calibration = None if options.calib is None else read_samples(
         options.model, options.calib, options.preprocess, options.input_shape
     )
     compiled = (compile_shown if options.strict else compile_parts_shown)(

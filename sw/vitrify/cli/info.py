@@ -22,7 +22,7 @@ from vitrify.runtime.statistics import of_program
 
 from .emit import summary
 from .layers import add_layers, alike
-from .models import kept
+from .models import Sizes, kept
 from .options import add_input_shape, add_json, human_bytes
 from .parts import core_share, of_application, of_pieces, show_parts
 from .terminal import new_table, print_json, show
@@ -125,13 +125,16 @@ def of_compiled(program: Program) -> dict[str, Any]:
 
 def of_parts(application: Application) -> dict[str, Any]:
     """Facts of an application in parts, and of each program in it."""
-    arch, spec, rows = application.arch, application.input, of_application(application)
+    arch, rows = application.arch, of_application(application)
     return {
         "kind": "application",
         "name": application.model,
         "arch": f"{arch.name} ({arch.hash:08x})",
-        "input": f"{spec.name} float32 {given_form(spec)}",
-        "preprocess": spec.preprocess or "not stored",
+        "input": ", ".join(
+            f"{spec.name} {getattr(spec, 'dtype', 'float32')} {given_form(spec)}"
+            for spec in application.inputs
+        ),
+        "preprocess": application.preprocess or "not stored",
         "outputs": ", ".join(
             f"{o.name} {o.dtype} [{', '.join(str(n or 'N') for n in o.shape)}]"
             for o in application.results()
@@ -174,20 +177,20 @@ def _quantisers(program: Program) -> dict[str, Any]:
     return {"quantisers": kept(facts), **more, "changed": facts["changed"]}
 
 
-def of_model(path: Path, size: tuple[int, int, int] | None = None) -> dict[str, Any]:
+def of_model(path: Path, size: Sizes | None = None) -> dict[str, Any]:
     """Facts of an ONNX model: as exported, and as the core would see it."""
     from vitrify import frontend
     from vitrify.arch.errors import ModelError
     from vitrify.compiler.partition import plan
 
-    model = frontend.load(path, size)
-    image = frontend.image_input(model)
+    model = frontend.load(path, size, any_inputs=True)
     data: dict[str, Any] = {
         "kind": "model",
         "name": path.name,
         "producer": " ".join(filter(None, (model.producer_name, model.producer_version))),
         "opset": ", ".join(f"{d or 'ai.onnx'} {v}" for d, v in model.opset_imports.items()),
-        "input": f"{image.name} {image.shape}",
+        "input": ", ".join(f"{value.name} {value.shape}" for value in model.graph.inputs
+                           if value.name not in model.graph.initializers),
         "outputs": ", ".join(f"{o.name} {o.shape}" for o in model.graph.outputs),
         "parameters": sum(
             int(v.const_value.size)
@@ -223,9 +226,10 @@ def _of_refused(model: Any, refusal: Exception) -> dict[str, Any]:
     from vitrify.arch.errors import ModelError, UnsupportedOpError
     from vitrify.compiler.cut import source_of
     from vitrify.compiler.partition import partition
+    from vitrify.frontend import ModelInputError
 
     said = {"on the core": f"no: {' '.join(str(refusal).split())}"}
-    if not isinstance(refusal, UnsupportedOpError):
+    if not isinstance(refusal, UnsupportedOpError | ModelInputError):
         return said
     try:
         rows = of_pieces(partition(source_of(model)))

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import InputError
 from vitrify.program import Application, Program, preprocess
+from vitrify.runtime.arrays import read_arrays
 from vitrify.runtime.images import read_floats
 from vitrify.runtime.known_preprocess import find
 
@@ -22,12 +23,14 @@ from .terminal import Bar, new_table, progress_bar, remark, show
 #: ``--preprocess auto``.
 AUTO = "auto"
 Shape = tuple[int, int, int]
+#: Of ``--input-shape``: of the image, or of inputs by their names.
+Sizes = tuple[int, ...] | dict[str, tuple[int, ...]]
 
 #: Images of noise where nobody cares what the model says.
 _NOISE_IMAGES = 2
 
 
-def image_input(model: Path, size: Shape | None = None) -> tuple[str, Shape]:
+def image_input(model: Path, size: Sizes | None = None) -> tuple[str, Shape]:
     """Name and shape ``(C, H, W)`` of a model's input."""
     from vitrify.frontend import image_input as of_model
     from vitrify.frontend import load
@@ -39,7 +42,7 @@ def image_input(model: Path, size: Shape | None = None) -> tuple[str, Shape]:
 
 
 def read_calibration(
-    model: Path, images: Path | None, preprocess: str | None, size: Shape | None = None
+    model: Path, images: Path | None, preprocess: str | None, size: Sizes | None = None
 ) -> npt.NDArray[np.float32]:
     """Calibration images of a model; noise without ``images``."""
     from vitrify.compiler.driver import of_model
@@ -50,6 +53,18 @@ def read_calibration(
         noise = np.random.default_rng(0).normal(size=(_NOISE_IMAGES, *shape))
         return noise.astype(np.float32)
     return read_floats([images], name, shape, of_model(load(model, size), preprocess))
+
+
+def read_samples(
+    model: Path, file: Path, preprocess: str | None, size: Sizes | None = None
+) -> npt.NDArray[np.float32] | dict[str, npt.NDArray[Any]]:
+    """As :func:`read_calibration`; of a model with other inputs an array for each."""
+    from vitrify.frontend import load, model_inputs, takes_image
+
+    loaded = load(model, size, any_inputs=True)
+    if takes_image(loaded):
+        return read_calibration(model, file, preprocess, size)
+    return read_arrays([str(file)], [value.name or "" for value in model_inputs(loaded)])
 
 
 def known_preprocess(model: Path | Program | Application, given: str | None) -> str | None:
@@ -119,9 +134,10 @@ def stages(bar: Bar) -> Callable[[str, float], None]:
 
 
 def compile_shown(
-    model: Path, arch: ArchConfig, calibration: npt.NDArray[np.float32] | None,
+    model: Path, arch: ArchConfig,
+    calibration: npt.NDArray[np.float32] | Mapping[str, npt.NDArray[Any]] | None,
     preprocess: str | None = None, keep: Path | None = None, batch: int = 1, *,
-    verify: bool = True, warn: bool = True, weights: Any = None, size: Shape | None = None,
+    verify: bool = True, warn: bool = True, weights: Any = None, size: Sizes | None = None,
     inspect: Callable[[Any, Any], None] | None = None,
 ) -> Program:
     """Compile behind a progress bar; then say what looks wrong with the images, if they matter.
@@ -138,9 +154,10 @@ def compile_shown(
 
 
 def compile_parts_shown(
-    model: Path, arch: ArchConfig, calibration: npt.NDArray[np.float32] | None,
+    model: Path, arch: ArchConfig,
+    calibration: npt.NDArray[np.float32] | Mapping[str, npt.NDArray[Any]] | None,
     preprocess: str | None = None, keep: Path | None = None, batch: int = 1, *,
-    verify: bool = True, weights: Any = None, size: Shape | None = None,
+    verify: bool = True, weights: Any = None, size: Sizes | None = None,
 ) -> Program | Application:
     """As :func:`compile_shown`; what the core refuses goes to the host."""
     from vitrify.compiler import compile_application

@@ -95,23 +95,39 @@ def refuse_for_program(options: argparse.Namespace, *names: str) -> None:
 
 
 def add_input_shape(parser: argparse.ArgumentParser) -> None:
-    """``--input-shape C,H,W``."""
+    """``--input-shape C,H,W`` and ``--input-shape NAME=SIZES``."""
     parser.add_argument(
-        "--input-shape", type=_sizes, metavar="C,H,W",
-        help="channels, height and width of the image, where the model leaves them open",
+        "--input-shape", type=_sizes, action=_Shapes, metavar="C,H,W|NAME=SIZES",
+        help="channels, height and width of the image, where the model leaves them open; or the "
+        "sizes of an input, without the batch (may be given several times)",
     )
 
 
-def _sizes(text: str) -> tuple[int, int, int]:
+class _Shapes(argparse.Action):
+    """Sizes of the image, or of all inputs that are named, in one dictionary."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        name, sizes = values
+        known = getattr(namespace, self.dest)
+        if known is not None and not (name and isinstance(known, dict)):
+            parser.error(f"{option_string} is given twice: name each input, NAME=SIZES")
+        setattr(namespace, self.dest, {**(known or {}), name: sizes} if name else sizes)
+
+
+def _sizes(text: str) -> tuple[str, tuple[int, ...]]:
+    name, _, numbers = text.rpartition("=")
     try:
-        c, h, w = (int(part) for part in text.replace("x", ",").split(","))
+        sizes = tuple(int(part) for part in numbers.replace("x", ",").split(","))
     except ValueError:
-        c = h = w = 0
-    if min(c, h, w) < 1:
+        sizes = (0,)
+    if min(sizes) < 1 or (not name and len(sizes) == 1 and "," not in text):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no size such as 3,224,224: channels, height, width"
+            f"{text!r} is no size such as 3,224,224: channels, height, width; nor NAME=77,512"
         )
-    return c, h, w
+    return name, sizes
 
 
 def add_float_model(parser: argparse.ArgumentParser) -> None:

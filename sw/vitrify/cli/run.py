@@ -16,6 +16,7 @@ from vitrify.arch.text import short
 from vitrify.program import Program
 from vitrify.program.files import check_writable, npz, write_atomic
 from vitrify.runtime import BACKENDS, InferenceSession, open_model
+from vitrify.runtime.arrays import read_arrays
 from vitrify.runtime.images import read_batch
 from vitrify.runtime.statistics import Statistics
 
@@ -221,6 +222,10 @@ def read_feed(
 ) -> dict[str, Any]:
     """The batch of ``--input`` and its tasks of ``--task``, under the inputs' names."""
     arg, *others = session.get_inputs()
+    if not session.is_of_images:
+        if task:
+            raise InputError(f"--task {task[0]}: the model has no tasks")
+        return read_arrays(inputs, [arg.name, *(other.name for other in others)])
     tasks = task_feed(task, [other.name for other in others])
     paths: list[Path] = []
     for text in inputs:
@@ -238,7 +243,7 @@ def read_feed(
             f"with one"
         )
     if preprocess is None and session.program is not None:
-        preprocess = session.program.input.preprocess
+        preprocess = session.program.preprocess
     if preprocess is None and arg.type == "tensor(uint8)":
         preprocess = "none"  # a model that takes pixels gets them as they are
     a, b, c = (int(size) for size in sizes)

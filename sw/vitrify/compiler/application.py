@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError, ProgramError, UnsupportedOpError
-from vitrify.frontend import image_input, is_channels_last, load
-from vitrify.ir import Evaluator, shape_of
+from vitrify.frontend import ModelInputError, image_input, load, takes_image
+from vitrify.frontend.size import Sizes
+from vitrify.ir import Evaluator
 from vitrify.ir.run import with_weights_inside
 from vitrify.program import Application, CorePart, HostPart, ImageSpec, Program, as_image
 from vitrify.program.application import Part, in_batches
@@ -26,7 +26,6 @@ from .cut import CutError, Source, boundary, core_model, host_model, source_of
 from .driver import (
     Progress,
     compile_model,
-    first_channels,
     of_model,
     quantise_loaded,
     silent,
@@ -34,10 +33,12 @@ from .driver import (
     tell,
     tell_doubts,
 )
+from .inputs import Calibration, Specs, as_typed, feed_of, images_of, specs_of
 from .losses import LossWarning, losses
+from .one_range import maps_of
 from .partition import Check, Piece, partition, placed, plan
 from .stand_ins import stand_ins
-from .validate import as_given, check_program
+from .validate import check_program
 from .validate_parts import check_parts
 
 Array = npt.NDArray[Any]
@@ -48,7 +49,7 @@ _Run = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 def compile_application(
     path: str | Path,
     arch: ArchConfig,
-    calibration: npt.NDArray[np.float32] | None,
+    calibration: Calibration | None,
     *,
     preprocess: str | None = None,
     keep: Path | None = None,
@@ -57,7 +58,7 @@ def compile_application(
     verify: bool = True,
     warn: Callable[[str], None] | None = None,
     weights: Weights = EIGHT,
-    size: Sequence[int] | None = None,
+    size: Sizes | None = None,
 ) -> Program | Application:
     """As :func:`~vitrify.compiler.driver.compile_model`; what the core refuses goes to the host.
 
@@ -67,13 +68,15 @@ def compile_application(
     ------
     UnsupportedOpError, CapacityError
         What the core refuses first, if nothing that multiplies is left for it.
+    ModelInputError
+        If the model takes something else than an image, and cannot be cut.
     """
     try:
         return compile_model(
             path, arch, calibration, preprocess=preprocess, keep=keep, progress=progress,
             batch=batch, verify=verify, warn=warn, weights=weights, size=size,
         )
-    except (UnsupportedOpError, CapacityError) as refusal:
+    except (UnsupportedOpError, CapacityError, ModelInputError) as refusal:
         large = isinstance(refusal, CapacityError)
         if large and not refusal.node:
             raise
@@ -81,21 +84,38 @@ def compile_application(
             job = _Job(path=Path(path), arch=arch, preprocess=preprocess, keep=keep, batch=batch,
                        verify=verify, weights=weights, own_ranges=calibration is None,
                        report=progress or silent, warn=warn)  # fmt: skip
-            model = load(path, size)
-            calibration = first_channels(model, calibration)
-            images = stand_ins(model, preprocess) if calibration is None else calibration
+            model = load(path, size, any_inputs=True)
+            specs, feed = _inputs(job, model, calibration)
             room = functools.partial(placed, arch=arch, batch=batch)
             try:
                 # trials without placing are much shorter
-                application = _in_parts(job, model, images, room if large else plan)
+                application = _in_parts(job, model, specs, feed, room if large else plan)
             except CapacityError:
-                application = _in_parts(job, model, images, room)
+                application = _in_parts(job, model, specs, feed, room)
         except (CutError, CapacityError, ProgramError) as error:
+            if isinstance(refusal, ModelInputError):
+                raise ModelInputError(
+                    f"{str(refusal).rstrip('.')}; nor can it be cut: {error}."
+                ) from error
             # an operator that no library has, say: the first refusal is what helps
             raise refusal from error
-    if calibration is not None:
-        tell_doubts(calibration, application.input.preprocess, warn)
+    if calibration is not None and takes_image(model):
+        tell_doubts(feed[application.input.name], application.preprocess, warn)
     return application
+
+
+def _inputs(
+    job: _Job, model: ir.Model, calibration: Calibration | None
+) -> tuple[Specs, dict[str, Array]]:
+    """What a model takes, and calibration for it."""
+    specs = specs_of(model, job.preprocess)
+    if takes_image(model) and len(specs) == 1:
+        images = images_of(image_input(model), calibration)
+        images = stand_ins(model, job.preprocess) if images is None else images
+        return specs, {specs[0].name: images}
+    if takes_image(model) and not isinstance(calibration, Mapping):
+        raise CutError("its calibration says nothing of tasks")
+    return specs, feed_of(specs, calibration)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,17 +133,15 @@ class _Job:
 
 
 def _in_parts(
-    job: _Job, model: ir.Model, calibration: npt.NDArray[np.float32], check: Check
+    job: _Job, model: ir.Model, specs: Specs, feed: dict[str, Array], check: Check
 ) -> Application:
     job.report("looking for what the core can run", 0.02)
-    image = image_input(model)
-    preprocess = of_model(model, job.preprocess)
     source = source_of(model)
     pieces = partition(source, check)
     job.report("running the model on the calibration images", 0.1)
     reads = {name for piece in pieces if piece.on_core for name in piece.reads}
-    tensors = boundary(source, reads, as_given(model, calibration))
-    tensors[image.name or ""] = calibration
+    tensors = {**boundary(source, reads, as_typed(model, feed)), **feed}
+    whole = {spec.name: spec.preprocess for spec in specs if isinstance(spec, ImageSpec)}
     parts: list[Part] = []
     judges: list[_Run] = []
     for number, piece in enumerate(pieces):
@@ -133,9 +151,9 @@ def _in_parts(
             job.report(phrase, start + step * fraction)
 
         if piece.on_core:
-            whole = preprocess if piece.reads == (image.name,) else None
+            preprocess = whole.get(piece.reads[0]) if len(piece.reads) == 1 else None
             folder = None if job.keep is None else job.keep / f"part_{number}"
-            own = replace(job, preprocess=whole, report=report, keep=folder)
+            own = replace(job, preprocess=preprocess, report=report, keep=folder)
             part, judge = _on_core(own, source, piece, tensors)
         else:
             part, judge = _on_host(source, piece)
@@ -143,24 +161,21 @@ def _in_parts(
                 (job.keep / f"part_{number}.onnx").write_bytes(part.model)
         parts.append(part)
         judges.append(judge)
-    channels, height, width = (int(size) for size in shape_of(image)[1:])
     application = Application(
-        model=job.path.stem, parts=tuple(parts),
-        input=ImageSpec(name=image.name or "", preprocess=preprocess,
-                        shape=(channels, height, width), channels_last=is_channels_last(image)),
+        model=job.path.stem, parts=tuple(parts), inputs=specs,
         outputs=tuple(value.name or "" for value in model.graph.outputs),
         metadata={"source": source_facts(job.path)},
-    )  # fmt: skip
+    )
     if job.verify:
         job.report("comparing the parts with the model", 0.95)
 
-        def run(images: Array) -> Mapping[str, Array]:
-            known: dict[str, Array] = {image.name or "": images}
+        def run(given: Mapping[str, Array]) -> Mapping[str, Array]:
+            known = dict(given)
             for judge in judges:
                 known.update(judge(known))
             return known
 
-        check_parts(model, run, calibration, source.batch)
+        check_parts(model, run, feed, source.batch)
     return application
 
 
@@ -168,8 +183,11 @@ def _on_core(
     job: _Job, source: Source, piece: Piece, tensors: Mapping[str, Array]
 ) -> tuple[CorePart, _Run]:
     axes = tuple(source.axis(name) for name in piece.reads)
-    images = as_image([tensors[name] for name in piece.reads], axes)
-    model = core_model(source, piece.reads, piece.results)
+    given = {name: tensors[name] for name in piece.reads}
+    maps = maps_of(source, given) if len(given) > 1 else {}
+    gains, offsets = (tuple(each[i] for each in maps.values()) for i in (0, 1))
+    images = as_image([*given.values()], axes, gains, offsets)
+    model = core_model(source, piece.reads, piece.results, maps)
     canonical, graph = quantise_loaded(
         model, job.arch, images, preprocess=job.preprocess, keep=job.keep, progress=job.report,
         weights=job.weights, own_ranges=job.own_ranges,
@@ -182,7 +200,7 @@ def _on_core(
         check_program(program, graph, images)
         for loss in () if job.own_ranges else losses(program, graph, canonical, images):
             tell(loss, LossWarning, job.warn)
-    part = CorePart(program=program, reads=piece.reads, axes=axes)
+    part = CorePart(program=program, reads=piece.reads, axes=axes, gains=gains, offsets=offsets)
     machine = Evaluator(canonical, list(piece.results))
     name = image_input(canonical).name or ""
 

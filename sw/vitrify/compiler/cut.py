@@ -13,13 +13,16 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from vitrify.arch.errors import ModelError
-from vitrify.frontend import flattened, image_input
+from vitrify.frontend import flattened, model_inputs
 from vitrify.frontend.on_einsum import spelled_out
 from vitrify.frontend.randomness import draws
-from vitrify.frontend.size import set_image_shape
+from vitrify.frontend.size import set_shape
 from vitrify.ir import BATCH, Evaluator, shape_of
 from vitrify.ir.layout import ELEMENTWISE, OF_IMAGES
 from vitrify.program.application import in_batches
+
+from .inputs import type_of
+from .one_range import Maps, stand_in
 
 #: Images that show which axis is the batch, where that is free.
 _TRIAL = 2
@@ -27,6 +30,8 @@ _TRIAL = 2
 _SHAPES = ("Shape", "Size")
 #: Rank of images, whose channels come first, unless what reads them sums over the last axis.
 _IMAGE_RANK = 4
+#: A transposition of channels and rows.
+_SWAPPED = (0, 2, 1)
 _OF_ROWS = ("MatMul", "LayerNormalization", "RMSNormalization")
 
 
@@ -95,16 +100,20 @@ class Source:
     def axis(self, name: str) -> int:
         """The axis of a tensor's channels: the last, but the second of images.
 
-        What reads a tensor of four axes, behind what works on every element alone, says it.
+        What reads a tensor of three or four axes, behind what works on every element alone, says
+        it.
         """
         return self._axis(name) + self.is_lifted(name)
 
     def _axis(self, name: str) -> int:
         rank = len(self.arrays[name][1])
         left, seen = [self.values[name]], set[ir.Value]()
-        while rank == _IMAGE_RANK and left:
+        while rank >= len(_SWAPPED) and left:
             value = left.pop()
             for node in {use.node for use in value.uses()} if value not in seen else ():
+                if node.op_type == "Transpose" and rank == len(_SWAPPED):
+                    perm = node.attributes.get("perm")
+                    return 1 if perm is not None and tuple(perm.as_ints()) == _SWAPPED else rank - 1
                 if node.op_type in OF_IMAGES:
                     return 1
                 if node.op_type in _OF_ROWS:
@@ -171,9 +180,7 @@ def source_of(model: ir.Model) -> Source:
     CutError
         If ONNX Runtime cannot run it, or it branches or loops.
     """
-    size = shape_of(image_input(model))[0]
-    if len(model.graph.inputs) != 1:
-        raise CutError("it has other inputs than the image")
+    size = shape_of(model_inputs(model)[0])[0]
     flat = flattened(model)
     if any(
         attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
@@ -196,19 +203,18 @@ def source_of(model: ir.Model) -> Source:
 def _of_batch_one(model: ir.Model) -> ir.Model:
     """A copy that takes one image a time."""
     model = model.clone()
-    image = image_input(model)
-    set_image_shape(model, image, [1, *shape_of(image)[1:]])
+    for value in model_inputs(model):
+        set_shape(model, value, [1, *shape_of(value)[1:]])
     return model
 
 
 def _arrays(model: ir.Model, images: int) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
-    image = image_input(model)
-    kind = np.dtype(np.float32 if image.dtype is None else image.dtype.numpy())
-    shape = (images, *(int(n) for n in shape_of(image)[1:]))
-    noise = np.random.default_rng(0).normal(size=shape)
-    feed = np.abs(64 * noise).astype(kind) if kind.kind in "iu" else noise.astype(kind)
+    feed = {
+        value.name or "": _noise(type_of(value), (images, *(int(n) for n in shape_of(value)[1:])))
+        for value in model_inputs(model)
+    }
     try:
-        found = Evaluator(model).run({image.name or "": feed})
+        found = Evaluator(model).run(feed)
     # ONNX Runtime's exceptions share no base of their own
     except Exception as error:
         raise CutError("ONNX Runtime cannot run it") from error
@@ -217,7 +223,15 @@ def _arrays(model: ir.Model, images: int) -> dict[str, tuple[np.dtype, tuple[int
     for name, value in model.graph.initializers.items():
         if value.const_value is not None:
             known[name] = (value.const_value.dtype.numpy(), tuple(value.const_value.shape.numpy()))
-    return {**known, image.name or "": (kind, shape)}
+    return {**known, **{name: (array.dtype, array.shape) for name, array in feed.items()}}
+
+
+def _noise(kind: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """Numbers that an input may have: integers, which may choose rows of tables, are ones."""
+    if kind.kind != "f" and kind != np.uint8:
+        return np.ones(shape, kind)
+    noise = np.random.default_rng(0).normal(size=shape)
+    return (np.abs(64 * noise) if kind == np.uint8 else noise).astype(kind)
 
 
 def _keep_constants(model: ir.Model, found: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -294,17 +308,21 @@ def _lifted(graph: ir.Graph, value: ir.Value, shape: tuple[int, ...]) -> ir.Valu
     return lifted
 
 
-def core_model(source: Source, reads: Sequence[str], results: Sequence[str]) -> ir.Model:
+def core_model(
+    source: Source, reads: Sequence[str], results: Sequence[str],
+    maps: Maps | None = None,
+) -> ir.Model:
     """As :func:`host_model`, with one image for everything it reads.
 
-    The image is what :func:`vitrify.program.application.as_image` makes of the tensors.
+    The image is what :func:`vitrify.program.application.as_image` makes of the tensors, of several
+    with the gains and offsets ``maps``, or with some that stand for them.
     """
     model = host_model(source, reads, results)
     axes = [source.axis(name) for name in reads]
     if axes == [1] and len(source.shape(reads[0])) == _IMAGE_RANK:
         return model
     graph, widths = model.graph, [source.channels(name) for name in reads]
-    width = max(widths)
+    width, kind = max(widths), source.arrays[reads[0]][0]
     counts = [source.size(name) // own for name, own in zip(reads, widths, strict=True)]
     image = ir.Value(
         name=f"{reads[0]}.image", type=graph.inputs[0].type,
@@ -332,7 +350,7 @@ def core_model(source: Source, reads: Sequence[str], results: Sequence[str]) -> 
     lines, at = image, 0
     if len(reads) > 1:
         # several readers would be several embeddings of the image, of which the core has one
-        same = np.eye(width, dtype=source.arrays[reads[0]][0])[..., None, None]
+        same = np.eye(width, dtype=kind)[..., None, None]
         lines = op("Conv", image, constant(same))
     lines = op("Reshape", lines, numbers(0, width, sum(counts)))
     for value, own, count, axis in zip(list(graph.inputs), widths, counts, axes, strict=True):
@@ -342,6 +360,11 @@ def core_model(source: Source, reads: Sequence[str], results: Sequence[str]) -> 
         # the channels are the second axis, and go back to where they were
         rest = [place for place in range(1, len(shape)) if place != axis]
         part = op("Reshape", part, numbers(0, own, *(shape[place] for place in rest)))
+        if len(reads) > 1:
+            gain, offset = maps[value.name or ""] if maps else stand_in(at, own)
+            form = (1, own, *(1 for _ in rest))
+            part = op("Mul", part, constant((1 / gain).reshape(form).astype(kind)))
+            part = op("Add", part, constant((-offset / gain).reshape(form).astype(kind)))
         part = op("Transpose", part, perm=np.argsort([0, axis, *rest]).tolist())
         ir.convenience.replace_all_uses_with(value, part)
     graph.inputs[:] = [image]
@@ -351,11 +374,10 @@ def core_model(source: Source, reads: Sequence[str], results: Sequence[str]) -> 
 
 
 def boundary(
-    source: Source, names: Iterable[str], images: npt.NDArray[Any]
+    source: Source, names: Iterable[str], feed: Mapping[str, npt.NDArray[Any]]
 ) -> dict[str, npt.NDArray[Any]]:
-    """Tensors of the model for ``images [N, C, H, W]``, N along the first axis of each."""
-    image = image_input(source.model).name or ""
-    inner = sorted({*names} - {image})
+    """Tensors of the model for inputs ``[N, …]``, N along the first axis of each."""
+    inner = sorted({*names} - feed.keys())
     machine = Evaluator(source.model, inner)
 
     def run(feed: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
@@ -364,5 +386,5 @@ def boundary(
             for name, array in machine.run(feed).items()
         ]
 
-    made = in_batches(run, {image: images}, source.batch)
-    return {**dict(zip(inner, made, strict=True)), image: images}
+    made = in_batches(run, feed, source.batch)
+    return {**dict(zip(inner, made, strict=True)), **feed}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +14,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from vitrify.arch.config import ArchConfig
-from vitrify.arch.errors import InputError
 from vitrify.frontend import STAGES, canonicalise, image_input, is_channels_last, load
-from vitrify.ir import shape_of
-from vitrify.program import ImageSpec, Program, channels_first, preprocess
+from vitrify.frontend.size import Sizes
+from vitrify.program import Program, preprocess
 from vitrify.program.files import check_folder
 from vitrify.quant.doubts import CalibrationWarning, doubts
 from vitrify.quant.graph import QuantGraph
@@ -25,6 +24,7 @@ from vitrify.quant.wanted import EIGHT, Weights
 
 from .as_onnx import as_onnx, closeness
 from .compile import compile_graph
+from .inputs import Calibration, images_of, of_image
 from .losses import LossWarning, losses
 from .quantise import quantise
 from .stand_ins import stand_ins
@@ -36,7 +36,7 @@ Progress = Callable[[str, float], None]
 def compile_model(
     path: str | Path,
     arch: ArchConfig,
-    calibration: npt.NDArray[np.float32] | None,
+    calibration: Calibration | None,
     *,
     preprocess: str | None = None,
     keep: Path | None = None,
@@ -46,7 +46,7 @@ def compile_model(
     warn: Callable[[str], None] | None = None,
     inspect: Callable[[ir.Model, QuantGraph], None] | None = None,
     weights: Weights = EIGHT,
-    size: Sequence[int] | None = None,
+    size: Sizes | None = None,
 ) -> Program:
     """Read, canonicalise, quantise, lower and emit.
 
@@ -55,8 +55,8 @@ def compile_model(
     path : an ONNX vision transformer
     arch : the core to run on
     calibration : float32 ``[N, C, H, W]``, or as the model takes it, preprocessed like the model's
-        inputs; or uint8 for a model that takes pixels; ``None`` for an already quantised one, which
-        says its ranges
+        inputs, alone or by the input's name; or uint8 for a model that takes pixels; ``None`` for
+        an already quantised one, which says its ranges
     preprocess : how pictures become inputs (stored in the program); ``none`` is the default for a
         model that takes pixels
     keep : directory for every intermediate model, ``0_original.onnx`` … ; ONNX Runtime executes
@@ -69,7 +69,8 @@ def compile_model(
     warn : told what looks wrong with the images, and what is far from the floats; by default a
         ``CalibrationWarning`` or ``LossWarning`` each
     inspect : shown the canonical model and the integer graph
-    size : channels, height and width of the image, where the model leaves them open
+    size : channels, height and width of the image, where the model leaves them open; or sizes of
+        inputs by their names
 
     Raises
     ------
@@ -80,7 +81,7 @@ def compile_model(
     """
     report = progress or silent
     model = load(path, size)
-    images = first_channels(model, calibration)
+    images = images_of(image_input(model), calibration)
     images = stand_ins(model, preprocess) if images is None else images
     canonical, graph = quantise_model(
         path, arch, calibration, preprocess=preprocess, keep=keep, progress=progress,
@@ -131,14 +132,14 @@ def tell(text: str, kind: type[Warning], warn: Callable[[str], None] | None) -> 
 def quantise_model(
     path: str | Path,
     arch: ArchConfig,
-    calibration: npt.NDArray[np.float32] | None,
+    calibration: Calibration | None,
     *,
     preprocess: str | None = None,
     keep: Path | None = None,
     progress: Progress | None = None,
     verify: bool = False,
     weights: Weights = EIGHT,
-    size: Sequence[int] | None = None,
+    size: Sizes | None = None,
 ) -> tuple[ir.Model, QuantGraph]:
     """The first half of :func:`compile_model`: the canonical float model and the integer graph.
 
@@ -147,8 +148,8 @@ def quantise_model(
     report = progress or silent
     report("reading the model", 0.0)
     model = load(path, size)
-    calibration = first_channels(model, calibration)
-    images = stand_ins(model, preprocess) if calibration is None else calibration
+    images = images_of(image_input(model), calibration)
+    images = stand_ins(model, preprocess) if images is None else images
     canonical, graph = quantise_loaded(
         model, arch, images, preprocess=preprocess, keep=keep, progress=report,
         weights=weights, own_ranges=calibration is None,
@@ -158,18 +159,6 @@ def quantise_model(
         check_canonical(model, canonical, images, graph.tasks)
     graph.name = Path(path).stem
     return canonical, graph
-
-
-def first_channels(
-    model: ir.Model, calibration: npt.NDArray[np.float32] | None
-) -> npt.NDArray[np.float32] | None:
-    """Calibration images ``[N, C, H, W]`` of some as the model takes them."""
-    image = image_input(model)
-    if calibration is None or not is_channels_last(image):
-        return calibration
-    c, h, w = (int(size) for size in shape_of(image)[1:])
-    spec = ImageSpec(name=image.name or "", shape=(c, h, w), channels_last=True)
-    return channels_first(spec, np.asarray(calibration))
 
 
 def quantise_loaded(
@@ -216,19 +205,7 @@ def source_facts(path: Path) -> dict[str, str]:
 
 def of_model(model: ir.Model, text: str | None) -> str | None:
     """The preprocessing for ``model``: one that takes pixels gets them as they are."""
-    image = image_input(model)
-    if image.dtype is None or image.dtype.is_floating_point():
-        return text
-    if text is None:
-        return "none"
-    gain, offset = preprocess.parse(text).affine(int(shape_of(image)[1]))
-    if not np.allclose(gain, 1, atol=1e-6) or not np.allclose(offset, 0, atol=1e-4):
-        raise InputError(
-            f"input {image.name!r} takes pixels 0 … 255 ({image.dtype.name.lower()}) and "
-            f"normalises them itself, but preprocess {text!r} changes them; use none, or settings "
-            f"with mean=0,std={1 / preprocess.PIXEL_MAX!r}"
-        )
-    return text
+    return of_image(image_input(model), text)
 
 
 def _parse(text: str | None) -> preprocess.Preprocess | None:

@@ -39,6 +39,8 @@ _NOISE_IMAGES = 2
 
 #: Numbers of an image that several tensors of different widths make, for one of theirs.
 MOST_PADDING = 2
+#: Part of the multiplications that may leave the core so that a part reads one tensor.
+MOST_MOVED = 0.25
 #: Part of the multiplications that may leave the core with a node that does not fit.
 LITTLE = 0.01
 
@@ -224,7 +226,9 @@ class _Search:
             floats = kind.kind == "f" or (kind.kind == "u" and len(piece.reads) == 1)
             if not (fits and floats and source.arrays[name][0] == kind):
                 readers = [node for node in piece.nodes if name in _names(node.inputs)]
-                return self._to_one_tensor(piece) or readers
+                first = self._to_one_tensor(piece)
+                moved = sum(map(source.macs, first))
+                return first if first and moved <= MOST_MOVED * piece.macs else readers
         return []
 
     def drop_what_does_not_pay(self) -> None:
@@ -279,6 +283,7 @@ def partition(source: Source, check: Check | None = None) -> list[Piece]:
         If nothing that multiplies is left for the core, or a part reads what has no batch.
     """
     search = _Search(source, check or plan)
+    search.to_host(_periodic(source))
     search.settle()
     search.drop_what_does_not_pay()
     search.settle()
@@ -291,6 +296,20 @@ def partition(source: Source, check: Check | None = None) -> list[Piece]:
         if not source.has_batch(name):
             raise CutError(f"{name!r}, which goes from one part to another, has no batch")
     return pieces
+
+
+def _periodic(source: Source) -> Iterator[ir.Node]:
+    """Sines and cosines of inputs, and what is before them: times, and phases by hundreds.
+
+    The 8 bits in which an input comes to the core say little of the angle.
+    """
+    plain: dict[ir.Node, list[ir.Node]] = {}
+    for node in source.model.graph:
+        before = [*node.predecessors()]
+        if not source.macs(node) and all(other in plain for other in before):
+            plain[node] = [*dict.fromkeys(n for other in before for n in plain[other]), node]
+            if node.op_type in ("Sin", "Cos"):
+                yield from plain[node]
 
 
 def plan(model: ir.Model) -> ir.Model:

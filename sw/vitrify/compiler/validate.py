@@ -30,6 +30,8 @@ from vitrify.quant.calibrate import feeds
 from vitrify.quant.evaluate import Evaluator
 from vitrify.quant.graph import QuantGraph
 
+from .inputs import as_given
+
 Array = npt.NDArray[Any]
 Images = npt.NDArray[np.float32]
 
@@ -163,16 +165,6 @@ def _comparable(model: ir.Model) -> list[str]:
         value.name or "" for value in model.graph.outputs
         if value.dtype is None or value.dtype.is_floating_point()
     ]
-
-
-def as_given(model: ir.Model, images: npt.NDArray[Any]) -> Array:
-    """Images in the type that the model takes."""
-    image = next(value for value in model.graph.inputs if len(shape_of(value)) == images.ndim)
-    kind = np.dtype(np.float32 if image.dtype is None else image.dtype.numpy())
-    if kind.kind in "iu":
-        limits = np.iinfo(kind.name)
-        return np.clip(np.rint(images), limits.min, limits.max).astype(kind)
-    return images.astype(kind)
 
 
 def tolerance_of(model: ir.Model) -> float:

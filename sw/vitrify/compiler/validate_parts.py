@@ -13,11 +13,11 @@ from vitrify.arch.errors import ModelError
 from vitrify.ir import Evaluator, shape_of
 from vitrify.program.application import in_batches
 
+from .inputs import as_typed
 from .validate import (
     IMAGES,
     WAY_OUT,
     VerificationError,
-    as_given,
     check_finite,
     check_shapes,
     deviations,
@@ -26,21 +26,22 @@ from .validate import (
 )
 
 Array = npt.NDArray[Any]
+#: Arrays by the names of inputs.
+Feed = Mapping[str, Array]
 #: Share of whole numbers that may be others.
 OTHER_NUMBERS = 0.05
 
 
 def check_parts(
-    model: ir.Model, run: Callable[[Array], Mapping[str, Array]], images: npt.NDArray[Any],
-    batch: int | None,
+    model: ir.Model, run: Callable[[Feed], Mapping[str, Array]], feed: Feed, batch: int | None,
 ) -> None:
     """Compare the parts of a model, those of the core in their canonical form, with the whole.
 
     Parameters
     ----------
     model : as it was given
-    run : from images ``[N, C, H, W]`` of the model's type to its outputs
-    images : a few of them are taken
+    run : from inputs ``[N, …]`` of the model's types to its outputs
+    feed : inputs; a few of the samples are taken
     batch : images that the model takes at once; ``None`` for any number
 
     Raises
@@ -50,17 +51,17 @@ def check_parts(
     ModelError
         If what an image gives depends on the images beside it: parts take as many as they like.
     """
-    given = as_given(model, images[:IMAGES])
+    given = as_typed(model, {name: array[:IMAGES] for name, array in feed.items()})
     names = [value.name or "" for value in model.graph.outputs]
-    machine, image = Evaluator(model, names), model.graph.inputs[0]
+    machine = Evaluator(model, names)
 
-    def whole(images: Array, batch: int | None) -> dict[str, Array]:
-        feed = {image.name or "": images}
+    def whole(feed: Feed, batch: int | None) -> dict[str, Array]:
         made = in_batches(lambda feed: list(machine.run(feed).values()), feed, batch)
         return dict(zip(names, made, strict=True))
 
-    if not isinstance(shape_of(image)[0], int):
-        _check_alone(whole, np.resize(given, (2, *given.shape[1:])), tolerance_of(model))
+    if not isinstance(shape_of(model.graph.inputs[0])[0], int):
+        two = {name: np.resize(array, (2, *array.shape[1:])) for name, array in given.items()}
+        _check_alone(whole, two, tolerance_of(model))
     exact, found = whole(given, batch), run(given)
     for name in names:
         check_shapes(name, exact[name], found[name])
@@ -74,16 +75,16 @@ def check_parts(
 
 
 def _check_alone(
-    whole: Callable[[Array, int | None], dict[str, Array]], images: Array, tolerance: float
+    whole: Callable[[Feed, int | None], dict[str, Array]], feed: Feed, tolerance: float
 ) -> None:
     """Compare the outputs for images one by one with those for all of them at once."""
     try:
-        together = whole(images, None)
+        together = whole(feed, None)
     except Exception as error:
         if not of_onnx_runtime(error):
             raise
         return  # a batch of one is written into the model
-    for name, alone in whole(images, 1).items():
+    for name, alone in whole(feed, 1).items():
         same = alone.shape == together[name].shape
         deviation, most = _difference(together[name], alone, tolerance) if same else (1.0, 0.0)
         if not deviation <= most:

@@ -2,14 +2,8 @@
 
 from .canonicalise import STAGES, canonicalise, flattened
 from .entrance import is_channels_last
-from .load import (
-    ExternalDataError,
-    ModelFileError,
-    ModelInputError,
-    OpsetError,
-    image_input,
-    load,
-)
+from .inputs import ModelInputError, image_input, is_image, model_inputs, takes_image
+from .load import ExternalDataError, ModelFileError, OpsetError, load
 from .saturation import input_range
 
 __all__ = [
@@ -23,5 +17,8 @@ __all__ = [
     "image_input",
     "input_range",
     "is_channels_last",
+    "is_image",
     "load",
+    "model_inputs",
+    "takes_image",
 ]

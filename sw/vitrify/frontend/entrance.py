@@ -1,4 +1,4 @@
-"""An image as people have it: with its channels last, or of a type that NumPy lacks."""
+"""Inputs as people have them: images with their channels last, a type that NumPy lacks."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import onnx_ir as ir
 
 from vitrify.ir import shape_of
 from vitrify.ir.layout import TO_FIRST, TO_LAST, channels_last
+
+from .inputs import is_image
 
 #: Metadata of an image input whose channels the user gives last.
 _LAYOUT, _LAST = "vitrify.layout", "NHWC"
@@ -17,13 +19,13 @@ def is_channels_last(image: ir.Value) -> bool:
 
 
 def normalise(model: ir.Model, image: ir.Value) -> None:
-    """Give a model an image of float32 or uint8, ``[N, C, H, W]``, in place.
+    """Make an input float32 where it is bfloat16, and ``[N, C, H, W]`` if it is an image, in place.
 
-    What turns it into the one that it had becomes its first nodes.
+    What turns it into the one that the model had becomes the model's first nodes.
     """
     nodes: list[ir.Node] = []
     readers, given = list(image.uses()), image
-    if channels_last(image):
+    if is_image(image) and channels_last(image):
         image.shape = ir.Shape([shape_of(image)[axis] for axis in TO_FIRST])
         image.metadata_props[_LAYOUT] = _LAST
         nodes.append(ir.node("Transpose", [given], {"perm": TO_LAST}))

@@ -15,7 +15,7 @@ import onnx_ir as ir
 from vitrify.ir import Evaluator, shape_of
 from vitrify.ir.quantisers import Quantiser
 
-from .load import image_input, task_inputs
+from .inputs import image_input, task_inputs
 
 #: Largest difference of tensors that are the same, relative to the root mean square.
 _SAME = 1e-3

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import TopologicalSortPass
 
 from vitrify.arch.errors import ModelError
 
 from .entrance import normalise
-from .size import set_image_size
+from .inputs import image_input, model_inputs, takes_image
+from .size import Sizes, set_sizes
 
 #: Operator sets older than this spell shapes in ways the frontend does not read.
 OLDEST_OPSET = 11
-#: Rank of an image batch: [N, C, H, W].
-IMAGE_RANK = 4
-#: Numbers in the largest input accepted; it keeps a damaged size from exhausting memory.
-LARGEST_INPUT = 1 << 26
 
 
 class ModelFileError(ModelError):
@@ -29,10 +25,6 @@ class ModelFileError(ModelError):
 
 class ExternalDataError(ModelError):
     """The weights that the model keeps in another file are missing or cut short."""
-
-
-class ModelInputError(ModelError):
-    """The model does not take exactly one image of a fixed size."""
 
 
 class OpsetError(ModelError):
@@ -176,76 +168,9 @@ def _in_a_circle(model: ir.Model) -> ir.Node | None:
     return node
 
 
-def _inputs(model: ir.Model) -> list[ir.Value]:
-    return [value for value in model.graph.inputs if value.name not in model.graph.initializers]
-
-
-def task_inputs(model: ir.Model) -> list[ir.Value]:
-    """The graph inputs that are task numbers: int64, one for each picture or one for all."""
-    return [
-        value
-        for value in _inputs(model)
-        if value.dtype == ir.DataType.INT64 and value.shape is not None and len(value.shape) <= 1
-    ]
-
-
-def image_input(model: ir.Model) -> ir.Value:
-    """The one graph input that is no task, checked to be an image batch of fixed size.
-
-    Raises
-    ------
-    ModelInputError
-        There is no such input, there are others, or its size is not fixed.
-    """
-    tasks = task_inputs(model)
-    inputs = [value for value in _inputs(model) if value not in tasks]
-    listed = ", ".join(f"'{value.name}' {value.shape}" for value in inputs) or "none"
-    if len(inputs) != 1:
-        raise ModelInputError(
-            f"The model has {len(inputs)} inputs ({listed}), but one image [N, C, H, W] is needed; "
-            "export it with the image, and int64 task numbers [N] if it has any, as inputs."
-        )
-    image = inputs[0]
-    if image.shape is None or len(image.shape) != IMAGE_RANK:
-        raise ModelInputError(
-            f"The model has no image input (only {listed}); "
-            "export a vision transformer that takes [N, C, H, W]."
-        )
-    if image.dtype is not None and not (
-        image.dtype.is_floating_point() or image.dtype == ir.DataType.UINT8
-    ):
-        raise ModelInputError(
-            f"Input '{image.name}' is of the type {image.dtype.name}, but an image of floats or of "
-            "uint8 is needed; export the model with such an input."
-        )
-    dynamic = [str(size) for size in image.shape[1:] if not isinstance(size, int)]
-    if dynamic:
-        raise ModelInputError(
-            f"Input '{image.name}' has the dynamic size {', '.join(dynamic)} in {image.shape}; "
-            "only the batch may be dynamic: give --input-shape C,H,W, or export the model with a "
-            "fixed image size."
-        )
-    if any(int(size) < 1 for size in image.shape if isinstance(size, int)):
-        raise ModelInputError(
-            f"Input '{image.name}' has the empty shape {image.shape}; export the model again."
-        )
-    if np.prod([float(size) for size in image.shape if isinstance(size, int)]) > LARGEST_INPUT:
-        raise ModelInputError(
-            f"Input '{image.name}' has the shape {image.shape}, more than {LARGEST_INPUT} numbers; "
-            "export the model for smaller images."
-        )
-    batch = image.shape[0]
-    for task in tasks:
-        assert task.shape is not None, "task_inputs looked"
-        if any(isinstance(size, int) and size not in (1, batch) for size in task.shape):
-            raise ModelInputError(
-                f"Task input '{task.name}' has the shape {task.shape}, but one number for each of "
-                f"the {batch} pictures or one for all is needed; export the model again."
-            )
-    return image
-
-
-def load(path: str | Path, size: Sequence[int] | None = None) -> ir.Model:
+def load(
+    path: str | Path, size: Sizes | None = None, *, any_inputs: bool = False
+) -> ir.Model:
     """Read an ONNX vision transformer.
 
     Parameters
@@ -253,7 +178,10 @@ def load(path: str | Path, size: Sequence[int] | None = None) -> ir.Model:
     path:
         An ``.onnx`` file; external data is looked for beside it.
     size:
-        Channels, height and width of the image, where the model leaves them open.
+        Channels, height and width of the image, where the model leaves them open; or the sizes of
+        any inputs by their names, without the batch.
+    any_inputs:
+        Whether it may take something else than one image.
 
     Returns
     -------
@@ -278,8 +206,8 @@ def load(path: str | Path, size: Sequence[int] | None = None) -> ir.Model:
     check_wiring(model)
     _sort(path, model)
     if size is not None:
-        for value in set(_inputs(model)) - set(task_inputs(model)):
-            if value.shape is not None and len(value.shape) == IMAGE_RANK:
-                set_image_size(model, value, size)
-    normalise(model, image_input(model))
+        set_sizes(model, size)
+    whole = not any_inputs or takes_image(model)
+    for value in [image_input(model)] if whole else model_inputs(model):
+        normalise(model, value)
     return model

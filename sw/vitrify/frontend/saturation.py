@@ -19,8 +19,8 @@ from vitrify.ir import Evaluator, shape_of
 from vitrify.ir.quantisers import QUANTISERS, Quantiser
 
 from .edit import Editor, constant_of
+from .inputs import image_input, task_inputs
 from .integer import without_integers
-from .load import image_input, task_inputs
 
 #: Share of a tensor's energy that saturation may cut unnoticed: 35 dB below the signal.
 UNNOTICED = 3e-4

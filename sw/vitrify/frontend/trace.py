@@ -16,7 +16,7 @@ from vitrify.arch.errors import UnsupportedOpError, VitrifyError
 from vitrify.ir import ARRANGE, BATCH, Builder, ShapeError, shape_of, steps_of, tensor
 
 from .fold import is_cheap
-from .load import image_input, task_inputs
+from .inputs import image_input, task_inputs
 from .mixed import Gate, Gating, Mixture, Picked, Stack
 from .outputs import formed
 from .randomness import draws
@@ -262,7 +262,7 @@ class Tracer:
         return self.settler.emit(
             ARRANGE, base, np.ones(width) if mul is None else mul,
             np.zeros(width) if add is None else add,
-            index=first.ravel().tolist(), form=list(first.shape) or [1],
+            index=first.ravel().tolist(), form=list(first.shape),
         )  # fmt: skip
 
 

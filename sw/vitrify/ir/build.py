@@ -103,7 +103,8 @@ class Builder:
         node = ir.node(
             op.name,
             values,
-            attributes,
+            # of an empty list onnx_ir does not know what it is of
+            {k: ir.AttrInt64s(k, ()) if v == [] else v for k, v in attributes.items()},
             domain=DOMAIN,
             overload=attributes[op.overload] if op.overload else "",
             outputs=[output],

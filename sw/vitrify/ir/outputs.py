@@ -49,7 +49,7 @@ def steps_of(index: np.ndarray) -> tuple[int, tuple[int, ...], tuple[int, ...]] 
         for pair in _split(np.moveaxis(index, axis, 0).reshape(index.shape[axis], -1)[:, 0])
     ]  # fmt: skip
     grid, steps = tuple(size for size, _ in axes), tuple(step for _, step in axes)
-    places = np.indices(grid).reshape(len(grid), -1)
+    places = np.indices(grid).reshape(len(grid), index.size)
     regular = np.array_equal(start + np.array(steps, np.int64) @ places, index.ravel())
     return (start, grid, steps) if regular else None
 

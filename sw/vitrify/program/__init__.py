@@ -4,6 +4,7 @@ from .application import Application, CorePart, HostPart, as_image
 from .pack import (
     UInt8,
     as_batch,
+    as_inputs,
     channels_first,
     formed,
     from_words,
@@ -17,7 +18,16 @@ from .pack import (
 )
 from .preprocess import Preprocess
 from .program import Program, roofline, shared_macs
-from .spec import ImageSpec, InputSpec, LayerInfo, OutputSpec, TaskSpec, TensorInfo, output_size
+from .spec import (
+    ImageSpec,
+    InputSpec,
+    LayerInfo,
+    OutputSpec,
+    TaskSpec,
+    TensorInfo,
+    TensorSpec,
+    output_size,
+)
 from .tasks import as_tasks, registers
 
 __all__ = [
@@ -32,9 +42,11 @@ __all__ = [
     "Program",
     "TaskSpec",
     "TensorInfo",
+    "TensorSpec",
     "UInt8",
     "as_batch",
     "as_image",
+    "as_inputs",
     "as_tasks",
     "channels_first",
     "formed",

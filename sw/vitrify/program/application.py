@@ -17,13 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from vitrify.arch.config import ArchConfig
-from vitrify.arch.errors import ProgramError
+from vitrify.arch.errors import InputError, ProgramError
 from vitrify.arch.text import short
 
 from . import onnx_graph, preprocess
 from .onnx_graph import Value
+from .pack import given_form
 from .program import Program
-from .spec import ImageSpec, TaskSpec
+from .spec import ImageSpec, TaskSpec, TensorSpec
+
+Float = npt.NDArray[np.float64]
 
 #: Rank of images, whose channels come first; of all other tensors they come last.
 _IMAGE_RANK = 4
@@ -71,15 +74,19 @@ class CorePart:
     Members
     -------
     axes : of each tensor, the axis of its channels
+    gains, offsets : of each of several tensors, one number a channel; empty for a single one
     """
 
     program: Program
     reads: tuple[str, ...]
     axes: tuple[int, ...] = (1,)
+    gains: tuple[Float, ...] = ()
+    offsets: tuple[Float, ...] = ()
 
     def image(self, tensors: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
         """What the program takes."""
-        return as_image([tensors[name] for name in self.reads], self.axes)
+        arrays = [tensors[name] for name in self.reads]
+        return as_image(arrays, self.axes, self.gains, self.offsets)
 
     @property
     def macs(self) -> int:
@@ -99,7 +106,7 @@ class Application:
 
     model: str
     #: What it takes, before any part.
-    input: ImageSpec
+    inputs: tuple[ImageSpec | TensorSpec, ...]
     #: Names of the results, in the model's order.
     outputs: tuple[str, ...]
     parts: tuple[Part, ...]
@@ -113,9 +120,14 @@ class Application:
             raise ProgramError(f"the programs of {self.model!r} are for different cores")
         if any(program.tasks for program in self.programs):
             raise ProgramError(f"a program of {self.model!r} chooses among tasks")
-        if self.input.preprocess is not None:
-            preprocess.parse(self.input.preprocess)
-        known: dict[str, tuple[int | None, ...]] = {self.input.name: (None, *self.input.shape)}
+        if self.preprocess is not None:
+            preprocess.parse(self.preprocess)
+        known: dict[str, tuple[int | None, ...]] = {}
+        for spec in self.inputs:
+            if spec.name in known:
+                raise ProgramError(f"two inputs of {self.model!r} are called {short(spec.name)}")
+            known[spec.name] = (None, *spec.shape)
+        given = set(known)
         for part in self.parts:
             for name in part.reads:
                 if name not in known:
@@ -133,7 +145,7 @@ class Application:
                     raise ProgramError(f"two parts of {self.model!r} make {short(value.name)}")
                 known[value.name] = value.shape
         for name in self.outputs:
-            if name not in known or name == self.input.name:
+            if name not in known or name in given:
                 raise ProgramError(f"no part of {self.model!r} makes its output {short(name)}")
 
     def _check_image(self, part: CorePart, shapes: Sequence[tuple[int | None, ...]]) -> None:
@@ -141,9 +153,43 @@ class Application:
         found = None
         if len(part.axes) == len(shapes):
             found = image_shape(shapes, part.axes)
+        sizes = [(shape[axis],) for shape, axis in zip(shapes, part.axes, strict=False)]
+        given = [[np.shape(value) for value in values] for values in (part.gains, part.offsets)]
+        if found == wanted and given not in ([[], []], [sizes, sizes]):
+            raise ProgramError(f"a program of {self.model!r} has gains or offsets for other "
+                               f"numbers of channels than it reads")
         if found != wanted:
             raise ProgramError(f"a program of {self.model!r} takes an image of {wanted}, and what "
                                f"it reads makes one of {found}")
+
+    @property
+    def input(self) -> ImageSpec:
+        """The image, of an application that takes one.
+
+        Raises
+        ------
+        InputError
+            If it takes none.
+        """
+        image = next((spec for spec in self.inputs if isinstance(spec, ImageSpec)), None)
+        if image is None:
+            listed = ", ".join(f"{spec.name!r} {given_form(spec)}" for spec in self.inputs)
+            raise InputError(f"{self.model!r} takes no image; its inputs are {listed}")
+        return image
+
+    @property
+    def preprocess(self) -> str | None:
+        """How a picture becomes its image, if it takes one."""
+        images = [spec for spec in self.inputs if isinstance(spec, ImageSpec)]
+        return images[0].preprocess if images else None
+
+    def with_preprocess(self, text: str) -> Application:
+        """The same with another way from pictures to its images."""
+        assert self.input, "or it says that there is none"
+        return replace(self, inputs=tuple(
+            replace(spec, preprocess=text) if isinstance(spec, ImageSpec) else spec
+            for spec in self.inputs
+        ))  # fmt: skip
 
     @property
     def programs(self) -> tuple[Program, ...]:
@@ -223,7 +269,10 @@ def image_shape(
     return max(width for width, *_ in known), sum(math.prod(rows) for _, *rows in known), 1
 
 
-def as_image(arrays: Sequence[npt.NDArray[Any]], axes: Sequence[int]) -> npt.NDArray[Any]:
+def as_image(
+    arrays: Sequence[npt.NDArray[Any]], axes: Sequence[int], gains: Sequence[Float] = (),
+    offsets: Sequence[Float] = (),
+) -> npt.NDArray[Any]:
     """One image ``[N, C, H, W]`` of tensors ``[N, …]``.
 
     Parameters
@@ -231,12 +280,19 @@ def as_image(arrays: Sequence[npt.NDArray[Any]], axes: Sequence[int]) -> npt.NDA
     axes : of each tensor, the axis of its channels.  All others become rows, which follow each
         other as ``[N, C, rows, 1]``, with zeros for the channels that some others have more; a
         single ``[N, C, H, W]`` stays as it is.
+    gains, offsets : of each tensor and channel: the image has ``x * gain + offset``, so that
+        tensors of different ranges have the same there
     """
     if len(arrays) == 1 and arrays[0].ndim == _IMAGE_RANK and axes[0] == 1:
         return arrays[0]
     moved = [np.moveaxis(array, axis, 1) for array, axis in zip(arrays, axes, strict=True)]
     width = max(x.shape[1] for x in moved)
     lines = [x.reshape(*x.shape[:2], -1) for x in moved]
+    if gains:
+        lines = [
+            (x * gain[:, None] + offset[:, None]).astype(np.float32)
+            for x, gain, offset in zip(lines, gains, offsets, strict=True)
+        ]
     padded = [np.pad(x, [(0, 0), (0, width - x.shape[1]), (0, 0)]) for x in lines]
     return np.concatenate(padded, axis=2)[..., None]
 

@@ -41,7 +41,7 @@ from .program import Program
 from .verify import verify
 
 MAGIC = b"VITRIFY\0"
-VERSION = 2
+VERSION = 3
 #: Largest file, and header in it.
 MOST_BYTES = 1 << 30
 MOST_HEADER = 1 << 26
@@ -66,7 +66,7 @@ def content(program: Program | Application) -> bytes:
     if isinstance(program, Application):
         fields = {
             "model": program.model,
-            "input": dataclasses.asdict(program.input),
+            "inputs": [dataclasses.asdict(spec) for spec in program.inputs],
             "outputs": program.outputs,
             "parts": [_part_row(part) for part in program.parts],
             "metadata": program.metadata,
@@ -96,6 +96,8 @@ def _part_row(part: Part) -> dict[str, Any]:
         "place": "core" if on_core else "host",
         "reads": part.reads,
         "axes": part.axes if on_core else (),
+        "gains": part.gains if on_core else (),
+        "offsets": part.offsets if on_core else (),
         "why": () if on_core else part.why,
         "macs": part.macs,
     }
@@ -212,7 +214,8 @@ def _application(fields: dict[str, Any], sections: dict[str, memoryview]) -> App
         if row["place"] == "core":
             program = _parse(data, name, nested=True)
             assert isinstance(program, Program), "it is nested"
-            parts.append(CorePart(program=program, reads=row["reads"], axes=row["axes"]))
+            fields_of_it = {key: row[key] for key in ("reads", "axes", "gains", "offsets")}
+            parts.append(CorePart(program=program, **fields_of_it))
         else:
             parts.append(HostPart(model=bytes(data), why=row["why"], macs=row["macs"]))
             if parts[-1].reads != row["reads"]:

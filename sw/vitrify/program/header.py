@@ -16,7 +16,15 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import ProgramError
 from vitrify.arch.text import short
 
-from .spec import ImageSpec, InputSpec, LayerInfo, OutputSpec, TaskSpec, TensorInfo
+from .spec import (
+    ImageSpec,
+    InputSpec,
+    LayerInfo,
+    OutputSpec,
+    TaskSpec,
+    TensorInfo,
+    TensorSpec,
+)
 
 #: A check: what a field is called, and its value in the header; returns the value to use.
 Check = Callable[[str, Any], Any]
@@ -161,6 +169,7 @@ _word = whole(0, (1 << 32) - 1)
 _IMAGE: dict[str, Check] = {
     "name": text, "shape": several(_size, 3, 3), "preprocess": maybe(text), "channels_last": truth,
 }
+_IMAGE_INPUT = made(ImageSpec, _IMAGE)
 _INPUT = made(InputSpec, {
     **_IMAGE,
     "patch": several(_size, 2, 2),
@@ -246,13 +255,28 @@ _PART: dict[str, Check] = {
     "place": _place,
     "reads": several(text, MOST_OUTPUTS, 1),
     "axes": several(whole(1, 16), MOST_OUTPUTS),
+    "gains": several(reals, MOST_OUTPUTS),
+    "offsets": several(reals, MOST_OUTPUTS),
     "why": several(text, MOST_SIZE),
     "macs": whole(0, _MOST_COUNT),
 }
+_TENSOR_INPUT = made(TensorSpec, {
+    "name": text, "shape": several(_size, 16), "dtype": text,
+})
+
+
+def _either(what: str, value: Any) -> ImageSpec | TensorSpec:
+    check = _TENSOR_INPUT if isinstance(value, dict) and "dtype" in value else _IMAGE_INPUT
+    spec = check(what, value)
+    if math.prod(spec.shape) > MOST_VALUES:
+        raise ProgramError(f"{what} of {spec.shape} has more than {MOST_VALUES:,} values")
+    return spec
+
+
 #: Those of an application in parts, whose sections are programs and ONNX models.
 APPLICATION: dict[str, Check] = {
     "model": text,
-    "input": made(ImageSpec, _IMAGE),
+    "inputs": several(_either, MOST_OUTPUTS, 1),
     "outputs": several(text, MOST_OUTPUTS, 1),
     "parts": several(record(_PART), MOST_PARTS, 1),
     "metadata": metadata,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from vitrify.arch.errors import InputError
 
 from . import preprocess
 from .program import Program
-from .spec import ImageSpec, InputSpec, OutputSpec
+from .spec import ImageSpec, InputSpec, OutputSpec, TensorSpec
 
 UInt8 = npt.NDArray[np.uint8]
 Float32 = npt.NDArray[np.float32]
@@ -73,7 +74,59 @@ def channels_first(spec: ImageSpec, array: npt.NDArray[Any]) -> npt.NDArray[Any]
     return array.transpose(0, 3, 1, 2) if turned else array
 
 
-def given_form(spec: ImageSpec) -> str:
+def as_tensor(spec: TensorSpec, values: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Check a batch of tensors and turn it into ``[N, *spec.shape]`` of its type.
+
+    Raises
+    ------
+    InputError
+        For a wrong shape, and for values that the type does not have.
+    """
+    array, kind = np.asarray(values), np.dtype(spec.dtype)
+    if array.ndim != len(spec.shape) + 1 or array.shape[1:] != spec.shape:
+        raise InputError(
+            f"input {spec.name!r} has the shape {list(array.shape)}; the model takes "
+            f"{given_form(spec)}"
+        )
+    if len(array) == 0:
+        raise InputError(f"input {spec.name!r} holds no sample")
+    if kind.kind == "f" and is_real(array.dtype):
+        return finite(spec.name, array).astype(kind, copy=False)
+    bounds = np.iinfo(kind) if kind.kind in "iu" else None
+    if array.dtype.kind not in ("iu" if bounds else "b") or kind.kind == "f":
+        raise InputError(f"input {spec.name!r} must be {kind}, not {array.dtype}")
+    if bounds and (array.min(initial=0) < bounds.min or array.max(initial=0) > bounds.max):
+        raise InputError(
+            f"input {spec.name!r} reaches from {array.min()} to {array.max()}, and {kind} from "
+            f"{bounds.min} to {bounds.max}"
+        )
+    return array.astype(kind, copy=False)
+
+
+def as_inputs(
+    specs: Iterable[ImageSpec | TensorSpec], given: Mapping[str, npt.ArrayLike]
+) -> dict[str, npt.NDArray[Any]]:
+    """The inputs of an application, checked, images as ``[N, C, H, W]``.
+
+    Raises
+    ------
+    InputError
+        If one is missing or wrong, or they hold different numbers of samples.
+    """
+    found: dict[str, npt.NDArray[Any]] = {}
+    for spec in specs:
+        if spec.name not in given:
+            raise InputError(f"input {spec.name!r} is missing: {given_form(spec)}")
+        image = isinstance(spec, ImageSpec)
+        value = given[spec.name]
+        found[spec.name] = as_batch(spec, value) if image else as_tensor(spec, value)
+    if len(set(map(len, found.values()))) > 1:
+        counts = ", ".join(f"{name!r} {len(array)}" for name, array in found.items())
+        raise InputError(f"the inputs hold different numbers of samples: {counts}")
+    return found
+
+
+def given_form(spec: ImageSpec | TensorSpec) -> str:
     """The shape of a batch, as messages say it."""
     return f"[N, {', '.join(map(str, spec.given_shape))}]"
 

@@ -98,6 +98,16 @@ class Program:
         if spec.preprocess is not None:
             preprocess.parse(spec.preprocess)
 
+    @property
+    def preprocess(self) -> str | None:
+        """How a picture becomes the image."""
+        return self.input.preprocess
+
+    def with_preprocess(self, text: str) -> Program:
+        """The same with another way from pictures to the image."""
+        spec = dataclasses.replace(self.input, preprocess=text)
+        return dataclasses.replace(self, input=spec)
+
     # Sizes -------------------------------------------------------------------------------
     @property
     def input_bytes(self) -> int:

@@ -20,6 +20,26 @@ DTYPES = (
 
 
 @dataclass(frozen=True, kw_only=True)
+class TensorSpec:
+    """An input of an application that is no image: a batch of tensors ``[N, *shape]``."""
+
+    #: Name of the ONNX input.
+    name: str
+    shape: tuple[int, ...]
+    #: NumPy type: floats, integers or ``bool``.
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in (*DTYPES, "bool"):
+            raise ProgramError(f"input {self.name!r} cannot be of the type {self.dtype!r}")
+
+    @property
+    def given_shape(self) -> tuple[int, ...]:
+        """Its shape, as :attr:`ImageSpec.given_shape`."""
+        return self.shape
+
+
+@dataclass(frozen=True, kw_only=True)
 class ImageSpec:
     """The image of one inference."""
 
@@ -146,7 +166,7 @@ class OutputSpec:
         """The flat element of each of ``shape``, or ``None`` for all in order."""
         if self.steps is None:
             return None
-        grid = np.indices(self.places, np.int64).reshape(len(self.places), -1)
+        grid = np.indices(self.places, np.int64).reshape(len(self.places), math.prod(self.places))
         return self.start + np.array(self.steps, np.int64) @ grid
 
     def words(self, depth: int) -> int:

@@ -8,6 +8,7 @@ import tokenize
 import warnings
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -49,6 +50,49 @@ def read_array(path: Path, name: str) -> npt.NDArray[Any]:
         raise
     except _DAMAGED as error:
         raise InputError(f"{str(path)!r} is no NumPy file, or it is damaged") from error
+
+
+def read_arrays(given: Sequence[str], names: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of inputs called ``names``.
+
+    Parameters
+    ----------
+    given : files, each ``NAME=FILE``, or one ``.npz`` with all that no other has; one ``FILE`` may
+        also be a ``.npy`` where one input is left
+
+    Raises
+    ------
+    InputError
+        As :func:`read_array`; for a name that is none, and for several files of the same.
+    """
+    files: dict[str, Path] = {}
+    rest: list[Path] = []
+    for text in given:
+        name, equals, path = text.partition("=")
+        if Path(text).exists() or not equals:
+            rest.append(Path(text))
+        elif name not in names or name in files:
+            raise InputError(
+                f"{short(text)} is of no input that is left; the inputs are "
+                f"{', '.join(map(repr, names))}"
+            )
+        else:
+            files[name] = Path(path)
+    left = [name for name in names if name not in files]
+    if len(rest) > 1 or bool(rest) != bool(left):
+        raise InputError(
+            f"the inputs are {', '.join(map(repr, names))}: give one .npz with an array for each, "
+            f"or NAME=FILE for each"
+        )
+    files |= dict.fromkeys(left, *rest) if left else {}
+    for path in files.values():
+        if not path.is_file():
+            raise InputError(f"input file {str(path)!r} does not exist")
+    if len(left) > 1 and not zipfile.is_zipfile(rest[0]):
+        raise InputError(
+            f"{str(rest[0])!r} is no .npz, which the arrays of {', '.join(map(repr, left))} need"
+        )
+    return {name: read_array(files[name], name) for name in names}
 
 
 def _from_zip(path: Path, name: str) -> npt.NDArray[Any]:

@@ -28,8 +28,8 @@ from vitrify.program import (
 from .statistics import Statistics
 
 UInt8 = npt.NDArray[np.uint8]
-#: Task numbers by the name of the input: one, or ``[N]``.
-Tasks = Mapping[str, npt.ArrayLike]
+#: What a model takes besides its first input, by name: task numbers, one or ``[N]``, or tensors.
+Others = Mapping[str, npt.ArrayLike]
 
 
 class Progress(Protocol):
@@ -56,7 +56,8 @@ class NodeArg:
 class Backend(abc.ABC):
     """Runs one model.  ``statistics`` describe the latest run.
 
-    The first of ``inputs`` is the image; the others are integers that choose tasks.
+    The first of ``inputs`` is the image, and the others are integers that choose tasks; or all are
+    tensors, of an application with other inputs.
     """
 
     name: str
@@ -65,12 +66,14 @@ class Backend(abc.ABC):
     statistics: Statistics | None = None
     #: Whether the image is ``[N, H, W, C]``.
     channels_last: bool = False
+    #: Whether it takes an image, and tasks if any, and no other tensors.
+    is_of_images: bool = True
 
     @abc.abstractmethod
     def run(
-        self, names: Sequence[str], feed: npt.NDArray[Any], tasks: Tasks
+        self, names: Sequence[str], feed: npt.NDArray[Any], others: Others
     ) -> list[npt.NDArray[Any]]:
-        """Results ``names`` for a batch ``[N, …]`` of images, and their tasks."""
+        """Results ``names`` for a batch ``[N, …]`` of the first input, and what goes with it."""
 
     def close(self) -> None:  # noqa: B027  (most backends hold nothing)
         """Give back processes, libraries and memory."""
@@ -118,11 +121,11 @@ class ProgramBackend(Backend):
         """
 
     def run(
-        self, names: Sequence[str], feed: npt.NDArray[Any], tasks: Tasks
+        self, names: Sequence[str], feed: npt.NDArray[Any], others: Others
     ) -> list[npt.NDArray[Any]]:
         """Pack, execute, unpack."""
         program = self.program
-        regions, words, images = as_jobs(program, feed, tasks)
+        regions, words, images = as_jobs(program, feed, others)
         start = time.perf_counter()
         results, statistics = self.execute(regions, words, images)
         statistics.seconds = time.perf_counter() - start
@@ -133,7 +136,7 @@ class ProgramBackend(Backend):
 
 
 def as_jobs(
-    program: Program, feed: npt.ArrayLike, tasks: Tasks
+    program: Program, feed: npt.ArrayLike, tasks: Others
 ) -> tuple[UInt8, list[int], int]:
     """Jobs of a batch: input regions ``[jobs, input_bytes]``, registers TASK, number of images.
 

@@ -9,9 +9,17 @@ from typing import Any
 
 import numpy.typing as npt
 
-from vitrify.program import Application, CorePart, HostPart, Program, as_batch
+from vitrify.program import (
+    Application,
+    CorePart,
+    HostPart,
+    ImageSpec,
+    Program,
+    TensorSpec,
+    as_inputs,
+)
 
-from .backend import TYPES, Backend, NodeArg, Tasks
+from .backend import TYPES, Backend, NodeArg, Others
 from .host import CPU, HostRunner
 from .statistics import Statistics
 
@@ -30,9 +38,10 @@ class PartsBackend(Backend):
         providers: Sequence[str] = CPU,
     ) -> None:
         self.application = application
-        spec = application.input
-        self.channels_last = spec.channels_last
-        self.inputs = (NodeArg(spec.name, "tensor(float)", ["N", *spec.given_shape]),)
+        first = application.inputs[0]
+        self.channels_last = isinstance(first, ImageSpec) and first.channels_last
+        self.is_of_images = isinstance(first, ImageSpec) and len(application.inputs) == 1
+        self.inputs = tuple(map(_argument, application.inputs))
         self.outputs = tuple(
             NodeArg(
                 value.name, f"tensor({TYPES.get(value.dtype, value.dtype)})",
@@ -53,13 +62,12 @@ class PartsBackend(Backend):
         self.name = next(r.name for r in self._runners if isinstance(r, Backend))
 
     def run(
-        self, names: Sequence[str], feed: npt.NDArray[Any], tasks: Tasks
+        self, names: Sequence[str], feed: npt.NDArray[Any], others: Others
     ) -> list[npt.NDArray[Any]]:
         """Run every part on the whole batch."""
         start = time.perf_counter()
         application = self.application
-        spec = application.input
-        known: dict[str, npt.NDArray[Any]] = {spec.name: as_batch(spec, feed)}
+        known = as_inputs(application.inputs, {self.inputs[0].name: feed, **others})
         found: list[Statistics] = []
         host_seconds = 0.0
         for part, runner in zip(application.parts, self._runners, strict=True):
@@ -70,7 +78,7 @@ class PartsBackend(Backend):
                 continue
             assert isinstance(part, CorePart), "the others have a runner of the host"
             wanted = [out.name for out in runner.outputs]
-            made = runner.run(wanted, part.image(known), tasks)
+            made = runner.run(wanted, part.image(known), {})
             known.update(zip(wanted, made, strict=True))
             if runner.statistics is not None:
                 found.append(runner.statistics)
@@ -85,6 +93,11 @@ class PartsBackend(Backend):
         for runner in self._runners:
             if isinstance(runner, Backend):
                 runner.close()
+
+
+def _argument(spec: ImageSpec | TensorSpec) -> NodeArg:
+    kind = "float32" if isinstance(spec, ImageSpec) else spec.dtype
+    return NodeArg(spec.name, f"tensor({TYPES.get(kind, kind)})", ["N", *spec.given_shape])
 
 
 def _sum(parts: Sequence[Statistics], model: str) -> Statistics:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import threading
@@ -107,9 +106,7 @@ class InferenceSession:
                 source.require_arch(chosen)
                 source = source.on(chosen)
             if preprocess is not None:
-                source = dataclasses.replace(
-                    source, input=dataclasses.replace(source.input, preprocess=preprocess)
-                )
+                source = source.with_preprocess(preprocess)
         backend, others = _chosen(backend, providers, isinstance(source, Path))
         self.program = None if isinstance(source, Path) else source
         if self.program is not None and backend == "float" and isinstance(model, str | os.PathLike):
@@ -133,7 +130,7 @@ class InferenceSession:
         output_names : names of the wanted outputs; ``None`` for all
         input_feed : the images by the input's name: floats as the model takes them, or uint8
             ``[N, C, H, W]`` / ``[N, H, W, C]``; for a model with tasks also the integer that
-            chooses one, for all images or ``[N]``
+            chooses one, for all images or ``[N]``; of a model with other inputs, all of them
         run_options : those of ONNX Runtime; a run that they say to terminate is refused
 
         Returns
@@ -230,6 +227,11 @@ class InferenceSession:
         """Whether the image is ``[N, H, W, C]``, not ``[N, C, H, W]``."""
         return self._backend.channels_last
 
+    @property
+    def is_of_images(self) -> bool:
+        """Whether the model takes an image, and tasks if any, and no other tensors."""
+        return self._backend.is_of_images
+
     def get_outputs(self) -> list[NodeArg]:
         """The outputs: name, type, shape."""
         return list(self._backend.outputs)
@@ -245,7 +247,7 @@ class InferenceSession:
             return ModelMeta("", "", {})
         facts = {
             "arch": program.arch.name, "arch_hash": f"{program.arch.hash:08x}",
-            "preprocess": program.input.preprocess or "",
+            "preprocess": program.preprocess or "",
             **{key: v if isinstance(v, str) else json.dumps(v)
                for key, v in program.metadata.items()},
         }  # fmt: skip

@@ -6,7 +6,12 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import onnx
+import pytest
 
+from tests.support.parts import IMAGES
+from tests.support.ratio import decibel
+from tests.support.tails import with_tail
 from vitrify.arch.presets import preset
 from vitrify.compiler import compile_model
 from vitrify.runtime import InferenceSession
@@ -34,3 +39,17 @@ def test_the_float_backend_finds_the_model_of_a_program(tmp_path):
     fractions = [fraction for _, fraction in seen]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
+
+
+@pytest.mark.filterwarnings("ignore::vitrify.quant.doubts.CalibrationWarning")
+def test_a_number_of_an_image_has_no_axis(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    tail = [("Gather", ["logits", "two"], ["y"], {"axis": 1})]
+    onnx.save(with_tail(tail, [("y", 1)], [("two", np.array(2))]), path)
+    program = compile_model(path, preset("nano"), IMAGES)
+    program.save(tmp_path / "model.vfy")
+    feed = {"image": IMAGES}
+    (found,) = InferenceSession(tmp_path / "model.vfy").run(None, feed)
+    (wanted,) = InferenceSession(path, "float").run(None, feed)
+    assert found.shape == wanted.shape == (len(IMAGES),)
+    assert decibel(wanted, found) > 20

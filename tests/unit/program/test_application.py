@@ -40,7 +40,9 @@ def application(**changes: Any) -> Application:
     program = copy_program()
     fields: dict[str, Any] = {
         "model": "copy, largest",
-        "input": ImageSpec(name="image", shape=program.input.shape, preprocess="mean=0.5,std=0.5"),
+        "inputs": (
+            ImageSpec(name="image", shape=program.input.shape, preprocess="mean=0.5,std=0.5"),
+        ),
         "outputs": ("best",),
         "parts": (
             CorePart(program=program, reads=("image",)),
@@ -83,10 +85,17 @@ def altered(change: Callable[[dict[str, Any]], object], data: bytes | None = Non
     (lambda f: f["parts"][1].update(reads=["other"]), "'part 1' does not read what the header"),
     (lambda f: f["parts"][0].update(axes=[2]), r"takes an image of \(3, 4, 8\)"),
     (lambda f: f["parts"][0].update(axes=[1, 1]), r"takes an image of \(3, 4, 8\)"),
+    (lambda f: f["parts"][0].update(gains=[[1, 1]]), "other numbers of channels than it reads"),
+    (lambda f: f["inputs"].append(f["inputs"][0]), "two inputs of .* are called 'image'"),
+    (lambda f: f["inputs"].append({"name": "t", "shape": [3], "dtype": "text"}),
+     "input 't' cannot be of the type 'text'"),
+    (lambda f: f["inputs"].append({"name": "t", "shape": [1 << 14] * 2, "dtype": "int64"}),
+     "has more than 67,108,864 values"),
+    (lambda f: f["inputs"][0].update(channels_last=1), "must be true or false, not 1"),
     (lambda f: f["parts"][0].update(reads=["else"]), "reads 'else', which no part before it"),
     (lambda f: f.update(outputs=["image"]), "makes its output 'image'"),
     (lambda f: f.update(instruction_count=3), "unknown field 'instruction_count'"),
-    (lambda f: f["input"].update(shape=[3, 4, 4]), r"takes an image of \(3, 4, 8\)"),
+    (lambda f: f["inputs"][0].update(shape=[3, 4, 4]), r"takes an image of \(3, 4, 8\)"),
     (lambda f: f["sections"][1].update(name="image"), "unknown section 'image'"),
     (lambda f: f["parts"][1].update(place="core"), "is not a Vitrify program"),
 ])  # fmt: skip
@@ -111,8 +120,8 @@ def test_an_application_holds_no_other() -> None:
 @pytest.mark.parametrize(("changes", "message"), [
     ({"parts": ()}, "has nothing for the core"),
     ({"outputs": ("none",)}, "makes its output 'none'"),
-    ({"input": ImageSpec(name="i", shape=(3, 4, 8))}, "reads 'image', which no part before"),
-    ({"input": ImageSpec(name="image", shape=(3, 4, 8), preprocess="odd")}, "odd"),
+    ({"inputs": (ImageSpec(name="i", shape=(3, 4, 8)),)}, "reads 'image', which no part before"),
+    ({"inputs": (ImageSpec(name="image", shape=(3, 4, 8), preprocess="odd"),)}, "odd"),
 ])  # fmt: skip
 def test_contradictions(changes: dict[str, Any], message: str) -> None:
     with pytest.raises((ProgramError, InputError), match=message):

@@ -168,7 +168,8 @@ def test_wrong_headers(saved, change, message):
     (b'{"a": ' * 50_000, "no JSON"),
 ])
 def test_headers_that_are_none(text, message):
-    data = struct.pack("<8sIII", b"VITRIFY\0", 2, len(text), zlib.crc32(text)) + text
+    head = (container.MAGIC, container.VERSION, len(text), zlib.crc32(text))
+    data = struct.pack("<8sIII", *head) + text
     with pytest.raises(ProgramError, match=message):
         Program.from_bytes(data)
 
@@ -231,7 +232,7 @@ def test_other_version(saved):
     data = bytearray(saved.read_bytes())
     data[8] = 9
     saved.write_bytes(data)
-    with pytest.raises(ProgramError, match="container version 9, this Vitrify reads 2"):
+    with pytest.raises(ProgramError, match="container version 9, this Vitrify reads 3"):
         Program.load(saved)
 
 

@@ -206,7 +206,7 @@ def test_an_application_equals_golden() -> None:
         [helper.make_tensor_value_info("y", 1, ["N", *out.shape])],
     ), ir_version=10, opset_imports=[helper.make_opsetid("", 17)])  # fmt: skip
     application = Application(
-        model="softmax", input=ImageSpec(name=NAME, shape=PROGRAM.input.shape),
+        model="softmax", inputs=(ImageSpec(name=NAME, shape=PROGRAM.input.shape),),
         outputs=("y", out.name), parts=(
             CorePart(program=PROGRAM, reads=(NAME,)), HostPart(model=model.SerializeToString()),
         ),

@@ -18,14 +18,24 @@ import numpy as np
 import numpy.typing as npt
 
 from vitrify.arch.errors import BackendError, InputError, ModelError
-from vitrify.program import Application, Program, TaskSpec, as_batch, as_tasks
-from vitrify.program.spec import ImageSpec
+from vitrify.program import (
+    Application,
+    ImageSpec,
+    Program,
+    TaskSpec,
+    TensorSpec,
+    as_batch,
+    as_inputs,
+    as_tasks,
+)
+from vitrify.program.application import in_batches
 from vitrify.program.tasks import Numbers
 from vitrify.runtime.backend import (
+    TYPES,
     Backend,
     NodeArg,
+    Others,
     Progress,
-    Tasks,
     check_options,
     no_progress,
 )
@@ -37,21 +47,20 @@ _CHUNK = 16
 _MANY = 1 << 31
 
 
-#: Types of inputs other than float32, by ONNX Runtime's names.
-_KINDS: dict[str, type] = {
-    "tensor(float16)": np.float16, "tensor(double)": np.float64, "tensor(uint8)": np.uint8,
-}  # fmt: skip
+#: NumPy's names of types, where they are not ONNX Runtime's.
+_NUMPY = {ours: numpy for numpy, ours in TYPES.items()}
 
 
-class FloatBackend(Backend):
-    """ONNX Runtime, with its CPU provider unless others are asked for."""
+class Opened:
+    """A model in ONNX Runtime.
 
-    name = "float"
+    Raises
+    ------
+    ModelError
+        If ONNX Runtime refuses it.
+    """
 
-    def __init__(
-        self, path: Path, preprocess: str | None = None, *, tasks: Sequence[TaskSpec] = (),
-        progress: Progress | None = None, providers: Sequence[str] = CPU,
-    ) -> None:
+    def __init__(self, path: Path, providers: Sequence[str] = CPU) -> None:
         try:
             import onnx
             import onnxruntime as ort
@@ -66,26 +75,81 @@ class FloatBackend(Backend):
         try:
             proto = onnx.load(path, load_external_data=False)
             settings = session_options(operators(proto))
-            self._session = ort.InferenceSession(path, settings, list(providers))
+            self.session = ort.InferenceSession(path, settings, list(providers))
         # ONNX Runtime's exceptions share no base of their own.
         except Exception as error:
             raise ModelError(
                 f"{str(path)!r} is no ONNX model that ONNX Runtime can load: {first_line(error)}"
             ) from error
+        first = self.arguments()[0] if self.session.get_inputs() else None
+        if first is None:
+            raise ModelError(f"model {path.name!r} has no input")
+        #: Whether it takes an image and tasks, and no others.
+        self.is_of_images = (
+            len(first.shape) == 4 and all(map(_is_task, self.arguments()[1:]))
+            and (_kind(first.type).kind == "f" or first.type == "tensor(uint8)")
+        )
+        self.channels_last = self.is_of_images and is_channels_last_in(proto, first.name)
+
+    def arguments(self) -> list[NodeArg]:
+        """The inputs, images first."""
+        found = sorted(self.session.get_inputs(), key=lambda arg: len(arg.shape) != 4)
+        return [NodeArg(arg.name, arg.type, list(arg.shape)) for arg in found]
+
+    def outputs(self) -> list[NodeArg]:
+        """The outputs."""
+        return [NodeArg(a.name, a.type, list(a.shape)) for a in self.session.get_outputs()]
+
+
+class TensorBackend(Backend):
+    """ONNX Runtime for a model with other inputs than an image."""
+
+    name = "float"
+    is_of_images = False
+
+    def __init__(self, opened: Opened, progress: Progress | None = None) -> None:
+        self._session, self._progress = opened.session, progress or no_progress
+        self.inputs, self.outputs = opened.arguments(), opened.outputs()
+
+    def run(
+        self, names: Sequence[str], feed: npt.NDArray[Any], others: Others
+    ) -> list[npt.NDArray[Any]]:
+        """Run all samples in batches."""
+        given = {self.inputs[0].name: feed, **others}
+        arrays = as_inputs([_spec_of(arg, given) for arg in self.inputs], given)
+        images, sizes = len(next(iter(arrays.values()))), [arg.shape[0] for arg in self.inputs]
+        fixed = next((size for size in sizes if isinstance(size, int)), None)
+
+        def run(batch: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
+            kinds = {arg.name: arg.type for arg in self.inputs}
+            try:
+                return self._session.run(
+                    list(names), {name: _typed(array, kinds[name]) for name, array in batch.items()}
+                )
+            except Exception as error:
+                raise BackendError(f"ONNX Runtime failed: {first_line(error)}") from error
+
+        made = in_batches(run, arrays, fixed)
+        self._progress(images, images)
+        return made
+
+
+class FloatBackend(Backend):
+    """ONNX Runtime for a model of images, and tasks if it has any."""
+
+    name = "float"
+
+    def __init__(
+        self, opened: Opened, preprocess: str | None = None, *, tasks: Sequence[TaskSpec] = (),
+        progress: Progress | None = None,
+    ) -> None:
+        self._session = opened.session
         self._progress = progress or no_progress
-        inputs = sorted(self._session.get_inputs(), key=lambda arg: len(arg.shape) != 4)
-        if not inputs or len(inputs[0].shape) != 4 or not all(map(_is_task, inputs[1:])):
-            shapes = ", ".join(f"{i.name} {i.shape}" for i in inputs) or "none"
-            raise ModelError(
-                f"model {path.name!r} must have one input of the shape [N, C, H, W], and tasks as "
-                f"integers, if any; its inputs are: {shapes}"
-            )
-        self.inputs = [NodeArg(a.name, a.type, list(a.shape)) for a in inputs]
-        self.outputs = [NodeArg(a.name, a.type, list(a.shape)) for a in self._session.get_outputs()]
-        self._kind = _KINDS.get(inputs[0].type, np.float32)
-        self.channels_last = is_channels_last_in(proto, inputs[0].name)
+        inputs = opened.arguments()
+        self.inputs, self.outputs = inputs, opened.outputs()
+        self.channels_last = opened.channels_last
         # a model that takes pixels gets them as they are
-        self._preprocess = preprocess or ("none" if self._kind is np.uint8 else None)
+        self._preprocess = preprocess or ("none" if inputs[0].type == "tensor(uint8)" else None)
         self._tasks = tasks
 
     def spec(self, feed: npt.NDArray[Any]) -> ImageSpec:
@@ -101,7 +165,7 @@ class FloatBackend(Backend):
                          channels_last=self.channels_last)
 
     def run(
-        self, names: Sequence[str], feed: npt.NDArray[Any], tasks: Tasks
+        self, names: Sequence[str], feed: npt.NDArray[Any], others: Others
     ) -> list[npt.NDArray[Any]]:
         """Run the batch in chunks (one by one when the model's batch is fixed to 1)."""
         batch = as_batch(self.spec(feed), feed)
@@ -113,7 +177,7 @@ class FloatBackend(Backend):
                 f"the model takes batches of {fixed}, and {len(batch)} images were given"
             )
         specs = self._tasks or [TaskSpec(name=i.name, count=_MANY) for i in self.inputs[1:]]
-        numbers = as_tasks(specs, tasks, len(batch))
+        numbers = as_tasks(specs, others, len(batch))
         start, parts, order = time.perf_counter(), [], []
         for piece in self._pieces(numbers, chunk):
             given = {
@@ -136,16 +200,8 @@ class FloatBackend(Backend):
 
     def _given(self, batch: npt.NDArray[np.float32]) -> Any:
         """Images ``[N, C, H, W]`` in the layout and the type that the model takes."""
-        if self.channels_last:
-            batch = batch.transpose(0, 2, 3, 1)
-        if self.inputs[0].type != "tensor(bfloat16)":
-            return batch.astype(self._kind)
-        import onnx
-        import onnxruntime as ort
-
-        kind = onnx.TensorProto.BFLOAT16
-        bits = batch.astype(onnx.helper.tensor_dtype_to_np_dtype(kind), order="C").view(np.uint16)
-        return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, kind)
+        batch = batch.transpose(0, 2, 3, 1) if self.channels_last else batch
+        return _typed(batch, self.inputs[0].type)
 
     def _pieces(self, numbers: Numbers, chunk: int) -> list[npt.NDArray[np.int64]]:
         """Images that run together: a chunk, of one task where the model takes a single number."""
@@ -154,6 +210,36 @@ class FloatBackend(Backend):
             _, which = np.unique(numbers, axis=0, return_inverse=True)
             groups = [np.flatnonzero(which == i) for i in range(which.max() + 1)]
         return [group[at : at + chunk] for group in groups for at in range(0, len(group), chunk)]
+
+
+def _kind(name: str) -> np.dtype[Any]:
+    """NumPy's type for one of ONNX Runtime's, float32 for bfloat16."""
+    inner = name.removeprefix("tensor(").removesuffix(")")
+    return np.dtype({"bfloat16": "float32", **_NUMPY}.get(inner, inner))
+
+
+def _typed(array: npt.NDArray[Any], name: str) -> Any:
+    """An array as an input of a type of ONNX Runtime's."""
+    if name != "tensor(bfloat16)":
+        return array.astype(_kind(name), copy=False)
+    import onnx
+    import onnxruntime as ort
+
+    kind = onnx.TensorProto.BFLOAT16
+    bits = array.astype(onnx.helper.tensor_dtype_to_np_dtype(kind), order="C").view(np.uint16)
+    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, kind)
+
+
+def _spec_of(arg: NodeArg, given: Others) -> TensorSpec:
+    """What an input takes; sizes that the model leaves open are those of what is given."""
+    actual = np.shape(given[arg.name])[1:] if arg.name in given else ()
+    shape = [
+        size if isinstance(size, int) else actual[place] if place < len(actual) else 1
+        for place, size in enumerate(arg.shape[1:])
+    ]
+    if not arg.shape:
+        raise ModelError(f"input {arg.name!r} of the model has no batch: its shape is []")
+    return TensorSpec(name=arg.name, shape=tuple(shape), dtype=_kind(arg.type).name)
 
 
 def _is_task(arg: Any) -> bool:
@@ -205,11 +291,14 @@ def create(
     given, near = rest.pop("onnx", None), rest.pop("near", None)
     tasks: Sequence[TaskSpec] = ()
     if not isinstance(model, Path):
-        preprocess, tasks = model.input.preprocess, model.tasks
+        preprocess, tasks = model.preprocess, model.tasks
         places = [*([Path(near)] if near is not None else []), Path()]
         model = Path(given) if given is not None else source_of(model, places)
     elif given is not None:
         raise InputError(f"--float-model belongs to a program, and {str(model)!r} is a model")
     if not model.is_file():
         raise InputError(f"there is no float model {str(model)!r}")
-    return FloatBackend(model, preprocess, tasks=tasks, **rest)
+    opened = Opened(model, rest.pop("providers", CPU))
+    if not opened.is_of_images:
+        return TensorBackend(opened, **rest)
+    return FloatBackend(opened, preprocess, tasks=tasks, **rest)
