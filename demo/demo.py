@@ -192,7 +192,7 @@ def _report(statistics: Statistics, program: Program, images: int, seconds: floa
     cycles = (statistics.cycles or 0) / images
     arch = program.arch
     OUT.print(
-        f"{len(program.layers)} matrix products an image, every tensor equal in RTL and golden: "
+        f"{len(program.layers)} layers an image, every tensor equal in RTL and golden: "
         f"{images} of {images} pictures\n"
         f"{arch.name} ({arch.macs} MACs): {cycles:,.0f} cycles an image "
         f"({cycles / arch.clock_mhz / 1e3:.3f} ms at {arch.clock_mhz:g} MHz), "

@@ -40,7 +40,7 @@ def draw(
              color="#3b7ea1")
     axes.axhline(100 * (statistics.utilisation or 0), color="#c4820e",
                  label=f"whole image: {statistics.utilisation or 0:.1%}")
-    axes.set(ylim=(0, 100), ylabel="utilisation / %", xlabel="matrix product", title=(
+    axes.set(ylim=(0, 100), ylabel="utilisation / %", xlabel="layer", title=(
         f"{title} on {statistics.arch.name}: {(statistics.cycles or 0) // statistics.images:,} "
         f"cycles an image"
     ))
