@@ -20,8 +20,8 @@ from .synthesis import Resources, count, synthesise
 #: What is in no unit: registers, multiplexers and resets in between.
 BETWEEN = "between"
 _MODULE = re.compile(r"^module (?:\\(?P<escaped>\S+) |(?P<plain>\w+)).*?^endmodule\n", re.M | re.S)
-#: Lines that say what ports a module has; Yosys breaks long lists of names.
-_PORTS = re.compile(r"^(?:module |, |  (?:in|out)put |endmodule).*\n", re.M)
+#: What says which ports a module has: its header, of which Yosys breaks long ones, and lines.
+_PORTS = re.compile(r"^(?:module .*?\);\n|  (?:in|out)put [^\n]*\n|endmodule\n)", re.M | re.S)
 
 
 def synthesise_units(

@@ -32,8 +32,8 @@ module \\{top}.core (clk, a, y);
   \\{top}.core.first{number} first (.clk(clk), .a(a), .y(p));
   \\{top}.core.second second (.clk(clk), .a(p), .y(q));
 endmodule
-module \\{top}.core.first{number} (clk, a
-, y);
+module \\{top}.core.first{number} (clk, a,
+ y);
   input clk;
   input [7:0] a;
   output [7:0] y;
