@@ -25,13 +25,15 @@ MARKED = re.compile(r"(<!-- figures: ([\w-]+) -->\n).*?(<!-- end of figures -->)
 
 #: Works that ran M³ViT on a ZCU102 at 300 MHz, measured on the board: their tables.
 M3VIT_PEERS = {"Edge-MoE": 34.64, "UbiMoE": 25.76, "CoQMoE": 6.47}
-_PARTS = {"ulx3s": "ECP5-85F", "ulx3s-w4": "ECP5-85F", "pynq-z2": "XC7Z020", "kv260": "XCK26",
+_PARTS = {"ulx3s": "ECP5-85F", "ulx3s-w4": "ECP5-85F",
+          "colorlight-i9": "ECP5-45F", "pynq-z2": "XC7Z020", "kv260": "XCK26",
           "zcu102": "XCZU9EG", "reference": "XCZU9EG"}
 _REMARKS = {
     "nano": "every mechanism in 32 multipliers, for simulation",
     "reference": "the point of comparison",
     "ulx3s": "open tools",
     "ulx3s-w4": "twice the products where weights have four bits",
+    "colorlight-i9": "open tools",
     "pynq-z2": "two products a DSP48E1",
     "kv260": "two products a DSP48E2, UltraRAM",
     "zcu102": "two products a DSP48E2",

@@ -15,7 +15,10 @@ from .config import ArchConfig, Part
 from .csr import CSR_ADDRESS_BITS
 from .dram import Dram
 from .errors import ConfigError
+from .link import BAUD
+from .sdram import SdramPart
 
+ECP5_45 = Part(name="LFE5U-45F", family="ecp5", luts=43_848, ffs=43_848, dsps=72, brams=108)
 ECP5_85 = Part(name="LFE5U-85F", family="ecp5", luts=83_640, ffs=83_640, dsps=156, brams=208)
 XC7Z020 = Part(name="xc7z020clg400-1", family="xc7", luts=53_200, ffs=106_400, dsps=220,
                brams=140)
@@ -88,6 +91,32 @@ class Zynq:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Standalone:
+    """No processing system: a memory controller and a serial line beside the core.
+
+    The ports are named in ``constraints/BOARD/BOARD.lpf``; those that end in ``_n`` are low when
+    they are active.
+    """
+
+    #: Of the part, as nextpnr calls it.
+    package: str
+    sdram: SdramPart
+    #: Pins of the SDRAM that the board ties: the logic has no wires to them.
+    tied: tuple[str, ...] = ()
+    oscillator_mhz: float = 25.0
+    #: Bits a second of the serial line.
+    baud: int = BAUD
+    #: Ports of the button that resets, and of the LEDs.
+    reset: str = "reset"
+    led: str = "led"
+    leds: int
+    #: Ports that have to be high.
+    high: tuple[str, ...] = ()
+    #: What loads a bitstream, whose name follows.
+    load: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Board:
     """One board, as ``vitrify build`` makes its core."""
 
@@ -98,8 +127,9 @@ class Board:
     clock_from: str
     ports: MemoryPorts
     memory: Memory
-    #: ``None``: a board without a processing system.
+    #: One of the two.
     zynq: Zynq | None = None
+    standalone: Standalone | None = None
 
     @property
     def register_bytes(self) -> int:
@@ -159,6 +189,8 @@ class Board:
             )
 
 
+#: A debugger that is a serial port as well: what the boards' own examples use.
+_DAPLINK_BAUD = 115_200
 _CAUTION = "configured; never placed, never on a board"
 #: Manev et al. measured that ports 1 and 2 get in each other's way, hence 2 comes last.
 _HP = MemoryPorts(protocol="AXI4", bytes=16, order=(0, 3, 1, 2))
@@ -170,16 +202,51 @@ _HP_SOURCE = (
 _DDR4 = Dram(refresh_interval_ns=7800, refresh_ns=350, turnaround_ns=15, row_miss_ns=28,
              row_bytes=8192, banks=16)
 
-_BOARDS = (
-    Board(
-        name="ulx3s", part=ECP5_85, clock_mhz=70.0,
-        clock_from="met by nextpnr with the core of contract version 7; never on a board",
-        ports=MemoryPorts(protocol="AXI4", bytes=2, order=(0,)),
+
+
+def _with_sdram(
+    name: str, part: Part, clock_mhz: float, clock_from: str, around: Standalone
+) -> Board:
+    """A board whose memory is an SDRAM at the core's clock."""
+    chip = around.sdram
+    return Board(
+        name=name, part=part, clock_mhz=clock_mhz, clock_from=clock_from,
+        ports=MemoryPorts(protocol="AXI4", bytes=chip.bytes, order=(0,)),
         memory=Memory(
-            name="SDR SDRAM, 16 bit, at the core's clock", peak=140e6, efficiency=0.95,
+            name=f"SDR SDRAM, {chip.bits} bit, at the core's clock",
+            peak=clock_mhz * 1e6 * chip.bytes, efficiency=0.95,
             source="its own controller (vitrify.boards.sdram), in simulation",
-            times=Dram(outstanding=1, refresh_interval_ns=7812, refresh_ns=66, turnaround_ns=35,
-                       row_miss_ns=40, row_bytes=1024, banks=4),
+            # A burst closes its row, so that a read waits for the last write's recovery.
+            times=Dram(outstanding=1, refresh_interval_ns=chip.refresh, refresh_ns=chip.trfc,
+                       turnaround_ns=chip.twr + chip.trp, row_miss_ns=chip.trp + chip.trcd,
+                       row_bytes=chip.row_bytes, banks=1 << chip.bank_bits),
+        ),
+        standalone=around,
+    )
+
+
+_BOARDS = (
+    _with_sdram(
+        "ulx3s", ECP5_85, 70.0,
+        "met by nextpnr with the core of contract version 7; never on a board",
+        Standalone(
+            # IS42S16160G, AS4C16M16SA and their like; -7 grades or faster.
+            package="CABGA381", sdram=SdramPart(name="16M x 16"), leds=8,
+            # Low, it would put the WiFi module in charge of the board.
+            high=("wifi_gpio0",), load="openFPGALoader --board ulx3s",
+        ),
+    ),
+    _with_sdram(
+        "colorlight-i9", ECP5_45, 50.0,
+        "asked of nextpnr, which has not routed it yet; never on a board",
+        Standalone(
+            package="CABGA381",
+            # M12L64322A or EM638325: the slower of their -6 and -7 grades; two cycles from the
+            # last WRITE to PRECHARGE.
+            sdram=SdramPart(name="2M x 32", bits=32, row_bits=11, column_bits=8, trfc=70.0,
+                            twr=30.0, refresh=15_625.0),
+            tied=("cke", "cs_n", "dqm"), baud=_DAPLINK_BAUD,
+            reset="reset_n", led="led_n", leds=1, load="openFPGALoader --board colorlight-i9",
         ),
     ),
     Board(
@@ -217,6 +284,25 @@ _BOARDS = (
 
 BOARDS: dict[str, Board] = {board.name: board for board in _BOARDS}
 ZYNQ_BOARDS: tuple[str, ...] = tuple(name for name, board in BOARDS.items() if board.zynq)
+STANDALONE_BOARDS: tuple[str, ...] = tuple(
+    name for name, board in BOARDS.items() if board.standalone
+)
+
+
+def standalone(of: Board) -> Standalone:
+    """What stands around the core of a board without a processing system.
+
+    Raises
+    ------
+    ConfigError
+        If it has one; the message lists the boards.
+    """
+    if of.standalone is None:
+        raise ConfigError(
+            f"{of.name} has a processing system; the boards without are "
+            f"{', '.join(STANDALONE_BOARDS)}"
+        )
+    return of.standalone
 
 
 def built_for(arch: ArchConfig) -> Board | None:

@@ -1,4 +1,4 @@
-"""Named architectures: one for simulation, one for reference, five for boards.
+"""Named architectures: one for simulation, one for reference, six for boards.
 
 Part, clock, memory ports and memory are those of :mod:`~vitrify.arch.boards`.
 """
@@ -42,6 +42,12 @@ _PRESETS = (
         name="ulx3s-w4", depth=8, width=16, lanes=4, max_rows=256, banks=8, bank_words=4096,
         stat_rows=1024, index_entries=256, nibbles=True, nibble_tiles=2, weight_fifo_words=1024,
         burst_beats=256, fabric_multipliers=True, **BOARDS["ulx3s"].settings(),
+    ),
+    # 32 MACs: 32-bit SDRAM, room for wires.
+    ArchConfig(
+        name="colorlight-i9", depth=4, width=8, lanes=2, max_rows=128, banks=8, bank_words=2048,
+        stat_rows=512, index_entries=64, weight_fifo_words=256, burst_beats=256,
+        **BOARDS["colorlight-i9"].settings(),
     ),
     # 256 MACs: two products per DSP48E1, one 64-bit HP port.
     ArchConfig(

@@ -1,4 +1,4 @@
-"""Bitstream of the ULX3S: Verilog, Yosys, nextpnr, ecppack; resources and timing on the way."""
+"""Bitstreams of standalone boards: Verilog, Yosys, nextpnr, ecppack; resources and timing."""
 
 from __future__ import annotations
 
@@ -10,21 +10,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vitrify.arch.boards import BOARDS
+from vitrify.arch.boards import Board, standalone
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import BackendError, ConfigError
 from vitrify.rtl.lib.shared import to_verilog
 
 from .memory import require_bus
 from .pll import dividers
-from .synthesis import Resources, Timing, route, run_tool, synthesise
-from .ulx3s import OSCILLATOR_MHZ, Top
+from .standalone import Top
+from .synthesis import route, run_tool, synthesise
 
-NAME = "ulx3s"
-#: The clock that a build asks for: some way below what the core reaches alone.
-CLOCK_MHZ = BOARDS[NAME].clock_mhz
-#: What loads the bitstream.
-LOAD = "openFPGALoader --board ulx3s"
+#: Name of the top module.
+TOP = "top"
 
 
 def constraints(board: str, file: str) -> Path:
@@ -44,25 +41,28 @@ def constraints(board: str, file: str) -> Path:
 
 
 def top_verilog(top: Top) -> str:
-    """Verilog of a board with its pads; the top module is called :data:`NAME`."""
-    return to_verilog(top, NAME, top.arch.part.family, ports=list(top.ports.values()))
+    """Verilog of a board with its pads; the top module is called :data:`TOP`."""
+    return to_verilog(top, TOP, top.arch.part.family, ports=list(top.ports.values()))
 
 
 def build(
+    board: Board,
     arch: ArchConfig,
     folder: Path,
     *,
-    clock_mhz: float = CLOCK_MHZ,
+    clock_mhz: float | None = None,
     seed: int = 1,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Make ``ulx3s.bit`` in ``folder``, with netlist, logs and ``report.json``.
+    """Make ``BOARD.bit`` in ``folder``, with netlist, logs and ``report.json``.
 
     Parameters
     ----------
-    arch : a core with a bus of 2 bytes
+    board : a standalone one
+    arch : a core with a bus as wide as the board's memory
     folder : created if it is missing
-    clock_mhz : the PLL is set to this, or the next clock below that it can make
+    clock_mhz : the PLL is set to this (default: the board's), or the next clock below that it can
+        make
     seed : of place and route
     say : told what takes time
 
@@ -77,28 +77,33 @@ def build(
     BackendError
         If a tool is missing or fails, or the clock is not reached: then there is no bitstream.
     """
+    around, name = standalone(board), board.name
+    clock_mhz = board.clock_mhz if clock_mhz is None else clock_mhz
     # What can be wrong is, before a component exists that nobody would elaborate.
-    require_bus(arch)
-    pll = dividers(OSCILLATOR_MHZ, clock_mhz)
+    require_bus(arch, around.sdram)
+    pll = dividers(around.oscillator_mhz, clock_mhz)
     folder.mkdir(parents=True, exist_ok=True)
-    bitstream = folder / f"{NAME}.bit"
+    bitstream = folder / f"{name}.bit"
     bitstream.unlink(missing_ok=True)
-    arch = dataclasses.replace(arch, clock_mhz=clock_mhz)
+    arch = dataclasses.replace(arch, clock_mhz=clock_mhz, part=board.part)
     say("elaborating")
-    top = Top(arch, pll)
-    (folder / f"{NAME}.v").write_text(top_verilog(top))
-    shutil.copyfile(constraints(NAME, f"{NAME}.lpf"), folder / f"{NAME}.lpf")
+    top = Top(around, arch, pll)
+    (folder / f"{name}.v").write_text(top_verilog(top))
+    shutil.copyfile(constraints(name, f"{name}.lpf"), folder / f"{name}.lpf")
     say("synthesising")
-    used = synthesise(arch, folder / f"{NAME}.v", NAME, folder)
+    used = synthesise(arch, folder / f"{name}.v", TOP, folder)
     if too_much := used.exceeds(arch.part):
         raise ConfigError(
             f"arch {arch.name!r} does not fit {arch.part.name}: {', '.join(too_much)}"
         )
     say("placing and routing")
-    reached = route(folder, NAME, [
-        "--lpf", f"{NAME}.lpf", "--textcfg", f"{NAME}.config", "--seed", str(seed),
+    reached = route(folder, TOP, arch.part, around.package, [
+        "--lpf", f"{name}.lpf", "--textcfg", f"{name}.config", "--seed", str(seed),
     ], pll.mhz)
-    report = _report(arch, used, reached, seed)
+    report = {
+        "board": name, "arch": arch.name, "macs": arch.macs, "arch_hash": f"{arch.hash:08x}",
+        "part": asdict(arch.part), "used": asdict(used), "timing": asdict(reached), "seed": seed,
+    }
     if reached.achieved_mhz < pll.mhz:
         _write(folder, report)
         raise BackendError(
@@ -107,19 +112,12 @@ def build(
         )
     say("packing")
     run_tool("yowasp_ecppack", [
-        "--compress", f"{NAME}.config", bitstream.name,
+        "--compress", f"{name}.config", bitstream.name,
     ], folder, "route.log")
     report["bitstream"] = {"file": bitstream.name, "bytes": bitstream.stat().st_size}
-    report["load"] = f"{LOAD} {bitstream}"
+    report["load"] = f"{around.load} {bitstream}"
     _write(folder, report)
     return report
-
-
-def _report(arch: ArchConfig, used: Resources, reached: Timing, seed: int) -> dict[str, Any]:
-    return {
-        "board": NAME, "arch": arch.name, "macs": arch.macs, "arch_hash": f"{arch.hash:08x}",
-        "part": asdict(arch.part), "used": asdict(used), "timing": asdict(reached), "seed": seed,
-    }
 
 
 def _write(folder: Path, report: dict[str, Any]) -> None:

@@ -4,47 +4,103 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from dataclasses import dataclass
 from typing import Any
 
+from vitrify.arch.config import Part
+from vitrify.arch.errors import BackendError
 from vitrify.rtl.array import slice as matrix_slice
 
 from .netlist import Netlist, Wiring, cell
 
-#: LFE5U-85F: rows of block RAMs, in the order in which they are filled (the smaller of the large
-#: memories come last, amidst the multipliers), and rows of multipliers.
-_RAM_ROWS: tuple[int, ...] = (70, 22, 82, 46)
-_MULTIPLIER_ROWS: tuple[int, ...] = (34, 58, 10)
-#: Columns and rows of logic.
-_COLUMNS = range(2, 125)
-_ROWS = [y for y in range(2, 92) if y not in _RAM_ROWS + _MULTIPLIER_ROWS]
-#: One row of this many stays empty.
-_EVERY = 3
-
-#: What repeats along a row: four block RAMs or four multipliers.
-_GROUPS = (4, 13, 22, 31, 40, 49, 58, 69, 78, 87, 96, 105, 114)
-_RAM_PLACES = [(f"X{x + 2 * i}", f"EBR{i}") for x in _GROUPS for i in range(4)]
-_MULTIPLIER_PLACES = [(f"X{x + i}", f"MULT18_{i}") for x in _GROUPS for i in (0, 1, 4, 5)]
 #: A memory of this many blocks gets neighbours; so many places of each row are left to others.
 _LARGE, _LEFT = 8, 4
 
 
-def leave_rows(module: Netlist) -> int:
-    """Fill every third row of the chip with LUTs without wires; returns how many.
+@dataclass(frozen=True, kw_only=True)
+class Chip:
+    """Where a part has what, in nextpnr's coordinates."""
+
+    #: nextpnr's option.
+    device: str
+    #: Rows of block RAMs, in the order in which they are filled (the smaller of the large memories
+    #: come last, amidst the multipliers), and rows of multipliers.
+    ram_rows: tuple[int, ...]
+    multiplier_rows: tuple[int, ...]
+    #: Where in such a row four block RAMs or four multipliers begin.
+    groups: tuple[int, ...]
+    #: Columns and rows of logic, without those rows.
+    columns: range
+    all_rows: range
+    #: One row of this many stays empty; 0: none, the part is small for the cores that it gets.
+    every: int = 0
+
+    @property
+    def rows(self) -> list[int]:
+        """Rows of logic."""
+        return [y for y in self.all_rows if y not in self.ram_rows + self.multiplier_rows]
+
+    @property
+    def ram_places(self) -> list[tuple[str, str]]:
+        """Column and name of the block RAMs of a row."""
+        return [(f"X{x + 2 * i}", f"EBR{i}") for x in self.groups for i in range(4)]
+
+    @property
+    def multiplier_places(self) -> list[tuple[str, str]]:
+        """Column and name of the multipliers of a row."""
+        return [(f"X{x + i}", f"MULT18_{i}") for x in self.groups for i in (0, 1, 4, 5)]
+
+
+CHIPS: dict[str, Chip] = {
+    "LFE5U-25F": Chip(
+        device="--25k", ram_rows=(25, 37), multiplier_rows=(13,),
+        groups=(4, 13, 22, 33, 42, 51, 60), columns=range(2, 71), all_rows=range(2, 49),
+    ),
+    "LFE5U-45F": Chip(
+        device="--45k", ram_rows=(34, 58, 10), multiplier_rows=(22, 46),
+        groups=(4, 13, 22, 31, 42, 51, 60, 69, 78), columns=range(2, 89), all_rows=range(2, 70),
+    ),
+    "LFE5U-85F": Chip(
+        device="--85k", ram_rows=(70, 22, 82, 46), multiplier_rows=(34, 58, 10),
+        groups=(4, 13, 22, 31, 40, 49, 58, 69, 78, 87, 96, 105, 114), columns=range(2, 125),
+        all_rows=range(2, 92), every=3,
+    ),
+}
+
+
+def chip(part: Part) -> Chip:
+    """The layout of a part.
+
+    Raises
+    ------
+    BackendError
+        If it is not known.
+    """
+    if part.name not in CHIPS:
+        raise BackendError(
+            f"place and route knows no part {part.name!r}; it knows {', '.join(CHIPS)}"
+        )
+    return CHIPS[part.name]
+
+
+def leave_rows(module: Netlist, chip: Chip) -> int:
+    """Fill every so many rows of the chip with LUTs without wires; returns how many LUTs.
 
     nextpnr's placers pack a design as tightly as they can, whatever that does to the wires: a
     third of the chip was full, the rest empty, and the router never found a way through the middle.
     """
-    for row in _ROWS[::_EVERY]:
-        for column in _COLUMNS:
+    rows = chip.rows[::chip.every] if chip.every else []
+    for row in rows:
+        for column in chip.columns:
             for place in (f"SLICE{s}.K{k}" for s in "ABCD" for k in (0, 1)):
                 bel = f"X{column}/Y{row}/{place}"
                 module["cells"][f"empty.{bel}"] = cell(
                     "LUT4", {}, {}, {"INIT": "0" * 16}, {"BEL": bel}
                 )
-    return len(_ROWS[::_EVERY]) * len(_COLUMNS) * 8
+    return len(rows) * len(chip.columns) * 8
 
 
-def place_memories(module: Netlist) -> dict[str, int]:
+def place_memories(module: Netlist, chip: Chip) -> dict[str, int]:
     """Fix the blocks of each large memory side by side; returns each memory's row.
 
     nextpnr's placers scatter the blocks of a memory over the whole chip when nearly all are taken,
@@ -55,13 +111,13 @@ def place_memories(module: Netlist) -> dict[str, int]:
         if one["type"] in ("DP16KD", "PDPW16KD"):
             memories[name.rsplit(".", 2)[0]].append(name)
     # From both ends of a row towards its middle, where the blocks of small memories find room.
-    free = {row: list(_RAM_PLACES) for row in _RAM_ROWS}
-    from_left = dict.fromkeys(_RAM_ROWS, True)
+    free = {row: list(chip.ram_places) for row in chip.ram_rows}
+    from_left = dict.fromkeys(chip.ram_rows, True)
     placed = dict[str, int]()
     for memory in sorted(memories, key=lambda name: (-len(memories[name]), name)):
         blocks = sorted(memories[memory], key=lambda name: (len(name), name))
         count = len(blocks)
-        rows = [row for row in _RAM_ROWS if len(free[row]) - count >= _LEFT]
+        rows = [row for row in chip.ram_rows if len(free[row]) - count >= _LEFT]
         if count < _LARGE or not rows:
             continue
         row = placed[memory] = rows[0]
@@ -73,7 +129,7 @@ def place_memories(module: Netlist) -> dict[str, int]:
     return placed
 
 
-def place_multipliers(module: Netlist) -> int:
+def place_multipliers(module: Netlist, chip: Chip) -> int:
     """Fix the multipliers of the matrix unit in their order; returns how many.
 
     In the order of the Verilog, products that are added up are neighbours.
@@ -84,8 +140,8 @@ def place_multipliers(module: Netlist) -> int:
         and (match := re.match(rf"(.*{matrix_slice.NAME}.*)\$(\d+)_", name))
     )
     places = [
-        f"{column}/Y{row}/{place}" for row in _MULTIPLIER_ROWS
-        for column, place in _MULTIPLIER_PLACES[:len(_MULTIPLIER_PLACES) - _LEFT]
+        f"{column}/Y{row}/{place}" for row in chip.multiplier_rows
+        for column, place in chip.multiplier_places[:-_LEFT]
     ]
     if len(slices) > len(places):
         return 0

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
 
 from amaranth.hdl import Shape
 from amaranth.lib.wiring import Flow, Out
@@ -11,9 +14,10 @@ from amaranth.lib.wiring import Flow, Out
 from vitrify.arch import csr
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.csr import Access
-from vitrify.arch.names import port_names
+from vitrify.arch.names import module_name, port_names
 from vitrify.rtl.bus.axi import axi4, axi4_lite, flat_ports
 from vitrify.rtl.bus.stripe import port_arch
+from vitrify.rtl.emit import emit
 
 NAMESPACE = "http://www.spiritconsortium.org/XMLSchema/SPIRIT/1685-2009"
 VENDOR, LIBRARY = "vitrify", "vitrify"
@@ -36,20 +40,49 @@ def _add(parent: ET.Element, tag: str, text: object = None, **attributes: str) -
     return made
 
 
-def component(arch: ArchConfig, name: str, version: str, files: Mapping[str, str]) -> str:
+def version() -> str:
+    """Two numbers: all that Vivado takes."""
+    try:
+        found = re.match(r"\d+\.\d+", metadata.version("vitrify"))
+    except metadata.PackageNotFoundError:
+        found = None
+    return found.group() if found else "0.0"
+
+
+def write(arch: ArchConfig, folder: Path) -> tuple[Path, Path]:
+    """Make ``folder`` an IP of Vivado: Verilog, ``component.xml``, the clock of the core alone.
+
+    Returns
+    -------
+    The Verilog and the constraints.
+    """
+    name = module_name(arch)
+    source = emit(arch, folder)
+    alone = folder / f"{name}_ooc.xdc"
+    alone.write_text(
+        "# The core by itself: its clock, as what is around it gives it.\n"
+        f"create_clock -name clk -period {1000 / arch.clock_mhz:.3f} [get_ports clk]\n"
+    )
+    (folder / "component.xml").write_text(component(
+        arch, name, version(), {source.name: "verilogSource", alone.name: "xdc"}
+    ))
+    return source, alone
+
+
+def component(arch: ArchConfig, name: str, number: str, files: Mapping[str, str]) -> str:
     """``component.xml`` of the core.
 
     Parameters
     ----------
     arch : ArchConfig
     name : of the component and of its top module
-    version : two numbers, as Vivado has them
+    number : of the version, as :func:`version` gives it
     files : name and IP-XACT file type of each file, relative to the component
     """
     ET.register_namespace("spirit", NAMESPACE)
     root = ET.Element(f"{{{NAMESPACE}}}component")
     for tag, text in (
-        ("vendor", VENDOR), ("library", LIBRARY), ("name", name), ("version", version),
+        ("vendor", VENDOR), ("library", LIBRARY), ("name", name), ("version", number),
     ):
         _add(root, tag, text)
     ports = _ports(arch)

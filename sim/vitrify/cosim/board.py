@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vitrify.arch.boards import BOARDS, standalone
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import BackendError
+from vitrify.arch.sdram import SdramPart
 from vitrify.boards.memory import require_bus
 from vitrify.boards.sdram import ROUND_TRIP
-from vitrify.boards.ulx3s import Board
+from vitrify.boards.standalone import System
 
 from .library import Say, board_library
 
@@ -26,19 +28,18 @@ _FAULTS = (
 )
 
 
-def board_of(arch: ArchConfig, *, divisor: int) -> Board:
-    """The ULX3S around ``arch`` with a serial line of ``divisor`` cycles a bit."""
-    require_bus(arch)
-    return Board(arch, clock_mhz=arch.clock_mhz, divisor=divisor)
+#: The chip of the board that is simulated unless told otherwise.
+SDRAM = standalone(BOARDS["ulx3s"]).sdram
 
 
 class SimulatedBoard:
-    """A verilated :class:`~vitrify.boards.ulx3s.Board`; not thread-safe.
+    """A verilated :class:`~vitrify.boards.standalone.System`; not thread-safe.
 
     Parameters
     ----------
     arch : ArchConfig
-        With a bus of 2 bytes.
+        With a bus as wide as the memory.
+    sdram : SdramPart
     divisor : int
         Cycles of a bit on the serial line: few, so that simulations are not all waiting.
     trace : Path, optional
@@ -49,6 +50,7 @@ class SimulatedBoard:
     def __init__(
         self,
         arch: ArchConfig,
+        sdram: SdramPart = SDRAM,
         *,
         divisor: int = 4,
         trace: Path | None = None,
@@ -56,25 +58,26 @@ class SimulatedBoard:
     ) -> None:
         from vitrify.rtl.lib.shared import to_verilog
 
-        board = board_of(arch, divisor=divisor)
+        require_bus(arch, sdram)
+        system = System(arch, sdram, clock_mhz=arch.clock_mhz, divisor=divisor)
         self.arch = arch
         say(f"elaborating {arch.name}")
-        text = to_verilog(board, "vitrify_board")
-        library = board_library(text, arch, fst=trace is not None, say=say)
+        text = to_verilog(system, "vitrify_board")
+        library = board_library(text, arch, sdram, fst=trace is not None, say=say)
         self._lib: Any = ctypes.CDLL(str(library))
         self._lib.vfb_create.restype = ctypes.c_void_p
-        self._lib.vfb_memory.restype = ctypes.POINTER(ctypes.c_uint16)
+        self._lib.vfb_memory.restype = ctypes.POINTER(ctypes.c_uint8)
         for name in ("waiting", "get", "cycle"):
             getattr(self._lib, f"vfb_{name}").restype = ctypes.c_uint64
-        timing = (ctypes.c_uint32 * 10)(*_timing(board))
+        timing = (ctypes.c_uint32 * 10)(*_timing(sdram, arch.clock_mhz))
         self._board: ctypes.c_void_p | None = ctypes.c_void_p(
             self._lib.vfb_create(timing, ctypes.c_uint32(divisor))
         )
         if trace is not None and not self._lib.vfb_open_trace(self._board, str(trace).encode()):
             raise BackendError(f"the simulator cannot write the waveform {str(trace)!r}")
-        words = np.ctypeslib.as_array(self._lib.vfb_memory(self._board), (board.sdram.words,))
+        memory = self._lib.vfb_memory(self._board)
         #: The SDRAM, byte by byte.
-        self.memory: npt.NDArray[np.uint8] = words.view(np.uint8)
+        self.memory: npt.NDArray[np.uint8] = np.ctypeslib.as_array(memory, (sdram.size,))
         self.reset()
 
     def reset(self) -> None:
@@ -122,17 +125,16 @@ class SimulatedBoard:
             self._board = None
 
 
-def _timing(board: Board) -> list[int]:
+def _timing(part: SdramPart, clock_mhz: float) -> list[int]:
     """What the harness's memory asks for, in cycles and bits."""
-    part = board.sdram
 
     def cycles(nanoseconds: float) -> int:
         # Rounded up: the chip counts edges.
-        return -int(-nanoseconds * board.clock_mhz // 1000)
+        return -int(-nanoseconds * clock_mhz // 1000)
 
     return [
         part.column_bits, part.bank_bits, part.row_bits,
         *(cycles(t) for t in (part.trcd, part.trp, part.tras, part.trfc, part.twr)),
-        int(part.refresh * board.clock_mhz / 1000),
+        int(part.refresh * clock_mhz / 1000),
         part.cas_latency + ROUND_TRIP - 1,
     ]

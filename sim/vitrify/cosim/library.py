@@ -21,6 +21,7 @@ from pathlib import Path
 from vitrify.arch import csr
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import BackendError
+from vitrify.arch.sdram import SdramPart
 
 from . import cache, toolchain
 
@@ -98,9 +99,12 @@ def build(text: str, arch: ArchConfig, *, fst: bool = False, say: Say = _silent)
     return _cached(lambda: text, text, arch, fst, say)
 
 
-def board_library(text: str, arch: ArchConfig, *, fst: bool = False, say: Say = _silent) -> Path:
+def board_library(
+    text: str, arch: ArchConfig, sdram: SdramPart, *, fst: bool = False, say: Say = _silent
+) -> Path:
     """As :func:`build`, for a board with a serial line and an SDRAM around ``arch``'s core."""
-    return _cached(lambda: text, text, arch, fst, say, BOARD)
+    flags = (f"-DVFY_SDRAM_BITS={sdram.bits}",)
+    return _cached(lambda: text, text, arch, fst, say, BOARD, flags)
 
 
 @dataclass(frozen=True)
@@ -117,11 +121,12 @@ BOARD = Harness("board.cpp", "sdram_ras_n")
 
 def _cached(
     verilog: Callable[[], str], identity: str, arch: ArchConfig, fst: bool, say: Say,
-    harness: Harness = CORE,
+    harness: Harness = CORE, more: tuple[str, ...] = (),
 ) -> Path:
     source = [path.read_text() for path in (_HARNESSES / harness.file, *_HARNESSES.glob("*.h"))]
     flags = [
         *_CFLAGS,
+        *more,
         f"-DVFY_DEPTH={arch.depth}",
         f"-DVFY_PORTS={arch.ports}",
         f"-DVFY_BUS={arch.port_bytes}",

@@ -6,16 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from vitrify.arch.boards import BOARDS, ZYNQ_BOARDS
+from vitrify.arch.boards import BOARDS, STANDALONE_BOARDS, Board
+from vitrify.arch.boards import board as find_board
 from vitrify.arch.errors import InputError
 from vitrify.arch.load import load as load_arch
 
 from .terminal import say, status
-
-#: Boards whose bitstream is made here, by open tools.
-OPEN = tuple(name for name in BOARDS if name not in ZYNQ_BOARDS)
-#: Boards that get a package for the vendor's tools.
-VENDOR = ZYNQ_BOARDS
 
 
 def register(commands: Any) -> None:
@@ -23,11 +19,11 @@ def register(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "build",
         help="build a core for a board",
-        description="ulx3s: a bitstream, with Yosys and nextpnr (half an hour).  Zynq boards: an "
-        "IP package, constraints and a Tcl script that makes the project and its bitstream in "
-        "Vivado.",
+        description=f"{', '.join(STANDALONE_BOARDS)}: a bitstream, with Yosys and nextpnr (up to "
+        "half an hour).  Zynq boards: an IP package, constraints and a Tcl script that makes the "
+        "project and its bitstream in Vivado.",
     )
-    parser.add_argument("--board", required=True, metavar="|".join(OPEN + VENDOR))
+    parser.add_argument("--board", required=True, metavar="|".join(BOARDS))
     parser.add_argument(
         "--arch", metavar="PRESET|FILE.yaml", help="default: the preset of the board's name"
     )
@@ -36,37 +32,34 @@ def register(commands: Any) -> None:
         "--clock", type=float, metavar="MHZ", help="clock of the core (default: the board's)"
     )
     parser.add_argument(
-        "--seed", type=int, default=1, metavar="N", help="ulx3s: of place and route"
+        "--seed", type=int, default=1, metavar="N", help="of place and route, where it is done here"
     )
     parser.set_defaults(execute=execute)
 
 
 def execute(options: argparse.Namespace) -> None:
     """Run the command."""
-    board = options.board
-    if board not in OPEN + VENDOR:
-        raise InputError(f"no board is called {board!r}; the boards are {', '.join(OPEN + VENDOR)}")
+    board = find_board(options.board)
     if options.clock is not None and not 1 <= options.clock <= 1000:
         raise InputError(f"--clock must be 1 to 1000 MHz, not {options.clock:g}")
-    arch = load_arch(options.arch or board)
-    folder = options.output or Path("build") / board
+    arch = load_arch(options.arch or board.name)
+    folder = options.output or Path("build") / board.name
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot write to {str(folder)!r}: {error.strerror}") from error
-    if board in OPEN:
-        _bitstream(arch, folder, options)
+    if board.standalone:
+        _bitstream(board, arch, folder, options)
     else:
-        _package(board, arch, folder, options.clock)
+        _package(board.name, arch, folder, options.clock)
 
 
-def _bitstream(arch: Any, folder: Path, options: argparse.Namespace) -> None:
-    from vitrify.boards.bitstream import CLOCK_MHZ, build
+def _bitstream(board: Board, arch: Any, folder: Path, options: argparse.Namespace) -> None:
+    from vitrify.boards.bitstream import build
 
     with status("starting") as update:
         report = build(
-            arch, folder, clock_mhz=options.clock or CLOCK_MHZ, seed=options.seed,
-            say=update,
+            board, arch, folder, clock_mhz=options.clock, seed=options.seed, say=update
         )
     part, used, timing = report["part"], report["used"], report["timing"]
     shown = ", ".join(

@@ -27,12 +27,17 @@ def register(commands: Any) -> None:
         description="Write Verilog, manifest.json and a resource estimate.",
     )
     add_arch(parser)
+    parser.add_argument(
+        "--ip", action="store_true",
+        help="an IP of Vivado: component.xml and the clock's constraint as well",
+    )
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: build/NAME")
     parser.set_defaults(execute=execute)
 
 
 def execute(options: argparse.Namespace) -> None:
     """Run the command."""
+    from vitrify.boards import ipxact
     from vitrify.rtl.emit import emit
 
     arch = load_arch(options.arch)
@@ -42,7 +47,7 @@ def execute(options: argparse.Namespace) -> None:
     except OSError as error:
         raise InputError(f"cannot write to {str(folder)!r}: {error.strerror}") from error
     with status(f"elaborating {arch.name}"):
-        source = emit(arch, folder)
+        source = ipxact.write(arch, folder)[0] if options.ip else emit(arch, folder)
     resources = estimate(arch)
     write_atomic(folder / ESTIMATE, (json.dumps(resources, indent=2) + "\n").encode())
     files = sorted(path.name for path in folder.iterdir() if path.is_file())

@@ -7,6 +7,8 @@ import signal
 import threading
 from typing import Any
 
+from vitrify.arch.boards import STANDALONE_BOARDS, standalone
+from vitrify.arch.boards import board as find_board
 from vitrify.arch.load import load as load_arch
 
 from .options import add_json
@@ -18,12 +20,16 @@ def register(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "serve",
         help="run a simulated board behind a pseudo-terminal",
-        description="Simulate a whole ULX3S (serial line, SDRAM, core), cycle by cycle, and print "
+        description="Simulate a whole board (serial line, SDRAM, core), cycle by cycle, and print "
         "the name of its serial port.  Everything that talks to a board can talk to it.  Ends "
         "with Ctrl-C or SIGTERM.",
     )
     parser.add_argument(
-        "--arch", default="ulx3s", metavar="PRESET|FILE.yaml", help="default: ulx3s"
+        "--board", default=STANDALONE_BOARDS[0], metavar="|".join(STANDALONE_BOARDS),
+        help="default: %(default)s",
+    )
+    parser.add_argument(
+        "--arch", metavar="PRESET|FILE.yaml", help="default: the preset of the board's name"
     )
     add_json(parser)
     parser.set_defaults(execute=execute)
@@ -37,15 +43,17 @@ def execute(options: argparse.Namespace) -> None:
     # A shell switches Ctrl-C off in what it starts in the background, and supervisors send SIGTERM.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    arch = load_arch(options.arch)
+    sdram = standalone(find_board(options.board)).sdram
+    arch = load_arch(options.arch or options.board)
     with status("building the simulator") as update:
-        board = SimulatedBoard(arch, say=update)
+        board = SimulatedBoard(arch, sdram, say=update)
     try:
         with serve(board) as port:
             if options.json:
                 print_json({"arch": arch.name, "port": port})
             else:
-                say(f"{arch.name} is behind {port}: --backend 'board:ulx3s?port={port}'")
+                say(f"{arch.name} is behind {port}: --backend "
+                    f"'board:{options.board}?port={port}'")
             threading.Event().wait()
     finally:
         board.close()

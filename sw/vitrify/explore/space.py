@@ -18,7 +18,7 @@ from vitrify.arch.settings import SETTINGS
 
 #: Settings that vary without further word, besides the memory ports of the board.
 _AXES: dict[str, tuple[int, ...]] = {
-    "depth": (8, 16, 32, 64, 128), "width": (8, 16, 32, 64, 128),
+    "depth": (4, 8, 16, 32, 64, 128), "width": (4, 8, 16, 32, 64, 128),
     "lanes": (2, 4, 8, 16, 32, 64), "max_rows": (256, 512), "banks": (6, 8, 12),
     "bank_words": (1024, 2048, 4096, 8192, 16384),
 }

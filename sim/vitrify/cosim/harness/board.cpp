@@ -1,7 +1,7 @@
 // The world around a verilated board: clock, a serial line and an SDRAM.  Driven through a C
 // interface from Python (vitrify.cosim.board).
 //
-// Compile-time settings: VFY_FST (1: waveforms).
+// Compile-time settings: VFY_FST (1: waveforms), VFY_SDRAM_BITS (16, 32: bits of a word).
 
 #include <cstdint>
 #include <cstring>
@@ -16,6 +16,12 @@
 #endif
 
 namespace {
+
+#if VFY_SDRAM_BITS == 16
+using Word = uint16_t;
+#else
+using Word = uint32_t;
+#endif
 
 // Cycles of the chip's timing, and its geometry.
 struct Timing {
@@ -51,9 +57,9 @@ struct Board {
     int64_t cycle = 0;
     uint32_t fault = kNone;
 
-    std::vector<uint16_t> memory;
+    std::vector<Word> memory;
     std::vector<Bank> banks;
-    std::vector<int32_t> answers;  // ring: what the chip drives in each cycle, -1 for nothing
+    std::vector<int64_t> answers;  // ring: what the chip drives in each cycle, -1 for nothing
     int64_t refreshed = -1000, refreshes = 0;
     bool ready = false;  // the mode register is set
 
@@ -86,8 +92,8 @@ struct Board {
     // What the chip sees at its clock edge, in the middle of the controller's cycle.
     void chip() {
         Vcore& t = *top;
-        int32_t& now = answers[cycle % answers.size()];
-        t.sdram_d_i = now >= 0 ? uint16_t(now) : uint16_t(0xA5A5 ^ cycle);
+        int64_t& now = answers[cycle % answers.size()];
+        t.sdram_d_i = now >= 0 ? Word(now) : Word(0xA5A5A5A5 ^ cycle);
         if (now >= 0 && t.sdram_d_oe) set_fault(kContention);
         now = -1;
         if (ready && cycle - refreshed > 0 &&
@@ -132,13 +138,11 @@ struct Board {
                 if (!bank.open) set_fault(kNotOpen);
                 early(bank.opened, timing.trcd);
                 const uint32_t column = t.sdram_a & ((1u << timing.column_bits) - 1);
-                uint16_t& content = memory[word(t.sdram_ba, bank.row, column)];
+                Word& content = memory[word(t.sdram_ba, bank.row, column)];
                 if (command == 5) {
                     answers[(cycle + timing.delay) % answers.size()] = content;
                 } else {
-                    const uint16_t keep = uint16_t((t.sdram_dqm & 1 ? 0x00FF : 0) |
-                                                   (t.sdram_dqm & 2 ? 0xFF00 : 0));
-                    content = uint16_t((content & keep) | (t.sdram_d_o & ~keep));
+                    content = Word(t.sdram_d_o);
                     bank.written = cycle;
                     if (!t.sdram_d_oe) set_fault(kContention);
                 }
@@ -252,8 +256,8 @@ uint64_t vfb_get(Board* board, uint8_t* bytes, uint64_t count) {
     return n;
 }
 
-// The memory, as words of 16 bits.
-uint16_t* vfb_memory(Board* board) { return board->memory.data(); }
+// The memory, byte by byte.
+uint8_t* vfb_memory(Board* board) { return reinterpret_cast<uint8_t*>(board->memory.data()); }
 
 uint64_t vfb_cycle(const Board* board) { return uint64_t(board->cycle); }
 

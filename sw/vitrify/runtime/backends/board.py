@@ -2,7 +2,7 @@
 
 Devices
 -------
-``ulx3s``
+``ulx3s``, ``colorlight-i9``
     On a serial port: ``port`` (``/dev/ttyUSB0``, or a URL that pyserial knows), ``baud``,
     ``timeout`` (seconds for a reply).
 ``pynq``
@@ -25,12 +25,13 @@ from __future__ import annotations
 
 import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from vitrify.arch.boards import BOARDS, STANDALONE_BOARDS, Standalone, standalone
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import InputError
-from vitrify.arch.link import BAUD
 from vitrify.driver import CoreDriver, Transport
 from vitrify.driver.lock import PATIENCE
 from vitrify.driver.pynq import BUFFER_BYTES, PynqTransport
@@ -49,10 +50,11 @@ from vitrify.runtime.backend import (
 from vitrify.runtime.statistics import Statistics, of_program
 
 
-def _ulx3s(
-    _arch: ArchConfig, patience: float, *, port: str, baud: int = BAUD, timeout: float = TIMEOUT
+def _serial(
+    board: Standalone, _arch: ArchConfig, patience: float, *, port: str, baud: int | None = None,
+    timeout: float = TIMEOUT,
 ) -> Transport:
-    opened = open_port(port, int(baud))
+    opened = open_port(port, board.baud if baud is None else int(baud))
     try:
         return SerialTransport(opened, timeout=float(timeout), patience=patience)
     except BaseException:
@@ -82,7 +84,10 @@ def _simulation(arch: ArchConfig, _patience: float) -> Transport:
 #: Makes a transport from the core's architecture, the patience and the options of its name; those
 #: that are required, and the others.
 DEVICES: dict[str, tuple[Callable[..., Transport], tuple[str, ...], tuple[str, ...]]] = {
-    "ulx3s": (_ulx3s, ("port",), ("baud", "timeout")),
+    **{
+        name: (partial(_serial, standalone(BOARDS[name])), ("port",), ("baud", "timeout"))
+        for name in STANDALONE_BOARDS
+    },
     "pynq": (_pynq, ("bitfile",), ("ip", "memory")),
     "uio": (_uio, (), ("uio", "buffer")),
     "simulation": (_simulation, (), ()),

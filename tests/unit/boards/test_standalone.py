@@ -1,0 +1,59 @@
+"""Boards with open tools: pins, wires that a board ties, what their descriptions promise."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import pytest
+
+from vitrify.arch.boards import BOARDS, STANDALONE_BOARDS, board, standalone
+from vitrify.arch.errors import ConfigError
+from vitrify.arch.presets import preset
+from vitrify.boards.bitstream import constraints
+from vitrify.boards.ecp5 import CHIPS
+from vitrify.boards.memory import require_bus
+from vitrify.boards.pll import dividers
+from vitrify.boards.standalone import divisor, ports
+
+
+@pytest.mark.parametrize("name", STANDALONE_BOARDS)
+def test_every_port_has_a_site(name: str) -> None:
+    text = constraints(name, f"{name}.lpf").read_text()
+    located = re.findall(
+        r'^LOCATE COMP "(\w+)(?:\[(\d+)\])?" SITE "(\w+)"; IOBUF PORT "(.*?)" IO_TYPE', text, re.M)
+    assert Counter(port for port, *_ in located) == ports(standalone(board(name)))
+    bits = [f"{port}[{bit}]" if bit else port for port, bit, *_ in located]
+    assert bits == [buffer for *_, buffer in located]
+    assert len(set(bits)) == len({site for _, _, site, _ in located}) == len(bits)
+    assert f'FREQUENCY PORT "clk" {standalone(board(name)).oscillator_mhz:.1f} MHz' in text
+
+
+@pytest.mark.parametrize("name", STANDALONE_BOARDS)
+def test_the_preset_is_for_the_board(name: str) -> None:
+    found, arch = board(name), preset(name)
+    around = standalone(found)
+    found.require(arch)
+    assert (arch.clock_mhz, arch.part, arch.bus_bytes) == (
+        found.clock_mhz, found.part, around.sdram.bytes)
+    assert dividers(around.oscillator_mhz, found.clock_mhz).mhz == found.clock_mhz
+    # Sampled in the middle of a bit, ten bits may be half a bit off.
+    cycles = divisor(found.clock_mhz, around.baud)
+    assert abs(found.clock_mhz * 1e6 / around.baud / cycles - 1) < 0.02
+    # A burst does not leave its row.
+    assert arch.burst_beats * arch.bus_bytes <= around.sdram.row_bytes
+    layout = CHIPS[found.part.name]
+    assert len(layout.ram_places) * len(layout.ram_rows) == found.part.brams
+    assert len(layout.multiplier_places) * len(layout.multiplier_rows) == found.part.dsps
+    assert 0.97 * found.part.luts < len(layout.rows) * len(layout.columns) * 8 <= found.part.luts
+
+
+def test_a_zynq_is_not_standalone() -> None:
+    with pytest.raises(ConfigError, match="kv260 has a processing system; the boards without are "
+                                          "ulx3s, colorlight-i9"):
+        standalone(BOARDS["kv260"])
+
+
+def test_the_bus_is_as_wide_as_the_memory() -> None:
+    with pytest.raises(ConfigError, match="a 32-bit SDRAM needs bus_bytes 4, not 2"):
+        require_bus(preset("ulx3s"), standalone(board("colorlight-i9")).sdram)
