@@ -31,7 +31,7 @@ PYTHON       := $(firstword $(foreach p,$(PYTHONS),$(shell $(p) -c \
 all: test
 
 demo: setup
-	$(PY) -m demo.demo $(if $(QUICK),--quick)
+	$(PY) -m demo.demo $(if $(QUICK),--quick) $(if $(DATA),--data $(DATA))
 
 test: setup
 	$(PY) -m ruff check

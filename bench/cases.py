@@ -91,6 +91,10 @@ def _cifar_and_turned() -> Float32:
     return _pixels(_CIFAR, half_turned(cifar10(DATA / "cifar10", "train").image[:256]))
 
 
+def _cifar_calibration() -> Float32:
+    return _pixels(_CIFAR, cifar10(DATA / "cifar10", "train").image[:256])
+
+
 def _imagenet_test() -> tuple[Float32, Labels]:
     with (_SAMPLES / "labels.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == "eval"]
@@ -103,8 +107,9 @@ CASES = (
     Case("digits_vit", ROOT / "models/digits_vit/model.onnx", _DIGITS, ("nano", "ulx3s"),
          lambda: _pixels(_DIGITS, digits_calibration()), _digits_test),
     Case("cifar10_vit", ROOT / "models/cifar10_vit/model.onnx", _CIFAR,
-         ("ulx3s", "pynq-z2", "reference", "kv260"),
-         lambda: _pixels(_CIFAR, cifar10(DATA / "cifar10", "train").image[:256]), _cifar_test),
+         ("ulx3s", "pynq-z2", "reference", "kv260"), _cifar_calibration, _cifar_test),
+    Case("cifar10_hybrid_vit", ROOT / "models/cifar10_hybrid_vit/model.onnx", _CIFAR,
+         ("pynq-z2", "kv260", "reference"), _cifar_calibration, _cifar_test),
     Case("cifar10_moe_vit", ROOT / "models/cifar10_moe_vit/model.onnx", _CIFAR,
          ("reference", "kv260"), _cifar_and_turned, _cifar_test, (_turns_test,)),
     Case("vit_tiny_imagenet",

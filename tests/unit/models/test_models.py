@@ -1,5 +1,6 @@
 """The committed models are what their cards say, and calibration needs no download."""
 
+import json
 import re
 from pathlib import Path
 
@@ -9,9 +10,15 @@ import onnxruntime
 import pytest
 
 from models import calibration, datasets
+from vitrify import InferenceSession
+from vitrify.arch.presets import preset
+from vitrify.compiler import compile_model
 
 MODELS = Path(__file__).resolve().parents[3] / "models"
 FILES = sorted(MODELS.glob("*/*.onnx"))
+RESULTS = map(Path.read_text, sorted((MODELS.parent / "bench/results").glob("accuracy_*.json")))
+OURS = {path.parent.name for path in FILES}
+MEASURED = [found for found in map(json.loads, RESULTS) if found["model"] in OURS]
 BATCH = 250
 LARGEST = 5 << 20  # bytes of an ONNX file that we commit
 
@@ -64,8 +71,8 @@ def counted(name: str) -> int:
     return int(re.search(r"Test accuracy, (?:the first )?([\d,]+)", card(name))[1].replace(",", ""))
 
 
-def claimed(name: str, column: int = 0) -> float:
-    row = re.search(r"\| float[^|]*\|(.*)", card(name))[1]
+def claimed(name: str, column: int = 0, kind: str = "float") -> float:
+    row = re.search(rf"\| {kind}[^|]*\|(.*)", card(name))[1]
     return float(re.findall(r"([\d.]+) %", row)[column])
 
 
@@ -76,14 +83,40 @@ def test_digits_accuracy_is_as_claimed():
     )
 
 
-def test_cifar10_accuracy_is_as_claimed():
+@pytest.mark.parametrize("name", ["cifar10_vit", "cifar10_hybrid_vit"])
+def test_cifar10_accuracy_is_as_claimed(name):
     folder = MODELS.parent.parent / "shared" / "data" / "cifar10"
     if not folder.is_dir():
         pytest.skip("CIFAR-10 is not at ../shared/data/cifar10")
     # A rounding difference between processors may flip one picture in ten thousand.
-    assert accuracy("cifar10_vit", datasets.cifar10(folder, "test")) == pytest.approx(
-        claimed("cifar10_vit"), abs=0.03
+    assert accuracy(name, datasets.cifar10(folder, "test")) == pytest.approx(
+        claimed(name), abs=0.03
     )
+
+
+@pytest.mark.parametrize("found", MEASURED, ids=lambda r: f"{r['model']}-{r.get('task', 0)}")
+def test_cards_quote_what_was_measured(found):
+    for kind in ("float", "integer"):
+        assert claimed(found["model"], found.get("task", 0), kind) == pytest.approx(
+            100 * found[f"{kind}_top1"], abs=0.005
+        )
+
+
+def test_the_hybrid_loses_little_in_integers():
+    rows = [claimed("cifar10_hybrid_vit", kind=kind) for kind in ("float", "integer")]
+    assert rows[0] >= 86
+    assert rows[0] - rows[1] <= 0.5
+
+
+def test_the_hybrid_answers_alike_in_integers():
+    images = preprocess("cifar10_hybrid_vit", calibration.photo_crops(72, 32))
+    path = MODELS / "cifar10_hybrid_vit" / "model.onnx"
+    program = compile_model(path, preset("reference"), images[:64], verify=False)
+    real, integer = (
+        InferenceSession(model, backend).run(None, {"image": images[64:]})[0]
+        for model, backend in ((path, "float"), (program, "golden"))
+    )
+    assert np.square(real).sum() > 100 * np.square(real - integer).sum(), "below 20 dB"
 
 
 @pytest.mark.slow
