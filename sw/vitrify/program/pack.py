@@ -163,8 +163,9 @@ def integers(spec: InputSpec, values: npt.NDArray[Any]) -> npt.NDArray[np.int8]:
 def quantise(spec: InputSpec, batch: Float32) -> npt.NDArray[np.int8]:
     """Float ``[N, C, H, W]`` to int8 rows ``[N, rows, C*ph*pw]``, prefix rows zero."""
     top, left, bottom, right = spec.pads
-    padded = np.pad(batch.astype(np.float64), ((0, 0), (0, 0), (top, bottom), (left, right)))
-    q = integers(spec, padded)
+    if any(spec.pads):
+        batch = np.pad(batch, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    q = integers(spec, batch)
     high, wide = spec.strides or spec.patch
     windows = np.lib.stride_tricks.sliding_window_view(q, spec.patch, axis=(2, 3))
     patches = windows[:, :, ::high, ::wide].transpose(0, 2, 3, 1, 4, 5)
@@ -174,42 +175,38 @@ def quantise(spec: InputSpec, batch: Float32) -> npt.NDArray[np.int8]:
 
 
 def to_words(rows: npt.NDArray[Any], depth: int) -> UInt8:
-    """int8 or int16 ``[rows, channels]`` to word-major bytes, words of ``depth`` elements."""
-    count, channels = rows.shape
+    """int8 or int16 ``[…, rows, channels]`` to word-major bytes, words of ``depth`` elements."""
+    *images, count, channels = rows.shape
     words = -(-channels // depth)
-    padded = np.zeros((count, words * depth), rows.dtype)
-    padded[:, :channels] = rows
+    padded = np.zeros((*images, count, words * depth), rows.dtype)
+    padded[..., :channels] = rows
     # [row, word, element, byte] -> [word, row, byte, element]: int16 gives a low and a high word.
-    planes = padded.view(np.uint8).reshape(count, words, depth, rows.itemsize)
-    return np.ascontiguousarray(planes.transpose(1, 0, 3, 2)).reshape(-1)
+    planes = padded.view(np.uint8).reshape(-1, count, words, depth, rows.itemsize)
+    return np.ascontiguousarray(planes.transpose(0, 2, 1, 4, 3)).reshape(*images, -1)
 
 
 def from_words(data: UInt8, rows: int, channels: int, bits: int, depth: int) -> npt.NDArray[Any]:
     """Inverse of :func:`to_words`."""
     words, planes = -(-channels // depth), bits // 8
-    block = data.reshape(words, rows, planes, depth).transpose(1, 0, 3, 2)
-    block = np.ascontiguousarray(block).reshape(rows, words * depth * planes)
+    images = data.shape[:-1]
+    block = data.reshape(-1, words, rows, planes, depth).transpose(0, 2, 1, 4, 3)
+    block = np.ascontiguousarray(block).reshape(*images, rows, words * depth * planes)
     integers = block.view(np.int8 if planes == 1 else np.dtype("<i2"))
-    return integers[:, :channels]
+    return integers[..., :channels]
 
 
 def pack_input(arch: ArchConfig, spec: InputSpec, images: npt.ArrayLike) -> UInt8:
     """A batch of images to the bytes of their input regions, ``[N, input_bytes]``."""
     batch = quantise(spec, as_batch(spec, images))
     blocks = spec.blocks or ((0, spec.rows),)
-    return np.stack(
-        [
-            np.concatenate(
-                [to_words(rows[first : first + count], arch.depth) for first, count in blocks]
-            )
-            for rows in batch
-        ]
+    return np.concatenate(
+        [to_words(batch[:, first : first + count], arch.depth) for first, count in blocks], axis=1
     )
 
 
 def unpack_integers(arch: ArchConfig, spec: OutputSpec, region: UInt8) -> npt.NDArray[Any]:
-    """The integers ``[rows, channels]`` of one output in one image's output region."""
-    data = region[spec.offset : spec.offset + spec.size(arch.depth)]
+    """The integers ``[…, rows, channels]`` of one output in output regions of images."""
+    data = region[..., spec.offset : spec.offset + spec.size(arch.depth)]
     return from_words(data, spec.rows, spec.channels, spec.bits, arch.depth)
 
 
@@ -241,5 +238,5 @@ def formed(spec: OutputSpec, value: npt.NDArray[np.float64]) -> npt.NDArray[Any]
 
 def unpack_output(arch: ArchConfig, spec: OutputSpec, regions: UInt8) -> npt.NDArray[Any]:
     """Values ``[N, *shape]`` of one output, of its type, from regions ``[N, output_bytes]``."""
-    q = np.stack([unpack_integers(arch, spec, region) for region in regions])
+    q = unpack_integers(arch, spec, regions)
     return formed(spec, (q.astype(np.float64) - spec.zero_point) * spec.scale)

@@ -6,9 +6,11 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from bench import session
 from bench.cases import CASES
 from bench.golden import least, measure
 from bench.quantised_models import S8_CHANNEL, quantise_file
+from tests.unit.program.cases import copy_program
 from vitrify.arch.presets import preset
 
 
@@ -42,3 +44,11 @@ def test_the_least_of_all_runs_counts():
     found = least({"a": lambda: ran.append("a"), "b": lambda: ran.append("b")}, 1, 3)
     assert ran == ["a", "b"] * 4
     assert found.keys() == {"a", "b"}
+
+
+def test_the_session_is_timed_beside_the_machine() -> None:
+    program = copy_program()
+    images = np.zeros((2, *program.input.shape), np.float32)
+    found = session.measure(program, images, 1)
+    assert found.keys() == {"session", "golden"}
+    assert min(found.values()) > 0
