@@ -27,11 +27,14 @@ TALL = dataclasses.replace(
 pytestmark = pytest.mark.slow
 
 
-def full_rate(arch: ArchConfig, seed: int, *, rows: int, stationary: Stationary) -> Job:
+def full_rate(
+    arch: ArchConfig, seed: int, *, rows: int, stationary: Stationary, nibbles: int = 0,
+) -> Job:
     """Independent MATMULs with data at hand and little for the epilogue to do."""
     a = Assembler(arch, seed)
     k, c = arch.depth, arch.width
-    depth, columns = 4 * k, 2 * c
+    # With nibbles a pass may have the results of two c tiles.
+    depth, columns = (4 + 4 * nibbles) * k, 2 * c
     words = depth // k
     count = max(rows, depth)
     inputs = a.rng.integers(-128, 128, (words, count, k)).astype(np.int8).view(np.uint8)
@@ -42,7 +45,7 @@ def full_rate(arch: ArchConfig, seed: int, *, rows: int, stationary: Stationary)
         # Each has its own weights, if they are stored.
         at = 2 * words * c // 2 * i if stationary == Stationary.STORED else 0
         a.matmul(depth, columns, rows=rows, src_addr=0, src_stride=words, stationary=stationary,
-                 st_addr=arch.bank_words + at, st_stride=words, load_distance=1,
+                 st_addr=arch.bank_words + at, st_stride=words, load_distance=1, nibbles=nibbles,
                  dst_addr=2 * arch.bank_words, dst_stride=-(-columns // k))
     a.store(addr=2 * arch.bank_words, stride=-(-columns // k), rows=rows,
             words=-(-columns // k), wait_distance=1)
@@ -61,6 +64,11 @@ def test_core(arch, tmp_path):
         f"{source.name} {rows} rows": full_rate(arch, 1, rows=rows, stationary=source)
         for source in Stationary for rows in (16, arch.max_rows)
         if source != Stationary.STORED or arch.stored_weights
+    }
+    rates |= {
+        f"nibbles {rows} rows": full_rate(
+            arch, 1, rows=rows, stationary=Stationary.WEIGHTS, nibbles=1)
+        for rows in (16, arch.max_rows) if arch.nibble_tiles > 1
     }
     # All cases run in test_experts.
     mixtures = {
