@@ -104,7 +104,10 @@ class Builder:
             op.name,
             values,
             # of an empty list onnx_ir does not know what it is of
-            {k: ir.AttrInt64s(k, ()) if v == [] else v for k, v in attributes.items()},
+            {
+                k: ir.AttrInt64s(k, ()) if isinstance(v, list) and not v else v
+                for k, v in attributes.items()
+            },
             domain=DOMAIN,
             overload=attributes[op.overload] if op.overload else "",
             outputs=[output],
