@@ -181,11 +181,13 @@ class Builder:
                 "st_distance": self._distance(index, writes[-1].matmul),
             }
         if product.stored is not None:
-            assert "load_distance" not in fields
             size += c_tiles * k_tiles * arch.width * arch.depth
+            weights = self._distance(self._loads, product.stored.load)
+            # LOADs end in their order: the last one of those of rows, a list and weights.
             fields |= {
                 "stationary": isa.Stationary.STORED, "st_addr": product.stored.address,
-                "load_distance": self._distance(self._loads, product.stored.load),
+                "load_distance": min(weights, fields.get("load_distance", weights)),
+                "load_stream": 0,
             }
         pattern = product.pattern(k_tiles)
         if product.k_step and "load_gain" in fields:

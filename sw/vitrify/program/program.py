@@ -165,7 +165,7 @@ class Program:
         macs = {layer.instruction: layer.macs for layer in self.layers}
         weights = {layer.instruction: layer.stream_bytes for layer in self.layers}
         for number, op in enumerate(self.instructions()):
-            if number in macs:
+            if op.opcode is Opcode.MATMUL and number in macs:
                 shared += shared_macs(self.arch, op, macs[number])
             if op.opcode is Opcode.ROUTE:
                 choices = op.choices
