@@ -7,6 +7,7 @@ user and system together: other work on the machine adds some percent to them, n
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -22,6 +23,16 @@ from bench.cases import CASES, DATA
 
 #: The library variables that say how many threads a matrix product takes.
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+#: A process counts the memory of the one that started it as its own: this one is small.
+_WATCH = """
+import json, os, subprocess, sys
+process = subprocess.Popen(sys.argv[2:])
+_, status, used = os.wait4(process.pid, 0)
+with open(sys.argv[1], "w") as file:
+    json.dump([used.ru_utime + used.ru_stime, used.ru_maxrss / 1024], file)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
 
 
 @dataclass(frozen=True)
@@ -40,17 +51,16 @@ def cost(arguments: Sequence[str], folder: Path) -> Cost:
     RuntimeError
         If the command fails, with what it said.
     """
-    said = folder / "said"
+    said, used = folder / "said", folder / "used"
     with said.open("w") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "vitrify.cli", *arguments], cwd=folder, stdout=out,
-            stderr=subprocess.STDOUT, env=os.environ | dict.fromkeys(_THREADS, "1"),
+        done = subprocess.run(
+            [sys.executable, "-c", _WATCH, used, sys.executable, "-m", "vitrify.cli", *arguments],
+            cwd=folder, stdout=out, stderr=subprocess.STDOUT, check=False,
+            env=os.environ | dict.fromkeys(_THREADS, "1"),
         )
-        _, status, used = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
+    if done.returncode:
         raise RuntimeError(f"vitrify {' '.join(arguments)} failed: {said.read_text()}")
-    return Cost(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+    return Cost(*json.loads(used.read_text()))
 
 
 def commands() -> dict[str, list[str]]:

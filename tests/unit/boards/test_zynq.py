@@ -376,7 +376,7 @@ def test_unsuitable_cores_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    (("--board", "arty"), "no board is called 'arty'; the boards are ulx3s, pynq-z2"),
+    (("--board", "arty"), "no board is called 'arty'; the boards are ulx3s, colorlight-i9"),
     (("--board", "kv260", "--clock", "0"), "--clock must be 1 to 1000 MHz, not 0"),
     (("--board", "ulx3s", "--arch", "nano"), "needs bus_bytes 2, not 4"),
     (("--board", "ulx3s", "--clock", "900"), "makes no clock of 900 MHz"),

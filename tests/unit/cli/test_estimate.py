@@ -135,7 +135,7 @@ def test_board_clock_and_memory(capsys):
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
-    (("--board", "arty"), "no board is called 'arty'; the boards are ulx3s, pynq-z2"),
+    (("--board", "arty"), "no board is called 'arty'; the boards are ulx3s, colorlight-i9"),
     (("--board", "ulx3s"), "has 2 memory ports, and ulx3s offers 1"),
     (("--clock", "0"), "--clock must be 1 to 1000 MHz, not 0"),
     (("--clock", "nan"), "--clock must be 1 to 1000 MHz, not nan"),

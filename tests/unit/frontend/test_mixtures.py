@@ -10,7 +10,7 @@ import pytest
 from agree import assert_agrees, kinds
 
 from vitrify.frontend import ModelInputError, canonicalise, load
-from vitrify.frontend.load import task_inputs
+from vitrify.frontend.inputs import task_inputs
 from vitrify.frontend.mixed import Gate
 from vitrify.frontend.routing import recognise, weights_of
 from vitrify.frontend.values import Unfit
