@@ -33,7 +33,7 @@ _REMARKS = {
     "reference": "the point of comparison",
     "ulx3s": "open tools",
     "ulx3s-w4": "twice the products where weights have four bits",
-    "colorlight-i9": "open tools",
+    "colorlight-i9": "open tools; nextpnr refuses it so far",
     "pynq-z2": "two products a DSP48E1",
     "kv260": "two products a DSP48E2, UltraRAM",
     "zcu102": "two products a DSP48E2",

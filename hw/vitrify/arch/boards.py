@@ -203,7 +203,6 @@ _DDR4 = Dram(refresh_interval_ns=7800, refresh_ns=350, turnaround_ns=15, row_mis
              row_bytes=8192, banks=16)
 
 
-
 def _with_sdram(
     name: str, part: Part, clock_mhz: float, clock_from: str, around: Standalone
 ) -> Board:
@@ -238,11 +237,11 @@ _BOARDS = (
     ),
     _with_sdram(
         "colorlight-i9", ECP5_45, 50.0,
-        "asked of nextpnr, which has not routed it yet; never on a board",
+        "not met, nextpnr refuses the preset's core; never on a board",
         Standalone(
             package="CABGA381",
-            # M12L64322A or EM638325: the slower of their -6 and -7 grades; two cycles from the
-            # last WRITE to PRECHARGE.
+            # M12L64322A or EM638325.  Not compared with their data sheets: no time is shorter than
+            # in LiteDRAM's M12L64322A (tRCD, tRP, tWR 15 ns; tRAS 40; tRFC 55; 4,096 REFRESH).
             sdram=SdramPart(name="2M x 32", bits=32, row_bits=11, column_bits=8, trfc=70.0,
                             twr=30.0, refresh=15_625.0),
             tied=("cke", "cs_n", "dqm"), baud=_DAPLINK_BAUD,

@@ -26,7 +26,7 @@ class SdramPart:
     tras: float = 45.0
     trfc: float = 66.0
     twr: float = 15.0
-    #: Longest mean time between two REFRESH commands: 64 ms for every row.
+    #: Longest mean time between two REFRESH commands: 64 ms for 8,192 of them.
     refresh: float = 7_812.0
 
     @property

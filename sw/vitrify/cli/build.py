@@ -57,6 +57,7 @@ def execute(options: argparse.Namespace) -> None:
 def _bitstream(board: Board, arch: Any, folder: Path, options: argparse.Namespace) -> None:
     from vitrify.boards.bitstream import build
 
+    say(f"the clock of {board.name}, {board.clock_mhz:g} MHz: {board.clock_from}")
     with status("starting") as update:
         report = build(
             board, arch, folder, clock_mhz=options.clock, seed=options.seed, say=update

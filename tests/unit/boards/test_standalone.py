@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from vitrify.arch.boards import BOARDS, STANDALONE_BOARDS, board, standalone
-from vitrify.arch.errors import ConfigError
+from vitrify.arch.errors import BackendError, ConfigError
 from vitrify.arch.presets import preset
 from vitrify.boards.bitstream import constraints
 from vitrify.boards.ecp5 import CHIPS
 from vitrify.boards.memory import require_bus
 from vitrify.boards.pll import dividers
 from vitrify.boards.standalone import divisor, ports
+from vitrify.cli.main import main
 
 
 @pytest.mark.parametrize("name", STANDALONE_BOARDS)
@@ -57,3 +59,17 @@ def test_a_zynq_is_not_standalone() -> None:
 def test_the_bus_is_as_wide_as_the_memory() -> None:
     with pytest.raises(ConfigError, match="a 32-bit SDRAM needs bus_bytes 4, not 2"):
         require_bus(preset("ulx3s"), standalone(board("colorlight-i9")).sdram)
+
+
+def test_a_build_says_first_whether_the_clock_is_met(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half an hour before nextpnr does."""
+    def build(*_: object, **__: object) -> None:
+        raise BackendError("nextpnr failed")
+
+    monkeypatch.setattr("vitrify.boards.bitstream.build", build)
+    command = ["build", "--board", "colorlight-i9", "-o", str(tmp_path / "out")]
+    assert main(command) == 2
+    said = capsys.readouterr()
+    assert "the clock of colorlight-i9, 50 MHz: not met, nextpnr refuses" in said.out + said.err
