@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.cases import ROOT
-from vitrify.arch.area import UNITS, features, modelled
+from vitrify.arch.area import features, modelled
 from vitrify.arch.boards import ECP5_85, XCZU9EG
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.presets import preset
@@ -28,6 +28,26 @@ from vitrify.arch.presets import preset
 DATA = ROOT / "bench" / "results" / "area" / "cores.json"
 #: Units that were synthesised, by what they are: cores have many in common.
 UNITS_DONE = ROOT / "build" / "area" / "units.json"
+#: Units of the core, and the features (:func:`vitrify.arch.area.features`) that may count.
+UNITS: dict[str, tuple[str, ...]] = {
+    "matrix": ("depth", "macs", "packed macs", "macs of pairs", "tree"),
+    "accumulator": ("core", "width"),
+    "transform": ("core", "depth", "fabric depth", "depth of products"),
+    "epilogue": (
+        "core", "patterns", "row sums", "experts", "depth", "width", "lanes", "lanes of addends",
+        "fabric gates",
+    ),
+    "tokens": ("core", "bytes of banks"),
+    "fetch": ("core", "patterns", "row sums", "experts", "depth"),
+    "loader": ("core", "depth", "depth of pairs", "depth of nibbles"),
+    "mover": ("core", "experts", "depth"),
+    "bus": ("core", "depth"),
+    "controller": ("core", "patterns", "products", "experts"),
+    "router": ("experts",),
+    "indices": ("core", "experts"),
+    "stats": ("core", "row sums"),
+    "between": ("core", "experts"),
+}
 #: What the letters of a core stand for.
 _OPTIONS = {
     "w": "stored_weights", "p": "patterns", "a": "addends", "m": "products", "r": "row_sums",

@@ -10,26 +10,9 @@ from collections.abc import Mapping
 
 from .config import ArchConfig
 
-#: Units of the core, and what their size goes with (:func:`features`).
-UNITS: Mapping[str, tuple[str, ...]] = {
-    "matrix": ("depth", "macs", "packed macs", "macs of pairs", "tree"),
-    "accumulator": ("core", "width"),
-    "transform": ("core", "depth", "fabric depth", "depth of products"),
-    "epilogue": (
-        "core", "patterns", "row sums", "experts", "depth", "width", "lanes", "lanes of addends",
-        "fabric gates",
-    ),
-    "tokens": ("core", "bytes of banks"),
-    "fetch": ("core", "patterns", "row sums", "experts", "depth"),
-    "loader": ("core", "depth", "depth of pairs", "depth of nibbles"),
-    "mover": ("core", "experts", "depth"),
-    "bus": ("core", "depth"),
-    "controller": ("core", "patterns", "products", "experts"),
-    "router": ("experts",),
-    "indices": ("core", "experts"),
-    "stats": ("core", "row sums"),
-    "between": ("core", "experts"),
-}
+#: Of each unit (:mod:`vitrify.rtl.core`) what one of each of its :func:`features` takes, those that
+#: take nothing left out, and how much more an ECP5 takes.  All fitted cores with ``row sums`` have
+#: experts, and the other way round: where both count, each has half of what the two take.
 COEFFICIENTS: Mapping[str, Mapping[str, tuple[Mapping[str, float], float]]] = {
     "luts": {
         "matrix": ({"macs": 10.0, "packed macs": 1.12, "macs of pairs": 0.5, "tree": 8.06}, 3.122),
