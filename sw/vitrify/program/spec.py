@@ -17,6 +17,8 @@ Float = npt.NDArray[np.float64]
 DTYPES = (
     "float32", "float16", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64",
 )  # fmt: skip
+#: Those of an application's inputs that are no images.
+INPUT_TYPES = (*DTYPES, "bool")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +32,7 @@ class TensorSpec:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.dtype not in (*DTYPES, "bool"):
+        if self.dtype not in INPUT_TYPES:
             raise ProgramError(f"input {self.name!r} cannot be of the type {self.dtype!r}")
 
     @property

@@ -29,6 +29,7 @@ from vitrify.program import (
     as_tasks,
 )
 from vitrify.program.application import in_batches
+from vitrify.program.spec import INPUT_TYPES
 from vitrify.program.tasks import Numbers
 from vitrify.runtime.backend import (
     TYPES,
@@ -47,8 +48,8 @@ _CHUNK = 16
 _MANY = 1 << 31
 
 
-#: NumPy's names of types, where they are not ONNX Runtime's.
-_NUMPY = {ours: numpy for numpy, ours in TYPES.items()}
+#: NumPy's names of types, where they are not ONNX Runtime's; bfloat16, which it lacks, is wider.
+_NUMPY = {**{ours: numpy for numpy, ours in TYPES.items()}, "bfloat16": "float32"}
 
 
 class Opened:
@@ -57,7 +58,7 @@ class Opened:
     Raises
     ------
     ModelError
-        If ONNX Runtime refuses it.
+        If ONNX Runtime refuses it, or it takes something else than numbers or booleans.
     """
 
     def __init__(self, path: Path, providers: Sequence[str] = CPU) -> None:
@@ -81,12 +82,18 @@ class Opened:
             raise ModelError(
                 f"{str(path)!r} is no ONNX model that ONNX Runtime can load: {first_line(error)}"
             ) from error
-        first = self.arguments()[0] if self.session.get_inputs() else None
-        if first is None:
+        if not self.session.get_inputs():
             raise ModelError(f"model {path.name!r} has no input")
+        first, *others = self.arguments()
+        for arg in (first, *others):
+            if _name(arg.type) not in INPUT_TYPES:
+                raise ModelError(
+                    f"input {arg.name!r} of model {path.name!r} is of the type {arg.type}, but "
+                    f"numbers or booleans are needed"
+                )
         #: Whether it takes an image and tasks, and no others.
         self.is_of_images = (
-            len(first.shape) == 4 and all(map(_is_task, self.arguments()[1:]))
+            len(first.shape) == 4 and all(map(_is_task, others))
             and (_kind(first.type).kind == "f" or first.type == "tensor(uint8)")
         )
         self.channels_last = self.is_of_images and is_channels_last_in(proto, first.name)
@@ -212,10 +219,15 @@ class FloatBackend(Backend):
         return [group[at : at + chunk] for group in groups for at in range(0, len(group), chunk)]
 
 
-def _kind(name: str) -> np.dtype[Any]:
-    """NumPy's type for one of ONNX Runtime's, float32 for bfloat16."""
+def _name(name: str) -> str:
+    """NumPy's name of one of ONNX Runtime's types, float32 for bfloat16."""
     inner = name.removeprefix("tensor(").removesuffix(")")
-    return np.dtype({"bfloat16": "float32", **_NUMPY}.get(inner, inner))
+    return _NUMPY.get(inner, inner)
+
+
+def _kind(name: str) -> np.dtype[Any]:
+    """NumPy's type of that."""
+    return np.dtype(_name(name))
 
 
 def _typed(array: npt.NDArray[Any], name: str) -> Any:
@@ -239,7 +251,7 @@ def _spec_of(arg: NodeArg, given: Others) -> TensorSpec:
     ]
     if not arg.shape:
         raise ModelError(f"input {arg.name!r} of the model has no batch: its shape is []")
-    return TensorSpec(name=arg.name, shape=tuple(shape), dtype=_kind(arg.type).name)
+    return TensorSpec(name=arg.name, shape=tuple(shape), dtype=_name(arg.type))
 
 
 def _is_task(arg: Any) -> bool:
