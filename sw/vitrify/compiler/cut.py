@@ -110,7 +110,9 @@ class Source:
         left, seen = [self.values[name]], set[ir.Value]()
         while rank >= len(_SWAPPED) and left:
             value = left.pop()
-            for node in {use.node for use in value.uses()} if value not in seen else ():
+            # in the model's order, so that the same model is always read in the same way
+            readers = dict.fromkeys(use.node for use in value.uses())
+            for node in readers if value not in seen else ():
                 if node.op_type == "Transpose" and rank == len(_SWAPPED):
                     perm = node.attributes.get("perm")
                     return 1 if perm is not None and tuple(perm.as_ints()) == _SWAPPED else rank - 1
@@ -178,7 +180,7 @@ def source_of(model: ir.Model) -> Source:
     Raises
     ------
     CutError
-        If ONNX Runtime cannot run it, or it branches or loops.
+        If ONNX Runtime cannot run it, it branches or loops, or it has tensors of bfloat16.
     """
     size = shape_of(model_inputs(model)[0])[0]
     flat = flattened(model)
@@ -187,6 +189,8 @@ def source_of(model: ir.Model) -> Source:
         for node in flat.graph for attribute in node.attributes.values()
     ):
         raise CutError("it has branches or loops")
+    if any(value.dtype == ir.DataType.BFLOAT16 for node in flat.graph for value in node.outputs):
+        raise CutError("it has tensors of bfloat16, which NumPy lacks: export it with float32")
     if any(draws(node) for node in flat.graph):
         raise CutError("it draws random numbers, so that nothing can be compared with it")
     if isinstance(size, int):

@@ -33,7 +33,9 @@ def channels_last(image: ir.Value) -> bool:
     left, seen = [image], set[ir.Value]()
     while left:
         value = left.pop()
-        for node in {use.node for use in value.uses()} if value not in seen else ():
+        # in the model's order, so that the same model is always read in the same way
+        readers = dict.fromkeys(use.node for use in value.uses())
+        for node in readers if value not in seen else ():
             if node.op_type == "Transpose" and "perm" in node.attributes:
                 return tuple(node.attributes["perm"].as_ints()) == TO_FIRST
             if node.op_type in OF_IMAGES:

@@ -84,6 +84,9 @@ def compiled(path: Path, images: np.ndarray, **options: Any) -> Program:
     ([("Reshape", ["x", "w"], {})], (1, 3, 8, 3), False),
     ([("Reshape", ["x", "w"], {})], (1, 8, 8, 8), False),
     ([("Cast", ["x"], {"to": 1}), ("Add", ["t0", "t0"], {})], (1, "H", "W", 1), True),
+    # of readers that differ the first one says it
+    ([("Transpose", ["x"], FIRST), *[("Conv", ["x", "w"], {})] * 8], (1, 3, 3, 3), True),
+    ([("Conv", ["x", "w"], {}), *[("Transpose", ["x"], FIRST)] * 8], (1, 3, 3, 3), False),
 ])  # fmt: skip
 def test_where_the_channels_are(nodes: list[Any], shape: tuple[Any, ...], last: bool) -> None:
     made = [helper.make_node(kind, reads, [f"t{i}"], **more)
