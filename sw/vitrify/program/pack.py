@@ -128,7 +128,7 @@ def as_inputs(
 
 def given_form(spec: ImageSpec | TensorSpec) -> str:
     """The shape of a batch, as messages say it."""
-    return f"[N, {', '.join(map(str, spec.given_shape))}]"
+    return f"[{', '.join(map(str, ('N', *spec.given_shape)))}]"
 
 
 def finite(name: str, array: npt.NDArray[Any]) -> Float32:

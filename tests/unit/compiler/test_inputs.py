@@ -15,14 +15,14 @@ from onnx.utils import Extractor
 
 from tests.support.parts import NANO, places
 from tests.support.ratio import decibel
-from tests.support.tails import exported
+from tests.support.tails import TAILS, exported, with_tail
 from vitrify.arch.errors import InputError, ModelError
 from vitrify.cli.main import main
 from vitrify.compiler import compile_application, compile_model
 from vitrify.compiler.cut import source_of
 from vitrify.compiler.one_range import maps_of
 from vitrify.frontend import load
-from vitrify.program import Application
+from vitrify.program import Application, CorePart
 from vitrify.runtime import InferenceSession, open_model
 
 RNG = np.random.default_rng(6)
@@ -200,6 +200,80 @@ def test_two_images(tmp_path: Path) -> None:
     assert [spec.given_shape for spec in application.inputs] == [(16, 16, 3), (3, 16, 16)]
     (wanted,) = ort.InferenceSession(path).run(None, feed)
     assert decibel(wanted, InferenceSession(application).run(None, feed)[0]) > 28
+
+
+def test_an_image_and_a_task(tmp_path: Path) -> None:
+    """The host has the task's table, and the calibration an array for each."""
+    nodes, outputs, constants = TAILS["softmax, top-k"]
+    nodes = [("Gather", ["table", "task"], ["row"], {}), ("Add", ["logits", "row"], ["sum"], {}),
+             *((kind, ["sum" if name == "logits" else name for name in reads], *rest)
+               for kind, reads, *rest in nodes)]  # fmt: skip
+    model = with_tail(nodes, outputs, [*constants, ("table", normal(5))])
+    model.graph.input.append(helper.make_tensor_value_info("task", TensorProto.INT64, ["N"]))
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    feed = {"image": normal(3, 16, 16), "task": np.arange(8)}
+    application = compiled(path, feed)
+    assert places(application) == "hch"
+    session = InferenceSession(application)
+    wanted = ort.InferenceSession(path).run(None, feed)
+    found = session.run(None, feed)
+    assert decibel(wanted[0], found[0]) > 28
+    np.testing.assert_array_equal(wanted[1], found[1])
+    with pytest.raises(InputError, match=r"input 'task' has the shape \[\]; the model takes \[N\]"):
+        session.run(None, {**feed, "task": 1})
+    with pytest.raises(ModelError, match="end the model at the logits"):
+        compile_application(path, NANO, feed["image"])
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_as_many_tokens_as_channels(turned: bool, tmp_path: Path) -> None:
+    """No size tells one from the other: what reads ``[N, 16, 16]`` does."""
+    perm = {"perm": [0, 2, 1] if turned else [0, 1, 2]}
+    steps: list[tuple[str, list[str], str, dict[str, Any]]] = [
+        ("Transpose", ["x"], "rows", perm),
+        ("MatMul", ["v", "condition"], "vector", {}), ("Unsqueeze", ["vector", "one"], "row", {}),
+        ("LayerNormalization", ["rows", "gamma"], "norm", {"axis": -1}),
+        ("Mul", ["norm", "row"], "scaled", {}), ("MatMul", ["scaled", "wide"], "hidden", {}),
+        ("Relu", ["hidden"], "relu", {}), ("MatMul", ["relu", "narrow"], "mlp", {}),
+        ("Add", ["rows", "mlp"], "sum", {}),
+        ("ReduceMean", ["sum", "one"], "mean", {"keepdims": 0}),
+        ("MatMul", ["mean", "head"], "y", {}),
+    ]
+    sizes = {"condition": (8, 16), "wide": (16, 64), "narrow": (64, 16), "head": (16, 5)}
+    constants = {name: RNG.normal(size=size).astype(np.float32) / 4 for name, size in sizes.items()}
+    constants |= {"one": np.array([1]), "gamma": np.linspace(0.5, 1.5, 16, dtype=np.float32)}
+    graph = helper.make_graph(
+        [helper.make_node(kind, reads, [made], made, **more) for kind, reads, made, more in steps],
+        "block",
+        [helper.make_tensor_value_info("x", FLOAT, ["N", 16, 16]),
+         helper.make_tensor_value_info("v", FLOAT, ["N", 8])],
+        [helper.make_tensor_value_info("y", FLOAT, ["N", 5])],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )  # fmt: skip
+    path = tmp_path / "model.onnx"
+    imports = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, ir_version=10, opset_imports=imports), path)
+    feed = {"x": normal(16, 16) * np.linspace(0.5, 2, 16, dtype=np.float32), "v": normal(8)}
+    application = compiled(path, feed)
+    assert application.core_share > 0.9
+    (part,) = [part for part in application.parts if isinstance(part, CorePart)]
+    assert dict(zip(part.reads, part.axes, strict=True)) == {"x": 1 if turned else 2, "v": 1}
+    check(application, path, feed)
+
+
+def test_tokens_of_bfloat16(tmp_path: Path) -> None:
+    """ONNX Runtime takes them; a model that computes in bfloat16 is not cut."""
+    cast = helper.make_node("Cast", ["x"], [TOKENS], to=FLOAT)
+    path = behind([cast], {"x": (TensorProto.BFLOAT16, SIZE)}, tmp_path)
+    feed = normal(*SIZE).astype(helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16))
+    (floats,) = InferenceSession(path, "float").run(None, {"x": feed})
+    with pytest.raises(ModelError, match="it has tensors of bfloat16, which NumPy lacks"):
+        compile_application(path, NANO, feed)
+    path = behind([helper.make_node("Identity", ["x"], [TOKENS])], {"x": (FLOAT, SIZE)}, tmp_path)
+    feed = feed.astype(np.float32)
+    (wanted,) = ort.InferenceSession(path).run(None, {"x": feed})
+    np.testing.assert_allclose(floats, wanted, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("inputs", "message"), [
