@@ -25,7 +25,7 @@ from tests.unit.ops import (
 )
 from tests.unit.quant.graphs import DIM, Net
 from vitrify.arch.presets import preset
-from vitrify.codegen.strategy import PlacementStrategy
+from vitrify.codegen.strategy import Ahead, PlacementStrategy
 from vitrify.compiler import compile_graph
 from vitrify.compiler.quantise import quantise
 from vitrify.ops.attention.integer import QAttention
@@ -147,6 +147,16 @@ def test_three_layers_in_blocks_of_lines() -> None:
     program = compile_graph(graph, NANO, batch=2, ways=[blocks])
     assert {"act1.block", "act2.block"} <= {layer.tensor.name for layer in program.layers}
     compare(program, images[:4], seed=2)
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_rows_and_weights_that_are_loaded(slots: int) -> None:
+    net = Net(11)
+    model, images = net.model(test_rows.beside_weights(net)), net.images(16)
+    graph = quantise(model, images, arch=NANO)
+    way = PlacementStrategy(ahead=Ahead(slots, pieces=True))
+    program = compile_graph(graph, NANO, batch=2, ways=[way])
+    compare(program, images[:4], seed=5)
 
 
 def compare(program: Program, images: np.ndarray, seed: int) -> None:

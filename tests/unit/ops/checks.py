@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import onnx_ir as ir
 
@@ -9,6 +11,7 @@ from tests.support.execute import tensors
 from tests.unit.quant.graphs import Net
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.presets import preset
+from vitrify.codegen.strategy import PlacementStrategy
 from vitrify.compiler import compile_graph
 from vitrify.compiler.quantise import quantise
 from vitrify.program import Program
@@ -19,13 +22,14 @@ NANO = preset("nano")
 
 
 def check(
-    net: Net, *outputs: ir.Value, batch: int = 1, least: float = 20, arch: ArchConfig = NANO
+    net: Net, *outputs: ir.Value, batch: int = 1, least: float = 20, arch: ArchConfig = NANO,
+    ways: Iterable[PlacementStrategy] | None = None,
 ) -> Program:
     """Integers close to the floats, and golden equal to the evaluator."""
     model, images = net.model(*outputs), net.images(24)
     graph = quantise(model, images, arch=arch)
     assert min(one.sqnr for one in compare(model, graph, images[:8], arch)) > least
-    program = compile_graph(graph, arch, batch=batch)
+    program = compile_graph(graph, arch, batch=batch, ways=ways)
     assert program.macs == batch * sum(graph.macs.values())
     _, found = tensors(program, images[:batch])
     real = Evaluator(graph, arch).outputs(images[:batch])

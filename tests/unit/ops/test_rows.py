@@ -5,7 +5,8 @@ import pytest
 
 from tests.unit.ops.checks import check
 from tests.unit.quant.graphs import DIM, TOKENS, Net
-from vitrify.arch.isa import Opcode
+from vitrify.arch.isa import Opcode, Stationary
+from vitrify.codegen.strategy import Ahead, PlacementStrategy
 from vitrify.ir import shape_of
 from vitrify.quant.tensors import Rows
 
@@ -160,3 +161,27 @@ def test_rows_of_constants_wait_for_them():
     fixed = net.builder.emit("ConstantRows", x, net.normal(6, DIM), name="fixed")
     x = net.add(x, net.linear(rows(net, fixed, index, "second"), DIM, "fc2"), "sum2")
     check(net, net.linear(net.norm(x, "after"), 7, "last"), least=25)
+
+
+def beside_weights(net):
+    """Two rows that come by a list, from the core and from DRAM, and two that DRAM has in order."""
+    x = net.linear(rows(net, net.norm(net.tokens(), "norm"), [4, 2], "made"), DIM, "fc0")
+    for name, count, index in ("listed", 4, [3, 0]), ("whole", 2, [0, 1]):
+        fixed = net.builder.emit("ConstantRows", x, net.normal(count, DIM), name=name)
+        y = net.linear(rows(net, fixed, index, f"{name}.rows"), DIM, f"{name}.fc")
+        x = net.add(x, y, f"{name}.sum")
+    return net.linear(x, 40, "last")
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("slots", [1, 2])
+def test_rows_and_weights_that_are_loaded(slots, batch):
+    """One MATMUL waits for weights, a list and rows; weights are the last of them or the first."""
+    net = Net(11)
+    way = PlacementStrategy(ahead=Ahead(slots, pieces=True))
+    program = check(net, beside_weights(net), batch=batch, least=25, ways=[way])
+    found = [
+        op for op in program.instructions()
+        if op.opcode is Opcode.MATMUL and op.stationary == Stationary.STORED
+    ]
+    assert [op.src_list for op in found] == [1] * 2 * batch + [0] * batch + [0]
