@@ -289,7 +289,7 @@ class ArchConfig:
             if f.name not in self._NOT_HASHED
         }
         if self.nibble_tiles == 1:
-            # Younger than programs that run on such a core.
+            # As before this field existed: programs of then run on such a core.
             del choices["nibble_tiles"]
         text = json.dumps([CONTRACT_VERSION, choices], sort_keys=True)
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from amaranth import Cat, ClockDomain, ClockSignal, Const, Elaboratable, Instance, Module, Signal
-from amaranth.hdl import IOPort
+from amaranth.hdl import IOPort, Shape
 from amaranth.lib import io, wiring
 from amaranth.lib.cdc import ResetSynchronizer
 from amaranth.lib.wiring import In, Out, connect
@@ -25,7 +25,10 @@ from .pll import Pll
 from .sdram import pins
 from .serial_link import SerialLink
 
-LEDS = 8
+#: LEDs that the logic drives; a board has the first ``Standalone.leds`` of them.
+_LEDS = 8
+#: Of the controller's pins, those of the data lines.
+_DATA_PINS = ("d_o", "d_oe", "d_i")
 #: The heartbeat LED changes every so many cycles (a power of two).
 _HEARTBEAT_BITS = 25
 
@@ -70,7 +73,7 @@ class System(wiring.Component):
         self.divisor = divisor
         self.sdram = sdram
         super().__init__({
-            "rx": In(1, init=1), "tx": Out(1, init=1), "leds": Out(LEDS),
+            "rx": In(1, init=1), "tx": Out(1, init=1), "leds": Out(_LEDS),
             **flat_ports("sdram", pins(sdram)),
         })
 
@@ -101,11 +104,11 @@ class System(wiring.Component):
 
 def listens(around: Standalone) -> dict[str, int]:
     """Widths of the pins that the memory listens to and the board has wires to."""
-    part = around.sdram
     every = {
-        "cke": 1, "cs_n": 1, "ras_n": 1, "cas_n": 1, "we_n": 1, "ba": part.bank_bits,
-        "a": part.row_bits, "dqm": part.bytes,
+        pin: Shape.cast(member.shape).width for pin, member in pins(around.sdram).members.items()
+        if pin not in _DATA_PINS
     }
+    every["dqm"] = around.sdram.bytes
     return {pin: width for pin, width in every.items() if pin not in around.tied}
 
 
@@ -151,7 +154,8 @@ class Top(Elaboratable):
         self._output(m, "tx", system.tx)
         m.d.comb += system.rx.eq(self._input(m, "rx"))
         for pin in listens(self.around):
-            self._output(m, f"sdram_{pin}", getattr(system, f"sdram_{pin}", Const(0)))
+            low = pin == "dqm"
+            self._output(m, f"sdram_{pin}", Const(0) if low else getattr(system, f"sdram_{pin}"))
         for i, port in enumerate(self.ports["sdram_d"]):
             m.submodules[f"d{i}"] = Instance(
                 "BB", i_I=system.sdram_d_o[i], i_T=~system.sdram_d_oe, o_O=system.sdram_d_i[i],

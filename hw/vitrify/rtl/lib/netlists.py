@@ -2,7 +2,8 @@
 
 Amaranth 0.5 looks for combinational cycles bit by bit, and writes the contents of memories bit by
 bit: more than half of the time of an emission.  :func:`quick` has both done in larger pieces, with
-the same results.
+the same results.  Neither has a place for that in Amaranth's interface, so they are replaced while
+a design is converted; pyproject.toml keeps the version, and tests compare with Amaranth's own.
 """
 
 from __future__ import annotations
