@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.boards.test_shared_memory import Copier
 from vitrify.arch.boards import BOARDS, STANDALONE_BOARDS, board, standalone
 from vitrify.arch.errors import BackendError, ConfigError
 from vitrify.arch.presets import preset
-from vitrify.boards.bitstream import constraints
+from vitrify.boards import standalone as module
+from vitrify.boards.bitstream import constraints, top_verilog
 from vitrify.boards.ecp5 import CHIPS
 from vitrify.boards.memory import require_bus
 from vitrify.boards.pll import dividers
@@ -29,6 +31,22 @@ def test_every_port_has_a_site(name: str) -> None:
     assert bits == [buffer for *_, buffer in located]
     assert len(set(bits)) == len({site for _, _, site, _ in located}) == len(bits)
     assert f'FREQUENCY PORT "clk" {standalone(board(name)).oscillator_mhz:.1f} MHz' in text
+
+
+@pytest.mark.parametrize("name", STANDALONE_BOARDS)
+def test_the_top_has_those_ports(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With something small in the place of the core."""
+    monkeypatch.setattr(module, "Core", Copier)
+    around, clock = standalone(board(name)), board(name).clock_mhz
+    text = top_verilog(module.Top(around, preset(name), dividers(around.oscillator_mhz, clock)))
+    top = text[text.index("module top("):].split("endmodule")[0]
+    found = re.findall(r"^  (?:input|output|inout) (?:\[(\d+):0\] )?(\w+);", top, re.M)
+    widths = {port: int(high or 0) + 1 for high, port in found}
+    assert widths == ports(around)
+    for pin in (around.led, around.reset):
+        inside = re.search(rf"^module \\top\.pad_{pin} .*?^endmodule", text, re.M | re.S)
+        assert inside
+        assert ("~" in inside[0]) == pin.endswith("_n"), "inverted if it is low when active"
 
 
 @pytest.mark.parametrize("name", STANDALONE_BOARDS)
