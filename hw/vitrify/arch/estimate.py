@@ -104,8 +104,10 @@ def fits(arch: ArchConfig, *, surely: bool = False) -> bool | None:
 
 def multipliers(arch: ArchConfig) -> dict[str, int]:
     """Hardware multipliers by their purpose."""
+    # A pair of bytes is wider than a multiplier of an ECP5, and takes two of them.
+    halved = arch.packing and arch.part.family != "ecp5"
     return {
-        "matrix unit": arch.macs // (2 if arch.packing else 1),
+        "matrix unit": arch.macs // (2 if halved else 1),
         "requantisation": arch.lanes,
         "row statistics": arch.lanes,
         "LayerNorm lanes": 0 if arch.fabric_multipliers else _NORM_MULTIPLIERS * arch.depth,

@@ -100,6 +100,12 @@ def test_packing_halves_the_matrix_unit():
     assert multipliers(arch)["matrix unit"] == 2 * multipliers(packed)["matrix unit"]
 
 
+def test_packing_saves_no_multiplier_of_an_ecp5():
+    """A pair of bytes is wider than one, and takes two."""
+    arch = preset("nano")
+    assert multipliers(dataclasses.replace(arch, packing=True)) == multipliers(arch)
+
+
 def test_shallow_memories_are_no_blocks():
     small = dataclasses.replace(preset("nano"), index_entries=64, stat_rows=64)
     assert not {"row indices", "row statistics"} & {use.name for use in memories(small)}
