@@ -60,7 +60,7 @@ def saved(program) -> dict[str, int]:
             wide = op.c_tiles * op.k_tiles * program.arch.width
             found[layer.name] = (wide - layout.tiles) * program.arch.depth
             # A c tile left over takes a whole pass.
-            assert op.c_tiles % layout.together or 2 * layout.tiles == wide
+            assert op.c_tiles % layout.tiles_per_pass or 2 * layout.tiles == wide
     return found
 
 

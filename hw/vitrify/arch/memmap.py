@@ -59,13 +59,13 @@ class StreamLayout:
     tile: int
     k_tiles: int
     c_tiles: int
-    #: C tiles that have a stationary tile together.
-    together: int = 1
+    #: C tiles of a pass, which share its stationary tiles.
+    tiles_per_pass: int = 1
 
     @property
     def passes(self) -> int:
-        """Groups of c tiles that have a stationary tile together, the last one perhaps smaller."""
-        return -(-self.c_tiles // self.together)
+        """Passes over the rows, for each k tile; the last one may have fewer c tiles."""
+        return -(-self.c_tiles // self.tiles_per_pass)
 
     @property
     def tiles(self) -> int:
@@ -80,37 +80,37 @@ class StreamLayout:
     def divided(self) -> Iterator[tuple[slice, slice]]:
         """Where parameters and stationary tiles of each pass are, in words of the whole stream."""
         at = self.gain + self.table
-        for first in range(0, self.c_tiles, self.together):
-            middle = at + min(self.together, self.c_tiles - first) * self.params
+        for first in range(0, self.c_tiles, self.tiles_per_pass):
+            middle = at + min(self.tiles_per_pass, self.c_tiles - first) * self.params
             end = middle + self.k_tiles * self.tile
             yield slice(at, middle), slice(middle, end)
             at = end
 
 
-def tiles_together(arch: ArchConfig, instruction: Instruction) -> int:
-    """C tiles that a MATMUL takes in one pass."""
-    return arch.nibble_tiles if instruction.nibbles else 1
+def tiles_per_pass(arch: ArchConfig, nibbles: int) -> int:
+    """C tiles that a MATMUL computes in one pass, given whether its weights are ``nibbles``."""
+    return arch.nibble_tiles if nibbles else 1
 
 
 def passes(arch: ArchConfig, instruction: Instruction) -> int:
     """How often a MATMUL streams its rows, for each of its k tiles."""
-    return -(-instruction.c_tiles // tiles_together(arch, instruction))
+    return -(-instruction.c_tiles // tiles_per_pass(arch, instruction.nibbles))
 
 
 def stream_layout(arch: ArchConfig, instruction: Instruction) -> StreamLayout:
     """Layout of the weight stream that belongs to a MATMUL."""
     weights = instruction.stationary == Stationary.WEIGHTS
     params = instruction.stationary in WITH_PARAMETERS
-    together = tiles_together(arch, instruction)
+    per_pass = tiles_per_pass(arch, instruction.nibbles)
     return StreamLayout(
         gain=(instruction.values.get("gain_words", 0) or instruction.k_tiles)
         if instruction.load_gain else 0,
         table=arch.table_words if instruction.load_table else 0,
         params=arch.groups * arch.param_words if params else 0,
-        tile=arch.width >> (instruction.nibbles and together == 1) if weights else 0,
+        tile=arch.width >> (instruction.nibbles and per_pass == 1) if weights else 0,
         k_tiles=instruction.k_tiles,
         c_tiles=instruction.c_tiles,
-        together=together,
+        tiles_per_pass=per_pass,
     )
 
 

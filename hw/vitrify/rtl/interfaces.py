@@ -220,7 +220,7 @@ def tag_layout(arch: ArchConfig) -> data.StructLayout:
         "sum": 1,        # EXP2 in c tile 0: gather the row sum
         "sum_bank": 1,
         # Stationary bytes are pairs of nibbles; the pass has two c tiles (the last may have one).
-        **({"nibbles": 1, "two": 1} if arch.nibble_tiles > 1 else {}),
+        **({"nibbles": 1, "paired": 1} if arch.nibble_tiles > 1 else {}),
     })
 
 

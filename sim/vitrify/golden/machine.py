@@ -338,7 +338,7 @@ class Machine:
         if layout.tile:
             words = np.concatenate([data[tiles] for _, tiles in parts])
             if op.nibbles:
-                words = halves(words.reshape(layout.passes, -1, arch.depth), layout.together)
+                words = halves(words.reshape(layout.passes, -1, arch.depth), layout.tiles_per_pass)
             weight = np.ascontiguousarray(in_columns(arch, op, words)[:columns, :depth])
         return Stream(gain, table, weight, bias, multiplier)
 
@@ -358,12 +358,12 @@ def statistics(op: Instruction, result: npt.NDArray[Any]) -> IntArray:
     ), axis=1)
 
 
-def halves(words: UInt8, together: int) -> UInt8:
+def halves(words: UInt8, tiles: int) -> UInt8:
     """Words ``[passes, n, K]`` of nibbles as bytes: a column behind its neighbour's word by word,
-    or with two c tiles ``together`` all words of the first before those of the second.
+    or, if a pass has two c ``tiles``, all words of the first before those of the second.
     """
     signed = words.view(np.int8)
-    return np.stack([signed << 4 >> 4, signed >> 4], axis=3 - together).view(np.uint8)
+    return np.stack([signed << 4 >> 4, signed >> 4], axis=3 - tiles).view(np.uint8)
 
 
 def in_columns(arch: ArchConfig, op: Instruction, tiles: UInt8) -> npt.NDArray[np.int8]:

@@ -47,13 +47,13 @@ def tile_words(
     A pass has one c tile, or with nibbles ``nibble_tiles``.
     """
     k, c = arch.depth, arch.width
-    together = arch.nibble_tiles if nibbles else 1
-    padded = pad_to(pad_to(weight, 0, together * c), 1, k)
-    passes, k_tiles = padded.shape[0] // (together * c), padded.shape[1] // k
-    tiles = padded.reshape(passes, together * c, k_tiles, k).transpose(0, 2, 1, 3)
+    per_pass = memmap.tiles_per_pass(arch, nibbles)
+    padded = pad_to(pad_to(weight, 0, per_pass * c), 1, k)
+    passes, k_tiles = padded.shape[0] // (per_pass * c), padded.shape[1] // k
+    tiles = padded.reshape(passes, per_pass * c, k_tiles, k).transpose(0, 2, 1, 3)
     if nibbles:
         # Columns that share a byte: neighbours, or those at the same place of two c tiles.
-        low, high = (tiles[:, :, half::2] for half in (0, 1)) if together == 1 else (
+        low, high = (tiles[:, :, half::2] for half in (0, 1)) if per_pass == 1 else (
             tiles[:, :, half * c : (half + 1) * c] for half in (0, 1))
         tiles = low & 0xF | high << 4
     return tiles.reshape(passes, -1).view(np.uint8)
@@ -83,9 +83,9 @@ def weight_words(
     """Parameters and tiles of ``weight [columns, depth]``, pass by pass."""
     parameters, tiles = (
         parameter_words(arch, bias, multiplier), tile_words(arch, weight, nibbles=nibbles))
-    together = arch.nibble_tiles if nibbles else 1
+    per_pass = memmap.tiles_per_pass(arch, nibbles)
     return np.concatenate([part for number, tile in enumerate(tiles) for part in (
-        parameters[number * together : (number + 1) * together].reshape(-1), tile)])
+        parameters[number * per_pass : (number + 1) * per_pass].reshape(-1), tile)])
 
 
 class ImageBuilder:

@@ -232,9 +232,9 @@ class _Core:
         loader.begin(command)
         times = MatmulTimes(RowTimes(), Results())
         drain = _Drain(self, issued, grouped, command, times.results)
-        together = memmap.tiles_together(self.arch, op)
+        per_pass = memmap.tiles_per_pass(self.arch, op.nibbles)
         for one, c, k in product(
-            access.repetitions(op), range(0, op.c_tiles, together), range(op.k_tiles)
+            access.repetitions(op), range(0, op.c_tiles, per_pass), range(op.k_tiles)
         ):
             if one is not op:
                 issued = replace(issued, op=one, repeated=True)
@@ -247,7 +247,7 @@ class _Core:
             tile = loader.tile(command, c, k, epilogue.done, rows.taken)
             own = partial(drain.rivals, c) if last and op.output in ADDING_OUTPUTS else None
             cycles = self._pass(issued, tile, c, k, fetched + _COMMAND, own, times)
-            for ready in range(c, min(c + together, op.c_tiles)) if last else ():
+            for ready in range(c, min(c + per_pass, op.c_tiles)) if last else ():
                 drain.catch_up()
                 drain.push(ready, cycles + self.timing.drain)
         drain.catch_up()

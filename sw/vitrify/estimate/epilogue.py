@@ -77,7 +77,7 @@ class Epilogue:
 
     def _pause(self, op: Instruction, c: int) -> int:
         """Cycles to the latest lane group: few rows pause before the second c tile of a pass."""
-        second = c % memmap.tiles_together(self._arch, op)
+        second = c % memmap.tiles_per_pass(self._arch, op.nibbles)
         return REVISIT if second and op.rows < REVISIT else 1
 
     def old_values(self, op: Instruction, c: int, chosen: Cycles) -> tuple[Cycles, Cycles]:

@@ -107,7 +107,7 @@ class Loader:
         taken : cycle of the first row that used the previous tile
         """
         arch, op = self._arch, command.op
-        count = min(memmap.tiles_together(arch, op), op.c_tiles - c)
+        count = min(memmap.tiles_per_pass(arch, op.nibbles), op.c_tiles - c)
         if op.stationary in WITH_PARAMETERS and k == 0:
             for number in range(self._c_tiles, self._c_tiles + count):
                 held = number >= PARAM_SLOTS
@@ -157,7 +157,7 @@ class Loader:
 
         Words of nibbles are pairs of columns, or come twice, if they are not of two c tiles.
         """
-        split = op.nibbles and memmap.tiles_together(self._arch, op) == 1
+        split = op.nibbles and memmap.tiles_per_pass(self._arch, op.nibbles) == 1
         paired = split and self._arch.stored_weights
         words, twice = self._arch.width >> paired, split and not paired
         weights, taken = self._weights, self._weights.taken

@@ -20,11 +20,11 @@ def sums(arch, extreme):
     return [random.choice([0, -1, random.randint(low, high)]) for _ in range(count)]
 
 
-def c_tile(arch, rows, k_tiles, extreme=False, two=0):
-    """Rows of one c tile (or ``two``) in order, as fields, and the sums of every row."""
+def c_tile(arch, rows, k_tiles, extreme=False, paired=0):
+    """Rows of one c tile (or two, if ``paired``) in order, as fields, and the sums of every row."""
     layout = sums_layout(arch)
     words, totals = [], [[0] * arch.width * arch.nibble_tiles for _ in range(rows)]
-    more = {"nibbles": random.getrandbits(1), "two": two} if arch.nibble_tiles > 1 else {}
+    more = {"nibbles": random.getrandbits(1), "paired": paired} if arch.nibble_tiles > 1 else {}
     for tile in range(k_tiles):
         for row in range(rows):
             values = sums(arch, extreme)
@@ -88,11 +88,11 @@ async def run(dut, plan, gap):
     arch = bench.arch()
     words, expected, steps = [], [], []
     for rows, k_tiles, extreme in plan:
-        two = random.randrange(arch.nibble_tiles)
-        sent, totals = c_tile(arch, rows, k_tiles, extreme, two)
+        paired = random.randrange(arch.nibble_tiles)
+        sent, totals = c_tile(arch, rows, k_tiles, extreme, paired)
         words += sent
         expected += totals
-        steps.append(1 + two)
+        steps.append(1 + paired)
     reader = Reader(dut, [rows for rows, _, _ in plan], steps)
     # tiles count from reset on
     reading = cocotb.start_soon(reader.run())

@@ -10,6 +10,7 @@ from itertools import product
 import cocotb
 from cocotb.triggers import FallingEdge, ReadOnly
 
+from vitrify.arch.memmap import tiles_per_pass
 from vitrify.arch.modes import WIDE_TRANSFORMS, RowScale, Transform
 from vitrify.cosim import bench
 from vitrify.rtl import interfaces
@@ -128,10 +129,10 @@ def _rows(arch, commands):
         gathers = mode == Transform.EXP2
         if arch.row_sums:
             gathers = get("row_scale") == RowScale.OPERAND
-        together = arch.nibble_tiles if get("nibbles") else 1
-        for again, c in product(range(get("repeats") + 1), range(0, get("c_tiles"), together)):
-            count = min(together, get("c_tiles") - c)
-            more = {"nibbles": get("nibbles"), "two": count - 1} if arch.nibble_tiles > 1 else {}
+        per_pass = tiles_per_pass(arch, get("nibbles"))
+        for again, c in product(range(get("repeats") + 1), range(0, get("c_tiles"), per_pass)):
+            count = min(per_pass, get("c_tiles") - c)
+            more = {"nibbles": get("nibbles"), "paired": count - 1} if arch.nibble_tiles > 1 else {}
             for k in range(get("k_tiles")):
                 last = k == get("k_tiles") - 1
                 for r in range(get("rows")):

@@ -6,6 +6,7 @@ from itertools import pairwise, product
 import cocotb
 from cocotb.triggers import FallingEdge, ReadOnly
 
+from vitrify.arch.memmap import tiles_per_pass
 from vitrify.arch.modes import WITH_PARAMETERS, Stationary
 from vitrify.cosim import bench
 from vitrify.rtl import interfaces
@@ -88,11 +89,11 @@ def _expect(arch, commands):
             for w in range(arch.table_words):
                 written["table_write"].append(
                     (seq, {"slot": op["table_slot"], "word": w, "data": word()}))
-        together = arch.nibble_tiles if op.get("nibbles") else 1
+        per_pass = tiles_per_pass(arch, op.get("nibbles", 0))
         for again, c in product(
-            range(op.get("repeats", 0) + 1), range(0, op["c_tiles"], together)
+            range(op.get("repeats", 0) + 1), range(0, op["c_tiles"], per_pass)
         ):
-            count = min(together, op["c_tiles"] - c)
+            count = min(per_pass, op["c_tiles"] - c)
             st_addr = op["st_addr"] + again * op.get("st_step", 0)
             if weights or stored:
                 for number, g, w in product(
@@ -118,7 +119,7 @@ def _expect(arch, commands):
                         tile.append({"columns": 0, "index": i, "group": 0, "data": low,
                                      "pair": 1, "high": high})
                         pairs += 1
-                elif op.get("nibbles") and together == 1:
+                elif op.get("nibbles") and per_pass == 1:
                     for i in range(arch.width // 2):
                         low, high = _halves(arch, word())
                         if arch.stored_weights:

@@ -90,7 +90,9 @@ def tile_words(arch, tile, columns):
 
 def mode(arch, tile):
     """What a row's tag says of its tile."""
-    return {"nibbles": tile.nibbles, "two": random.getrandbits(1)} if arch.nibble_tiles > 1 else {}
+    if arch.nibble_tiles == 1:
+        return {}
+    return {"nibbles": tile.nibbles, "paired": random.getrandbits(1)}
 
 
 class Check:

@@ -92,6 +92,6 @@ class Accumulator(wiring.Component):
         with m.If(valid & done.last):
             m.d.sync += progress.row.eq(done.row + 1)
             with m.If(done.final):
-                tiles = 1 + done.two if arch.nibble_tiles > 1 else 1
+                tiles = 1 + done.paired if arch.nibble_tiles > 1 else 1
                 m.d.sync += [progress.tile.eq(progress.tile + tiles), progress.row.eq(0)]
         return m

@@ -48,14 +48,14 @@ class Packing:
         return None
 
     @property
-    def bytes(self) -> bool:
+    def of_bytes(self) -> bool:
         """Pairs of bytes; else of nibbles, or single bytes."""
         return self.bits == formats.STATIONARY_BITS
 
     @property
     def low(self) -> int:
         """Least stationary value: -127 of bytes, -8 of nibbles."""
-        return self.bytes - (1 << self.bits - 1)
+        return self.of_bytes - (1 << self.bits - 1)
 
     @property
     def chain(self) -> int:
@@ -67,7 +67,7 @@ class Packing:
     def width(self) -> int:
         """Signed width of a packed pair."""
         # -128 would need one more, and so does -8 with the borrow of a low half.
-        return self.shift + self.bits + (not self.bytes)
+        return self.shift + self.bits + (not self.of_bytes)
 
     def join(self, low: Any, high: Any) -> Value:
         """The pair ``(high << shift) + low``: its only arithmetic is a decrement of ``high``."""

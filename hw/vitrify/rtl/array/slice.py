@@ -128,7 +128,7 @@ class ArraySlice(wiring.Component):
         shadow = [self._shadow(m, j, copy) for j, copy in enumerate(inside)]
         sums: list[Any] = []
         packing = Packing.of(arch)
-        if packing and packing.bytes:
+        if packing and packing.of_bytes:
             for c in range(0, n, 2):
                 sums += self._pair(m, packing, c, inside, [
                     [packing.join(low, high) for low, high in zip(s[c], s[c + 1], strict=True)]
@@ -194,7 +194,7 @@ class ArraySlice(wiring.Component):
         sums = []
         for side in (0, 1):
             halves = [part[side] for part in parts]
-            if not packing.bytes:
+            if not packing.of_bytes:
                 # Either half fits, even the part of a byte's product that is in the high one.
                 halves = [half[: packing.shift].as_signed() for half in halves]
             terms = _register(m, f"part_{number + side}", halves)

@@ -85,7 +85,7 @@ def row_layout(arch: ArchConfig) -> data.StructLayout:
         "position": POSITION_BITS,      # k * rows + row
         "tile": _SEQ,                   # global c tile
         "end": 1,                       # last row of the instruction
-        **({"nibbles": 1, "two": 1} if arch.nibble_tiles > 1 else {}),      # as in the tag
+        **({"nibbles": 1, "paired": 1} if arch.nibble_tiles > 1 else {}),      # as in the tag
         # Row of the tensor, or of the list; outside the map, zeros are read.
         **({"pixel": ENTRY_BITS, "outside": 1} if arch.patterns else {}),
         # What a repetition adds to the word's address and to the entry of the statistics memory.
@@ -136,8 +136,8 @@ class RowLoops(wiring.Component):
         tile_step: Any = 1
         if self.arch.nibble_tiles > 1:
             # Two c tiles in a pass, unless one is left over.
-            m.d.comb += [o.nibbles.eq(i.nibbles), o.two.eq(i.nibbles & ~at_end)]
-            c_step, tile_step = 1 + i.nibbles, 1 + o.two
+            m.d.comb += [o.nibbles.eq(i.nibbles), o.paired.eq(i.nibbles & ~at_end)]
+            c_step, tile_step = 1 + i.nibbles, 1 + o.paired
             at_end = (c[1:] == i.c_end[1:]) & (i.nibbles | (c[0] == i.c_end[0]))
         m.d.comb += [
             self._row_end.eq(self._row == i.row_end), self._k_end.eq(self._k == i.k_end),

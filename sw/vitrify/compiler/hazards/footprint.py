@@ -193,4 +193,4 @@ class Footprint:
         weights = np.stack([stream[tiles] for _, tiles in layout.divided()])
         # Of c tiles in one pass none is zero before all are.
         zero = np.logical_not(np.any(weights.reshape(layout.passes, op.k_tiles, -1), axis=2))
-        return np.repeat(zero, layout.together, axis=0)[: op.c_tiles]
+        return np.repeat(zero, layout.tiles_per_pass, axis=0)[: op.c_tiles]
