@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ __all__ = [
     "crop_and_flip",
     "drop_patches",
     "export",
+    "export_classifier",
     "fit",
     "normalise",
     "optimisers",
@@ -34,10 +35,19 @@ __all__ = [
 EMA_DECAY = 0.998
 
 
-def arguments(description: str, output: Path, minutes: float) -> argparse.ArgumentParser:
-    """Build the options that the scripts training by the clock have in common."""
+def arguments(
+    description: str, output: Path, minutes: float, *, data: bool = True
+) -> argparse.ArgumentParser:
+    """Build the options that the scripts training by the clock have in common.
+
+    Parameters
+    ----------
+    data : bool
+        Whether there is a folder of pictures to be named, CIFAR-10.
+    """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/cifar10"))
+    if data:
+        parser.add_argument("--data", type=Path, default=Path("../shared/data/cifar10"))
     parser.add_argument("--minutes", type=float, default=minutes, help="wall time for the training")
     parser.add_argument("--work", type=Path, default=Path("build/models"), help="checkpoints")
     parser.add_argument("--output", type=Path, default=output, help="where model.onnx goes")
@@ -245,31 +255,56 @@ def strip_metadata(path: Path) -> None:
 
 
 def export(
-    model: nn.Module, image: Tensor, path: Path, outputs: Sequence[str], *, opset: int
+    model: nn.Module,
+    inputs: Mapping[str, Tensor],
+    path: Path,
+    outputs: Sequence[str],
+    *,
+    opset: int,
+    dynamo: bool = True,
 ) -> None:
-    """Write a model of pictures with the dynamo exporter, with a dynamic batch, and check it.
+    """Write a model as ONNX, with a dynamic batch, and check the file against the model.
 
     Parameters
     ----------
-    image : Tensor
-        Normalised pictures, on which the file has to give what the model gives.
+    inputs : mapping of str to Tensor
+        Arguments of ``model.forward`` by their names, for which the file has to give what the model
+        gives; the first two of the batch are those that the exporter traces.
     outputs : sequence of str
         Names of what the model returns.
+    dynamo : bool
+        Whether the dynamo exporter writes the file, or the older one, TorchScript's.
+
+    Raises
+    ------
+    ValueError
+        If the file's outputs are not the model's.
     """
-    torch.onnx.export(
-        model,
-        (image[:2],),
-        path,
-        input_names=["image"],
-        output_names=outputs,
-        dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
-        opset_version=opset,
-        dynamo=True,
-        external_data=False,
-    )
+    traced = tuple(value[:2] for value in inputs.values())
+    names: dict[str, Any] = {"input_names": [*inputs], "output_names": outputs}
+    if dynamo:
+        batch = torch.export.Dim("batch")
+        torch.onnx.export(
+            model, traced, path, **names, opset_version=opset, dynamo=True, external_data=False,
+            dynamic_shapes={name: {0: batch} for name in inputs},
+        )
+    else:
+        torch.onnx.export(
+            model, traced, path, **names, opset_version=opset, dynamo=False,
+            dynamic_axes={name: {0: "batch"} for name in (*inputs, *outputs)},
+        )
     strip_metadata(path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    _compare(session, model, (image,))
+    _compare(session, model, [*inputs.values()])
+
+
+def export_classifier(
+    model: nn.Module, image: Tensor, label: Tensor, path: Path, *, opset: int, dynamo: bool = True
+) -> None:
+    """Write a classifier with :func:`export`; print what model and file have of test pictures."""
+    print(f"float top-1 (torch): {accuracy(model, image, label):.2f} % of {len(label)}")
+    export(model, {"image": image[:2]}, path, ["logits"], opset=opset, dynamo=dynamo)
+    print(f"float top-1 (ONNX Runtime): {check_onnx(path, model, image, label):.2f} %")
 
 
 @torch.inference_mode()

@@ -28,8 +28,8 @@ from models.training import (
     drop_patches,
     fit,
     normalise,
-    strip_metadata,
 )
+from models.training import export as export_file
 from models.vit import ViTConfig
 
 HERE = Path(__file__).parent
@@ -97,19 +97,11 @@ def export(pictures: Pictures, args: argparse.Namespace) -> None:
     model.load_state_dict(torch.load(args.work / CHECKPOINT, weights_only=True))
     model.eval()
     path = args.output / "model.onnx"
-    batch = torch.export.Dim("batch")
-    torch.onnx.export(
-        model,
-        (torch.zeros(2, CONFIG.channels, CONFIG.image, CONFIG.image), torch.tensor([OBJECT, TURN])),
-        path,
-        input_names=["image", "task"],
-        output_names=["logits"],
-        dynamic_shapes={"image": {0: batch}, "task": {0: batch}},
-        opset_version=OPSET,
-        dynamo=True,
-        external_data=False,
-    )
-    strip_metadata(path)
+    inputs = {
+        "image": torch.zeros(2, CONFIG.channels, CONFIG.image, CONFIG.image),
+        "task": torch.tensor([OBJECT, TURN]),
+    }
+    export_file(model, inputs, path, ["logits"], opset=OPSET)
     for task, tests in ((OBJECT, pictures), (TURN, quarter_turns(pictures.image))):
         image, label = normalise(tests.image, MEAN, STD), torch.from_numpy(tests.label)
         # the model computes each expert on its own tokens, the export on all: a check of both

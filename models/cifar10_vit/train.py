@@ -21,14 +21,12 @@ from torch.nn import functional as F
 from models.datasets import Pictures, cifar10
 from models.initialise import mimetic
 from models.training import (
-    accuracy,
     arguments,
-    check_onnx,
     crop_and_flip,
     drop_patches,
+    export_classifier,
     fit,
     normalise,
-    strip_metadata,
 )
 from models.vit import ViT, ViTConfig
 
@@ -69,22 +67,7 @@ def export(pictures: Pictures, args: argparse.Namespace) -> None:
     image, label = normalise(pictures.image, MEAN, STD), torch.from_numpy(pictures.label)
     model = ViT(CONFIG)
     model.load_state_dict(torch.load(args.work / CHECKPOINT, weights_only=True))
-    model.eval()
-    print(f"float top-1 (torch): {accuracy(model, image, label):.2f} % of {len(label)}")
-    path = args.output / "model.onnx"
-    torch.onnx.export(
-        model,
-        (image[:2],),
-        path,
-        input_names=["image"],
-        output_names=["logits"],
-        dynamic_shapes={"image": {0: torch.export.Dim("batch")}},
-        opset_version=OPSET,
-        dynamo=True,
-        external_data=False,
-    )
-    strip_metadata(path)
-    print(f"float top-1 (ONNX Runtime): {check_onnx(path, model, image, label):.2f} %")
+    export_classifier(model.eval(), image, label, args.output / "model.onnx", opset=OPSET)
 
 
 def main() -> None:

@@ -16,12 +16,10 @@ from torch.nn import functional as F
 
 from models.datasets import digits
 from models.training import (
-    accuracy,
-    check_onnx,
     crop_and_flip,
+    export_classifier,
     normalise,
     optimisers,
-    strip_metadata,
     trapezoid,
 )
 from models.vit import ViT, ViTConfig
@@ -72,19 +70,7 @@ def export(model: ViT, path: Path) -> None:
     """Write the ONNX file and measure both it and the model on the test half."""
     pictures = digits("test")
     image, label = normalise(pictures.image, MEAN, STD), torch.from_numpy(pictures.label)
-    print(f"float top-1 (torch): {accuracy(model, image, label):.2f} % of {len(label)}")
-    torch.onnx.export(
-        model,
-        (image[:2],),
-        path,
-        input_names=["image"],
-        output_names=["logits"],
-        dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}},
-        opset_version=OPSET,
-        dynamo=False,
-    )
-    strip_metadata(path)
-    print(f"float top-1 (ONNX Runtime): {check_onnx(path, model, image, label):.2f} %")
+    export_classifier(model, image, label, path, opset=OPSET, dynamo=False)
 
 
 def main() -> None:
