@@ -48,7 +48,7 @@ def compiled(name: str, arch: str) -> Program | Application:
 
 def _batches(scenes: Scenes) -> Iterator[Scenes]:
     for start in range(0, len(scenes.image), _BATCH):
-        yield Scenes(*(field[start : start + _BATCH] for field in scenes))
+        yield Scenes._make(field[start : start + _BATCH] for field in scenes)
 
 
 def segmentation(session: Session, scenes: Scenes) -> tuple[float, float]:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="the extra `train` is not installed")
-hybrid = pytest.importorskip("models.hybrid")
-initialise = pytest.importorskip("models.initialise")
-training = pytest.importorskip("models.training")
+
+from models import hybrid, initialise, training  # noqa: E402  # all import torch
+
 torch.set_num_threads(1)  # the tensors are too small to share
 
 CONFIG = hybrid.HybridConfig(
