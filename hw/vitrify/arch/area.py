@@ -66,9 +66,8 @@ COEFFICIENTS: Mapping[str, Mapping[str, tuple[Mapping[str, float], float]]] = {
 #: LUTs and flip-flops of a bit of the bus, in the parts between the core and each of several ports
 #: (FIFOs in distributed RAM; gathering, sending and output registers), counted.
 _PORT = {"luts": 1.7, "ffs": 4.0}
-#: The same of a multiplier, a column and a lane with two ``nibble_tiles``, counted on `nano` for an
-#: ECP5.
-_HALVES = {"luts": (39, 120, 98), "ffs": (20, 121, 153)}
+#: What two ``nibble_tiles`` add to a multiplier, a column, a lane; counted on `nano` for an ECP5.
+_NIBBLE_TILES = {"luts": (39, 120, 98), "ffs": (20, 121, 153)}
 #: Largest error of the cores that the fit has not seen, rounded up.
 ERROR = {"luts": 0.08, "ffs": 0.26}
 
@@ -110,9 +109,10 @@ def modelled(
     units : of each unit what :func:`unit_area` takes
     """
     ports = 8 * arch.bus_bytes * arch.ports if arch.ports > 1 else 0
-    halves = (arch.macs, arch.width, arch.lanes) if arch.nibble_tiles > 1 else (0, 0, 0)
-    counted = sum(a * b for a, b in zip(halves, _HALVES[kind], strict=True))
-    counted += ports * _PORT[kind]
+    counted = ports * _PORT[kind]
+    if arch.nibble_tiles > 1:
+        sizes = (arch.macs, arch.width, arch.lanes)
+        counted += sum(a * b for a, b in zip(sizes, _NIBBLE_TILES[kind], strict=True))
     return counted + sum(unit_area(arch, *unit) for unit in units.values())
 
 
