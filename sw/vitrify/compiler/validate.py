@@ -7,7 +7,6 @@ lies between them, the quantisation, is a loss and no fault (:mod:`vitrify.compi
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -154,9 +153,12 @@ def check_finite(name: str, exact: Array) -> None:
 
 def _executable(model: ir.Model, names: list[str]) -> FloatEvaluator | None:
     """The model in ONNX Runtime, if that can load it at all."""
-    with contextlib.suppress(Exception):  # its exceptions share no base of their own
+    try:
         return FloatEvaluator(model, names)
-    return None
+    except Exception as error:
+        if not of_onnx_runtime(error):
+            raise
+        return None
 
 
 def _comparable(model: ir.Model) -> list[str]:

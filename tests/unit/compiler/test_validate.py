@@ -118,3 +118,23 @@ def test_a_model_that_fails_in_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("vitrify.compiler.validate._Reference.run", fail)
     with pytest.raises(ModelError, match=r"cannot run the model on 4 images.*\(axis 0 has .*1\)"):
         check_canonical(model, canonical, images(), {})
+
+
+def test_what_onnx_runtime_cannot_load_is_not_compared_and_our_faults_are_told(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Operators that other tools know have no kernel: even a wrong canonical graph passes."""
+    model = load(MODEL)
+    canonical = canonicalise(model)
+    spoil(canonical, "blocks.1.norm1")
+    other = model.clone()
+    other.graph[-1].domain = "other"
+    other.opset_imports["other"] = 1
+    check_canonical(other, canonical, images(), {})
+
+    def fault(*_: object) -> None:
+        raise TypeError("ours")
+
+    monkeypatch.setattr("vitrify.compiler.validate.FloatEvaluator.__init__", fault)
+    with pytest.raises(TypeError, match="ours"):
+        check_canonical(model, canonical, images(), {})
