@@ -15,9 +15,7 @@ def least(value: Traced) -> float:
     """No element of ``value`` is less; minus infinity where nothing is known."""
     match value:
         case Elementwise():
-            # where a function of a tensor is no number, the tensor never is
-            every = (np.where(np.isnan(array), np.inf, array) for array in value.samples.values())
-            return max(float(array.min()) for array in every)
+            return max(map(_lowest, value.samples.values()))
         case View() if value.mul is None and value.add is None:
             found = _least(value.base)
             return min(found, 0.0) if (value.index == CONSTANT).any() else found
@@ -28,8 +26,13 @@ def _least(tensor: ir.Value | None) -> float:
     """The same of a tensor of the canonical graph."""
     node = None if tensor is None else tensor.producer()
     if node is not None and node.op_type == "Activation":
-        return float(np.nanmin(UNARY[attributes_of(node)["kind"]].reference(GRID)))
+        return _lowest(UNARY[attributes_of(node)["kind"]].reference(GRID))
     if node is not None and node.op_type == "Multiply":
         first, second = (_least(operand) for operand in node.inputs)
         return first * second if min(first, second) >= 0 else -np.inf
     return -np.inf
+
+
+def _lowest(samples: np.ndarray) -> float:
+    """The least of a function's values; where it is no number, its tensor never is."""
+    return float(samples.min(where=~np.isnan(samples), initial=np.inf))
