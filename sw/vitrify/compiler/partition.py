@@ -39,7 +39,9 @@ _NOISE_IMAGES = 2
 
 #: Numbers of an image that several tensors of different widths make, for one of theirs.
 MOST_PADDING = 2
-#: Part of the multiplications that may leave the core so that a part reads one tensor.
+#: Part of the multiplications that may leave the core so that a part reads one tensor.  A choice
+#: between what was seen: a condition's first layer is less than 1 %, and all up to where it joins
+#: the stream more than half; then the embedding of the image alone moves.
 MOST_MOVED = 0.25
 #: Part of the multiplications that may leave the core with a node that does not fit.
 LITTLE = 0.01
