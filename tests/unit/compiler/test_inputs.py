@@ -392,19 +392,3 @@ def test_commands(
     ):
         assert main(["info", "model.onnx", "--input-shape", *shapes]) == 2
         assert message in " ".join(capsys.readouterr().err.split())
-
-
-@pytest.mark.parametrize(("kind", "shape", "name"), [
-    (TensorProto.STRING, [3], "tensor(string)"), (TensorProto.STRING, [3, 3, 3], "tensor(string)"),
-    (TensorProto.FLOAT8E4M3FN, [3, 3, 3], "tensor(float8e4m3fn)"),
-], ids=["texts", "images of texts", "images of bytes"])  # fmt: skip
-def test_inputs_that_are_no_numbers(kind: int, shape: list[int], name: str, tmp_path: Path) -> None:
-    x, y = (helper.make_tensor_value_info(value, kind, ["N", *shape]) for value in "xy")
-    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [x], [y])
-    imports = [helper.make_opsetid("", 19)]
-    onnx.save(helper.make_model(graph, ir_version=9, opset_imports=imports), tmp_path / "m.onnx")
-    with pytest.raises(ModelError) as raised:
-        InferenceSession(tmp_path / "m.onnx", "float")
-    assert str(raised.value) == (
-        f"input 'x' of model 'm.onnx' is of the type {name}, but numbers or booleans are needed"
-    )

@@ -10,8 +10,10 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
+from onnx import TensorProto, helper
 
 from tests.support.synthetic import vision_transformer
 from tests.unit.program.cases import copy_program
@@ -306,3 +308,19 @@ def test_what_a_callback_raises_is_not_lost(monkeypatch):
 def test_wrong_calls(call, message):
     with pytest.raises((InputError, ProgramError), match=message):
         call(InferenceSession(copy_program()))
+
+
+@pytest.mark.parametrize(("kind", "shape", "name"), [
+    (TensorProto.STRING, [3], "tensor(string)"), (TensorProto.STRING, [3, 3, 3], "tensor(string)"),
+    (TensorProto.FLOAT8E4M3FN, [3, 3, 3], "tensor(float8e4m3fn)"),
+], ids=["texts", "images of texts", "images of bytes"])  # fmt: skip
+def test_inputs_that_are_no_numbers(kind, shape, name, tmp_path):
+    x, y = (helper.make_tensor_value_info(value, kind, ["N", *shape]) for value in "xy")
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "g", [x], [y])
+    imports = [helper.make_opsetid("", 19)]
+    onnx.save(helper.make_model(graph, ir_version=9, opset_imports=imports), tmp_path / "m.onnx")
+    with pytest.raises(ModelError) as raised:
+        InferenceSession(tmp_path / "m.onnx", "float")
+    assert str(raised.value) == (
+        f"input 'x' of model 'm.onnx' is of the type {name}, but numbers or booleans are needed"
+    )
