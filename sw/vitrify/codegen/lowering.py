@@ -25,7 +25,7 @@ class Lowering(TensorMemory):
     Members
     -------
     builder : takes the instructions
-    preloads : branches whose weights are loaded ahead of time
+    preloads : weights of branches, or of layers of few rows, that are loaded ahead of time
     """
 
     def __init__(

@@ -104,7 +104,26 @@ def test_layers_of_few_rows_have_their_weights_ahead() -> None:
 
 
 def test_layers_of_few_rows_in_a_job_of_several_images() -> None:
-    compare(NANO, NARROW, batch=2)
+    """Each piece is multiplied with the row of one image and then of the other."""
+    program = compare(NANO, NARROW, batch=2)
+    assert [layer.name for layer in program.layers].count("head") == 2 * 4
+    assert program.metadata["pieces_ahead"] == 4
+
+
+@pytest.mark.parametrize(("blocks", "banks", "words", "ahead", "pieces"), [
+    (2, 4, 256, 8, 10),
+    # no room for eight
+    (2, 6, 128, 4, 13),
+    # one block is over before four, as large as they are here, could be there
+    (1, 6, 256, None, 1),
+])
+def test_fewer_pieces_where_there_is_no_room_or_time(
+    blocks: int, banks: int, words: int, ahead: int | None, pieces: int
+) -> None:
+    arch = dataclasses.replace(NANO, banks=banks, bank_words=words)
+    program = compare(arch, {"blocks": blocks, "classes": 400})
+    assert program.metadata.get("pieces_ahead") == ahead
+    assert [layer.name for layer in program.layers].count("head") == pieces
 
 
 #: 65 rows, which wait longer than the bus takes for an instruction.
