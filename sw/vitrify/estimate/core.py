@@ -248,7 +248,6 @@ class _Core:
             own = partial(drain.rivals, c) if last and op.output in ADDING_OUTPUTS else None
             cycles = self._pass(issued, tile, c, k, fetched + _COMMAND, own, times)
             for ready in range(c, min(c + per_pass, op.c_tiles)) if last else ():
-                drain.catch_up()
                 drain.push(ready, cycles + self.timing.drain)
         drain.catch_up()
         self._groups_end.append(epilogue.time)
@@ -334,6 +333,7 @@ class _Drain:
 
     def push(self, c: int, drained: Cycles) -> None:
         """The sums of c tile ``c`` are there at the cycles ``drained``."""
+        self.catch_up()
         self._waiting = c, drained
         if not self._waits(c):
             self.catch_up()
