@@ -32,11 +32,17 @@ _NOISE_IMAGES = 2
 
 def image_input(model: Path, size: Sizes | None = None) -> tuple[str, Shape]:
     """Name and shape ``(C, H, W)`` of a model's input."""
-    from vitrify.frontend import image_input as of_model
     from vitrify.frontend import load
+
+    return _image_of(load(model, size))
+
+
+def _image_of(model: Any) -> tuple[str, Shape]:
+    """As :func:`image_input`, of a model that is loaded."""
+    from vitrify.frontend import image_input as of_model
     from vitrify.ir import shape_of
 
-    image = of_model(load(model, size))
+    image = of_model(model)
     c, h, w = (int(size) for size in shape_of(image)[1:])
     return image.name or "", (c, h, w)
 
@@ -48,11 +54,12 @@ def read_calibration(
     from vitrify.compiler.driver import of_model
     from vitrify.frontend import load
 
-    name, shape = image_input(model, size)
+    loaded = load(model, size)
+    name, shape = _image_of(loaded)
     if images is None:
         noise = np.random.default_rng(0).normal(size=(_NOISE_IMAGES, *shape))
         return noise.astype(np.float32)
-    return read_floats([images], name, shape, of_model(load(model, size), preprocess))
+    return read_floats([images], name, shape, of_model(loaded, preprocess))
 
 
 def read_samples(
