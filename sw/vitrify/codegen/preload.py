@@ -87,7 +87,9 @@ def pieces(memory: TensorMemory) -> list[Portion]:
         layer = op.divisible()
         if layer is None or are_nibbles(arch, layer.weight):
             continue
-        if memory.rows(layer.out) * arch.dram_bytes >= arch.width * arch.depth:
+        rows = memory.rows(layer.out)
+        # Two layers of more rows than one block has pass block by block, and not piece by piece.
+        if rows > arch.max_rows or rows * arch.dram_bytes >= arch.width * arch.depth:
             continue
         k_tiles, c_tiles = _tiles(memory, layer)
         # Even ones, of whole words of the result.

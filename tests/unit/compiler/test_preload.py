@@ -162,3 +162,14 @@ def test_experts_that_are_hardly_asked_for_stay_in_dram() -> None:
     stored = {op.expert for op in found if op.stationary == Stationary.STORED}
     assert stored == {0, 2}
     assert len(found) == 2 * 2 * 6
+
+
+def test_layers_in_blocks_of_rows_have_weights_of_the_stream() -> None:
+    """Tiles so large that the bus takes longer for them than several blocks of rows do."""
+    arch = dataclasses.replace(NANO, width=32, depth=32, lanes=8, max_rows=16, bank_words=512)
+    graph = vision_transformer(blocks=2, classes=200)
+    way = PlacementStrategy(ahead=Ahead(2, pieces=True))
+    program = compile_graph(graph, arch, ways=[way])
+    found = [layer.name for layer in program.layers]
+    assert found.count("blocks.0.fc1") == 2
+    assert program.metadata["pieces_ahead"]
