@@ -103,7 +103,7 @@ class Builder:
         node = ir.node(
             op.name,
             values,
-            # of an empty list onnx_ir does not know what it is of
+            # onnx_ir takes an empty list for integers, too, but warns on the terminal
             {
                 k: ir.AttrInt64s(k, ()) if isinstance(v, list) and not v else v
                 for k, v in attributes.items()

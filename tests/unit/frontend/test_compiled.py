@@ -62,6 +62,10 @@ OUTPUTS = {
         ("zt = Transpose <perm = [0, 2, 1]> (z)  f9 = Constant <value_ints = [3, 8, 2, 2]> ()\n"
         "more = Reshape(zt, f9)"), 1,
     ),
+    "one number": (
+        ("i9 = Constant <value_int = 1> ()  zg = Gather <axis = 1> (z, i9)\n"
+        "more = Gather <axis = 1> (zg, i9)"), 1,
+    ),
     "pixels of patches": (
         ("zt = Transpose <perm = [0, 2, 1]> (z)  f9 = Constant <value_ints = [3, 8, 2, 2]> ()\n"
         "zm = Reshape(zt, f9)  more = DepthToSpace <blocksize = 2, mode = \"CRD\"> (zm)"), 1,
