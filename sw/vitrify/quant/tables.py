@@ -185,10 +185,11 @@ def _seen(
         rows, _BINS, (low, high), weights=np.broadcast_to(weight, rows.shape)
     )
     x = (edges[1:] + edges[:-1]) / 2
-    exact = UNARY[kind].reference(x).astype(np.float64)
-    # the middle of a bin at the end of the domain may lie outside
-    used = (mass > 0) & np.isfinite(exact)
-    return x[used], mass[used] / mass[used].sum(), exact[used]
+    used = mass > 0
+    x, mass = x[used], mass[used] / mass.sum()
+    # The middle of a bin may lie outside of the function's domain, though no row does.
+    exact = UNARY[kind].reference(np.clip(x, rows.min(), rows.max()))
+    return x, mass, exact.astype(np.float64)
 
 
 def centred_activation(kind: str, rows: Rows, centre: float) -> Activation:
@@ -212,6 +213,8 @@ def _near(values: Rows, seen: Float, beyond: float) -> Float:
     rounding still does, and must find a value like those of the inputs beside it.
     """
     good = np.flatnonzero(np.isfinite(values))
+    if not len(good):  # a window behind the end of the domain
+        return np.full(len(values), seen.mean())
     nearest = good[np.abs(np.arange(len(values))[:, None] - good).argmin(axis=1)]
     low, high = float(seen.min()), float(seen.max())
     margin = beyond * max(high - low, _LEAST_RANGE)

@@ -53,6 +53,14 @@ def test_a_pole_beside_the_window_costs_nothing(kind):
     assert (near <= 1.6 * exact.max()).all()
 
 
+def test_inputs_that_are_all_at_the_end_of_the_domain():
+    kind = "c = Constant <value_float = 1.0> ()  d = Sub(c, x)  y = Sqrt(d)"
+    rows = np.ones((100, 4))
+    chosen = tables.activation(kind, rows, rows.max(axis=0), np.ones(4))
+    found = (chosen.codes(rows).astype(float) - chosen.zero_point) * chosen.step_out
+    assert np.abs(found).max() < 1e-2
+
+
 @pytest.mark.parametrize("kind", ["gelu", "silu", "relu"])
 def test_a_large_unit_is_split_into_copies_that_add_up(kind):
     rows = rng().normal(size=(1000, 64)) * 2

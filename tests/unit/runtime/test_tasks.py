@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.support.command import vitrify
 from tests.unit.quant import mixtures
@@ -145,14 +146,13 @@ def test_command_line(model, tmp_path, monkeypatch, capsys):
 
 
 def test_accuracy_for_a_task(model, tmp_path, monkeypatch, capsys):
-    image = pytest.importorskip("PIL.Image")
     monkeypatch.chdir(tmp_path)
     program = model[1]
     spec = dataclasses.replace(program.input, preprocess="mean=0.5,std=0.5")
     dataclasses.replace(program, input=spec).save("m.vfy")
     rng = np.random.default_rng(0)
     for number in range(4):
-        image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(f"{number}.png")
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(f"{number}.png")
     Path("labels.csv").write_text("file,label\n" + "".join(f"{n}.png,{n}\n" for n in range(4)))
     command = (
         "accuracy", "m.vfy", "--data", ".", "--labels", "labels.csv", "--float-model",
