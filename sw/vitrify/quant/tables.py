@@ -185,11 +185,10 @@ def _seen(
         rows, _BINS, (low, high), weights=np.broadcast_to(weight, rows.shape)
     )
     x = (edges[1:] + edges[:-1]) / 2
-    used = mass > 0
-    x, mass = x[used], mass[used] / mass.sum()
-    # The middle of a bin may lie outside of the function's domain, though no row does.
-    exact = UNARY[kind].reference(np.clip(x, rows.min(), rows.max()))
-    return x, mass, exact.astype(np.float64)
+    # The middle of a bin may lie outside of the function's domain where no row does.
+    exact = UNARY[kind].reference(np.clip(x, rows.min(), rows.max())).astype(np.float64)
+    used = (mass > 0) & np.isfinite(exact)
+    return x[used], mass[used] / mass[used].sum(), exact[used]
 
 
 def centred_activation(kind: str, rows: Rows, centre: float) -> Activation:
