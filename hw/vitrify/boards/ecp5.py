@@ -9,7 +9,6 @@ from typing import Any
 
 from vitrify.arch.config import Part
 from vitrify.arch.errors import BackendError
-from vitrify.rtl.array import slice as matrix_slice
 
 from .netlist import Netlist, Wiring, cell
 
@@ -46,9 +45,13 @@ class Chip:
         return [(f"X{x + 2 * i}", f"EBR{i}") for x in self.groups for i in range(4)]
 
     @property
-    def multiplier_places(self) -> list[tuple[str, str]]:
-        """Column and name of the multipliers of a row."""
-        return [(f"X{x + i}", f"MULT18_{i}") for x in self.groups for i in (0, 1, 4, 5)]
+    def multiplier_blocks(self) -> list[list[str]]:
+        """Places of the multipliers that share control lines; the last block of each row last."""
+        rows = [
+            [[f"X{x + i}/Y{row}/MULT18_{i}" for i in (0, 1, 4, 5)] for x in self.groups]
+            for row in self.multiplier_rows
+        ]
+        return [*(block for row in rows for block in row[:-1]), *(row[-1] for row in rows)]
 
 
 CHIPS: dict[str, Chip] = {
@@ -127,27 +130,6 @@ def place_memories(module: Netlist, chip: Chip) -> dict[str, int]:
         del free[row][taken]
         from_left[row] = not from_left[row]
     return placed
-
-
-def place_multipliers(module: Netlist, chip: Chip) -> int:
-    """Fix the multipliers of the matrix unit in their order; returns how many.
-
-    In the order of the Verilog, products that are added up are neighbours.
-    """
-    slices = sorted(
-        (match[1], int(match[2]), name) for name, one in module["cells"].items()
-        if one["type"] == "MULT18X18D"
-        and (match := re.match(rf"(.*{matrix_slice.NAME}.*)\$(\d+)_", name))
-    )
-    places = [
-        f"{column}/Y{row}/{place}" for row in chip.multiplier_rows
-        for column, place in chip.multiplier_places[:-_LEFT]
-    ]
-    if len(slices) > len(places):
-        return 0
-    for (*_, name), place in zip(slices, places[:len(slices)], strict=True):
-        module["cells"][name]["attributes"]["BEL"] = place
-    return len(slices)
 
 
 def _control(wiring: Wiring, name: str | None) -> tuple[Any, Any] | None:

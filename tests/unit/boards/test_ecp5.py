@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vitrify.boards.ecp5 import (
-    CHIPS,
-    absorb_registers,
-    leave_rows,
-    place_memories,
-    place_multipliers,
-)
+from vitrify.boards.ecp5 import CHIPS, absorb_registers, leave_rows, place_memories
 from vitrify.boards.netlist import cell
 
 _PLAIN = {"CEMUX": "1 ", "CLKMUX": "CLK", "LSRMUX": "LSR", "REGSET": "RESET"}
@@ -170,21 +164,3 @@ def test_a_memory_larger_than_a_row_stays_free() -> None:
     module = _memories(all=49, one=48)
     assert place_memories(module, CHIP) == {"one": 70}
     assert "BEL" not in module["cells"]["all.0.0"]["attributes"]
-
-
-def test_multipliers_of_the_matrix_unit_stand_in_their_order() -> None:
-    names = [f"core.matrix.vitrify_slice_8x8_{s}.${n}_MULT18X18D_P9" for s in (0, 1)
-             for n in (9, 10, *range(100, 126))]
-    others = "core.fetch.$7_MULT18X18D_P0"
-    module = _module(**{name: _multiplier(1, 2, 30) for name in (*reversed(names), others)})
-    assert place_multipliers(module, CHIP) == len(names) == 56
-    places = {name: one["attributes"].get("BEL") for name, one in module["cells"].items()}
-    assert [places[name] for name in (*names[:5], *names[47:49], others)] == [
-        "X4/Y34/MULT18_0", "X5/Y34/MULT18_1", "X8/Y34/MULT18_4", "X9/Y34/MULT18_5",
-        "X13/Y34/MULT18_0", "X110/Y34/MULT18_5", "X4/Y58/MULT18_0", None,
-    ]
-
-
-def test_more_multipliers_than_places_stay_free() -> None:
-    module = _module(**{f"m_slice_1.${n}_MULT18X18D": _multiplier(1, 2, 30) for n in range(145)})
-    assert place_multipliers(module, CHIP) == 0

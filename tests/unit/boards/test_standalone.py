@@ -64,7 +64,7 @@ def test_the_preset_is_for_the_board(name: str) -> None:
     assert arch.burst_beats * arch.bus_bytes <= around.sdram.row_bytes
     layout = CHIPS[found.part.name]
     assert len(layout.ram_places) * len(layout.ram_rows) == found.part.brams
-    assert len(layout.multiplier_places) * len(layout.multiplier_rows) == found.part.dsps
+    assert 4 * len(layout.multiplier_blocks) == found.part.dsps
     assert 0.97 * found.part.luts < len(layout.rows) * len(layout.columns) * 8 <= found.part.luts
 
 
