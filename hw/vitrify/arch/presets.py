@@ -24,9 +24,10 @@ _PRESETS = (
         **_EVERYTHING, weight_fifo_words=64, clock_mhz=80.0, part=ECP5_85,
         dram=Dram(latency=20, outstanding=4),
     ),
-    # 1024 MACs behind one port of the ZCU102: the point of comparison.
+    # 1024 MACs behind one port of the ZCU102: the point of comparison.  As many lanes as columns,
+    # so that the last c tile leaves as fast as it comes.
     ArchConfig(
-        name="reference", depth=32, width=32, lanes=16, max_rows=512, banks=8, bank_words=4096,
+        name="reference", depth=32, width=32, lanes=32, max_rows=512, banks=8, bank_words=4096,
         stat_rows=2048, index_entries=2048, requant_bits=24, experts=64, **_EVERYTHING,
         **BOARDS["zcu102"].settings(),
     ),
