@@ -15,6 +15,9 @@ from .netlist import Netlist, Wiring, cell
 #: A memory of this many blocks gets neighbours; so many places of each row are left to others.
 _LARGE, _LEFT = 8, 4
 
+#: One row of so many may stay empty, while no more of the others than this is taken.
+_EVERY, _FULLEST = range(3, 9), 0.65
+
 
 @dataclass(frozen=True, kw_only=True)
 class Chip:
@@ -31,8 +34,6 @@ class Chip:
     #: Columns and rows of logic, without those rows.
     columns: range
     all_rows: range
-    #: One row of this many stays empty; 0: none, the part is small for the cores that it gets.
-    every: int = 0
 
     @property
     def rows(self) -> list[int]:
@@ -66,7 +67,7 @@ CHIPS: dict[str, Chip] = {
     "LFE5U-85F": Chip(
         device="--85k", ram_rows=(70, 22, 82, 46), multiplier_rows=(34, 58, 10),
         groups=(4, 13, 22, 31, 40, 49, 58, 69, 78, 87, 96, 105, 114), columns=range(2, 125),
-        all_rows=range(2, 92), every=3,
+        all_rows=range(2, 92),
     ),
 }
 
@@ -86,13 +87,22 @@ def chip(part: Part) -> Chip:
     return CHIPS[part.name]
 
 
-def leave_rows(module: Netlist, chip: Chip) -> int:
-    """Fill every so many rows of the chip with LUTs without wires; returns how many LUTs.
+def leave_rows(module: Netlist, chip: Chip, used: float) -> int:
+    """Fill rows of the chip with LUTs without wires; returns how many LUTs.
 
     nextpnr's placers pack a design as tightly as they can, whatever that does to the wires: a
     third of the chip was full, the rest empty, and the router never found a way through the middle.
+    So every third row stays empty, or as many as the design has no need of.
+
+    Parameters
+    ----------
+    used : LUTs or flip-flops of the design, whichever are more
     """
-    rows = chip.rows[::chip.every] if chip.every else []
+    row_luts = 8 * len(chip.columns)
+    rows = next((
+        rows for every in _EVERY if (rows := chip.rows[::every])
+        and used <= _FULLEST * row_luts * (len(chip.rows) - len(rows))
+    ), [])
     for row in rows:
         for column in chip.columns:
             for place in (f"SLICE{s}.K{k}" for s in "ABCD" for k in (0, 1)):
@@ -100,7 +110,7 @@ def leave_rows(module: Netlist, chip: Chip) -> int:
                 module["cells"][f"empty.{bel}"] = cell(
                     "LUT4", {}, {}, {"INIT": "0" * 16}, {"BEL": bel}
                 )
-    return len(rows) * len(chip.columns) * 8
+    return len(rows) * row_luts
 
 
 def place_memories(module: Netlist, chip: Chip) -> dict[str, int]:

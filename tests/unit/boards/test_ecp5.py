@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from vitrify.boards.ecp5 import CHIPS, absorb_registers, leave_rows, place_memories
 from vitrify.boards.netlist import cell
 
@@ -121,7 +123,7 @@ def test_a_register_moves_once() -> None:
 
 def test_rows_stay_empty() -> None:
     module = _module()
-    count = leave_rows(module, CHIP)
+    count = leave_rows(module, CHIP, 30_000)
     places = {one["attributes"]["BEL"] for one in module["cells"].values()}
     assert len(places) == len(module["cells"]) == count
     rows = {int(place.split("/")[1][1:]) for place in places}
@@ -130,10 +132,15 @@ def test_rows_stay_empty() -> None:
     assert all(not one["connections"] for one in module["cells"].values())
 
 
-def test_small_parts_have_no_rows_to_spare() -> None:
-    module = _module()
-    assert leave_rows(module, CHIPS["LFE5U-25F"]) == 0
-    assert not module["cells"]
+@pytest.mark.parametrize(("part", "used", "every"), [
+    ("LFE5U-85F", 35_000, 3), ("LFE5U-85F", 36_000, 4), ("LFE5U-45F", 20_000, 4),
+    ("LFE5U-25F", 13_000, 7), ("LFE5U-25F", 15_000, None),
+])
+def test_no_more_rows_than_the_design_leaves(part: str, used: int, every: int | None) -> None:
+    module, chip = _module(), CHIPS[part]
+    left = leave_rows(module, chip, used)
+    rows = len(chip.rows[::every]) if every else 0
+    assert left == len(module["cells"]) == rows * len(chip.columns) * 8
 
 
 def _memories(**blocks: int) -> dict[str, Any]:
