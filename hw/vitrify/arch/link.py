@@ -40,8 +40,9 @@ SILENCE_BYTES = 2048
 WIRE_BITS = 10
 #: What USB bridges do without a fraction.
 BAUD = 2_000_000
-#: Bits of a memory address.
+#: Bits of a memory address, and of what it moves at once: addresses and counts are even.
 LINK_ADDRESS_BITS = 32
+WORD_BITS = 16
 
 
 class Command(enum.IntEnum):

@@ -11,14 +11,11 @@ from amaranth.utils import exact_log2
 
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import ConfigError
-from vitrify.arch.link import LINK_ADDRESS_BITS
+from vitrify.arch.link import LINK_ADDRESS_BITS, WORD_BITS
 from vitrify.arch.sdram import SdramPart
 from vitrify.rtl.bus.axi import Resp, axi4
 
 from .sdram import REQUEST, SdramController, pins
-
-#: Bits of a word of the link.
-WORD_BITS = 16
 
 
 def word_port() -> wiring.Signature:
