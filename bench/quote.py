@@ -16,7 +16,7 @@ from bench.cases import ROOT
 from bench.conditions import current
 from bench.measure import RESULTS
 from vitrify.arch.area import COEFFICIENTS, unit_area
-from vitrify.arch.boards import BOARDS
+from vitrify.arch.boards import BOARDS, STANDALONE_BOARDS
 from vitrify.arch.presets import PRESETS
 
 FILES = ("README.md", "docs/boards.md", "docs/estimate.md", "docs/experts.md", "docs/resources.md")
@@ -26,14 +26,15 @@ MARKED = re.compile(r"(<!-- figures: ([\w-]+) -->\n).*?(<!-- end of figures -->)
 #: Works that ran M³ViT on a ZCU102 at 300 MHz, measured on the board: their tables.
 M3VIT_PEERS = {"Edge-MoE": 34.64, "UbiMoE": 25.76, "CoQMoE": 6.47}
 _PARTS = {"ulx3s": "ECP5-85F", "ulx3s-w4": "ECP5-85F",
-          "colorlight-i9": "ECP5-45F", "pynq-z2": "XC7Z020", "kv260": "XCK26",
+          "colorlight-i9": "ECP5-45F", "schoko": "ECP5-45F", "pynq-z2": "XC7Z020", "kv260": "XCK26",
           "zcu102": "XCZU9EG", "reference": "XCZU9EG"}
 _REMARKS = {
     "nano": "every mechanism in 32 multipliers, for simulation",
     "reference": "the point of comparison",
     "ulx3s": "open tools",
     "ulx3s-w4": "twice the products where weights have four bits",
-    "colorlight-i9": "open tools; nextpnr refuses it so far",
+    "colorlight-i9": "open tools",
+    "schoko": "open tools",
     "pynq-z2": "two products a DSP48E1",
     "kv260": "two products a DSP48E2, UltraRAM",
     "zcu102": "two products a DSP48E2",
@@ -159,6 +160,30 @@ def boards() -> str:
                    "DRAM and its peak", "of it sustained", "by"), rows)
 
 
+def bitstreams() -> str:
+    """What open tools made of each board's preset: the reports of ``vitrify build``."""
+    rows = []
+    for name in STANDALONE_BOARDS:
+        path = RESULTS / "boards" / f"{name}.json"
+        if not path.exists():
+            continue
+        found, board, arch = json.loads(path.read_text()), BOARDS[name], PRESETS[name]
+        used, timing = found["used"], found["timing"]
+        if (found["arch_hash"], timing["target_mhz"]) != (f"{arch.hash:08x}", board.clock_mhz):
+            raise ValueError(
+                f"the bitstream of {name} is not of today's preset; run `vitrify build --board "
+                f"{name}` and copy its report.json to {path.relative_to(ROOT)}"
+            )
+        rows.append(_row(
+            f"`{name}`", *(f"{used[kind]:,.0f} of {getattr(board.part, kind):,}"
+                           for kind in ("luts", "ffs", "dsps", "brams")),
+            f"{timing['target_mhz']:g} MHz", f"{timing['achieved_mhz']:.1f} MHz",
+            f"{found['bitstream']['bytes']:,} bytes",
+        ))
+    return _table(("board", "LUT4 equivalents", "flip-flops", "multipliers", "block RAMs",
+                   "asked for", "nextpnr reaches", "bitstream"), rows)
+
+
 def error() -> str:
     """How far the estimator is off, where the RTL was simulated under today's conditions."""
     rows = []
@@ -218,7 +243,8 @@ def area_error() -> str:
 
 FIGURES = {
     "presets": presets, "one-picture": one_picture, "m3vit": m3vit, "experts": experts,
-    "boards": boards, "error": error, "ulx3s": ulx3s, "units": units, "area-error": area_error,
+    "boards": boards, "bitstreams": bitstreams, "error": error, "ulx3s": ulx3s, "units": units,
+    "area-error": area_error,
 }
 
 

@@ -5,13 +5,17 @@ its installed packages.  For each model: compile the ONNX file for a core, build
 simulator from its Verilog, classify pictures that ship inside scikit-learn and scikit-image, and
 compare every tensor of every layer.  ``make demo DATA=DIR``, with CIFAR-10 in that folder, shows a
 test picture of each class instead of photographs.
+
+``python -m demo.demo --board NAME -o FOLDER``: the digits alone, on a simulated board, through its
+serial line, its SDRAM and the driver that a physical one has.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,11 +26,14 @@ from PIL import Image, ImageOps
 from rich.console import Console
 from rich.table import Table
 
-from demo.picture import draw
+from demo.picture import draw, draw_logits
 from models.calibration import PHOTOGRAPHS, digits_calibration, photo_crops, photographs
 from models.datasets import TURNS, cifar10, digits, half_turned, quarter_turns
+from vitrify.arch.boards import BOARDS, STANDALONE_BOARDS, standalone
 from vitrify.arch.presets import preset
 from vitrify.compiler import compile_model
+from vitrify.cosim.board import SimulatedBoard
+from vitrify.cosim.pty import serve
 from vitrify.program import Program, preprocess
 from vitrify.runtime import InferenceSession
 from vitrify.runtime.statistics import Statistics
@@ -34,6 +41,8 @@ from vitrify.runtime.statistics import Statistics
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build" / "demo"
 OUT = Console()
+#: How many digits are shown.
+_DIGITS = 10
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 #: The right class of those photographs, wider than high, that show one of the models' classes.
@@ -67,8 +76,9 @@ class Job:
 
 def _digits() -> Shown:
     test = digits("test")
-    labels = [str(label) for label in test.label[:8]]
-    return Shown(test.image[:8], [f"handwritten {label}" for label in labels], [0] * 8, labels)
+    labels = [str(label) for label in test.label[:_DIGITS]]
+    return Shown(test.image[:_DIGITS], [f"handwritten {label}" for label in labels],
+                 [0] * _DIGITS, labels)
 
 
 def _pixels(photos: list[Image.Image]) -> Images:
@@ -152,9 +162,14 @@ def _compile(job: Job) -> Program:
     return program
 
 
-def run(job: Job) -> Statistics:
-    """Compile, simulate, compare and show one job."""
+def run(job: Job, board: str | None = None, folder: Path = WORK) -> Statistics:
+    """Compile, simulate, compare and show one job; its picture goes to ``folder``.
+
+    With the name of a board, on that board's core and system; every layer's tensors are compared
+    without one.
+    """
     began = time.monotonic()
+    job = job if board is None else replace(job, arch=board)
     program = _compile(job)
     shown = job.pictures()
     floats = preprocess.parse(job.preprocess).normalise(
@@ -165,15 +180,9 @@ def run(job: Job) -> Statistics:
     original = InferenceSession(ROOT / "models" / job.model / "model.onnx", "float")
     logits = {"ONNX Runtime": original.run(None, feed)[0]}
     logits["golden"] = InferenceSession(program, "golden").run(None, feed)[0]
-    with OUT.status(f"building the simulator of {job.arch} (cached from then on)") as status:
-        def show(done: int, total: int) -> None:
-            status.update(f"{job.arch}: layer {done} of {total}, every tensor compared")
-
-        # `check` stops at the first tensor that differs from the golden machine's.
-        session = InferenceSession(program, "rtl", check=True, progress=show)
-        with session:
-            logits["RTL"] = session.run(None, feed)[0]
-            statistics = session.statistics
+    with _session(program, board) as session:
+        logits["RTL"] = session.run(None, feed)[0]
+        statistics = session.statistics
     assert statistics is not None
     assert (logits["RTL"] == logits["golden"]).all()
 
@@ -183,11 +192,46 @@ def run(job: Job) -> Statistics:
         for name, value in logits.items()
     }
     _table(job, shown, labels, logits["RTL"])
-    _report(statistics, program, len(shown.images), time.monotonic() - began)
-    picture = WORK / f"{job.model}.png"
-    draw(picture, job.title, shown.images, shown.names, labels, statistics)
-    OUT.print(f"picture: {picture.relative_to(ROOT)}\n")
+    _report(statistics, program, board, len(shown.images), time.monotonic() - began)
+    folder.mkdir(parents=True, exist_ok=True)
+    if board is None:
+        picture = folder / f"{job.model}.png"
+        draw(picture, job.title, shown.images, shown.names, labels, statistics)
+    else:
+        picture = folder / f"board-{board}.png"
+        title = (f"{job.title} on the simulated board {board} (core, SDRAM, serial line): "
+                 f"{(statistics.cycles or 0) // len(shown.images):,} cycles an image, logits equal "
+                 f"to golden's")
+        draw_logits(picture, title, shown.images, shown.names, labels, job.classes[0],
+                    logits["RTL"])
+    OUT.print(f"picture: {picture}\n")
     return statistics
+
+
+@contextmanager
+def _session(program: Program, board: str | None) -> Iterator[InferenceSession]:
+    """The simulated core, or the simulated board; the simulator is cached when it is built."""
+    name = program.arch.name
+    with OUT.status(f"building the simulator of {name} (cached from then on)") as status:
+        def show(done: int, total: int) -> None:
+            status.update(f"{name}: layer {done} of {total}")
+
+        if board is None:
+            # `check` stops at the first tensor that differs from the golden machine's.
+            with InferenceSession(program, "rtl", check=True, progress=show) as session:
+                yield session
+            return
+        simulated = SimulatedBoard(
+            program.arch, standalone(BOARDS[board]).sdram, say=status.update
+        )
+        try:
+            with (
+                serve(simulated) as port,
+                InferenceSession(program, f"board:{board}?port={port}", progress=show) as session,
+            ):
+                yield session
+        finally:
+            simulated.close()
 
 
 def answer(logits: npt.NDArray[np.floating], classes: tuple[str, ...]) -> tuple[str, float]:
@@ -213,11 +257,14 @@ def _table(
     OUT.print(f"{good} of {len(shown.right)} right")
 
 
-def _report(statistics: Statistics, program: Program, images: int, seconds: float) -> None:
+def _report(
+    statistics: Statistics, program: Program, board: str | None, images: int, seconds: float
+) -> None:
     cycles = (statistics.cycles or 0) / images
     arch = program.arch
+    compared = "every tensor" if board is None else "the logits"
     OUT.print(
-        f"{len(program.layers)} layers an image, every tensor equal in RTL and golden: "
+        f"{len(program.layers)} layers an image, {compared} equal in RTL and golden: "
         f"{images} of {images} pictures\n"
         f"{arch.name} ({arch.macs} MACs): {cycles:,.0f} cycles an image "
         f"({cycles / arch.clock_mhz / 1e3:.3f} ms at {arch.clock_mhz:g} MHz), "
@@ -233,13 +280,17 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the digits alone: about a minute")
     parser.add_argument("--data", type=Path, metavar="DIR", help="CIFAR-10 as models/datasets.py "
                         "reads it: a test picture of each class instead of photographs")
+    parser.add_argument("--board", choices=STANDALONE_BOARDS, help="the digits alone, on this "
+                        "board, simulated")
+    parser.add_argument("-o", "--output", type=Path, default=WORK, metavar="FOLDER",
+                        help="where the pictures go (build/demo)")
     options = parser.parse_args()
     if options.data and not (options.data / "test.npz").is_file():
         parser.error(f"--data {options.data}: there is no test.npz in it")
-    for job in JOBS[:1] if options.quick else JOBS:
+    for job in JOBS[:1] if options.quick or options.board else JOBS:
         if options.data and job.classes == (CIFAR10,):
             job = replace(job, pictures=partial(_test_pictures, options.data))
-        run(job)
+        run(job, options.board, options.output)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,14 @@
 
 import io
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from demo import demo
+from vitrify.runtime import InferenceSession
 
 
 @pytest.mark.parametrize("job", demo.JOBS, ids=lambda job: job.model)
@@ -50,6 +52,34 @@ def test_a_folder_without_the_pictures_is_named(tmp_path, monkeypatch, capsys):
         demo.main()
     assert stopped.value.code == 2
     assert f"--data {tmp_path}: there is no test.npz" in capsys.readouterr().err
+
+
+def test_digits_on_a_board(tmp_path, monkeypatch, capsys):
+    """Its own core and picture; golden in the place of the simulated board."""
+    asked = []
+
+    @contextmanager
+    def session(program, board):
+        asked.append((program.arch.name, board))
+        with InferenceSession(program, "golden") as golden:
+            yield golden
+
+    monkeypatch.setattr(demo, "_session", session)
+    monkeypatch.setattr(demo, "WORK", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["demo", "--board", "schoko", "-o", str(tmp_path / "out")])
+    demo.main()
+    assert asked == [("schoko", "schoko")]
+    assert "10 of 10 pictures" in " ".join(capsys.readouterr().out.split())
+    with Image.open(tmp_path / "out" / "board-schoko.png") as picture:
+        assert picture.size[0] > 3 * picture.size[1]
+
+
+def test_a_board_without_a_serial_line_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["demo", "--board", "kv260"])
+    with pytest.raises(SystemExit) as stopped:
+        demo.main()
+    assert stopped.value.code == 2
+    assert "invalid choice: 'kv260'" in capsys.readouterr().err
 
 
 def test_confidence_is_the_share_of_the_softmax():

@@ -192,6 +192,7 @@ class Board:
 #: A debugger that is a serial port as well: what the boards' own examples use.
 _DAPLINK_BAUD = 115_200
 _CAUTION = "configured; never placed, never on a board"
+_PLACED = "met by nextpnr with the preset's core; never on a board"
 #: Manev et al. measured that ports 1 and 2 get in each other's way, hence 2 comes last.
 _HP = MemoryPorts(protocol="AXI4", bytes=16, order=(0, 3, 1, 2))
 _HP_SOURCE = (
@@ -236,8 +237,7 @@ _BOARDS = (
         ),
     ),
     _with_sdram(
-        "colorlight-i9", ECP5_45, 50.0,
-        "not met, nextpnr refuses the preset's core; never on a board",
+        "colorlight-i9", ECP5_45, 75.0, _PLACED,
         Standalone(
             package="CABGA381",
             # M12L64322A or EM638325.  Not compared with their data sheets: no time is shorter than
@@ -246,6 +246,15 @@ _BOARDS = (
                             twr=30.0, refresh=15_625.0),
             tied=("cke", "cs_n", "dqm"), baud=_DAPLINK_BAUD,
             reset="reset_n", led="led_n", leds=1, load="openFPGALoader --board colorlight-i9",
+        ),
+    ),
+    _with_sdram(
+        "schoko", ECP5_45, 72.0, _PLACED,
+        Standalone(
+            # W9825G6KH.  Not compared with its data sheet: no time is shorter than in LiteDRAM
+            # (tRCD, tRP, tWR 15 ns; tRAS 42; tRFC 60; 8,192 REFRESH).
+            package="CABGA256", sdram=SdramPart(name="16M x 16", twr=30.0), oscillator_mhz=48.0,
+            reset="reset_n", led="led_n", leds=3, load="openFPGALoader --cable usb-blaster",
         ),
     ),
     Board(

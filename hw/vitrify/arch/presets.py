@@ -1,4 +1,4 @@
-"""Named architectures: one for simulation, one for reference, six for boards.
+"""Named architectures: one for simulation, one for reference, seven for boards.
 
 Part, clock, memory ports and memory are those of :mod:`~vitrify.arch.boards`.
 """
@@ -49,6 +49,12 @@ _PRESETS = (
         name="colorlight-i9", depth=4, width=8, lanes=2, max_rows=128, banks=8, bank_words=2048,
         stat_rows=512, index_entries=64, weight_fifo_words=256, burst_beats=256,
         **BOARDS["colorlight-i9"].settings(),
+    ),
+    # 32 MACs: half of that memory's width, hence weights of 4 bits.
+    ArchConfig(
+        name="schoko", depth=4, width=8, lanes=2, max_rows=128, banks=8, bank_words=2048,
+        stat_rows=512, index_entries=64, nibbles=True, weight_fifo_words=256, burst_beats=256,
+        **BOARDS["schoko"].settings(),
     ),
     # 256 MACs: two products per DSP48E1, one 64-bit HP port.
     ArchConfig(

@@ -58,6 +58,9 @@ def _bitstream(board: Board, arch: Any, folder: Path, options: argparse.Namespac
     from vitrify.boards.bitstream import build
 
     say(f"the clock of {board.name}, {board.clock_mhz:g} MHz: {board.clock_from}")
+    if arch.part != board.part:
+        say(f"arch {arch.name!r} names the part {arch.part.name}; it is built for the board's, "
+            f"{board.part.name}")
     with status("starting") as update:
         report = build(
             board, arch, folder, clock_mhz=options.clock, seed=options.seed, say=update

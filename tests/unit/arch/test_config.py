@@ -69,5 +69,5 @@ def test_tiles_of_nibbles_are_another_contract() -> None:
 def test_sizes_that_the_presets_promise() -> None:
     assert {name: a.macs for name, a in PRESETS.items()} == {
         "nano": 32, "reference": 1024, "ulx3s": 128, "ulx3s-w4": 128,
-        "colorlight-i9": 32, "pynq-z2": 256, "kv260": 2048, "zcu102": 4096,
+        "colorlight-i9": 32, "schoko": 32, "pynq-z2": 256, "kv260": 2048, "zcu102": 4096,
     }

@@ -70,7 +70,7 @@ def test_the_preset_is_for_the_board(name: str) -> None:
 
 def test_a_zynq_is_not_standalone() -> None:
     with pytest.raises(ConfigError, match="kv260 has a processing system; the boards without are "
-                                          "ulx3s, colorlight-i9"):
+                                          "ulx3s, colorlight-i9, schoko"):
         standalone(BOARDS["kv260"])
 
 
@@ -82,12 +82,18 @@ def test_the_bus_is_as_wide_as_the_memory() -> None:
 def test_a_build_says_first_whether_the_clock_is_met(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Half an hour before nextpnr does."""
+    """Half an hour before nextpnr does; and that the architecture is for another part."""
     def build(*_: object, **__: object) -> None:
         raise BackendError("nextpnr failed")
 
     monkeypatch.setattr("vitrify.boards.bitstream.build", build)
-    command = ["build", "--board", "colorlight-i9", "-o", str(tmp_path / "out")]
-    assert main(command) == 2
-    said = capsys.readouterr()
-    assert "the clock of colorlight-i9, 50 MHz: not met, nextpnr refuses" in said.out + said.err
+    said = {}
+    for arch in ("colorlight-i9", "nano"):
+        command = ["build", "--board", "colorlight-i9", "--arch", arch, "-o", str(tmp_path)]
+        assert main(command) == 2
+        captured = capsys.readouterr()
+        said[arch] = captured.out + captured.err
+        assert "the clock of colorlight-i9, 75 MHz: met by nextpnr" in said[arch]
+    other = "arch 'nano' names the part LFE5U-85F; it is built for the board's, LFE5U-45F"
+    assert other in " ".join(said["nano"].split())
+    assert "names the part" not in said["colorlight-i9"]

@@ -2,7 +2,7 @@
 
 Devices
 -------
-``ulx3s``, ``colorlight-i9``
+``ulx3s``, ``colorlight-i9``, ``schoko``
     On a serial port: ``port`` (``/dev/ttyUSB0``, or a URL that pyserial knows), ``baud``,
     ``timeout`` (seconds for a reply).
 ``pynq``
