@@ -97,6 +97,12 @@ TABLE_ENTRIES = 256
 #: Bytes of one entry of a row-index list.
 INDEX_BYTES = 2
 
+#: NumPy's names of the types that a program's results may have, and an application's inputs.
+RESULT_TYPES = (
+    "float32", "float16", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64",
+)  # fmt: skip
+INPUT_TYPES = (*RESULT_TYPES, "bool")
+
 
 @dataclass(frozen=True)
 class IntFormat:

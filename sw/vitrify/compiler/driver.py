@@ -80,13 +80,17 @@ def compile_model(
         A child that says what is wrong with the model, the images or the fit.
     """
     report = progress or silent
+    report("reading the model", 0.0)
     model = load(path, size)
-    images = images_of(image_input(model), calibration)
-    images = stand_ins(model, preprocess) if images is None else images
-    canonical, graph = quantise_model(
-        path, arch, calibration, preprocess=preprocess, keep=keep, progress=progress,
-        verify=verify, weights=weights, size=size,
+    images = _images(model, calibration, preprocess)
+    canonical, graph = quantise_loaded(
+        model, arch, images, preprocess=preprocess, keep=keep, progress=report, weights=weights,
+        own_ranges=calibration is None,
     )
+    graph.name = Path(path).stem
+    if verify:
+        report("comparing the canonical graph with the model", 0.9)
+        check_canonical(model, canonical, images, graph.tasks)
     if inspect is not None:
         inspect(canonical, graph)
     preprocess = of_model(canonical, preprocess)
@@ -137,28 +141,25 @@ def quantise_model(
     preprocess: str | None = None,
     keep: Path | None = None,
     progress: Progress | None = None,
-    verify: bool = False,
     weights: Weights = EIGHT,
     size: Sizes | None = None,
 ) -> tuple[ir.Model, QuantGraph]:
-    """The first half of :func:`compile_model`: the canonical float model and the integer graph.
-
-    With ``verify`` the canonical graph is compared with the model.
-    """
-    report = progress or silent
-    report("reading the model", 0.0)
+    """The first half of :func:`compile_model`: the canonical float model and the integer graph."""
     model = load(path, size)
-    images = images_of(image_input(model), calibration)
-    images = stand_ins(model, preprocess) if images is None else images
     canonical, graph = quantise_loaded(
-        model, arch, images, preprocess=preprocess, keep=keep, progress=report,
-        weights=weights, own_ranges=calibration is None,
+        model, arch, _images(model, calibration, preprocess), preprocess=preprocess, keep=keep,
+        progress=progress or silent, weights=weights, own_ranges=calibration is None,
     )
-    if verify:
-        report("comparing the canonical graph with the model", 0.9)
-        check_canonical(model, canonical, images, graph.tasks)
     graph.name = Path(path).stem
     return canonical, graph
+
+
+def _images(
+    model: ir.Model, calibration: Calibration | None, preprocess: str | None
+) -> npt.NDArray[np.float32]:
+    """Calibration images ``[N, C, H, W]``, or what stands for them."""
+    images = images_of(image_input(model), calibration)
+    return stand_ins(model, preprocess) if images is None else images
 
 
 def quantise_loaded(

@@ -6,17 +6,13 @@ import numpy as np
 import onnx_ir as ir
 
 from vitrify.arch.errors import ModelError
+from vitrify.arch.formats import INPUT_TYPES
 from vitrify.ir import shape_of
 
 #: Rank of an image batch: [N, C, H, W].
 IMAGE_RANK = 4
 #: Numbers in the largest input accepted; it keeps a damaged size from exhausting memory.
 LARGEST_INPUT = 1 << 26
-#: Types of inputs that are no images.
-_TYPES = (
-    "FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE", "BOOL", "INT8", "UINT8", "INT16", "UINT16", "INT32",
-    "UINT32", "INT64",
-)  # fmt: skip
 
 
 class ModelInputError(ModelError):
@@ -106,9 +102,11 @@ def model_inputs(model: ir.Model) -> list[ir.Value]:
     if not inputs:
         raise ModelInputError("The model has no input; export it with one.")
     for value in inputs:
-        if value.dtype is not None and value.dtype.name not in _TYPES:
+        kind = ir.DataType.FLOAT if value.dtype is None else value.dtype
+        # what is bfloat16 is given as float32
+        if kind != ir.DataType.BFLOAT16 and np.dtype(kind.numpy()).name not in INPUT_TYPES:
             raise ModelInputError(
-                f"Input '{value.name}' is of the type {value.dtype.name}, but numbers or booleans "
+                f"Input '{value.name}' is of the type {kind.name}, but numbers or booleans "
                 "are needed; export the model with such an input."
             )
         if value.shape is None or not len(value.shape):

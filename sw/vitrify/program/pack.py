@@ -139,8 +139,11 @@ def finite(name: str, array: npt.NDArray[Any]) -> Float32:
     InputError
         If a value is no number, or beyond float32.
     """
-    with np.errstate(over="ignore"):
-        floats = array.astype(np.float32, copy=False)
+    if array.dtype == np.float32:
+        floats = array
+    else:
+        with np.errstate(over="ignore"):
+            floats = array.astype(np.float32)
     good = np.isfinite(floats)
     if not good.all():
         wrong = array[~good].flat[0]
@@ -156,19 +159,23 @@ def integers(spec: InputSpec, values: npt.NDArray[Any]) -> npt.NDArray[np.int8]:
     factor, offset = (
         np.asarray(v, np.float64).reshape(-1, 1, 1) for v in (spec.multiplier, spec.offset)
     )
-    q = np.rint(values.astype(np.float64) * factor + offset)
-    return np.clip(q, -128, 127).astype(np.int8)
+    q = np.rint(values * factor + offset)
+    return np.minimum(np.maximum(q, -128), 127).astype(np.int8)
 
 
 def quantise(spec: InputSpec, batch: Float32) -> npt.NDArray[np.int8]:
     """Float ``[N, C, H, W]`` to int8 rows ``[N, rows, C*ph*pw]``, prefix rows zero."""
-    top, left, bottom, right = spec.pads
     if any(spec.pads):
+        top, left, bottom, right = spec.pads
         batch = np.pad(batch, ((0, 0), (0, 0), (top, bottom), (left, right)))
-    q = integers(spec, batch)
+    q = np.ascontiguousarray(integers(spec, batch))
     high, wide = spec.strides or spec.patch
-    windows = np.lib.stride_tricks.sliding_window_view(q, spec.patch, axis=(2, 3))
-    patches = windows[:, :, ::high, ::wide].transpose(0, 2, 3, 1, 4, 5)
+    images, channels, down, right = q.strides
+    # sliding_window_view would take longer than all the rest does for a small image
+    patches = np.ndarray(
+        (len(q), *spec.patches, spec.shape[0], *spec.patch), q.dtype, q,
+        strides=(images, high * down, wide * right, channels, down, right),
+    )
     rows = np.zeros((len(batch), spec.rows, spec.columns), np.int8)
     rows[:, spec.prefix :] = patches.reshape(len(batch), -1, spec.columns)
     return rows
@@ -198,9 +205,11 @@ def from_words(data: UInt8, rows: int, channels: int, bits: int, depth: int) -> 
 def pack_input(arch: ArchConfig, spec: InputSpec, images: npt.ArrayLike) -> UInt8:
     """A batch of images to the bytes of their input regions, ``[N, input_bytes]``."""
     batch = quantise(spec, as_batch(spec, images))
-    blocks = spec.blocks or ((0, spec.rows),)
+    if not spec.blocks:
+        return to_words(batch, arch.depth)
     return np.concatenate(
-        [to_words(batch[:, first : first + count], arch.depth) for first, count in blocks], axis=1
+        [to_words(batch[:, first : first + count], arch.depth) for first, count in spec.blocks],
+        axis=1,
     )
 
 
@@ -227,7 +236,7 @@ def formed(spec: OutputSpec, value: npt.NDArray[np.float64]) -> npt.NDArray[Any]
     """Results ``[N, *shape]``, of their type, from the tensor ``[N, rows, channels]`` in reals."""
     count = len(value)
     value = value.reshape(count, -1, spec.channels) * spec.factor + spec.shift
-    index, value = spec.index(), value.reshape(count, -1)
+    index, value = spec.index, value.reshape(count, -1)
     value = (value if index is None else value[:, index]).reshape(count, *spec.shape)
     kind = np.dtype(spec.dtype)
     if kind.kind in "iu":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,15 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from vitrify.arch.errors import ProgramError
+from vitrify.arch.formats import INPUT_TYPES, RESULT_TYPES
 
 Float = npt.NDArray[np.float64]
-
-#: Types that a result may have.
-DTYPES = (
-    "float32", "float16", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64",
-)  # fmt: skip
-#: Those of an application's inputs that are no images.
-INPUT_TYPES = (*DTYPES, "bool")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,11 +131,12 @@ class OutputSpec:
     start: int = 0
     grid: tuple[int, ...] | None = None
     steps: tuple[int, ...] | None = None
-    #: NumPy type of the result, one of :data:`DTYPES`; integers are rounded and saturate.
+    #: NumPy type of the result, one of :data:`~vitrify.arch.formats.RESULT_TYPES`; integers are
+    #: rounded and saturate.
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
+        if self.dtype not in RESULT_TYPES:
             raise ProgramError(f"output {self.name!r} cannot be of the type {self.dtype!r}")
         if self.steps is None:
             fits = math.prod(self.shape) == self.rows * self.channels and not self.start
@@ -164,6 +160,7 @@ class OutputSpec:
         """The sizes that ``steps`` go along."""
         return self.shape if self.grid is None else self.grid
 
+    @functools.cached_property
     def index(self) -> npt.NDArray[np.int64] | None:
         """The flat element of each of ``shape``, or ``None`` for all in order."""
         if self.steps is None:

@@ -29,7 +29,9 @@ def as_tasks(
     InputError
         If one is missing, no integer, of a wrong number, or no task of the model.
     """
-    columns = [np.zeros((images, 0), np.int64)]
+    if not specs:
+        return np.zeros((images, 0), np.int64)
+    columns = []
     for spec in specs:
         if spec.name not in given:
             raise InputError(
@@ -60,6 +62,8 @@ def registers(tasks: Numbers, batch: int) -> list[int]:
     that fill up the last job have task 0.
     """
     jobs = -(-len(tasks) // batch)
+    if not tasks.shape[1]:
+        return [0] * jobs
     words = np.zeros((jobs * batch, tasks.shape[1]), np.int64)
     words[: len(tasks)] = tasks
     shifts = isa.TASK_BITS * np.arange(batch * tasks.shape[1])

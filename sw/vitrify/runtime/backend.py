@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
+import functools
 import importlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -54,7 +56,7 @@ class NodeArg:
 
 
 class Backend(abc.ABC):
-    """Runs one model.  ``statistics`` describe the latest run.
+    """Runs one model.
 
     The first of ``inputs`` is the image, and the others are integers that choose tasks; or all are
     tensors, of an application with other inputs.
@@ -63,11 +65,17 @@ class Backend(abc.ABC):
     name: str
     inputs: Sequence[NodeArg]
     outputs: Sequence[NodeArg]
-    statistics: Statistics | None = None
+    #: Adds up what the latest run cost, for those who ask: it takes longer than to pack an image.
+    cost: Callable[[], Statistics] | None = None
     #: Whether the image is ``[N, H, W, C]``.
     channels_last: bool = False
     #: Whether it takes an image, and tasks if any, and no other tensors.
     is_of_images: bool = True
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """Cost of the latest run, where the backend knows it."""
+        return None if self.cost is None else self.cost()
 
     @abc.abstractmethod
     def run(
@@ -113,11 +121,11 @@ class ProgramBackend(Backend):
     @abc.abstractmethod
     def execute(
         self, regions: UInt8, tasks: Sequence[int], images: int
-    ) -> tuple[UInt8, Statistics]:
+    ) -> tuple[UInt8, Callable[[], Statistics]]:
         """Input regions ``[jobs, input_bytes]`` to output regions ``[jobs, output_bytes]``.
 
-        ``tasks`` has the register TASK of every job; the last of them may be filled up with
-        empty images behind the ``images`` of the run.
+        With them comes what adds up the cost.  ``tasks`` has the register TASK of every job; the
+        last of them may be filled up with empty images behind the ``images`` of the run.
         """
 
     def run(
@@ -127,9 +135,9 @@ class ProgramBackend(Backend):
         program = self.program
         regions, words, images = as_jobs(program, feed, others)
         start = time.perf_counter()
-        results, statistics = self.execute(regions, words, images)
-        statistics.seconds = time.perf_counter() - start
-        self.statistics = statistics
+        results, cost = self.execute(regions, words, images)
+        seconds = time.perf_counter() - start
+        self.cost = functools.cache(lambda: dataclasses.replace(cost(), seconds=seconds))
         results = results.reshape(len(words) * program.batch, -1)[:images]
         specs = {out.name: out for out in program.outputs}
         return [unpack_output(program.arch, specs[name], results) for name in names]
@@ -145,9 +153,11 @@ def as_jobs(
     packed = pack_input(program.arch, program.input, feed)
     images = len(packed)
     words = registers(as_tasks(program.tasks, tasks, images), program.batch)
-    regions = np.zeros((len(words) * program.batch, packed.shape[1]), np.uint8)
-    regions[:images] = packed
-    return regions.reshape(len(words), -1), words, images
+    if images < len(words) * program.batch:
+        regions = np.zeros((len(words) * program.batch, packed.shape[1]), np.uint8)
+        regions[:images] = packed
+        packed = regions
+    return packed.reshape(len(words), -1), words, images
 
 
 #: What makes a backend from a program or a model file, its preprocessing and its options.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -68,7 +69,7 @@ class PartsBackend(Backend):
         start = time.perf_counter()
         application = self.application
         known = as_inputs(application.inputs, {self.inputs[0].name: feed, **others})
-        found: list[Statistics] = []
+        costs: list[Callable[[], Statistics]] = []
         host_seconds = 0.0
         for part, runner in zip(application.parts, self._runners, strict=True):
             if isinstance(runner, HostRunner):
@@ -80,12 +81,14 @@ class PartsBackend(Backend):
             wanted = [out.name for out in runner.outputs]
             made = runner.run(wanted, part.image(known), {})
             known.update(zip(wanted, made, strict=True))
-            if runner.statistics is not None:
-                found.append(runner.statistics)
-        if found:
-            self.statistics = _sum(found, application.model)
-            self.statistics.seconds = time.perf_counter() - start
-            self.statistics.host_seconds = host_seconds
+            if runner.cost is not None:
+                costs.append(runner.cost)
+        seconds = time.perf_counter() - start
+        if costs:
+            self.cost = functools.cache(lambda: dataclasses.replace(
+                _sum([cost() for cost in costs], application.model),
+                seconds=seconds, host_seconds=host_seconds,
+            ))  # fmt: skip
         return [known[name] for name in names]
 
     def close(self) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vitrify.arch.config import ArchConfig
@@ -152,4 +152,16 @@ def of_program(
         dram_write_bytes=write * jobs,
         wasted_bytes=wasted,
         layers=list(layers.values()),
+    )
+
+
+def counted(statistics: Statistics, counters: Mapping[str, int]) -> Statistics:
+    """``statistics`` with what the core itself has counted, in place of what follows from the
+    program.
+    """
+    bus = statistics.arch.bus_bytes
+    return replace(
+        statistics, counters=dict(counters), cycles=counters["CYCLES"],
+        dram_read_bytes=counters["DRAM_READ_BEATS"] * bus,
+        dram_write_bytes=counters["DRAM_WRITE_BEATS"] * bus,
     )

@@ -47,7 +47,7 @@ from vitrify.runtime.backend import (
     need_program,
     no_progress,
 )
-from vitrify.runtime.statistics import Statistics, of_program
+from vitrify.runtime.statistics import Statistics, counted, of_program
 
 
 def _serial(
@@ -120,7 +120,7 @@ class BoardBackend(ProgramBackend):
 
     def execute(
         self, regions: UInt8, tasks: Sequence[int], images: int
-    ) -> tuple[UInt8, Statistics]:
+    ) -> tuple[UInt8, Callable[[], Statistics]]:
         """One queued job a region."""
         program, layers = self.program, len(self.program.layers)
         with self.driver.exclusive():
@@ -135,13 +135,7 @@ class BoardBackend(ProgramBackend):
                 lambda done, total: self._progress(done * layers, total * layers),
             )
             counters = self.driver.counters()
-        statistics = of_program(program, self.name, images)
-        statistics.counters = counters
-        statistics.cycles = counters["CYCLES"]
-        bus = program.arch.bus_bytes
-        statistics.dram_read_bytes = counters["DRAM_READ_BEATS"] * bus
-        statistics.dram_write_bytes = counters["DRAM_WRITE_BEATS"] * bus
-        return results, statistics
+        return results, lambda: counted(of_program(program, self.name, images), counters)
 
     def close(self) -> None:
         """Close the transport, when nobody uses it any more."""

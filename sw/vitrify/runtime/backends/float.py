@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vitrify.arch.errors import BackendError, InputError, ModelError
+from vitrify.arch.formats import INPUT_TYPES
 from vitrify.program import (
     Application,
     ImageSpec,
@@ -29,7 +30,6 @@ from vitrify.program import (
     as_tasks,
 )
 from vitrify.program.application import in_batches
-from vitrify.program.spec import INPUT_TYPES
 from vitrify.program.tasks import Numbers
 from vitrify.runtime.backend import (
     TYPES,
@@ -84,19 +84,19 @@ class Opened:
             ) from error
         if not self.session.get_inputs():
             raise ModelError(f"model {path.name!r} has no input")
-        first, *others = self.arguments()
-        for arg in (first, *others):
+        arguments = self.arguments()
+        for arg in arguments:
             if _name(arg.type) not in INPUT_TYPES:
                 raise ModelError(
                     f"input {arg.name!r} of model {path.name!r} is of the type {arg.type}, but "
                     f"numbers or booleans are needed"
                 )
+        #: Whether the channels of each of its images are last, by the input's name.
+        self.images = {
+            arg.name: is_channels_last_in(proto, arg.name) for arg in arguments if _is_image(arg)
+        }
         #: Whether it takes an image and tasks, and no others.
-        self.is_of_images = (
-            len(first.shape) == 4 and all(map(_is_task, others))
-            and (_kind(first.type).kind == "f" or first.type == "tensor(uint8)")
-        )
-        self.channels_last = self.is_of_images and is_channels_last_in(proto, first.name)
+        self.is_of_images = _is_image(arguments[0]) and all(map(_is_task, arguments[1:]))
 
     def arguments(self) -> list[NodeArg]:
         """The inputs, images first."""
@@ -114,31 +114,45 @@ class TensorBackend(Backend):
     name = "float"
     is_of_images = False
 
-    def __init__(self, opened: Opened, progress: Progress | None = None) -> None:
+    def __init__(
+        self, opened: Opened, preprocess: str | None = None, *, progress: Progress | None = None
+    ) -> None:
         self._session, self._progress = opened.session, progress or no_progress
         self.inputs, self.outputs = opened.arguments(), opened.outputs()
+        self._images, self._preprocess = opened.images, preprocess
+        if preprocess is not None and not self._images:
+            raise InputError(
+                f"preprocess {preprocess!r} says how pictures become images, and the model takes "
+                f"none; leave it out"
+            )
 
     def run(
         self, names: Sequence[str], feed: npt.NDArray[Any], others: Others
     ) -> list[npt.NDArray[Any]]:
         """Run all samples in batches."""
         given = {self.inputs[0].name: feed, **others}
-        arrays = as_inputs([_spec_of(arg, given) for arg in self.inputs], given)
+        arrays = as_inputs([self._spec(arg, given) for arg in self.inputs], given)
         images, sizes = len(next(iter(arrays.values()))), [arg.shape[0] for arg in self.inputs]
         fixed = next((size for size in sizes if isinstance(size, int)), None)
 
         def run(batch: dict[str, npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
-            kinds = {arg.name: arg.type for arg in self.inputs}
             try:
-                return self._session.run(
-                    list(names), {name: _typed(array, kinds[name]) for name, array in batch.items()}
-                )
+                return self._session.run(list(names), {
+                    arg.name: _as_given(batch[arg.name], arg, self._images.get(arg.name, False))
+                    for arg in self.inputs
+                })  # fmt: skip
             except Exception as error:
                 raise BackendError(f"ONNX Runtime failed: {first_line(error)}") from error
 
         made = in_batches(run, arrays, fixed)
         self._progress(images, images)
         return made
+
+    def _spec(self, arg: NodeArg, given: Others) -> ImageSpec | TensorSpec:
+        if arg.name not in self._images:
+            return _spec_of(arg, given)
+        shape = np.shape(given[arg.name]) if arg.name in given else ()
+        return _image_spec(arg, shape, self._preprocess, self._images[arg.name])
 
 
 class FloatBackend(Backend):
@@ -154,29 +168,16 @@ class FloatBackend(Backend):
         self._progress = progress or no_progress
         inputs = opened.arguments()
         self.inputs, self.outputs = inputs, opened.outputs()
-        self.channels_last = opened.channels_last
-        # a model that takes pixels gets them as they are
-        self._preprocess = preprocess or ("none" if inputs[0].type == "tensor(uint8)" else None)
-        self._tasks = tasks
-
-    def spec(self, feed: npt.NDArray[Any]) -> ImageSpec:
-        """What the model takes; sizes that it leaves open are those of ``feed``."""
-        arg = self.inputs[0]
-        given = feed.shape[1:] if feed.ndim == 4 else (1, 1, 1)
-        a, b, c = (
-            size if isinstance(size, int) else int(actual)
-            for size, actual in zip(arg.shape[1:], given, strict=True)
-        )
-        shape = (c, a, b) if self.channels_last else (a, b, c)
-        return ImageSpec(name=arg.name, shape=shape, preprocess=self._preprocess,
-                         channels_last=self.channels_last)
+        self.channels_last = opened.images[inputs[0].name]
+        self._preprocess, self._tasks = preprocess, tasks
 
     def run(
         self, names: Sequence[str], feed: npt.NDArray[Any], others: Others
     ) -> list[npt.NDArray[Any]]:
         """Run the batch in chunks (one by one when the model's batch is fixed to 1)."""
-        batch = as_batch(self.spec(feed), feed)
         arg = self.inputs[0]
+        spec = _image_spec(arg, feed.shape, self._preprocess, self.channels_last)
+        batch = as_batch(spec, feed)
         fixed = arg.shape[0]
         chunk = fixed if isinstance(fixed, int) and fixed > 0 else _CHUNK
         if isinstance(fixed, int) and fixed > 0 and len(batch) % fixed:
@@ -194,9 +195,9 @@ class FloatBackend(Backend):
                 for i, task in enumerate(self.inputs[1:])
             }
             try:
-                parts.append(self._session.run(
-                    list(names), {arg.name: self._given(batch[piece]), **given}
-                ))
+                parts.append(self._session.run(list(names), {
+                    arg.name: _as_given(batch[piece], arg, self.channels_last), **given
+                }))  # fmt: skip
             except Exception as error:
                 raise BackendError(f"ONNX Runtime failed: {first_line(error)}") from error
             order.append(piece)
@@ -204,11 +205,6 @@ class FloatBackend(Backend):
         self.seconds = time.perf_counter() - start
         back = np.argsort(np.concatenate(order))
         return [np.concatenate(results)[back] for results in zip(*parts, strict=True)]
-
-    def _given(self, batch: npt.NDArray[np.float32]) -> Any:
-        """Images ``[N, C, H, W]`` in the layout and the type that the model takes."""
-        batch = batch.transpose(0, 2, 3, 1) if self.channels_last else batch
-        return _typed(batch, self.inputs[0].type)
 
     def _pieces(self, numbers: Numbers, chunk: int) -> list[npt.NDArray[np.int64]]:
         """Images that run together: a chunk, of one task where the model takes a single number."""
@@ -242,6 +238,29 @@ def _typed(array: npt.NDArray[Any], name: str) -> Any:
     return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, kind)
 
 
+def _as_given(batch: npt.NDArray[Any], arg: NodeArg, channels_last: bool) -> Any:
+    """Images ``[N, C, H, W]``, or tensors, in the layout and the type that the model takes."""
+    return _typed(batch.transpose(0, 2, 3, 1) if channels_last else batch, arg.type)
+
+
+def _image_spec(
+    arg: NodeArg, given: tuple[int, ...], preprocess: str | None, channels_last: bool
+) -> ImageSpec:
+    """What an image is; sizes that the model leaves open are those of the shape ``given``."""
+    a, b, c = (
+        size if isinstance(size, int) else actual
+        for size, actual in zip(arg.shape[1:], given[1:] if len(given) == 4 else (1, 1, 1),
+                                strict=True)
+    )  # fmt: skip
+    if arg.type == "tensor(uint8)":
+        # a model that takes pixels gets them as they are: compile refuses what would change them
+        preprocess = "none"
+    return ImageSpec(
+        name=arg.name, shape=(c, a, b) if channels_last else (a, b, c), preprocess=preprocess,
+        channels_last=channels_last,
+    )
+
+
 def _spec_of(arg: NodeArg, given: Others) -> TensorSpec:
     """What an input takes; sizes that the model leaves open are those of what is given."""
     actual = np.shape(given[arg.name])[1:] if arg.name in given else ()
@@ -252,6 +271,11 @@ def _spec_of(arg: NodeArg, given: Others) -> TensorSpec:
     if not arg.shape:
         raise ModelError(f"input {arg.name!r} of the model has no batch: its shape is []")
     return TensorSpec(name=arg.name, shape=tuple(shape), dtype=_name(arg.type))
+
+
+def _is_image(arg: NodeArg) -> bool:
+    pixels = arg.type == "tensor(uint8)"
+    return len(arg.shape) == 4 and (pixels or _kind(arg.type).kind == "f")
 
 
 def _is_task(arg: Any) -> bool:
@@ -312,5 +336,5 @@ def create(
         raise InputError(f"there is no float model {str(model)!r}")
     opened = Opened(model, rest.pop("providers", CPU))
     if not opened.is_of_images:
-        return TensorBackend(opened, **rest)
+        return TensorBackend(opened, preprocess, **rest)
     return FloatBackend(opened, preprocess, tasks=tasks, **rest)

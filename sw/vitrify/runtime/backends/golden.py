@@ -5,7 +5,7 @@ Options: ``progress`` (called as ``progress(done, total)`` in layers).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class GoldenBackend(ProgramBackend):
 
     def execute(
         self, regions: UInt8, tasks: Sequence[int], images: int
-    ) -> tuple[UInt8, Statistics]:
+    ) -> tuple[UInt8, Callable[[], Statistics]]:
         """One job after the other."""
         program = self.program
         layers = len(program.layers)
@@ -70,7 +70,7 @@ class GoldenBackend(ProgramBackend):
             ]
         )
         self._idle.append(machine)
-        return results, of_program(program, self.name, images, skipped=skipped)
+        return results, lambda: of_program(program, self.name, images, skipped=skipped)
 
 
 def create(

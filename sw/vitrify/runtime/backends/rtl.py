@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from threading import Lock
@@ -54,7 +54,7 @@ from vitrify.runtime.backend import (
     need_program,
     no_progress,
 )
-from vitrify.runtime.statistics import Statistics, of_program
+from vitrify.runtime.statistics import Statistics, counted, of_program
 
 #: Levels of the hierarchy that any core has at most.
 _DEEPEST = 99
@@ -122,7 +122,7 @@ class RtlBackend(ProgramBackend):
 
     def execute(
         self, regions: UInt8, tasks: Sequence[int], images: int
-    ) -> tuple[UInt8, Statistics]:
+    ) -> tuple[UInt8, Callable[[], Statistics]]:
         """One queued job after the other."""
         program = self.program
         with self._alone:
@@ -142,18 +142,17 @@ class RtlBackend(ProgramBackend):
                     checker.close(result.outputs)
             finally:
                 core.close()
-        statistics = of_program(
-            program, self.name, images, result.layer_cycles, result.skipped
-        )
-        counters = result.counters
-        statistics.counters = counters
-        statistics.cycles = counters["CYCLES"]
-        bus = program.arch.bus_bytes
-        statistics.dram_read_bytes = counters["DRAM_READ_BEATS"] * bus
-        statistics.dram_write_bytes = counters["DRAM_WRITE_BEATS"] * bus
-        if result.watched is not None:
-            statistics.activity = _activity(program, result.watched)
-        return result.outputs, statistics
+
+        def cost() -> Statistics:
+            statistics = counted(
+                of_program(program, self.name, images, result.layer_cycles, result.skipped),
+                result.counters,
+            )
+            if result.watched is not None:
+                statistics.activity = _activity(program, result.watched)
+            return statistics
+
+        return result.outputs, cost
 
 
 def _waveform(
