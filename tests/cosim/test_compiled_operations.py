@@ -10,6 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from tests.cosim.test_compiled_experts import run
+from tests.support.synthetic import vision_transformer
 from tests.unit.ops import (
     test_attention,
     test_attention_bands,
@@ -149,7 +150,7 @@ def test_three_layers_in_blocks_of_lines() -> None:
     compare(program, images[:4], seed=2)
 
 
-@pytest.mark.parametrize("slots", [1, 2])
+@pytest.mark.parametrize("slots", [8, 16])
 def test_rows_and_weights_that_are_loaded(slots: int) -> None:
     net = Net(11)
     model, images = net.model(test_rows.beside_weights(net)), net.images(16)
@@ -157,6 +158,15 @@ def test_rows_and_weights_that_are_loaded(slots: int) -> None:
     way = PlacementStrategy(ahead=Ahead(slots, pieces=True))
     program = compile_graph(graph, NANO, batch=2, ways=[way])
     compare(program, images[:4], seed=5)
+
+
+def test_sums_in_pieces() -> None:
+    """Five rows: the weights of all layers are loaded, and statistics are gathered behind them."""
+    graph = vision_transformer(image=(1, 4, 4), pooled=True, classes=60)
+    way = PlacementStrategy(ahead=Ahead(8, pieces=True))
+    program = compile_graph(graph, NANO, batch=2, ways=[way])
+    images = np.random.default_rng(3).normal(size=(4, 1, 4, 4)).astype(np.float32)
+    compare(program, images, seed=4)
 
 
 def compare(program: Program, images: np.ndarray, seed: int) -> None:

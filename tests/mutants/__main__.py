@@ -52,6 +52,7 @@ NEAREST: dict[str, tuple[str, ...]] = {
     "sw/vitrify/codegen/alloc": ("tests/unit/compiler/test_alloc.py", *_COMPILER),
     "sw/vitrify/codegen/builder": ("tests/unit/compiler/test_row_lists.py", *_COMPILER),
     "sw/vitrify/compiler/compile": ("tests/unit/compiler/test_preload.py", *_COMPILER),
+    "sw/vitrify/codegen/portions": ("tests/unit/compiler/test_preload.py", *_COMPILER),
     "sw/vitrify/codegen/preload": ("tests/unit/compiler/test_preload.py", *_COMPILER),
     "sw/vitrify/ops/experts": ("tests/unit/compiler/test_experts.py", *_COMPILER),
     "sw/vitrify/ops/attention": ("tests/unit/ops/test_attention.py", *_COMPILER),

@@ -43,6 +43,7 @@ class Allocator:
         self._used = np.zeros(arch.token_words, bool)
         self._blocks: dict[str, Block] = {}
         self.peak_words = 0
+        self._most = 0
 
     def place(
         self, name: str, words: int, *, wide: bool = False, apart: Iterable[str] = (),
@@ -70,7 +71,8 @@ class Allocator:
                 block = Block(name, found, words, wide, self._cover(found, words, wide))
                 self._used[block.where] = True
                 self._blocks[name] = block
-                self.peak_words = max(self.peak_words, int(self._used.sum()))
+                self._most = max(self._most, int(self._used.sum()))
+                self.peak_words = max(self.peak_words, self._most)
                 return block
         k = self._arch.depth
         need = words * k * (2 if wide else 1)
@@ -87,6 +89,11 @@ class Allocator:
     def release(self, name: str) -> None:
         """Free a block."""
         self._used[self._blocks.pop(name).where] = False
+
+    def most_words(self) -> int:
+        """Words that were taken at the same time since the last call."""
+        most, self._most = self._most, int(self._used.sum())
+        return most
 
     def _cover(self, address: int, words: int, wide: bool) -> npt.NDArray[np.int64]:
         span = np.arange(address, address + words, dtype=np.int64)

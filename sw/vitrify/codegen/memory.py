@@ -53,6 +53,8 @@ class TensorMemory:
         self._stat_shared: dict[str, tuple[int, int]] = {}
         self._groups: dict[str, int] = {}
         self._last: dict[str, int] = {}
+        #: Words that were taken at the same time by each step.
+        self._taken: dict[int, int] = {}
         #: Tensors that are read while this one is: a bank of their own avoids stalls.
         self._beside: dict[str, Sequence[str]] = {}
         #: Logits of gated heads: the router reads them where others leave it the banks.
@@ -234,8 +236,14 @@ class TensorMemory:
         """Whether op ``step`` is the last one to use a tensor."""
         return self._last[name] <= step
 
+    def free_from(self, step: int) -> int:
+        """Words that no op from number ``step`` on has taken, of a network that was lowered."""
+        taken = max((words for at, words in self._taken.items() if at >= step), default=0)
+        return self.arch.token_words - taken
+
     def release_dead(self, step: int) -> None:
         """Free every tensor whose last use was op ``step``."""
+        self._taken[step] = self.memory.most_words()
         for name in [n for n in self.placed if self._last.get(n, -1) <= step]:
             owner, placed = self._owner.pop(name), self.placed.pop(name)
             if name == owner and placed.stat >= 0:

@@ -6,142 +6,65 @@ as there is room, and taken from there two columns a cycle.
 
 Layers of few rows wait for the bus as well: their rows are through before the next tile is there.
 Their weights come in pieces of some c tiles, the first of them while layers before have more rows
-than bytes.
+than bytes.  From there on they follow each other round what room there is: the bus never waits for
+the array, nor one layer for the end of another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vitrify.arch.config import ArchConfig
-from vitrify.quant.graph import Layer, QOp, QuantGraph
 from vitrify.quant.tensors import QTensor
 
+from .alloc import PlacementError
 from .builder import Builder
 from .memory import TensorMemory
-from .pack import Bytes, are_nibbles, tile_words
+from .pack import Bytes, tile_words
 from .placement import Placed
+from .portions import Portion, branches, layer_words, pieces, room_words
 from .product import Stored
-from .ranges import MOST_WORDS
 from .strategy import Ahead
-
-#: Share of the images (see :class:`~vitrify.quant.graph.Branch`) from which on a branch is loaded
-#: before anybody has asked for it.
-LIKELY = 0.5
-#: Branches that are ahead at most.  The bus has time for about five experts in the blocks between
-#: two mixtures; beyond seven their banks are those that the other engines want.
-MOST_AHEAD = 7
-#: Pieces that are ahead, if there are as many, and the part of the token memory that one may take.
-#: While one is multiplied, none can be loaded in its place: fewer and larger ones wait longer.
-PIECES = (8, 4)
-_SHARE = 12
-
-
-@dataclass(frozen=True)
-class Portion:
-    """Weights that are loaded at once: portion ``number`` of op ``op``, so many pair ``words``.
-
-    ``tiles``: those c tiles of the only layer; ``None``: all of every layer.
-    """
-
-    op: str
-    number: int
-    layers: tuple[Layer, ...]
-    words: int
-    tiles: range | None = None
 
 
 @dataclass
-class _Slot:
-    """A place for the weights of a portion; ``used`` is the last MATMUL that reads it."""
+class _Room:
+    """A piece of the token memory that portions share; ``used`` is the last MATMUL before them."""
 
     place: Placed
     used: int | None
 
+    @property
+    def words(self) -> int:
+        """Its pair words."""
+        return self.place.stride
 
-def branches(memory: TensorMemory) -> list[Portion]:
-    """All branches that are likely to run, in the order in which they do.
-
-    Those with weights of 4 bits are left out: the stream has half as many bytes of them, and fills
-    two columns of a tile a cycle.
-    """
-    return [
-        Portion(
-            op.name, branch.number, branch.layers,
-            sum(_words(memory, layer) for layer in branch.layers),
-        )
-        for op in memory.graph.ops for branch in op.branches()
-        if branch.usage >= LIKELY
-        and not all(are_nibbles(memory.arch, layer.weight) for layer in branch.layers)
-    ]
+    def part(self, start: int) -> Placed:
+        """The place of what begins ``start`` pair words behind its own beginning."""
+        return replace(self.place, address=self.place.address + start)
 
 
-def pieces(memory: TensorMemory) -> list[Portion]:
-    """Pieces of all layers whose tiles take longer on the bus than their rows in the array."""
-    arch, found = memory.arch, []
-    each = max(1, arch.depth // arch.width)
-    for op in memory.graph.ops:
-        layer = op.divisible()
-        if layer is None or are_nibbles(arch, layer.weight):
-            continue
-        rows = memory.rows(layer.out)
-        # Two layers of more rows than one block has pass block by block, and not piece by piece.
-        if rows > arch.max_rows or rows * arch.dram_bytes >= arch.width * arch.depth:
-            continue
-        k_tiles, c_tiles = _tiles(memory, layer)
-        # Even ones, of whole words of the result.
-        words, units = k_tiles * each * arch.tile_pairs, -(-c_tiles // each)
-        room = min(arch.token_words // 2 // _SHARE, MOST_WORDS) // words
-        if room:
-            size = -(-units // -(-units // room)) * each
-            found += [
-                Portion(op.name, i, (layer,), len(tiles) * k_tiles * arch.tile_pairs, tiles)
-                for i, tiles in enumerate(
-                    range(start, min(start + size, c_tiles)) for start in range(0, c_tiles, size)
-                )
-            ]
-    return found
+@dataclass
+class _Loaded:
+    """Where a portion is, or was; ``used`` is the last MATMUL that reads it, once that is known."""
 
+    load: int
+    room: int
+    start: int
+    end: int
+    used: int | None = None
 
-def _tiles(memory: TensorMemory, layer: Layer) -> tuple[int, int]:
-    """Tiles along the depth and along the columns of a layer."""
-    depth, columns = (memory.spread_of(name).physical for name in (layer.x, layer.out))
-    return -(-depth // memory.arch.depth), -(-columns // memory.arch.width)
-
-
-def _words(memory: TensorMemory, layer: Layer) -> int:
-    """Pair words of a layer's tiles."""
-    k_tiles, c_tiles = _tiles(memory, layer)
-    return k_tiles * c_tiles * memory.arch.tile_pairs
-
-
-def begins(graph: QuantGraph, arch: ArchConfig, portions: Sequence[Portion]) -> int | None:
-    """The last op before which LOADs of ``portions`` may begin and be over when they are used.
-
-    Until then the bus has other weights to bring as well; ``None``: it is never idle so long.
-    """
-    first = next(i for i, op in enumerate(graph.ops) if op.name == portions[0].op)
-    left = 2.0 * sum(one.words for one in portions) * arch.depth
-    for step in range(first - 1, -1, -1):
-        left -= _idle(graph, arch, graph.ops[step])
-        if left <= 0:
-            return step
-    return None
-
-
-def _idle(graph: QuantGraph, arch: ArchConfig, op: QOp) -> float:
-    """Bytes that the bus could bring while an op keeps the array busy, besides its own."""
-    own = sum(layer.weight.size for layer in op.layers())
-    return max(0.0, graph.macs.get(op.name, 0) / arch.macs * arch.dram_bytes - own)
+    def overlaps(self, room: int, start: int, end: int) -> bool:
+        """Whether it has a word from ``start`` to ``end`` (exclusive)."""
+        return self.room == room and self.start < end and start < self.end
 
 
 class Preloads:
-    """Slots in the token memory, filled in turn, in the order in which portions are used.
+    """Rooms in the token memory, filled in turn, in the order in which portions are used.
 
-    A portion is known by the name of its op and its number.  None is ahead until slots have been
+    A portion is known by the name of its op and its number.  None is ahead until rooms have been
     reserved.
     """
 
@@ -150,60 +73,108 @@ class Preloads:
         #: Portions in the order of their use, and the place of each in it.
         self._portions: Sequence[Portion] = ()
         self._turn: dict[tuple[str, int], int] = {}
-        self._slots: list[_Slot] = []
-        self._loads: list[int] = []
+        self._rooms: list[_Room] = []
+        self._loaded: list[_Loaded] = []
         self._done = 0
 
     def reserve(self, ahead: Ahead) -> None:
-        """Make room for so many portions, or as many as there are."""
+        """Take so many rooms: for a branch each, of which there may be fewer, or for pieces.
+
+        Raises
+        ------
+        PlacementError
+            If the memory has none for them, or not enough in one piece for the largest of them.
+        """
         memory = self._memory
         portions = (pieces if ahead.pieces else branches)(memory)
         self._portions = portions
         self._turn = {(one.op, one.number): i for i, one in enumerate(portions)}
-        words = max((one.words for one in portions), default=0)
+        words = room_words(memory.arch) if ahead.pieces else max(
+            (one.words for one in portions), default=0
+        )
         # Side by side in few banks: the others are for what is read meanwhile.
         before = list(memory.placed)
         used = len(self._builder.matmuls) - 1
-        for i in range(min(ahead.slots, len(portions))):
+        for i in range(ahead.slots if ahead.pieces else min(ahead.slots, len(portions))):
             # Rows of K bytes, low and high: the words of two columns.
             tensor = QTensor(f"weights[{i}]", 1, words * memory.arch.depth, 16, 1.0)
             place = memory.place(tensor, apart=before, last=ahead.pieces)
-            self._slots.append(_Slot(place, used if used >= 0 else None))
             memory.release_later(tensor.name, len(memory.graph.ops))
+            self._add(place, used if used >= 0 else None, join=ahead.pieces)
+        largest = max((room.words for room in self._rooms), default=0)
+        if any(one.words > largest for one in portions):
+            raise PlacementError("no room in one piece for the largest piece of weights")
+
+    def _add(self, place: Placed, used: int | None, *, join: bool) -> None:
+        """A room, or a part of the one behind or before it."""
+        for room in self._rooms if join else ():
+            if place.address + place.stride == room.place.address:
+                room.place = replace(place, stride=place.stride + room.place.stride)
+                return
+            if room.place.address + room.words == place.address:
+                room.place = replace(room.place, stride=place.stride + room.place.stride)
+                return
+        self._rooms.append(_Room(place, used))
 
     def __len__(self) -> int:
-        """Portions that are ahead at most."""
-        return len(self._slots)
+        """Rooms."""
+        return len(self._rooms)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all rooms."""
+        return sum(room.words for room in self._rooms) * 2 * self._memory.arch.depth
 
     def __contains__(self, portion: tuple[str, int]) -> bool:
         return portion in self._turn
 
-    def fill(self) -> None:
-        """LOAD the next portion, if a slot is free for it."""
-        number = len(self._loads)
-        if number - self._done == len(self._slots) or number == len(self._portions):
-            return
-        slot = self._slots[number % len(self._slots)]
+    def fill(self, budget: float = 0) -> None:
+        """LOAD the next portion, and others of so many bytes together, as far as there is room."""
+        pair = 2 * self._memory.arch.depth
+        while self._load():
+            budget -= self._portions[len(self._loaded) - 1].words * pair
+            if budget <= 0:
+                break
+
+    def _load(self) -> bool:
+        """LOAD the next portion, if there is one, and room for it."""
+        number = len(self._loaded)
+        if not self._rooms or number == len(self._portions):
+            return False
+        words, room, start = self._portions[number].words, 0, 0
+        if self._loaded:
+            room, start = self._loaded[-1].room, self._loaded[-1].end
+        while start + words > self._rooms[room].words:
+            room, start = (room + 1) % len(self._rooms), 0
+        there = [one for one in self._loaded if one.overlaps(room, start, start + words)]
+        if any(one.used is None for one in there):
+            return False
+        after = there[-1].used if there else self._rooms[room].used
         weights = self._weights(self._portions[number])
-        self._loads.append(self._builder.preload(slot.place, weights, slot.used))
+        load = self._builder.preload(self._rooms[room].part(start), weights, after)
+        self._loaded.append(_Loaded(load, room, start, start + words))
+        return True
 
     def take(self, portion: tuple[str, int]) -> list[Stored]:
         """Where the weights of its layers are; it is the portion whose turn it is."""
         index = self._turn[portion]
         assert index == self._done
-        if index == len(self._loads):
-            self.fill()
-        address, one = self._slots[index % len(self._slots)].place.address, self._portions[index]
+        if index == len(self._loaded):
+            self._load()
+        there, one = self._loaded[index], self._portions[index]
+        address = self._rooms[there.room].part(there.start).address
         result = []
         for layer in one.layers:
-            result.append(Stored(address, self._loads[index], one.tiles))
-            address += _words(self._memory, layer)
+            result.append(Stored(address, there.load, one.tiles))
+            address += layer_words(self._memory, layer)
         return result
 
     def release(self) -> None:
-        """The portion that was taken last is used no more: its slot is free."""
-        self._slots[self._done % len(self._slots)].used = len(self._builder.matmuls) - 1
+        """The portion that was taken last is used no more: others may take its place."""
+        one = self._loaded[self._done]
+        one.used = len(self._builder.matmuls) - 1
         self._done += 1
+        self.fill((one.end - one.start) * 2 * self._memory.arch.depth)
 
     def _weights(self, portion: Portion) -> Bytes:
         """Tiles of all layers."""

@@ -19,8 +19,11 @@ class Rule:
         behind it along, and then returns how many it has emitted
     takes_image : ``takes_image(state, op)``: whether it loads the image by itself
     ahead : ``ahead(state, op, step)`` emits what should be loaded while the op before is at work
+    constants : ``constants(state, op, step)`` LOADs what little it needs, before weights that are
+        ahead of time take their turn: LOADs are done in their order
     """
 
     lower: Callable[[Lowering, Any, int], int | None]
     takes_image: Callable[[Lowering, Any], bool] | None = None
     ahead: Callable[[Lowering, Any, int], None] | None = None
+    constants: Callable[[Lowering, Any, int], None] | None = None

@@ -19,10 +19,11 @@ class Separation(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Ahead:
-    """Portions of weights that are loaded ahead of time, ``slots`` of them at most at a time.
+    """Portions of weights that are loaded ahead of time, to places taken before op number ``step``.
 
-    They are experts or, with ``pieces``, pieces of layers of few rows.  Their places are taken
-    before op number ``step``.
+    They are experts, ``slots`` of them at most at a time, or, with ``pieces``, pieces of layers of
+    few rows, in so many equal parts of the memory
+    (:func:`~vitrify.codegen.portions.room_words`).
     """
 
     slots: int = 0

@@ -16,7 +16,7 @@ from vitrify.codegen import image
 from vitrify.codegen.alloc import PlacementError
 from vitrify.codegen.lowering import Lowering
 from vitrify.codegen.memory import TensorMemory
-from vitrify.codegen.preload import MOST_AHEAD, PIECES, begins, branches, pieces
+from vitrify.codegen.portions import MOST_AHEAD, branches, idle, rooms_ahead
 from vitrify.codegen.strategy import Ahead, PlacementStrategy, Separation, strategies
 from vitrify.ops.registry import RULES
 from vitrify.program import (
@@ -83,7 +83,8 @@ def compile_graph(
     )
     if ways is None:
         state, outputs = _faster(state) or (state, outputs)
-    ahead = "pieces_ahead" if state.strategy.ahead.pieces else "experts_ahead"
+    pieces, preloads = state.strategy.ahead.pieces, state.preloads
+    ahead = {"bytes_ahead": preloads.size} if pieces else {"experts_ahead": len(preloads)}
     code, count = state.builder.build()
     program = Program(
         model=graph.name, arch=arch, image=code, instruction_count=count,
@@ -93,7 +94,7 @@ def compile_graph(
             "token_memory_bytes": state.memory.peak_words * arch.depth,
             "token_memory_capacity": arch.token_bytes,
             **({} if state.strategy.row_blocks == 1 else {"row_blocks": state.strategy.row_blocks}),
-            **({ahead: len(state.preloads)} if len(state.preloads) else {}),
+            **(ahead if len(preloads) else {}),
             **({"weights": graph.precision} if graph.precision else {}),
             **({"as_onnx": graph.as_onnx} if graph.as_onnx else {}),
             **({"quantisers": facts(graph.quantisers)} if graph.quantisers else {}),
@@ -157,12 +158,7 @@ def _larger(known: Lowering) -> Iterator[PlacementStrategy]:
         return
     if strategy.ahead.slots or not (arch.patterns or arch.stored_weights):
         return
-    portions = pieces(known) if arch.stored_weights else []
-    ways = []
-    for slots in sorted({min(slots, len(portions)) for slots in PIECES} - {0}, reverse=True):
-        step = begins(known.graph, arch, portions[:slots])
-        if step is not None:
-            ways.append(Ahead(slots, pieces=True, step=step))
+    ways = list(rooms_ahead(known)) if arch.stored_weights else []
     for turns in (True, False) if arch.patterns else (False,):
         for ahead in (*ways, Ahead()):
             if turns or ahead.slots:
@@ -190,6 +186,10 @@ def _lowered(state: Lowering) -> Iterator[int]:
     while step < len(ops):
         if ahead.slots > len(state.preloads) == 0 and step >= ahead.step:
             state.preloads.reserve(ahead)
+            for later, one in enumerate(ops[step:], step):
+                constants = RULES[type(one)].constants
+                if constants is not None:
+                    constants(state, one, later)
         op = ops[step]
         if step:
             image.load_constants(state, step)
@@ -197,8 +197,8 @@ def _lowered(state: Lowering) -> Iterator[int]:
             early = RULES[type(ops[step + 1])].ahead
             if early is not None:
                 early(state, ops[step + 1], step + 1)
-        # One at a time: a queue full of LOADs would hold up the dispatcher.
-        state.preloads.fill()
+        # No more than is soon over: a queue full of LOADs would hold up the dispatcher.
+        state.preloads.fill(idle(state.graph, state.arch, op))
         step += RULES[type(op)].lower(state, op, step) or 1
         yield step
 

@@ -18,12 +18,16 @@ from .tensors import Float, Int8, Int16, QTensor, Rows
 
 @dataclass(frozen=True)
 class Layer:
-    """Constant ``weight [..., out, in]`` between two tensors."""
+    """Constant ``weight [..., out, in]`` between two tensors.
+
+    ``gathers``: and statistics of the rows of the result.
+    """
 
     name: str
     x: str
     out: str
     weight: Int8
+    gathers: bool = False
 
 
 @dataclass(frozen=True)

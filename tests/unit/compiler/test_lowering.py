@@ -71,10 +71,12 @@ def test_images_that_share_a_job(case: str) -> None:
     compare(preset(name), shape, batch=2)
 
 
-def compare(arch: ArchConfig, shape: dict[str, Any], batch: int = 1, tasks: Any = None) -> Program:
+def compare(
+    arch: ArchConfig, shape: dict[str, Any], batch: int = 1, tasks: Any = None, **options: Any
+) -> Program:
     """Compile, run on the golden machine, compare every tensor with the evaluator's."""
     graph = vision_transformer(seed=3, **shape)
-    program = compile_graph(graph, arch, batch=batch)
+    program = compile_graph(graph, arch, batch=batch, **options)
     image = np.random.default_rng(5).normal(size=(batch, *graph.input.shape)).astype(np.float32)
     numbers = None if tasks is None else np.array(tasks)
     expected = Evaluator(graph, arch).run(

@@ -11,7 +11,7 @@ from tests.support.synthetic import Mixture, vision_transformer
 from tests.unit.compiler.test_lowering import compare
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError
-from vitrify.arch.isa import Instruction, Opcode, Region, Stationary
+from vitrify.arch.isa import Instruction, Opcode, Region, Stationary, Stats
 from vitrify.arch.presets import preset
 from vitrify.codegen import ranges
 from vitrify.codegen.strategy import Ahead, PlacementStrategy
@@ -84,7 +84,8 @@ NARROW = {"blocks": 1, "classes": 200}
 
 def test_layers_of_few_rows_have_their_weights_ahead() -> None:
     program = compare(NANO, NARROW)
-    assert program.metadata["pieces_ahead"] == 4
+    # As many rooms as all of them take.
+    assert program.metadata["bytes_ahead"] >= 3 * 4 * 200
     loads = end = first = 0
     brought: dict[int, tuple[int, int]] = {}
     for number, op in enumerate(program.instructions()):
@@ -100,30 +101,67 @@ def test_layers_of_few_rows_have_their_weights_ahead() -> None:
     # The first one came while blocks were at work.
     after = [layer.name for layer in program.layers if layer.instruction > first]
     assert after[0].startswith("blocks.")
-    assert [name for name in after if name == "head"] == ["head"] * 4
+    assert [name for name in after if name == "head"] == ["head"] * 3
 
 
 def test_layers_of_few_rows_in_a_job_of_several_images() -> None:
     """Each piece is multiplied with the row of one image and then of the other."""
     program = compare(NANO, NARROW, batch=2)
-    assert [layer.name for layer in program.layers].count("head") == 2 * 4
-    assert program.metadata["pieces_ahead"] == 4
+    assert [layer.name for layer in program.layers].count("head") == 2 * 3
+    assert program.metadata["bytes_ahead"]
 
 
 @pytest.mark.parametrize(("blocks", "banks", "words", "ahead", "pieces"), [
-    (2, 4, 256, 8, 10),
-    # no room for eight
-    (2, 6, 128, 4, 13),
-    # one block is over before four, as large as they are here, could be there
-    (1, 6, 256, None, 1),
+    (2, 4, 256, 5184, 8),
+    # no room for more
+    (2, 6, 128, 2880, 10),
+    # one block is over before more could be there
+    (1, 6, 256, 3648, 5),
+    (0, 6, 256, None, 1),
 ])
 def test_fewer_pieces_where_there_is_no_room_or_time(
     blocks: int, banks: int, words: int, ahead: int | None, pieces: int
 ) -> None:
     arch = dataclasses.replace(NANO, banks=banks, bank_words=words)
     program = compare(arch, {"blocks": blocks, "classes": 400})
-    assert program.metadata.get("pieces_ahead") == ahead
+    assert program.metadata.get("bytes_ahead") == ahead
     assert [layer.name for layer in program.layers].count("head") == pieces
+
+
+#: Five rows of everything.
+FEW = {"image": (1, 4, 4), "pooled": True, "classes": 60}
+
+
+@pytest.mark.parametrize("rooms", [5, 8, 16])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_sums_in_pieces(rooms: int, batch: int) -> None:
+    """Statistics of their rows are gathered behind the last piece."""
+    way = PlacementStrategy(ahead=Ahead(rooms, pieces=True))
+    program = compare(NANO, FEW, batch=batch, ways=[way])
+    found = {
+        layer.name: op for layer, op in zip(program.layers, (
+            op for op in program.instructions() if op.opcode is Opcode.MATMUL
+        ), strict=True)
+    }
+    # The last MATMUL of each: it adds nothing.
+    for name in "blocks.0.proj", "blocks.1.fc2":
+        assert found[name].multiplier == 0
+        assert found[name].stats == Stats.NORM
+    # The mean's operand does not wait for the weights of the layer behind.
+    loads = [op for op in program.instructions() if op.opcode is Opcode.LOAD]
+    assert [op.wide for op in loads].index(1) > 0
+
+
+def test_row_blocks_have_no_pieces() -> None:
+    """Two layers whose rows pass in blocks take weights of the stream."""
+    way = PlacementStrategy(row_blocks=2, score_blocks=2, ahead=Ahead(8, pieces=True))
+    program = compare(NANO, FEW, ways=[way])
+    stored = {
+        layer.name for layer, op in zip(program.layers, (
+            op for op in program.instructions() if op.opcode is Opcode.MATMUL
+        ), strict=True) if op.stationary == Stationary.STORED
+    }
+    assert stored == {"head"}
 
 
 #: 65 rows, which wait longer than the bus takes for an instruction.
@@ -149,7 +187,9 @@ def test_sums_in_turn() -> None:
 def test_sums_stay_in_place() -> None:
     """Without room for two of them, and where so few rows wait that it does not pay."""
     assert not added(compare(dataclasses.replace(ROOMY, bank_words=512), TURNING))
-    assert not added(compare(NANO, {}))
+    few = {"image": (1, 6, 6)}
+    assert not added(compare(ROOMY, few))
+    assert added(compare(dataclasses.replace(ROOMY, bus_bytes=8), few))
 
 
 def test_experts_that_are_hardly_asked_for_stay_in_dram() -> None:
@@ -168,8 +208,8 @@ def test_layers_in_blocks_of_rows_have_weights_of_the_stream() -> None:
     """Tiles so large that the bus takes longer for them than several blocks of rows do."""
     arch = dataclasses.replace(NANO, width=32, depth=32, lanes=8, max_rows=16, bank_words=512)
     graph = vision_transformer(blocks=2, classes=200)
-    way = PlacementStrategy(ahead=Ahead(2, pieces=True))
+    way = PlacementStrategy(ahead=Ahead(20, pieces=True))
     program = compile_graph(graph, arch, ways=[way])
     found = [layer.name for layer in program.layers]
     assert found.count("blocks.0.fc1") == 2
-    assert program.metadata["pieces_ahead"]
+    assert program.metadata["bytes_ahead"]

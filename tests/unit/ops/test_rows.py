@@ -174,7 +174,7 @@ def beside_weights(net):
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-@pytest.mark.parametrize("slots", [1, 2])
+@pytest.mark.parametrize("slots", [8, 16])
 def test_rows_and_weights_that_are_loaded(slots, batch):
     """One MATMUL waits for weights, a list and rows; weights are the last of them or the first."""
     net = Net(11)

@@ -50,7 +50,6 @@ def lower(state: Lowering, op: QExperts, step: int) -> None:
             back(0, 0, rows, 0, queue=replace(added, scatters=True, adds=residual))
         if (op.name, number) in preloads:
             preloads.release()
-            preloads.fill()
 
 
 def share(macs: int, count: int, number: int) -> int:

@@ -92,6 +92,10 @@ def prepare(
             only=stored and stored.tiles,
         )
 
+    #: Whole rows are written by one MATMUL.
+    whole = len(layout.parts) == 1 and (stored is None or stored.tiles is None)
+    #: Its last columns are.
+    complete = layout.parts[-1].columns(state.arch.width, physical).stop == physical
     # C tiles in one pass stream the same words.
     apart = state.arch.nibble_tiles > 1 and any(part.step for part in layout.parts)
     nibbles = stored is None and not apart and are_nibbles(state.arch, op.weight)
@@ -128,7 +132,7 @@ def prepare(
         done: int = 0,
     ) -> None:
         gathered = state.gather(op.statistics, out, out_row)
-        block = values if len(layout.parts) > 1 else {**values, **gathered}
+        block = {**values, **gathered} if whole else values
         if transform == Transform.NORM:
             block = {**block, "stat_src": x.stat + x_row}
         if len(sets) > 1:
@@ -147,7 +151,7 @@ def prepare(
                 fold=fold, k_step=part.step, c_group=part.group,
                 adds=None if old is None else At(old, out_row, own.start),
             ))
-        if gathered and len(layout.parts) > 1:
+        if gathered and complete and not whole:
             state.builder.matmul(_nothing(op.name, At(x, x_row), At(out, out_row), rows, gathered))
 
     return emit

@@ -53,10 +53,17 @@ class QLinear(QOp):
         yield Layer(self.name, self.x, self.out, self.weight)
 
     def divisible(self) -> Layer | None:
-        whole = self.statistics or self.task or self.times or self.window
+        whole = self.task or self.times or self.window
+        if self.statistics is not None:
+            # They are gathered behind all columns, by a MATMUL that reads as many bytes a row.
+            columns, depth = self.weight.shape[-2:]
+            whole = whole or self.norm is not None or depth < columns
         # Of copies and the like, c tiles read few words.
         sparse = 2 * np.count_nonzero(self.weight) < self.weight.size
-        return None if whole or sparse else Layer(self.name, self.x, self.out, self.weight)
+        gathers = self.statistics is not None
+        return None if whole or sparse else Layer(
+            self.name, self.x, self.out, self.weight, gathers=gathers
+        )
 
     def covered(self) -> Rows | None:
         return self.covers

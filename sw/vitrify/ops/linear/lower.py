@@ -17,9 +17,6 @@ from .emit import Emit, place_result, prepare
 from .integer import QLinear
 from .map_layout import blocks
 
-#: Rows that wait, for each cycle in which the bus brings an instruction.
-_WORTH = 4
-
 
 def lower(state: Lowering, op: QLinear, step: int) -> int:
     """The instructions of op number ``step``, or of it and the next ones; returns how many."""
@@ -52,11 +49,12 @@ def _whole(state: Lowering, op: QLinear) -> None:
 def _may_turn(state: Lowering, op: QLinear) -> bool:
     """Whether sums may change their place: all rows do, and the next op normalises them.
 
-    That its rows do not wait has to be worth the instruction that says where old values are.
+    That its rows do not wait has to be worth the instruction that says where old values are: there
+    are no fewer of them than cycles in which the bus brings one.
     """
     rows = state.rows(op.out)
     every = op.rows is None and state.rows(op.x) == rows
-    worth = rows * state.arch.dram_bytes >= _WORTH * INSTRUCTION_BYTES
+    worth = rows * state.arch.dram_bytes >= INSTRUCTION_BYTES
     return op.add and op.statistics is not None and every and worth
 
 
@@ -68,7 +66,6 @@ def _portions(state: Lowering, op: QLinear) -> Iterator[Stored | None]:
     while (op.name, number) in preloads:
         yield from preloads.take((op.name, number))
         preloads.release()
-        preloads.fill()
         number += 1
 
 

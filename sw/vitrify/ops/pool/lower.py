@@ -12,14 +12,19 @@ from vitrify.quant.tensors import QTensor
 from .integer import QPool
 
 
+def constants(state: Lowering, op: QPool, step: int) -> None:
+    """LOAD the operand row, if it is not there."""
+    name, tokens = f"{op.name}.weight", op.stop - op.start
+    if not state.was_placed(name):
+        operand = state.place(QTensor(name, 1, tokens, 8, 1.0))
+        state.release_later(name, step)
+        state.load_constant(operand, np.full((1, tokens), op.weight, np.int8))
+
+
 def lower(state: Lowering, op: QPool, step: int) -> None:
     """One MATMUL with a single row for each image."""
-    x = state.placed[op.x]
-    tokens = op.stop - op.start
-    weight = np.full((1, tokens), op.weight, np.int8)
-    operand = state.place(QTensor(f"{op.name}.weight", 1, tokens, 8, 1.0))
-    state.release_later(operand.name, step)
-    state.load_constant(operand, weight)
+    constants(state, op, step)
+    x, operand, tokens = state.placed[op.x], state.placed[f"{op.name}.weight"], op.stop - op.start
     out = state.place_near(op.out, apart=[op.x])
     if op.statistics is not None:
         out = state.with_statistics(out)
