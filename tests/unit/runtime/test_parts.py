@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from onnx import helper, numpy_helper
 
+from tests.support.numpy_alone import with_numpy_alone
 from tests.support.tails import MODEL
 from tests.unit.program.test_application import application, host_model
 from vitrify.arch.errors import BackendError, InputError
@@ -21,41 +19,12 @@ from vitrify.runtime.host import HostRunner
 from vitrify.runtime.parts import _sum
 from vitrify.runtime.statistics import Statistics
 
-ROOT = Path(__file__).parents[3]
 IMAGES = np.random.default_rng(4).random((3, 3, 4, 8)).astype(np.float32)
-#: Runs an application with NumPy and nothing else, and prints the labels, or what is wrong.
-BOARD = """
-import sys
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        top = name.partition(".")[0]
-        if top not in ("vitrify", "numpy") and top not in sys.stdlib_module_names:
-            raise ModuleNotFoundError(f"{name} is not installed on a board", name=top)
-
-sys.meta_path.insert(0, Blocker())
-import numpy as np
-from vitrify.arch.errors import VitrifyError
-from vitrify.runtime import InferenceSession
-try:
-    session = InferenceSession(sys.argv[1])
-    print(session.run(None, {"image": np.load(sys.argv[2])})[0].ravel().tolist())
-except VitrifyError as error:
-    print(error)
-"""
 
 
 def on_a_board(folder: Path, parts: tuple[CorePart | HostPart, ...] | None = None) -> str:
     subject = application() if parts is None else application(parts=parts)
-    subject.save(folder / "a.vfy")
-    np.save(folder / "images.npy", IMAGES)
-    path = os.pathsep.join(str(ROOT / room) for room in ("hw", "sw", "sim"))
-    done = subprocess.run(
-        [sys.executable, "-c", BOARD, str(folder / "a.vfy"), str(folder / "images.npy")],
-        env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return with_numpy_alone(subject, {"image": IMAGES}, folder)
 
 
 def test_a_board_with_numpy_alone_runs_an_application(tmp_path: Path) -> None:
