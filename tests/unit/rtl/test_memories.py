@@ -14,15 +14,15 @@ from vitrify.rtl.lib.shared import to_verilog
 
 
 class Memories(wiring.Component):
-    """A queue's memory, a large one with a style of its own, and a table."""
+    """A queue's memory, one with a style of its own, a deep one, and a table."""
 
     def __init__(self):
-        super().__init__({"i": In(8), "en": In(1), "o": Out(24)})
+        super().__init__({"i": In(8), "en": In(1), "o": Out(32)})
 
     def elaborate(self, _platform):
         m = Module()
         sizes = {"short": (64, [], {}), "long": (256, [], {"ram_style": "ultra"}),
-                 "table": (256, [3, 0, 5], {})}
+                 "deep": (4096, [], {}), "table": (256, [3, 0, 5], {})}
         for i, (name, (depth, init, attrs)) in enumerate(sizes.items()):
             m.submodules[name] = memory = Memory(
                 shape=unsigned(8), depth=depth, init=init, attrs=attrs
@@ -35,15 +35,18 @@ class Memories(wiring.Component):
         return m
 
 
-@pytest.mark.parametrize(("family", "short", "long"), [
-    ("none", {"no_rw_check": "1"}, {"no_rw_check": "1", "ram_style": '"ultra"'}),
+@pytest.mark.parametrize(("family", "short", "long", "deep"), [
+    ("none", {"no_rw_check": "1"}, {"no_rw_check": "1", "ram_style": '"ultra"'},
+     {"no_rw_check": "1"}),
     ("ecp5",
      {"no_rw_check": "1", "ram_style": '"distributed"', "syn_ramstyle": '"distributed"'},
-     {"no_rw_check": "1", "ram_style": '"ultra"'}),
+     {"no_rw_check": "1", "ram_style": '"ultra"'}, {"no_rw_check": "1"}),
+    # UltraRAM is for those that ask for it.
     ("xcup", {"no_rw_check": "1", "rw_addr_collision": '"no"'},
-     {"no_rw_check": "1", "rw_addr_collision": '"no"', "ram_style": '"ultra"'}),
+     {"no_rw_check": "1", "rw_addr_collision": '"no"', "ram_style": '"ultra"'},
+     {"no_rw_check": "1", "rw_addr_collision": '"no"', "ram_style": '"block"'}),
 ])
-def test_attributes(family, short, long):
+def test_attributes(family, short, long, deep):
     text = to_verilog(Memories(), "memories", family)
     found = {}
     for attributes, last in re.findall(
@@ -52,6 +55,7 @@ def test_attributes(family, short, long):
         pairs = re.findall(r'(\w+) = (\d+|"[^"]*")', attributes)
         found.setdefault(int(last), []).append(dict(pairs))
     assert found[63] == [short]
+    assert found[4095] == [deep]
     # The table is nobody's to write.
     assert sorted(found[255], key=len) == [{}, long]
     blocks = re.findall(r"initial begin\n(.*?)  end\n", text, re.S)

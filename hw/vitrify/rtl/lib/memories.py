@@ -22,6 +22,9 @@ _MODULE = re.compile(r"^module .*?^endmodule\n", re.M | re.S)
 
 #: ECP5: short memories in distributed RAM; a whole block RAM for each is what a core has least of.
 _SHORT = 64
+#: UltraScale+: memories from this many words on are block RAM unless they say otherwise.  Tools
+#: would give them UltraRAM, which is the token memory's.
+_ULTRA_WORDS = 4096
 #: How Vivado is told that a word may be anything when it is read while it is written; Yosys calls
 #: it ``no_rw_check``.  (Synplify's ``syn_ramstyle = "no_rw_check"`` is a style that Yosys does not
 #: know, and refuses.)
@@ -64,6 +67,9 @@ def _module(text: str, family: str) -> str:
             attributes.append('ram_style = "distributed"')
         if short:
             attributes.append('syn_ramstyle = "distributed"')
+        deep = family == "xcup" and int(memory["last"]) >= _ULTRA_WORDS - 1
+        if deep and "ram_style" not in memory["attributes"]:
+            attributes.append('ram_style = "block"')
         if family in ("xc7", "xcup"):
             attributes.append(_VIVADO)
         block = f"\\zeros_of_{memory['name'].strip().removeprefix(_ESCAPE)} "
