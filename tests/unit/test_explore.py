@@ -133,7 +133,7 @@ def test_processes_find_the_same(archs, graph):
 @pytest.mark.parametrize("part", [name for name in BOARDS if fits(PRESETS[name])])
 def test_every_board_has_designs_that_fit(part):
     place = BOARDS[part]
-    found = Space.of(place.part.name).designs({"lut": 0.6}, 20)
+    found = Space.of(part).designs({"lut": 0.6}, 20)
     assert len(found) == 20
     for arch in found:
         assert arch.part == place.part
@@ -142,7 +142,8 @@ def test_every_board_has_designs_that_fit(part):
         shares = share_of(arch)
         assert shares["lut"] <= 0.6
         assert max(shares.values()) <= 1
-    assert found == Space.of(part).designs({"lut": 0.6}, 20)
+    if sum(one.part == place.part for one in BOARDS.values()) == 1:
+        assert found == Space.of(place.part.name).designs({"lut": 0.6}, 20)
     assert found != Space.of(part).designs({"lut": 0.6}, 20, seed=1)
 
 
@@ -223,6 +224,8 @@ def test_a_study_is_of_one_model_however_it_is_called(tmp_path, monkeypatch, cap
 @pytest.mark.parametrize(("arguments", "message"), [
     (("gone.onnx", "--part", "kv260"), "no model 'gone.onnx'"),
     (("m.onnx", "--part", "virtex"), "--part 'virtex': the boards and their parts are"),
+    (("m.onnx", "--part", "LFE5U-45F"),
+     "--part 'LFE5U-45F': colorlight-i9 and schoko have it; name the board"),
     (("m.onnx", "--part", "ulx3s", "--budget", "slices=1"), "the resources are lut, ff"),
     (("m.onnx", "--part", "ulx3s", "--budget", "lut=2"), "--budget lut=2: a share of the part"),
     (("m.onnx", "--part", "ulx3s", "--sweep", "height=1"), "--sweep height=1: the settings are"),

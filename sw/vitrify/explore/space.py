@@ -46,12 +46,18 @@ class Space:
         Raises
         ------
         InputError
-            For a part that no board has.
+            For a part that no board has, or several have.
         """
-        place = next((one for one in BOARDS.values() if part in (one.name, one.part.name)), None)
-        if place is None:
+        places = [BOARDS[part]] if part in BOARDS else [
+            one for one in BOARDS.values() if part == one.part.name
+        ]
+        if not places:
             names = ", ".join(f"{one.name} ({one.part.name})" for one in BOARDS.values())
             raise InputError(f"--part {part!r}: the boards and their parts are {names}")
+        if len(places) > 1:
+            names = " and ".join(one.name for one in places)
+            raise InputError(f"--part {part!r}: {names} have it; name the board")
+        place = places[0]
         ports = tuple(1 << i for i in range(4) if 1 << i <= place.ports.most)
         return cls(base or preset(place.name), place, {**_AXES, "ports": ports, **sweep})
 
