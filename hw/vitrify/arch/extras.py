@@ -14,9 +14,13 @@ EXTRAS = {
 }
 
 
-def needs(error: ModuleNotFoundError) -> str | None:
-    """What to install for the package that an import did not find; None: it is none of ours."""
+def needs(error: ModuleNotFoundError, *also: str) -> str | None:
+    """What to install for the package that an import did not find; None: it is none of ours.
+
+    ``also`` are extras that the caller needs whatever it does, so that nobody installs twice.
+    """
     package = (error.name or "").partition(".")[0]
     if package not in EXTRAS:
         return None
-    return f"needs the package {package}: `pip install 'vitrify[{EXTRAS[package]}]'`"
+    extras = ",".join(sorted({EXTRAS[package], *also}))
+    return f"needs the package {package}: `pip install 'vitrify[{extras}]'`"

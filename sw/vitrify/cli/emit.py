@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import InputError
 from vitrify.arch.estimate import estimate
 from vitrify.arch.load import load as load_arch
@@ -37,9 +38,6 @@ def register(commands: Any) -> None:
 
 def execute(options: argparse.Namespace) -> None:
     """Run the command."""
-    from vitrify.boards import ipxact
-    from vitrify.rtl.emit import emit
-
     arch = load_arch(options.arch)
     folder = options.output or Path("build") / arch.name
     try:
@@ -47,13 +45,24 @@ def execute(options: argparse.Namespace) -> None:
     except OSError as error:
         raise InputError(f"cannot write to {str(folder)!r}: {error.strerror}") from error
     with status(f"elaborating {arch.name}"):
-        source = ipxact.write(arch, folder)[0] if options.ip else emit(arch, folder)
+        source = _write(arch, folder, ip=options.ip)
     resources = estimate(arch)
     write_atomic(folder / ESTIMATE, (json.dumps(resources, indent=2) + "\n").encode())
     files = sorted(path.name for path in folder.iterdir() if path.is_file())
     say(f"{source}: {arch.macs} multiply-accumulates a cycle, hash {arch.hash:08x}")
     say(f"{folder}: {', '.join(files)}")
     say(f"estimate for {resources['part']}: {summary(resources)}")
+
+
+def _write(arch: ArchConfig, folder: Path, *, ip: bool) -> Path:
+    """The Verilog and what goes with it."""
+    if ip:
+        from vitrify.boards import ipxact
+
+        return ipxact.write(arch, folder)[0]
+    from vitrify.rtl.emit import emit
+
+    return emit(arch, folder)
 
 
 def summary(resources: dict[str, Any]) -> str:

@@ -132,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except VitrifyError as error:
         return _user(str(error))
     except ModuleNotFoundError as error:
-        missing = needs(error)
+        missing = needs(error, "cli")
         return _bug(error) if missing is None else _user(f"`vitrify {command}` {missing}")
     except KeyboardInterrupt:
         print("vitrify: interrupted", file=sys.stderr)

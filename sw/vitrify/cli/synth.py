@@ -41,7 +41,6 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "--seeds",
         type=int,
-        default=1,
         metavar="N",
         help="place and route up to N times, until the core's clock is reached, and report the "
         "best (default: 1)",
@@ -67,15 +66,20 @@ def register(commands: Any) -> None:
 def execute(options: argparse.Namespace) -> None:
     """Run the command."""
     check_writable(options.markdown)
-    if options.seeds < 1:
+    if options.seeds is not None and options.seeds < 1:
         raise InputError(f"--seeds must be 1 or more, not {options.seeds}")
     if options.units and options.markdown is not None:
         raise InputError("--markdown has the table of whole cores; leave out --units")
+    if options.no_route and options.seeds is not None:
+        raise InputError("--no-route leaves out what --seeds repeats; give one of both")
+    for given, name in ((options.no_route, "--no-route"), (options.seeds is not None, "--seeds")):
+        if options.units and given:
+            raise InputError(f"--units places and routes nothing; leave out {name}")
     archs = [load_arch(name) for name in options.arch]
     if options.units:
         _show_units(archs, options)
         return
-    seeds = 0 if options.no_route else options.seeds
+    seeds = 0 if options.no_route else options.seeds or 1
     reports = [_report(arch, options.output / arch.name, seeds) for arch in archs]
     if options.markdown is not None:
         text = markdown(options.output) + behind(options.markdown)

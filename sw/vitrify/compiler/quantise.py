@@ -18,7 +18,7 @@ from vitrify.ops.linear.plan import copy_stream
 from vitrify.ops.registry import ASSEMBLES, DECOMPOSITIONS, PLANS
 from vitrify.program import is_real
 from vitrify.quant.assemble import Assembler, assemble
-from vitrify.quant.calibrate import Progress, collect
+from vitrify.quant.calibrate import Progress, Request, Stats, collect
 from vitrify.quant.decompose import decompose
 from vitrify.quant.given import Byte, Given, told
 from vitrify.quant.graph import OutputForm, QInput, QuantGraph
@@ -83,12 +83,10 @@ def quantise(
             f"--weights 8, or an architecture that has them"
         )
     images = check_images(canonical, calibration)
-    plain, plan = plan_of(banded(canonical, arch))
+    fitting = banded(canonical, arch)
+    stats = _collected(fitting, images, _part(progress, 0.0, _CALIBRATION))
+    plain, plan = plan_of(fitting)
     assert plan.rows is not None, "plan_of looked"
-    requests = [request for op in plan.ops for request in op.requests(plan)]
-    stats = collect(
-        plain, images, requests, _part(progress, 0.0, _CALIBRATION), tasks=plan.tasks
-    )
     given = Given(quantisers_of(canonical))
     if own_ranges:
         _need_ranges(plan, given)
@@ -122,6 +120,19 @@ def quantise(
     wide, narrow = assembled(WIDE, 0.5, 0.55), assembled(NARROW, 0.55, 0.7)
     judge = Judge(canonical, arch, images, plan.tasks)
     return choose(wide, narrow, judge, weights, _part(progress, 0.7, 1.0))
+
+
+def _collected(
+    canonical: ir.Model, images: npt.NDArray[np.float32], progress: Progress | None
+) -> dict[Request, Stats]:
+    """What the plan of a model wants to know of the calibration images.
+
+    A plan has every weight in 64 bits: this one is gone while the model runs beside its statistics.
+    """
+    plain, plan = plan_of(canonical)
+    requests, tasks = [each for op in plan.ops for each in op.requests(plan)], plan.tasks
+    del plan
+    return collect(plain, images, requests, progress, tasks=tasks)
 
 
 def _need_ranges(plan: Plan, given: Given) -> None:

@@ -100,11 +100,10 @@ class Evaluator:
                 dtype = produced[name].dtype or ir.DataType.FLOAT
                 info = onnx.helper.make_tensor_value_info(name, dtype.value, None)
                 proto.graph.output.append(info)
-        self._session = ort.InferenceSession(
-            proto.SerializeToString(),
-            session_options(operators(proto), threads=threads),
-            providers=["CPUExecutionProvider"],
-        )
+        options = session_options(operators(proto), threads=threads)
+        data = proto.SerializeToString()
+        del proto  # the session makes two more copies of the weights
+        self._session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         self._types = {
             value.name: value.dtype.numpy()
             for value in model.graph.inputs

@@ -278,6 +278,18 @@ ERRORS = {
     "missing yaml": (("info", "gone.yaml"), "cannot read arch file 'gone.yaml'"),
     "nothing known": (("info", "nothing"), "no preset is called 'nothing'"),
     "no seeds": (("synth", "--arch", "nano", "--seeds", "0"), "--seeds must be 1 or more, not 0"),
+    "seeds of nothing": (
+        ("synth", "--arch", "nano", "--no-route", "--seeds", "2"),
+        "--no-route leaves out what --seeds repeats; give one of both",
+    ),
+    "seeds of units": (
+        ("synth", "--arch", "nano", "--units", "--seeds", "2"),
+        "--units places and routes nothing; leave out --seeds",
+    ),
+    "units that are not routed": (
+        ("synth", "--arch", "nano", "--units", "--no-route"),
+        "--units places and routes nothing; leave out --no-route",
+    ),
     "units in the table of cores": (
         ("synth", "--arch", "nano", "--units", "--markdown", "resources.md"),
         "--markdown has the table of whole cores; leave out --units",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,8 +14,11 @@ import pytest
 from tests.support.parts import IMAGES
 from tests.support.ratio import decibel
 from tests.support.tails import with_tail
+from vitrify import frontend
 from vitrify.arch.presets import preset
-from vitrify.compiler import compile_model
+from vitrify.compiler import compile_model, driver, quantise
+from vitrify.quant import calibrate
+from vitrify.quant.plan import Plan
 from vitrify.runtime import InferenceSession
 
 ROOT = Path(__file__).parents[3]
@@ -39,6 +44,27 @@ def test_the_float_backend_finds_the_model_of_a_program(tmp_path):
     fractions = [fraction for _, fraction in seen]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
+
+
+@pytest.mark.filterwarnings("ignore::vitrify.quant.doubts.CalibrationWarning")
+def test_nothing_is_held_twice_while_the_model_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, plans = [], []
+
+    def load(*arguments: Any) -> Any:
+        read.append(arguments)
+        return frontend.load(*arguments)
+
+    def collect(*arguments: Any, **settings: Any) -> Any:
+        plans.append([one for one in gc.get_objects() if isinstance(one, Plan)])
+        return calibrate.collect(*arguments, **settings)
+
+    monkeypatch.setattr(driver, "load", load)
+    monkeypatch.setattr(quantise, "collect", collect)
+    gc.collect()
+    images = IMAGES[:, :1, :8, :8]
+    compile_model(ROOT / "models" / "digits_vit" / "model.onnx", preset("nano"), images)
+    assert len(read) == 1
+    assert plans == [[]]
 
 
 @pytest.mark.filterwarnings("ignore::vitrify.quant.doubts.CalibrationWarning")
