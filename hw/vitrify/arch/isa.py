@@ -258,11 +258,12 @@ class Instruction:
     opcode: Opcode
     values: Mapping[str, int]
 
+    def __post_init__(self) -> None:
+        # Attributes of its own are found many times faster than by __getattr__.
+        self.__dict__.update(self.values)
+
     def __getattr__(self, name: str) -> int:
-        try:
-            return self.values[name]
-        except KeyError:
-            raise AttributeError(f"{self.opcode.name} has no field {name!r}") from None
+        raise AttributeError(f"{self.opcode.name} has no field {name!r}")
 
     def __str__(self) -> str:
         shown = []

@@ -17,14 +17,14 @@ from vitrify.arch import access, formats, isa, memmap, support
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import ProgramError
 from vitrify.arch.isa import Instruction, Opcode, Region, RowScale, Stationary, Stats, Transform
-from vitrify.arch.modes import ADDING_OUTPUTS, NARROW_OUTPUTS, WIDE_TRANSFORMS, Combine
+from vitrify.arch.modes import ADDING_OUTPUTS, NARROW_OUTPUTS, Combine
 
 from .experts import Experts
-from .memory import Index, TokenMemory, UInt8
+from .memory import Index, Planes, TokenMemory, UInt8
 from .numerics import AnyInt, IntArray
 from .ops import layernorm, requantise, softmax
-from .ops.matmul import matmul
-from .places import Part, Places, Stream
+from .ops.matmul import product
+from .places import Found, Part, Places, Stream
 
 #: Called after each MATMUL with its number in the program, the instruction and what it wrote
 #: (int8 or int16 ``[rows, columns]``).  With ``expert_rows``, rows and lists of the instruction
@@ -128,7 +128,8 @@ class Machine:
         resolved = op is not self._code[number]
         if resolved or number not in self._parts:
             parts = [
-                Part.of(self.arch, one, self._stream(one)) for one in access.repetitions(op)
+                Part.of(self.arch, self.tokens, one, self._stream(one))
+                for one in access.repetitions(op)
             ]
             if resolved:
                 return parts
@@ -148,8 +149,7 @@ class Machine:
         block = region[op.offset : op.offset + count].reshape(op.words, op.rows, planes, depth)
         address = (op.addr + np.arange(op.words, dtype=np.int64)[:, None]
                    + np.arange(op.rows, dtype=np.int64) * op.stride)
-        where = self.tokens.pair(address) if op.wide else (address,)
-        for plane, words in enumerate(where):
+        for plane, words in enumerate(self.tokens.planes(address, wide=bool(op.wide))):
             if op.opcode is Opcode.LOAD:
                 self.tokens.bytes[words] = block[:, :, plane]
             else:
@@ -172,7 +172,7 @@ class Machine:
             self.tables[op.table_slot] = stream.table
         acc, total = self._product(part, self._stationary(part))
 
-        address = part.result.words(self.index)
+        result_at = part.result.words(self.index)
         ids = part.result.row_ids(self.index)[:, 0]
         pre: IntArray | int = op.pre_shift
         own = op.multiplier if stream.multiplier is None else stream.multiplier
@@ -183,30 +183,28 @@ class Machine:
                 total = self._stat(op.stat_src + ids)[0]
             shift, factor = softmax.reciprocal(total)
             pre, multiplier, post = shift[:, None], factor[:, None], formats.RECIPROCAL_SHIFT
-        value = requantise.scale(
+        narrow = op.output in NARROW_OUTPUTS
+        old = self._old_values(part, result_at) if op.output in ADDING_OUTPUTS else None
+        result = requantise.finish(
             acc, bias=stream.bias, pre_shift=pre, multiplier=multiplier, post_shift=post,
-            requant_bits=arch.requant_bits,
+            requant_bits=arch.requant_bits, narrow=narrow, old=old,
+            table=self.tables[op.table_slot] if narrow and op.activation else None,
+            largest=op.combine == Combine.MAX,
         )
-        old = self._old_values(part, address) if op.output in ADDING_OUTPUTS else None
-        largest = op.combine == Combine.MAX
-        if op.output in NARROW_OUTPUTS:
-            table = self.tables[op.table_slot] if op.activation else None
-            result = requantise.to_int8(value, table, old, largest=largest)
-            self.tokens.write8(address, result)
-        else:
-            result = requantise.to_int16(value, old, largest=largest)
-            self.tokens.write16(address, result)
+        self.tokens.store(result_at.planes, result)
         self._gather(op, ids, result)
         return result
 
-    def _old_values(self, part: Part, address: Index) -> IntArray:
-        """What the result, which goes to ``address``, is combined with."""
+    def _old_values(self, part: Part, result_at: Found) -> npt.NDArray[Any]:
+        """What the result, which goes to ``result_at``, is combined with."""
+        op, planes = part.op, result_at.planes
         if part.old is not None:
-            address = part.old.words(self.index)
-        else:
-            address = self.experts.add_addresses(part.op, address)
-        read = self.tokens.read8 if part.op.output in NARROW_OUTPUTS else self.tokens.read16
-        return read(address, part.columns)
+            planes = part.old.words(self.index).planes
+        elif op.gate:
+            rows = part.result.access
+            address = self.experts.add_addresses(op, rows.words(0, self.index))
+            planes = self.tokens.planes(address, wide=rows.wide)
+        return self.tokens.load(planes, part.columns)
 
     def _product(self, part: Part, tiles: npt.NDArray[np.int8]) -> tuple[IntArray, IntArray]:
         """Sums ``[rows, columns]``; for row_scale, the sum of each row's bytes in c tile 0."""
@@ -215,61 +213,62 @@ class Machine:
         if op.row_scale == RowScale.OPERAND:
             total = first.astype(np.uint8).sum(axis=1, dtype=np.int64)
         if not op.k_step:
-            return matmul(first, tiles), total
+            return product(first, tiles), total
         parts, size = [], op.c_group * self.arch.width
         for at in range(0, len(tiles), size):
             operand = self._operand(part, at // self.arch.width) if at else first
-            parts.append(matmul(operand, tiles[at : at + size]))
+            parts.append(product(operand, tiles[at : at + size]))
         return np.concatenate(parts, axis=1), total
 
     def _operand(self, part: Part, c: int) -> AnyInt:
         """What streams past the tiles of c tile ``c``: ``[rows, depth]``."""
-        op, rows, depth = part.op, part.streamed, part.depth
-        address = rows.words(self.index, c)
-        if not op.tapped:
-            return self._transformed(op, rows, address, c)[:, :depth]
-        read = address != access.ZEROS
-        value = self._transformed(op, rows, np.where(read, address, rows.access.base), c)
-        keep = np.repeat(read, self.arch.depth, axis=1) & access.valid_bytes(self.arch, op)
-        return np.where(keep, value, 0)[:, :depth]
+        op, rows = part.op, part.streamed
+        found = rows.words(self.index, c)
+        value = self._transformed(op, rows, found.planes, c)
+        if found.read is not None:
+            value[:, ~access.valid_bytes(self.arch, op)] = 0
+            value.reshape(*found.read.shape, self.arch.depth)[~found.read] = 0
+        return value[:, : part.depth]
 
-    def _transformed(self, op: Instruction, rows: Places, address: Index, c: int) -> AnyInt:
-        size = address.shape[1] * self.arch.depth
+    def _transformed(self, op: Instruction, rows: Places, planes: Planes, c: int) -> AnyInt:
+        size = planes[0].shape[1] * self.arch.depth
         if op.transform == Transform.NONE:
-            return self.tokens.read8(address, size)
+            return self.tokens.load(planes, size)
         if op.transform in (Transform.NORM, Transform.EXP2):
             # A tap has the statistics of its own pixel.
-            return self._by_statistics(op, rows, address, c)
+            return self._by_statistics(op, rows, planes, c)
+        if op.transform == Transform.PRODUCT:
+            low, high = (self.tokens.read(plane, size) for plane in planes)
+            return layernorm.product(low, high, op.norm_shift, op.norm_mantissa)
         mean, shift, mantissa = (
             np.full(op.rows, v, np.int64) for v in (0, op.norm_shift, op.norm_mantissa)
         )
-        if op.transform == Transform.PRODUCT:
-            low, high = self.tokens.read_pair(address, size)
-            return layernorm.product(low, high, op.norm_shift, op.norm_mantissa)
-        x = self.tokens.read16(address, size)
+        x = self.tokens.load(planes, size)
         return layernorm.apply(x, mean, shift, mantissa, self._gain(op, rows.access, c))
 
-    def _by_statistics(self, op: Instruction, rows: Places, address: Index, c: int) -> AnyInt:
-        parts, gain, width = [], self._gain(op, rows.access, c), rows.access.width
+    def _by_statistics(self, op: Instruction, rows: Places, planes: Planes, c: int) -> AnyInt:
+        parts, width = [], rows.access.width
+        size = width * self.arch.depth
+        gain = None if op.transform == Transform.EXP2 else self._gain(op, rows.access, c)
         for tap, ids in enumerate(np.maximum(rows.row_ids(self.index), 0).T):
             mean, shift, mantissa = self._stat(op.stat_src + ids)
-            words = address[:, tap * width : (tap + 1) * width]
-            size = width * self.arch.depth
-            if op.transform == Transform.EXP2:
-                parts.append(softmax.exp2(self.tokens.read8(words, size), mean))
-            else:
-                own = gain[tap * size : (tap + 1) * size]
-                x = self.tokens.read16(words, size)
-                parts.append(layernorm.apply(x, mean, shift, mantissa, own))
-        return np.concatenate(parts, axis=1)
+            own = tuple(plane[:, tap * width : (tap + 1) * width] for plane in planes)
+            x = self.tokens.load(own, size)
+            parts.append(
+                softmax.exp2(x, mean) if gain is None else layernorm.apply(
+                    x, mean, shift, mantissa, gain[tap * size : (tap + 1) * size])
+            )
+        return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
 
     def _gain(self, op: Instruction, rows: access.Access, c: int) -> UInt8:
         """Gains of what streams past c tile ``c``: those of the same words of every tap."""
-        words = self.gains[op.gain_slot].reshape(-1, self.arch.depth)
-        wanted = rows.row_words(c)
-        if op.transform in WIDE_TRANSFORMS and wanted[-1] >= len(words):
+        wanted, depth = rows.row_words(c), self.arch.depth
+        first, end = int(wanted[0]) * depth, (int(wanted[-1]) + 1) * depth
+        gains = self.gains[op.gain_slot, first:end]
+        if len(gains) < end - first:
             raise ProgramError(f"there are no gains for word {wanted[-1]} of a row")
-        return np.tile(words[wanted % len(words)].reshape(-1), op.k_tiles // rows.width)
+        taps = op.k_tiles // rows.width
+        return np.tile(gains, taps) if taps > 1 else gains
 
     def _stat(self, entries: Index) -> tuple[IntArray, IntArray, IntArray]:
         if entries.max() >= len(self.stats):
@@ -282,14 +281,13 @@ class Machine:
         if part.stream.weight is not None:
             return part.stream.weight
         assert part.stationary is not None
-        address = part.stationary.words(self.index)
+        planes = part.stationary.words(self.index).planes
         if op.stationary == Stationary.STORED:
-            planes = self.tokens.pair(address[0])
-            tiles = np.stack([self.tokens.bytes[plane] for plane in planes], axis=1)
+            tiles = np.stack([self.tokens.bytes[plane[0]] for plane in planes], axis=1)
             return in_columns(self.arch, op, tiles)[:columns, :depth]
         if op.stationary == Stationary.ROWS:
-            return self.tokens.read8(address, depth)
-        return self.tokens.read8(address, columns).T
+            return self.tokens.load(planes, depth)
+        return self.tokens.load(planes, columns).T
 
     def _gather(self, op: Instruction, ids: Index, result: npt.NDArray[Any]) -> None:
         if op.stats == Stats.NONE:
@@ -339,23 +337,24 @@ class Machine:
             words = np.concatenate([data[tiles] for _, tiles in parts])
             if op.nibbles:
                 words = halves(words.reshape(layout.passes, -1, arch.depth), layout.tiles_per_pass)
-            weight = np.ascontiguousarray(in_columns(arch, op, words)[:columns, :depth])
+            # In the order that BLAS likes best for the second factor.
+            weight = np.ascontiguousarray(in_columns(arch, op, words)[:columns, :depth].T).T
         return Stream(gain, table, weight, bias, multiplier)
 
 
 def statistics(op: Instruction, result: npt.NDArray[Any]) -> IntArray:
     """Entries ``[rows, 3]`` of the statistics memory that the written rows ``result`` make."""
-    none = np.zeros(len(result), np.int64)
+    entries = np.zeros((len(result), 3), np.int64)
     if op.stats == Stats.MAX:
-        return np.stack([softmax.row_max(result), none, none], axis=1)
-    total = result.sum(axis=1, dtype=np.int64)
-    if op.stats == Stats.SUM:
-        return np.stack([softmax.row_sum(total), none, none], axis=1)
-    wide = result.astype(np.int64)
-    return np.stack(layernorm.finish(
-        total, np.einsum("rc,rc->r", wide, wide), inv_dim=op.inv_dim, inv_shift=op.inv_shift,
-        epsilon=op.epsilon, centred=op.stats == Stats.NORM,
-    ), axis=1)
+        entries[:, 0] = softmax.row_max(result)
+    elif op.stats == Stats.SUM:
+        entries[:, 0] = softmax.row_sum(result.sum(axis=1, dtype=np.int64))
+    else:
+        entries.T[:] = layernorm.statistics(
+            result, inv_dim=op.inv_dim, inv_shift=op.inv_shift, epsilon=op.epsilon,
+            centred=op.stats == Stats.NORM,
+        )
+    return entries
 
 
 def halves(words: UInt8, tiles: int) -> UInt8:

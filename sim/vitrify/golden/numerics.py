@@ -2,15 +2,54 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from vitrify.arch.formats import IntFormat
 
+X = TypeVar("X", bound=npt.NDArray[Any])
+P = ParamSpec("P")
+R = TypeVar("R")
+
 IntArray = npt.NDArray[np.signedinteger[Any]]
 AnyInt = npt.NDArray[np.integer[Any]]
+AnyNumber = npt.NDArray[np.number[Any]]
+
+#: Elements behind which compiled kernels have paid for the half second that loading them takes.
+_WORTH_LOADING = 1 << 25
+_done = 0
+
+
+@functools.cache
+def compiled() -> ModuleType | None:
+    """The kernels that Numba compiles; ``None`` without it, or with ``NUMBA_DISABLE_JIT``."""
+    try:
+        from numba.core import config
+    except ImportError:  # not installed, or too old for this NumPy
+        return None
+    if vars(config)["DISABLE_JIT"]:  # an attribute made at run time
+        return None
+    from . import compiled
+
+    return compiled
+
+
+def compilable(kernel: Callable[Concatenate[X, P], R]) -> Callable[Concatenate[X, P], R]:
+    """Run the function of the same name in ``compiled`` instead, once a process has much to do."""
+    @functools.wraps(kernel)
+    def run(x: X, *args: P.args, **options: P.kwargs) -> R:
+        global _done
+        _done += x.size
+        fast = compiled() if _done > _WORTH_LOADING else None
+        chosen = kernel if fast is None else getattr(fast, kernel.__name__)
+        return chosen(x, *args, **options)
+
+    return run
 
 
 def round_shift(x: IntArray, shift: int | IntArray) -> IntArray:

@@ -11,7 +11,7 @@ from vitrify.arch import access
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.isa import Instruction
 
-from .memory import Index, UInt8
+from .memory import Index, Planes, TokenMemory, UInt8
 
 
 @dataclass
@@ -26,22 +26,42 @@ class Stream:
     multiplier: npt.NDArray[np.uint16] | None
 
 
-class Places:
-    """An access whose addresses are remembered, unless the row-index memory says which they are."""
+@dataclass(frozen=True)
+class Found:
+    """Words of an access: of the bytes, or of the low and of the high ones."""
 
-    def __init__(self, where: access.Access) -> None:
+    planes: Planes
+    #: Which words are read; for the others the planes name some word.  ``None``: all are.
+    read: npt.NDArray[np.bool_] | None
+
+
+class Places:
+    """An access to ``tokens`` whose words are found once, unless the row-index memory names them.
+
+    Any token memory of the same core does.
+    """
+
+    def __init__(self, where: access.Access, tokens: TokenMemory) -> None:
         self.access = where
-        self._words: dict[int, Index] = {}
+        self._tokens = tokens
+        self._found: dict[int, Found] = {}
         self._ids: Index | None = None
 
-    def words(self, index: Index, c: int = 0) -> Index:
-        """As :meth:`vitrify.arch.access.Access.words`."""
+    def words(self, index: Index, c: int = 0) -> Found:
+        """The words ``[rows, taps * width]`` of :meth:`vitrify.arch.access.Access.words`."""
         if self.access.list_base is not None:
-            return self.access.words(c, index)
+            return self._find(self.access.words(c, index))
         group = c // self.access.group
-        if group not in self._words:
-            self._words[group] = self.access.words(c)
-        return self._words[group]
+        if group not in self._found:
+            self._found[group] = self._find(self.access.words(c))
+        return self._found[group]
+
+    def _find(self, address: Index) -> Found:
+        read = None
+        if self.access.taps is not None:
+            read = address != access.ZEROS
+            address = np.where(read, address, self.access.base)
+        return Found(self._tokens.planes(address, wide=self.access.wide), read)
 
     def row_ids(self, index: Index) -> Index:
         """As :meth:`vitrify.arch.access.Access.row_ids`."""
@@ -68,13 +88,13 @@ class Part:
     old: Places | None
 
     @classmethod
-    def of(cls, arch: ArchConfig, op: Instruction, stream: Stream) -> Part:
+    def of(cls, arch: ArchConfig, tokens: TokenMemory, op: Instruction, stream: Stream) -> Part:
         """The part that ``op`` is."""
         def places(where: access.Access | None) -> Places | None:
-            return None if where is None else Places(where)
+            return None if where is None else Places(where, tokens)
 
         return cls(
-            op, *access.shape(arch, op), stream, Places(access.streamed(op)),
-            places(access.stationary(arch, op)), Places(access.result(arch, op)),
+            op, *access.shape(arch, op), stream, Places(access.streamed(op), tokens),
+            places(access.stationary(arch, op)), Places(access.result(arch, op), tokens),
             places(access.old_values(arch, op) if op.add_source else None),
         )

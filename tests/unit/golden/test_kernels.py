@@ -122,3 +122,20 @@ def test_requantise_extremes() -> None:
 def test_table_is_indexed_by_the_byte() -> None:
     table = np.arange(256).astype(np.uint8).view(np.int8)
     assert requantise.to_int8(np.array([[-1, 1, -127]]), table).tolist() == [[-1, 1, -127]]
+
+
+@pytest.mark.parametrize("dim", [1, 5, 17, 300, 4096])
+def test_row_statistics_are_exact(dim):
+    """Of the largest sums, too."""
+    inv, sh = formats.inv_dim(dim)
+    x = np.full((3, dim), -32768, np.int16)
+    x[1, ::2], x[2] = 32767, 3
+    mean, shift, mantissa = layernorm.statistics(x, inv_dim=inv, inv_shift=sh, epsilon=1)
+    table = formats.rsqrt_table()
+    for row, *found in zip(x.tolist(), mean, shift, mantissa, strict=True):
+        m = sum(row) * inv + (1 << sh - 3) >> sh - 2
+        m = max(-(1 << 17), min(m, (1 << 17) - 1))
+        power = sum(v * v for v in row) * inv + (1 << sh - 5) >> sh - 4
+        variance = max(max(power - m * m, 0) + 1, 1)
+        half = (variance.bit_length() + 1) // 2
+        assert found == [m, half, table[(variance << formats.RSQRT_INDEX_BITS) >> 2 * half]]

@@ -6,9 +6,17 @@ import numpy as np
 import numpy.typing as npt
 
 from vitrify.arch import formats
-from vitrify.golden.numerics import AnyInt, IntArray, bit_length, rescale, round_shift, saturate
+from vitrify.golden.numerics import (
+    AnyInt,
+    IntArray,
+    bit_length,
+    compilable,
+    rescale,
+    round_shift,
+    saturate,
+)
 
-_RSQRT = np.array(formats.rsqrt_table(), np.int64)
+RSQRT = np.array(formats.rsqrt_table(), np.int64)
 
 
 def finish(
@@ -35,21 +43,31 @@ def finish(
     )
     if not centred:
         mean = 0 * mean
-    power = _mul_round(squares, inv_dim, inv_shift - 2 * formats.MEAN_FRAC)
+    # At most 43 bits by 16.
+    power = round_shift(squares * inv_dim, inv_shift - 2 * formats.MEAN_FRAC)
     variance = np.maximum(power - mean * mean, 0) + epsilon
     variance = np.maximum(variance, 1)
     shift = (bit_length(variance) + 1) >> 1
     up = formats.RSQRT_INDEX_BITS - 2 * shift
     index = np.where(up >= 0, variance << np.maximum(up, 0), variance >> np.maximum(-up, 0))
-    return mean, shift, _RSQRT[index]
+    return mean, shift, RSQRT[index]
 
 
-def _mul_round(x: IntArray, factor: int, shift: int) -> IntArray:
-    """``round(x * factor / 2**shift)`` for products beyond 63 bits (Python integers)."""
-    half = 1 << (shift - 1)
-    return np.array([(int(v) * factor + half) >> shift for v in x], np.int64)
+@compilable
+def statistics(
+    x: IntArray, *, inv_dim: int, inv_shift: int, epsilon: int, centred: bool = True
+) -> tuple[IntArray, IntArray, IntArray]:
+    """:func:`finish` of the sums of each row of ``x``, int16 ``[rows, D]``."""
+    wide = x.astype(np.float64)  # which has all integers below 2**53
+    total, squares = (
+        values.astype(np.int64) for values in (wide.sum(axis=1), np.vecdot(wide, wide))
+    )
+    return finish(
+        total, squares, inv_dim=inv_dim, inv_shift=inv_shift, epsilon=epsilon, centred=centred
+    )
 
 
+@compilable
 def apply(
     x: IntArray, mean: IntArray, shift: IntArray, mantissa: IntArray, gain: AnyInt
 ) -> IntArray:
@@ -59,7 +77,7 @@ def apply(
     ----------
     x : int16 ``[rows, D]``
     mean, shift, mantissa : ``[rows]``, from :func:`finish`
-    gain : ``[D]``, unsigned 8 bits with ``GAIN_FRAC`` fraction bits
+    gain : ``[D]`` or ``[rows, D]``, unsigned 8 bits with ``GAIN_FRAC`` fraction bits
     """
     # No product has more than 22 bits: exact in float32.
     y = x.astype(np.float32)

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from vitrify.arch import formats
-from vitrify.golden.numerics import IntArray, saturate, saturate_sym8
+from vitrify.golden.numerics import (
+    AnyInt,
+    AnyNumber,
+    IntArray,
+    compilable,
+    saturate,
+    saturate_sym8,
+)
 
 
 def scale(
-    acc: IntArray,
+    acc: AnyNumber,
     *,
     bias: IntArray | int,
     pre_shift: int | IntArray,
-    multiplier: IntArray | int,
+    multiplier: AnyInt | int,
     post_shift: int,
     requant_bits: int,
 ) -> IntArray:
@@ -21,7 +31,7 @@ def scale(
 
     Parameters
     ----------
-    acc : int ``[rows, columns]``, ``ACC_BITS`` signed
+    acc : int ``[rows, columns]``, ``ACC_BITS`` signed, maybe held by a float
     bias : int ``[columns]`` or 0
     pre_shift : one value, or ``[rows, 1]``
     multiplier : ``[columns]``, ``[rows, 1]`` or one value; unsigned 16 bits
@@ -59,7 +69,8 @@ def to_int8(
     byte = saturate_sym8(value)
     if old is not None and largest:
         byte = np.maximum(byte, old)
-    return (byte if table is None else table[byte & 0xFF]).astype(np.int8)
+    byte = byte.astype(np.int8)
+    return byte if table is None else table.take(byte.view(np.uint8))
 
 
 def to_int16(
@@ -71,3 +82,30 @@ def to_int16(
         result = np.maximum(result, old) if largest else saturate(
             result + old, formats.RESIDUAL_BITS)
     return result.astype(np.int16)
+
+
+@compilable
+def finish(
+    acc: AnyNumber,
+    *,
+    bias: IntArray | int,
+    pre_shift: int | IntArray,
+    multiplier: AnyInt | int,
+    post_shift: int,
+    requant_bits: int,
+    narrow: bool,
+    table: npt.NDArray[np.int8] | None = None,
+    old: IntArray | None = None,
+    largest: bool = False,
+) -> npt.NDArray[Any]:
+    """:func:`scale`, and :func:`to_int8` of that if ``narrow``, else :func:`to_int16`.
+
+    ``old`` has the type of the result.
+    """
+    value = scale(
+        acc, bias=bias, pre_shift=pre_shift, multiplier=multiplier, post_shift=post_shift,
+        requant_bits=requant_bits,
+    )
+    if narrow:
+        return to_int8(value, table, old, largest=largest)
+    return to_int16(value, old, largest=largest)

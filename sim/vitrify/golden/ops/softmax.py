@@ -12,26 +12,29 @@ import numpy as np
 import numpy.typing as npt
 
 from vitrify.arch import formats
-from vitrify.golden.numerics import IntArray, bit_length, round_shift, saturate
+from vitrify.golden.numerics import IntArray, bit_length, compilable, round_shift, saturate
 
-#: Largest fraction of a logit.
-_FRACTIONS = (1 << formats.LOGIT_FRAC) - 1
+#: A maximum beyond these is beyond all logits: it makes no difference which it is.
+_MAXIMUM_BITS = 8 - formats.LOGIT_FRAC + 1
 
 
 def _weights() -> npt.NDArray[np.uint8]:
-    """Weight of a logit so many units below the integer maximum.
+    """Weight of every logit below every maximum: ``[2**_MAXIMUM_BITS, 256]``, both by their bits.
 
-    The last entries are those *above* it, -3 … -1, where NumPy looks for negative indices.
+    A logit above the row's maximum (possible only for stale memory) counts as exponent 0.
     """
-    units = np.arange((formats.SOFTMAX_MAX_SHIFT + 1) << formats.LOGIT_FRAC)
-    units = np.concatenate([units, np.arange(-_FRACTIONS, 0)])
-    fraction = -units & _FRACTIONS
-    shift = np.clip(-(-units >> formats.LOGIT_FRAC), 0, formats.SOFTMAX_MAX_SHIFT)
+    maximum = np.arange(1 << _MAXIMUM_BITS).astype(np.int64)
+    maximum -= (maximum >> _MAXIMUM_BITS - 1) << _MAXIMUM_BITS
+    logits = np.arange(256).astype(np.uint8).view(np.int8)
+    below = (maximum[:, None] << formats.LOGIT_FRAC) - logits
+    fraction = -below & ((1 << formats.LOGIT_FRAC) - 1)
+    shift = np.clip(-(-below >> formats.LOGIT_FRAC), 0, formats.SOFTMAX_MAX_SHIFT)
     mantissa = ((1 << formats.LOGIT_FRAC) + fraction) << formats.SOFTMAX_SHIFT
     return round_shift(mantissa, shift).astype(np.uint8)
 
 
-_WEIGHTS = _weights()
+#: What :func:`exp2` finds its weights in.
+WEIGHTS = _weights()
 _RECIPROCAL = np.array(formats.reciprocal_table(), np.int64)
 
 
@@ -45,17 +48,15 @@ def row_sum(total: IntArray) -> IntArray:
     return np.clip(total, 0, (1 << formats.SOFTMAX_SUM_BITS) - 1)
 
 
-def exp2(logits: IntArray, maximum: IntArray) -> npt.NDArray[np.uint8]:
-    """Softmax weights: uint8 ``[rows, n]``, 0 … 224, for int8 logits and ``row_max``.
+def rows_of(maximum: IntArray) -> IntArray:
+    """Row of ``WEIGHTS`` for every maximum, whatever statistic it is."""
+    return saturate(maximum, _MAXIMUM_BITS) & (len(WEIGHTS) - 1)
 
-    A logit above the row's maximum (possible only for stale memory) counts as exponent 0.
-    """
-    # Beyond all logits it makes no difference, whatever statistic it is.
-    maximum = saturate(maximum, 8 - formats.LOGIT_FRAC + 1)
-    below = (maximum[:, None] << formats.LOGIT_FRAC).astype(np.int16) - logits
-    # Above the maximum there are one fraction's worth of weights, over and over.
-    np.maximum(below, -(-below & _FRACTIONS), out=below)
-    return _WEIGHTS[np.minimum(below, len(_WEIGHTS) - _FRACTIONS - 1)]
+
+@compilable
+def exp2(logits: IntArray, maximum: IntArray) -> npt.NDArray[np.uint8]:
+    """Softmax weights: uint8 ``[rows, n]``, 0 … 224, for int8 logits and ``row_max``."""
+    return WEIGHTS.take((rows_of(maximum) << 8)[:, None] | logits.astype(np.uint8))
 
 
 def reciprocal(total: IntArray) -> tuple[IntArray, IntArray]:
