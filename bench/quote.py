@@ -17,6 +17,7 @@ from bench.conditions import current
 from bench.measure import RESULTS
 from vitrify.arch.area import COEFFICIENTS, unit_area
 from vitrify.arch.boards import BOARDS, STANDALONE_BOARDS
+from vitrify.arch.power import PUBLISHED, by_density, power
 from vitrify.arch.presets import PRESETS
 
 FILES = ("README.md", "docs/boards.md", "docs/estimate.md", "docs/experts.md", "docs/resources.md")
@@ -241,10 +242,42 @@ def area_error() -> str:
     )
 
 
+def published_power() -> str:
+    """Watts of published designs, and what the others of them tell of each."""
+    known = PUBLISHED["xcup"]
+    rows = []
+    for design in known:
+        rest = tuple(other for other in known if other is not design)
+        told = by_density(rest, design.luts, design.clock_mhz).watts
+        rows.append(_row(design.work, design.source, design.part, f"{design.luts:,}",
+                         f"{design.clock_mhz:g} MHz", f"{design.watts:g} W",
+                         f"{design.density:.3f} W", f"{told:.1f} W"))
+    return _table(("work", "source", "board or part", "LUTs", "clock", "took",
+                   "for 1,000 LUTs at 100 MHz", "the others tell"), rows)
+
+
+def preset_power() -> str:
+    """Watts of presets while they work, and of one ViT-tiny."""
+    rows = []
+    for arch in PRESETS.values():
+        found = power(arch)
+        if found is None or arch.part.family == "none":
+            continue
+        result = fresh("vit_tiny_imagenet", arch.name)
+        rate = 1e3 / milliseconds(result) if result else None
+        rows.append(_row(
+            f"`{arch.name}`", f"{found.watts:.1f} W", f"{found.least:.1f} to {found.most:.1f} W",
+            *((f"{rate:.0f}", f"{1e3 * found.watts / rate:.0f} mJ", f"{rate / found.watts:.0f}")
+              if rate else ("", "", "")),
+        ))
+    return _table(("core", "power", "range", "ViT-tiny: images a second", "an image",
+                   "images a second for a watt"), rows)
+
+
 FIGURES = {
     "presets": presets, "one-picture": one_picture, "m3vit": m3vit, "experts": experts,
     "boards": boards, "bitstreams": bitstreams, "error": error, "ulx3s": ulx3s, "units": units,
-    "area-error": area_error,
+    "area-error": area_error, "published-power": published_power, "preset-power": preset_power,
 }
 
 

@@ -66,6 +66,7 @@ def _show(result: Estimate, *, every_layer: bool) -> None:
         "token memory": "not stored in the program" if memory is None
         else f"{human_bytes(memory)} of {human_bytes(arch.token_bytes)}",
         "part": f"{arch.part.name}: {fit}, {summary(dict(result.resources))}",
+        **_power(data["power"]),
         "lost": ", ".join(f"{name} {share:.1%}" for name, share in lost.items() if share > 1e-3),
         "bottleneck": data["bottleneck"],
     }
@@ -118,6 +119,18 @@ def _memory(arch: ArchConfig) -> str:
         if arch.dram.bandwidth else "an ideal memory"
     )
     return f"{ports} of {arch.port_bytes} bytes, {peak:.2f} GB/s each way; behind: {behind}"
+
+
+def _power(found: dict[str, float] | None) -> dict[str, str]:
+    """Watts and what they mean for an image."""
+    if found is None:
+        return {}
+    return {
+        "power": f"{found['watts']:.1f} W ({found['least_watts']:.1f} to "
+        f"{found['most_watts']:.1f}), {found['millijoules_an_image']:.3g} mJ an image, "
+        f"{found['images_per_second_per_watt']:,.0f} images a second for a watt; by the LUTs and "
+        f"clocks of {found['published_designs']} published designs, never measured"
+    }
 
 
 def _experts(result: Estimate) -> dict[str, str]:

@@ -13,6 +13,7 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.estimate import estimate as resources_of
 from vitrify.arch.estimate import fits
 from vitrify.arch.isa import Instruction
+from vitrify.arch.power import Power, power
 from vitrify.program import Program, shared_macs
 from vitrify.runtime.activity import Activity
 from vitrify.runtime.routing import Routing, uniform
@@ -125,9 +126,29 @@ class Estimate:
         """Whether the part has enough of everything; ``None`` without a part."""
         return fits(self.arch)
 
+    @property
+    def images_per_second(self) -> float:
+        """Jobs one after the other, at the architecture's clock."""
+        return self.program.batch * 1e3 / self.milliseconds
+
+    @property
+    def power(self) -> Power | None:
+        """By published designs of the part's family; ``None`` where there are none."""
+        return power(self.arch)
+
     def _repr_html_(self) -> str:
         """What a notebook shows."""
         return self.cost._repr_html_()
+
+    def _power(self) -> dict[str, float] | None:
+        if (found := self.power) is None:
+            return None
+        return {
+            "watts": found.watts, "least_watts": found.least, "most_watts": found.most,
+            "published_designs": found.designs,
+            "millijoules_an_image": 1e3 * found.watts / self.images_per_second,
+            "images_per_second_per_watt": self.images_per_second / found.watts,
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """JSON form; keys as in the statistics of a run where they mean the same."""
@@ -143,7 +164,8 @@ class Estimate:
                 "ports": self.arch.ports, "port_bytes": self.arch.port_bytes,
                 "bytes_per_cycle": self.arch.dram_bytes, **asdict(self.arch.dram),
             },
-            "images_per_second": self.program.batch * 1e3 / self.milliseconds,
+            "images_per_second": self.images_per_second,
+            "power": self._power(),
             "bottleneck": bottleneck(self.lost, self.cycles),
             "lost_cycles": self.lost,
             "stalls": dict(self.stalls),

@@ -88,6 +88,18 @@ def test_a_model_is_compiled_with_noise_or_with_images(capsys):
     assert not list(Path().glob("model.vfy"))
 
 
+def test_watts_where_designs_are_published(capsys):
+    found = json.loads(vitrify(capsys, "estimate", "model.onnx", "--arch", "reference", "--json"))
+    power, rate = found["power"], found["images_per_second"]
+    assert power["least_watts"] < power["watts"] < power["most_watts"]
+    assert power["images_per_second_per_watt"] == pytest.approx(rate / power["watts"])
+    assert power["millijoules_an_image"] == pytest.approx(1e3 * power["watts"] / rate)
+    text = vitrify(capsys, "estimate", "model.onnx", "--arch", "reference")
+    assert f"{power['watts']:.1f} W (" in text
+    assert json.loads(vitrify(capsys, "estimate", "m.vfy", "--json"))["power"] is None
+    assert " W (" not in vitrify(capsys, "estimate", "m.vfy")
+
+
 def shape_of_model():
     from vitrify.cli.models import image_input
 
