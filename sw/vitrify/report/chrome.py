@@ -22,6 +22,8 @@ WAITS = {
     "epilogue": "the epilogue to finish a c tile",
 }
 _LAYERS = "layers"
+#: Threads of a process, the array's layers first.
+_THREADS = {name: number for number, name in enumerate((_LAYERS, *ENGINES))}
 
 
 def chrome_trace(program: Program, activities: Sequence[Activity]) -> dict[str, Any]:
@@ -47,15 +49,14 @@ def chrome_trace(program: Program, activities: Sequence[Activity]) -> dict[str, 
 
 def _process(program: Program, process: int, activity: Activity) -> Iterator[dict[str, Any]]:
     title = f"{program.model} on {program.arch.name}: {activity.source}"
-    yield _metadata(process, 0, "process_name", name=title)
-    yield _metadata(process, 0, "process_sort_index", sort_index=process)
-    for thread, name in enumerate((_LAYERS, *ENGINES)):
-        yield _metadata(process, thread, "thread_name", name=name)
-        yield _metadata(process, thread, "thread_sort_index", sort_index=thread)
+    yield _metadata(process, _LAYERS, "process_name", name=title)
+    yield _metadata(process, _LAYERS, "process_sort_index", sort_index=process)
+    for name, number in _THREADS.items():
+        yield _metadata(process, name, "thread_name", name=name)
+        yield _metadata(process, name, "thread_sort_index", sort_index=number)
     names = [layer.name for layer in program.layers]
     for span in layer_spans(names, activity):
-        yield _event(program, process, 0, span, span.state, {})
-    threads = {name: number for number, name in enumerate(ENGINES, 1)}
+        yield _event(program, process, span, span.state, {})
     for span in activity.spans:
         layer = program.layers[span.matmul] if span.matmul >= 0 else None
         arguments: dict[str, Any] = {}
@@ -74,7 +75,7 @@ def _process(program: Program, process: int, activity: Activity) -> Iterator[dic
         name = span.state
         if layer is not None and (span.state == ROW or span.engine == "epilogue"):
             name = layer.name
-        yield _event(program, process, threads[span.engine], span, name, arguments, waits)
+        yield _event(program, process, span, name, arguments, waits)
     yield from _traffic(program, process, activity)
 
 
@@ -98,20 +99,20 @@ def _traffic(program: Program, process: int, activity: Activity) -> Iterator[dic
     for at in range(0, len(traffic), step):
         read = int(traffic[at : at + step].sum())
         yield {
-            "ph": "C", "pid": process, "tid": 0, "name": "DRAM read",
+            "ph": "C", "pid": process, "tid": _tid(process, _LAYERS), "name": "DRAM read",
             "ts": _microseconds(program, at * BUCKET),
             "args": {"GB/s": round(read / seconds / 1e9, 4)},
         }
 
 
 def _event(
-    program: Program, process: int, thread: int, span: Span, name: str,
-    arguments: dict[str, Any], waits: bool = False,
+    program: Program, process: int, span: Span, name: str, arguments: dict[str, Any],
+    waits: bool = False,
 ) -> dict[str, Any]:
     begin, end = (_microseconds(program, cycle) for cycle in (span.begin, span.end))
     return {
-        "ph": "X", "pid": process, "tid": thread, "ts": begin, "dur": round(end - begin, 3),
-        "name": name, "cat": "wait" if waits else "work",
+        "ph": "X", "pid": process, "tid": _tid(process, span.engine), "ts": begin,
+        "dur": round(end - begin, 3), "name": name, "cat": "wait" if waits else "work",
         "args": {**arguments, "cycle": span.begin, "cycles": span.cycles},
     }
 
@@ -121,5 +122,15 @@ def _microseconds(program: Program, cycle: int) -> float:
     return round(cycle * 1e3 / program.arch.clock_mhz) / 1e3
 
 
-def _metadata(process: int, thread: int, kind: str, **arguments: Any) -> dict[str, Any]:
-    return {"ph": "M", "pid": process, "tid": thread, "ts": 0, "name": kind, "args": arguments}
+def _metadata(process: int, thread: str, kind: str, **arguments: Any) -> dict[str, Any]:
+    return {"ph": "M", "pid": process, "tid": _tid(process, thread), "ts": 0, "name": kind,
+            "args": arguments}
+
+
+def _tid(process: int, thread: str) -> int:
+    """Number of a thread.
+
+    Perfetto takes 0 for the idle thread and a process's own number for its main thread, and runs
+    their spans into each other; its threads of different processes have different numbers.
+    """
+    return 100 * process + _THREADS[thread]

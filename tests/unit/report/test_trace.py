@@ -12,7 +12,9 @@ import jsonschema
 import numpy as np
 import pytest
 
+from tests.support.browser import document
 from tests.support.command import vitrify
+from tests.support.perfetto import viewer
 from tests.support.synthetic import Mixture, vision_transformer
 from vitrify.arch.presets import preset
 from vitrify.compiler import compile_graph
@@ -83,6 +85,26 @@ def test_words_of_nibbles_come_twice_without_pairs():
     assert found.activity.totals("loader")["words"] == wide.activity.totals("loader")["words"]
 
 
+def test_perfetto_shows_every_engine_of_both(tmp_path):
+    program = compile_graph(vision_transformer(), preset("nano"))
+    activity = estimate(program, trace=True).activity
+    assert activity is not None
+    trace = chrome_trace(program, [activity, dataclasses.replace(activity, source="rtl")])
+    path = tmp_path / "trace.json"
+    path.write_text(json.dumps(trace))
+    busy = {event["tid"] for event in trace["traceEvents"] if event["ph"] == "X"}
+    names = ["DRAM read GB/s"] + [
+        f"{event['args']['name']} {event['tid']}" for event in trace["traceEvents"]
+        if event["name"] == "thread_name" and event["tid"] in busy
+    ]
+    assert len(names) == 1 + 2 * 8  # layers, and every engine but the router
+    with viewer(path, names) as address:
+        found = document(path, address)
+    assert [name for name in names if name not in found] == []
+    # It says so where spans do not fit each other.
+    assert "import error" not in found
+
+
 def test_the_form_is_that_of_viewers(program):
     activity = estimate(program, trace=True).activity
     assert activity is not None
@@ -94,7 +116,10 @@ def test_the_form_is_that_of_viewers(program):
         event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"
     }
     assert set(ENGINES) | {"layers"} == set(threads.values())
-    spans = [event for event in events if event["ph"] == "X" and event["pid"] == 1]
+    # What Perfetto takes for a thread of its own.
+    assert len(threads) == 2 * (1 + len(ENGINES))
+    assert not {0, 1, 2} & threads.keys()
+    spans = [event for event in events if event["ph"] == "X"]
     for thread, name in threads.items():
         mine = [event for event in spans if event["tid"] == thread]
         # In nanoseconds, as a viewer takes them.
