@@ -62,6 +62,7 @@ TABLE = {
     "driver": may("arch", "numpy", others_lazily="serial pynq"),
     # A board runs programs with NumPy alone: the rest is imported by whoever asks for it.
     "runtime": may("arch program", "numpy", "compiler cosim golden", "PIL onnx onnxruntime google"),
+    "backend": may("arch program runtime frontend compiler", f"numpy {ONNX}"),
     "estimate": may("arch program runtime", "numpy"),
     "explore": may("arch program", "", "compiler estimate"),
     "report": may("arch program runtime estimate", "numpy"),

@@ -91,7 +91,7 @@ class _Search:
                 level = max(level, levels[before] + ((before not in self.host) != place))
             levels[node] = level
         found = []
-        for level in range(max(levels.values()) + 1):
+        for level in range(max(levels.values(), default=-1) + 1):
             nodes = tuple(node for node in levels if levels[node] == level)
             if nodes:
                 reads, results = tensors_of(nodes)

@@ -33,6 +33,8 @@ from vitrify.quant.wanted import EIGHT, NARROW, WIDE, Weights
 _CALIBRATION = 0.5
 #: Steps of an 8-bit pixel.
 _PIXEL_STEPS = 255
+#: Range of a channel, in parts of its largest number, below which it is a constant.
+_CONSTANT = 2.0**-10
 
 
 class Preprocess(Protocol):
@@ -238,5 +240,9 @@ def _input_map(
         return 1 / gain, -offset / gain - 128
     low = images.min(axis=(0, 2, 3)).astype(np.float64)
     high = images.max(axis=(0, 2, 3)).astype(np.float64)
+    # far from zero in steps so small that no bias would reach: other values must be possible
+    constant = high - low <= _CONSTANT * np.maximum(abs(low), abs(high))
+    low[constant] = np.minimum(low[constant], 0)
+    high[constant] = np.maximum(high[constant], 0)
     multiplier = _PIXEL_STEPS / np.maximum(high - low, 1e-6)
     return multiplier, -low * multiplier - 128

@@ -131,6 +131,20 @@ def image_axis(view: View, batch: int) -> int:
     return 0
 
 
+def beside_images(
+    work: Callable[[View, tuple[int, ...]], View], view: View, axes: tuple[int, ...], batch: int
+) -> View:
+    """``work(view, axes)``, which keeps the shape or makes ones of axes.
+
+    A model of one image may have no axis of images left, and work along its first axis, which is
+    another one: then an axis of one image is put before it.
+    """
+    if batch > 1 or 0 not in axes:
+        return work(view, axes)
+    lifted = work(view.moved(lambda array: array[None]), tuple(axis + 1 for axis in axes))
+    return lifted.moved(lambda array: array[0])
+
+
 def layout_of(
     kind: Sequence[str], shape: tuple[int, ...], first: int = 0, then: Sequence[int] = ()
 ) -> Layout:

@@ -12,7 +12,7 @@ from onnx_ir.passes.common import TopologicalSortPass
 from vitrify.arch.errors import ModelError
 
 from .entrance import normalise
-from .inputs import image_input, model_inputs, takes_image
+from .inputs import image_input, inputs_of, model_inputs, takes_image
 from .size import Sizes, set_sizes
 
 #: Operator sets older than this spell shapes in ways the frontend does not read.
@@ -205,6 +205,8 @@ def load(
     _check_weights(path, model)
     check_wiring(model)
     _sort(path, model)
+    # old exporters list the weights among the inputs, so that others might be given
+    model.graph.inputs[:] = inputs_of(model)
     if size is not None:
         set_sizes(model, size)
     whole = not any_inputs or takes_image(model)

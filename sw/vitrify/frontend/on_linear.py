@@ -193,7 +193,9 @@ def _mean_of_tokens(tracer: Tracer, view: View, axes: tuple[int, ...]) -> View |
     """The mean over consecutive tokens of an image, all channels; ``None`` if it is another."""
     rank = len(view.shape)
     rest = [axis for axis in range(rank) if axis not in axes and view.shape[axis] != 1]
-    *lead, channel = rest or [0]
+    if not rest:
+        return None
+    *lead, channel = rest
     if not axes or np.prod([view.shape[axis] for axis in lead], dtype=int) != tracer.batch:
         return None
     others = [axis for axis in range(rank) if axis not in axes and axis not in rest]

@@ -8,7 +8,15 @@ import numpy as np
 import onnx_ir as ir
 
 from .arrange import as_tokens
-from .layout import CHANNEL, image_axis, kinds, layout_of, sizes, split_merged
+from .layout import (
+    CHANNEL,
+    beside_images,
+    image_axis,
+    kinds,
+    layout_of,
+    sizes,
+    split_merged,
+)
 from .trace import Tracer, attribute, constant, handles
 from .values import Traced, Unfit, View
 
@@ -36,7 +44,12 @@ def total(tracer: Tracer, view: View, axes: tuple[int, ...], *, mean: bool) -> V
     shape = tuple(1 if axis in axes else size for axis, size in enumerate(view.shape))
     view, parts = split_merged(as_tokens(tracer.settler, view))
     axes = tuple(new for axis in axes for new in parts[axis])
-    return _total(tracer, view, axes, mean).moved(lambda array: array.reshape(shape))
+
+    def work(view: View, axes: tuple[int, ...]) -> View:
+        return _total(tracer, view, axes, mean)
+
+    made = beside_images(work, view, axes, tracer.batch)
+    return made.moved(lambda array: array.reshape(shape))
 
 
 def _total(tracer: Tracer, view: View, axes: tuple[int, ...], mean: bool) -> View:
@@ -147,7 +160,12 @@ def group_norm(
     shape = view.shape
     view, parts = split_merged(as_tokens(tracer.settler, view))
     axes = tuple(new for axis in axes for new in parts[axis])
-    return _group_norm(tracer, view, axes, epsilon).moved(lambda array: array.reshape(shape))
+
+    def work(view: View, axes: tuple[int, ...]) -> View:
+        return _group_norm(tracer, view, axes, epsilon)
+
+    made = beside_images(work, view, axes, tracer.batch)
+    return made.moved(lambda array: array.reshape(shape))
 
 
 def _group_norm(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .arrange import as_tokens
-from .layout import CHANNEL, image_axis, kinds, layout_of, sizes
+from .layout import CHANNEL, beside_images, image_axis, kinds, layout_of, sizes
 from .values import Unfit, View
 
 if TYPE_CHECKING:
@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
 def softmax_of(tracer: Tracer, view: View, axis: int) -> View:
     """Softmax over one axis, of channels or of rows."""
-    axis %= len(view.shape)
+
+    def work(view: View, axes: tuple[int, ...]) -> View:
+        return _softmax_of(tracer, view, axes[0])
+
+    return beside_images(work, view, (axis % len(view.shape),), tracer.batch)
+
+
+def _softmax_of(tracer: Tracer, view: View, axis: int) -> View:
     settler, batch = tracer.settler, tracer.batch
     view = as_tokens(settler, view)
     found, first = kinds(view), image_axis(view, batch)

@@ -163,6 +163,8 @@ def rows_first(view: View) -> bool:
 
 def multiply_matrices(tracer: Tracer, x: View, y: View) -> View | Scores:
     """``x @ y`` of two activations; products of rows wait for what becomes of them."""
+    if min(len(x.shape), len(y.shape)) < 2:
+        raise Unfit("it multiplies by a vector that depends on the image")
     left, right = rows_first(x), rows_first(y)
     if left and not right:
         keys = _swapped(y)

@@ -270,6 +270,8 @@ class Settler:
         """
         _, channels, height, width = (0, *(int(size) for size in shape_of(self.image)[1:]))
         pixels = view.shape[-1]
+        if view.index.size % (self.batch * pixels):
+            raise Unfit("it mixes the images of a batch")
         index = view.index.reshape(self.batch, -1, pixels)
         first = index[0, 0]
         ph, pw = (int(axis.max()) + 1 for axis in (first // width % height, first % width))

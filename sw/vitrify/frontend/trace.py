@@ -209,7 +209,11 @@ class Tracer:
 
     def _output(self, value: ir.Value, taken: list[ir.Value]) -> ir.Value:
         node = value.producer()
-        assert node is not None, "check_wiring came first"
+        if node is None:
+            raise UnsupportedOpError(
+                f"Output {value.name!r} of the model does not depend on its image; export the "
+                f"model without it."
+            )
         try:
             known = self._known(value)
             if isinstance(known, Gating):

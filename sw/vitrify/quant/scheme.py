@@ -40,6 +40,7 @@ _PRODUCT_SHIFT = formats.INT8.bits + formats.MEAN_FRAC + formats.XHAT_FRAC - for
 _CHANNELS = 32
 #: Rows used where a trial costs a matrix product.
 _TRIAL_ROWS = 400
+_SEED = 31
 
 
 # Residual stream ---------------------------------------------------------------------------
@@ -120,8 +121,16 @@ def gains(rows: Rows, peak: Rows, matrix: Float, most: float = INT8_MAX) -> Floa
 
 
 def subsample(rows: Rows) -> Rows:
-    """At most about ``_TRIAL_ROWS`` of the rows, evenly spread."""
-    return rows[:: max(1, len(rows) // _TRIAL_ROWS)]
+    """At most about ``_TRIAL_ROWS`` of the rows, evenly spread.
+
+    Of every stretch any one: equal steps through images of as many rows would see the same tokens
+    of each, and never the others.
+    """
+    stretch = len(rows) // _TRIAL_ROWS
+    if stretch < 2:
+        return rows
+    starts = np.arange(len(rows) // stretch) * stretch
+    return rows[starts + np.random.default_rng(_SEED).integers(0, stretch, len(starts))]
 
 
 # int8 tensors ------------------------------------------------------------------------------

@@ -68,3 +68,11 @@ def test_channel_steps_of_a_dead_channel_stay_positive():
     rows[:, 1] = 0
     steps = scheme.channel_steps(rows, np.abs(rows).max(axis=0))
     assert (steps > 0).all()
+
+
+def test_a_subsample_sees_every_token() -> None:
+    """Equal steps through images of 64 rows would see one token in four."""
+    tokens = np.tile(np.arange(64), 32)[:, None]
+    found = scheme.subsample(tokens)
+    assert len(found) <= 512
+    assert len(np.unique(found)) > 60
