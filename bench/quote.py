@@ -15,7 +15,7 @@ from bench import area
 from bench.cases import ROOT
 from bench.conditions import current
 from bench.measure import RESULTS
-from vitrify.arch.area import COEFFICIENTS, unit_area
+from vitrify.arch.area import COEFFICIENTS, ERROR, unit_area
 from vitrify.arch.boards import BOARDS, STANDALONE_BOARDS
 from vitrify.arch.power import PUBLISHED, by_density, power
 from vitrify.arch.presets import PRESETS
@@ -238,7 +238,8 @@ def area_error() -> str:
         f"fitted to {len(data) - len(unseen)} small cores, LUTs were within "
         f"{100 * worst['luts']:.1f} % and flip-flops within {100 * worst['ffs']:.1f} % of "
         f"{len(unseen)} cores that the fit had not seen ({min(sizes):,.0f} to "
-        f"{max(sizes):,.0f} LUTs)."
+        f"{max(sizes):,.0f} LUTs). So few cores are no bound: tables and `fits` allow for "
+        f"± {100 * ERROR['luts']:.0f} % of LUTs and ± {100 * ERROR['ffs']:.0f} % of flip-flops."
     )
 
 

@@ -8,7 +8,6 @@ digit's box is; both are outputs of the core. The host keeps the surest of boxes
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,11 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from examples.on_scenes import scene_parser, through_the_core
 from models.metrics import Objects, objects
-from models.scenes import CLASSES, NOTHING, SIDE, Painter
-from models.scenes_vit.measure import compiled, model_input
-from vitrify.program import Program
-from vitrify.runtime import InferenceSession
+from models.scenes import CLASSES, NOTHING, SIDE
 
 OUT = Path(__file__).resolve().parent.parent / "build" / "examples" / "detect.png"
 ENLARGED = 5
@@ -45,23 +42,17 @@ def drawn(picture: npt.NDArray[np.uint8], seen: Objects) -> Image.Image:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Find digits in scenes of the test half."""
-    parser = argparse.ArgumentParser(prog="python -m examples.detect")
-    parser.add_argument("--arch", default="nano", metavar="PRESET", help="default: nano")
-    parser.add_argument("--scenes", type=int, default=6, help="pictures to look at")
+    parser = scene_parser("detect", "nano")
     parser.add_argument("--least", type=float, default=0.4, help="probability of what is shown")
     options = parser.parse_args(arguments)
-    scenes = Painter("test", seed=7).paint(options.scenes)
-    program = compiled("detect", options.arch)
-    parts = 1 if isinstance(program, Program) else len(program.parts)
-    with InferenceSession(program) as session:
-        outputs = session.run(["logits", "boxes"], {"image": model_input(scenes)})
+    scenes, outputs = through_the_core(
+        "detect", options.arch, options.scenes, ("logits", "boxes")
+    )
     found = [objects(logits, boxes, least=options.least)
              for logits, boxes in zip(*outputs, strict=True)]
     sheets = [np.asarray(drawn(*each)) for each in zip(scenes.image, found, strict=True)]
     OUT.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.hstack(sheets)).save(OUT)
-    print(f"{parts} part{'s' * (parts > 1)} for {options.arch}; "
-          f"logits {list(outputs[0].shape)}, boxes {list(outputs[1].shape)}")
     for number, (seen, label) in enumerate(zip(found, scenes.label, strict=True)):
         names, truth = (
             " ".join(map(str, sorted(each))) for each in (seen.label, label[label != NOTHING])

@@ -8,7 +8,6 @@ they become an image costs the core nothing, because the host reads them in that
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,11 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageColor
 
+from examples.on_scenes import scene_parser, through_the_core
 from models.metrics import confusion, mean_iou
-from models.scenes import CLASSES, NOTHING, Painter
-from models.scenes_vit.measure import compiled, model_input
-from vitrify.program import Program
-from vitrify.runtime import InferenceSession
+from models.scenes import CLASSES, NOTHING
 
 OUT = Path(__file__).resolve().parent.parent / "build" / "examples" / "segment.png"
 ENLARGED = 4
@@ -38,15 +35,8 @@ def painted(picture: npt.NDArray[np.uint8], mask: npt.NDArray[np.integer]) -> Im
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Segment scenes of the test half."""
-    parser = argparse.ArgumentParser(prog="python -m examples.segment")
-    parser.add_argument("--arch", default="ulx3s", metavar="PRESET", help="default: ulx3s")
-    parser.add_argument("--scenes", type=int, default=6, help="pictures to segment")
-    options = parser.parse_args(arguments)
-    scenes = Painter("test", seed=7).paint(options.scenes)
-    program = compiled("segment", options.arch)
-    parts = 1 if isinstance(program, Program) else len(program.parts)
-    with InferenceSession(program) as session:
-        (logits,) = session.run(None, {"image": model_input(scenes)})
+    options = scene_parser("segment", "ulx3s").parse_args(arguments)
+    scenes, (logits,) = through_the_core("segment", options.arch, options.scenes, ("logits",))
     found = logits.argmax(axis=1)
     rows = [
         np.hstack([np.asarray(painted(*pair)) for pair in zip(scenes.image, masks, strict=True)])
@@ -54,7 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ]
     OUT.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.vstack(rows)).save(OUT)
-    print(f"{parts} part{'s' * (parts > 1)} for {options.arch}; logits {list(logits.shape)}")
     for number, (mask, truth) in enumerate(zip(found, scenes.mask, strict=True)):
         seen = [CLASSES[name] for name in np.unique(mask) if (mask == name).sum() > 20]
         print(f"scene {number}: {', '.join(seen):28}"

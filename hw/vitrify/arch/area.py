@@ -68,7 +68,8 @@ COEFFICIENTS: Mapping[str, Mapping[str, tuple[Mapping[str, float], float]]] = {
 _PORT = {"luts": 1.7, "ffs": 4.0}
 #: What two ``nibble_tiles`` add to a multiplier, a column, a lane; counted on `nano` for an ECP5.
 _NIBBLE_TILES = {"luts": (39, 120, 98), "ffs": (20, 121, 153)}
-#: Largest error of the cores that the fit has not seen, rounded up.
+#: What a modelled number may be off by: not less than the largest error of the few cores that the
+#: fit has not seen.
 ERROR = {"luts": 0.08, "ffs": 0.26}
 
 

@@ -96,11 +96,12 @@ def _traffic(program: Program, process: int, activity: Activity) -> Iterator[dic
     traffic = activity.traffic
     step = -(-len(traffic) // _POINTS) or 1
     seconds = step * BUCKET / program.arch.clock_mhz / 1e6
-    for at in range(0, len(traffic), step):
+    # The last is behind the end: a viewer draws a value until the next one.
+    for at in (*range(0, len(traffic), step), len(traffic)):
         read = int(traffic[at : at + step].sum())
         yield {
             "ph": "C", "pid": process, "tid": _tid(process, _LAYERS), "name": "DRAM read",
-            "ts": _microseconds(program, at * BUCKET),
+            "ts": _microseconds(program, min(at * BUCKET, activity.cycles)),
             "args": {"GB/s": round(read / seconds / 1e9, 4)},
         }
 

@@ -128,6 +128,9 @@ def test_the_form_is_that_of_viewers(program):
         assert all(end <= begin for end, begin in zip(ends, begins[1:], strict=False)), name
         if name == "array":
             assert sum(event["args"]["cycles"] for event in mine) == activity.cycles
+    rates = [event for event in events if event["ph"] == "C" and event["pid"] == 1]
+    assert rates[-1]["args"] == {"GB/s": 0}
+    assert any(event["args"]["GB/s"] > 0 for event in rates)
     waits = [event for event in spans if event["cat"] == "wait"]
     assert waits
     assert all(event["args"]["waits_for"] for event in waits)
