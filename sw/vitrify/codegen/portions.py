@@ -116,8 +116,10 @@ def rooms_ahead(memory: TensorMemory) -> Iterator[Ahead]:
     for count in range(min(_ROOMS, -(-int(ends[-1]) // room)), 0, -1):
         first = int(np.searchsorted(ends, count * room, "right")) - 1
         step = _begins(memory, portions[:first]) if first else None
-        if step is not None and 2 * count * room <= memory.free_from(step):
-            yield Ahead(count, pieces=True, step=step)
+        # What an op makes may lie in the way of rooms that are taken right before it.
+        for begin in () if step is None else (step, step - 1):
+            if begin >= 0 and 2 * count * room <= memory.free_from(begin):
+                yield Ahead(count, pieces=True, step=begin)
 
 
 def room_words(arch: ArchConfig) -> int:
@@ -128,19 +130,20 @@ def room_words(arch: ArchConfig) -> int:
 def _begins(memory: TensorMemory, portions: Sequence[Portion]) -> int | None:
     """The last op before which LOADs of ``portions`` may begin and be over when they are used.
 
-    Until then the bus has other weights to bring as well; ``None``: it is never idle so long.
+    Until then the bus has other weights to bring as well, which are not to wait: it is idle twice
+    as long, or from the first op on long enough.  ``None``: it is never idle so long.
     """
     graph, arch = memory.graph, memory.arch
     first = next(i for i, op in enumerate(graph.ops) if op.name == portions[0].op)
-    left = 2.0 * sum(one.words for one in portions) * arch.depth
+    wanted, found = 2.0 * sum(one.words for one in portions) * arch.depth, 0.0
     for step in range(first - 1, -1, -1):
-        left -= idle(graph, arch, graph.ops[step])
-        if left <= 0:
+        found += _idle(graph, arch, graph.ops[step])
+        if found >= 2 * wanted:
             return step
-    return None
+    return 0 if found >= wanted else None
 
 
-def idle(graph: QuantGraph, arch: ArchConfig, op: QOp) -> float:
+def _idle(graph: QuantGraph, arch: ArchConfig, op: QOp) -> float:
     """Bytes that the bus could bring while an op keeps the array busy, besides its own."""
     own = sum(layer.weight.size for layer in op.layers())
     return max(0.0, graph.macs.get(op.name, 0) / arch.macs * arch.dram_bytes - own)

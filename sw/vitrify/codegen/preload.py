@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vitrify.quant.graph import QOp
 from vitrify.quant.tensors import QTensor
 
 from .alloc import PlacementError
@@ -26,7 +27,11 @@ from .pack import Bytes, tile_words
 from .placement import Placed
 from .portions import Portion, branches, layer_words, pieces, room_words
 from .product import Stored
+from .ranges import MOST_WORDS
 from .strategy import Ahead
+
+#: LOADs on their way: as many as their queue holds.
+_QUEUED = 4
 
 
 @dataclass
@@ -48,12 +53,16 @@ class _Room:
 
 @dataclass
 class _Loaded:
-    """Where a portion is, or was; ``used`` is the last MATMUL that reads it, once that is known."""
+    """Where a portion is, or was.
 
-    load: int
+    ``arrives``: when it may be there; ``used``: the last MATMUL that reads it, once that is known.
+    """
+
     room: int
     start: int
     end: int
+    load: int = -1
+    arrives: float = 0
     used: int | None = None
 
     def overlaps(self, room: int, start: int, end: int) -> bool:
@@ -75,6 +84,11 @@ class Preloads:
         self._turn: dict[tuple[str, int], int] = {}
         self._rooms: list[_Room] = []
         self._loaded: list[_Loaded] = []
+        #: They are pieces of layers.
+        self._divided = False
+        #: Cycles in which array and bus may have done what has been emitted, and its LOADs.
+        self._array = self._bus = 0.0
+        self._ends: list[float] = []
         self._done = 0
 
     def reserve(self, ahead: Ahead) -> None:
@@ -87,7 +101,7 @@ class Preloads:
         """
         memory = self._memory
         portions = (pieces if ahead.pieces else branches)(memory)
-        self._portions = portions
+        self._portions, self._divided = portions, ahead.pieces
         self._turn = {(one.op, one.number): i for i, one in enumerate(portions)}
         words = room_words(memory.arch) if ahead.pieces else max(
             (one.words for one in portions), default=0
@@ -128,32 +142,71 @@ class Preloads:
     def __contains__(self, portion: tuple[str, int]) -> bool:
         return portion in self._turn
 
-    def fill(self, budget: float = 0) -> None:
-        """LOAD the next portion, and others of so many bytes together, as far as there is room."""
-        pair = 2 * self._memory.arch.depth
-        while self._load():
-            budget -= self._portions[len(self._loaded) - 1].words * pair
-            if budget <= 0:
-                break
+    def fill(self, op: QOp) -> None:
+        """LOAD what comes next while ``op``, which follows, is at work."""
+        if not self._divided:
+            self._load()
+            return
+        self._emit(MOST_WORDS)
+        if (op.name, 0) not in self:
+            arch = self._memory.arch
+            own = sum(layer.weight.size for layer in op.layers())
+            self._bus = max(self._bus, self._array) + own / arch.dram_bytes
+            work = self._memory.graph.macs.get(op.name, 0) / arch.macs
+            self._array = max(self._array + work, self._bus)
 
-    def _load(self) -> bool:
-        """LOAD the next portion, if there is one, and room for it."""
-        number = len(self._loaded)
-        if not self._rooms or number == len(self._portions):
-            return False
-        words, room, start = self._portions[number].words, 0, 0
+    def _emit(self, most: int = 0) -> None:
+        """LOAD as much as soon has been done: the dispatcher waits while their queue is full.
+
+        Several that lie side by side come by one LOAD, if they have ``most`` words.
+        """
+        arch = self._memory.arch
+        while sum(end > self._array for end in self._ends) < _QUEUED:
+            first = len(self._loaded)
+            words = self._load(most)
+            if not words:
+                break
+            self._bus = max(self._bus, self._array) + words * 2 * arch.depth / arch.dram_bytes
+            self._ends.append(self._bus)
+            for one in self._loaded[first:]:
+                one.arrives = self._bus
+
+    def _load(self, most: int = 0) -> int:
+        """LOAD the next portion, with those of ``most`` words behind it; returns their words."""
+        first, words, place = len(self._loaded), 0, None
+        for one in self._portions[first:]:
+            found = self._next(one.words)
+            if found is None or (words and (found.start == 0 or words + one.words > most)):
+                break
+            place = place or found
+            words += one.words
+            self._loaded.append(found)
+        if place is None:
+            return 0
+        room, group = self._rooms[place.room], range(first, len(self._loaded))
+        after = max((
+            one.used for one in self._loaded[:first]
+            if one.used is not None and one.overlaps(place.room, place.start, place.start + words)
+        ), default=room.used)
+        weights = np.concatenate([self._weights(self._portions[i]) for i in group])
+        load = self._builder.preload(room.part(place.start), weights, after)
+        for i in group:
+            self._loaded[i].load = load
+        return words
+
+    def _next(self, words: int) -> _Loaded | None:
+        """The place behind the latest portion, if what was there before is used no more."""
+        if not self._rooms:
+            return None
+        room, start = 0, 0
         if self._loaded:
             room, start = self._loaded[-1].room, self._loaded[-1].end
         while start + words > self._rooms[room].words:
             room, start = (room + 1) % len(self._rooms), 0
-        there = [one for one in self._loaded if one.overlaps(room, start, start + words)]
-        if any(one.used is None for one in there):
-            return False
-        after = there[-1].used if there else self._rooms[room].used
-        weights = self._weights(self._portions[number])
-        load = self._builder.preload(self._rooms[room].part(start), weights, after)
-        self._loaded.append(_Loaded(load, room, start, start + words))
-        return True
+        live = self._loaded[self._done:]
+        if any(one.overlaps(room, start, start + words) for one in live):
+            return None
+        return _Loaded(room, start, start + words)
 
     def take(self, portion: tuple[str, int]) -> list[Stored]:
         """Where the weights of its layers are; it is the portion whose turn it is."""
@@ -174,7 +227,13 @@ class Preloads:
         one = self._loaded[self._done]
         one.used = len(self._builder.matmuls) - 1
         self._done += 1
-        self.fill((one.end - one.start) * 2 * self._memory.arch.depth)
+        if not self._divided:
+            self._load()
+            return
+        words, tile = one.end - one.start, self._memory.arch.tile_pairs
+        rows = self._memory.rows(self._portions[self._done - 1].layers[0].out)
+        self._array = max(self._array, one.arrives) + words * max(rows, tile) / tile
+        self._emit()
 
     def _weights(self, portion: Portion) -> Bytes:
         """Tiles of all layers."""

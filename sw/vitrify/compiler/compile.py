@@ -16,7 +16,7 @@ from vitrify.codegen import image
 from vitrify.codegen.alloc import PlacementError
 from vitrify.codegen.lowering import Lowering
 from vitrify.codegen.memory import TensorMemory
-from vitrify.codegen.portions import MOST_AHEAD, branches, idle, rooms_ahead
+from vitrify.codegen.portions import MOST_AHEAD, branches, rooms_ahead
 from vitrify.codegen.strategy import Ahead, PlacementStrategy, Separation, strategies
 from vitrify.ops.registry import RULES
 from vitrify.program import (
@@ -197,8 +197,7 @@ def _lowered(state: Lowering) -> Iterator[int]:
             early = RULES[type(ops[step + 1])].ahead
             if early is not None:
                 early(state, ops[step + 1], step + 1)
-        # No more than is soon over: a queue full of LOADs would hold up the dispatcher.
-        state.preloads.fill(idle(state.graph, state.arch, op))
+        state.preloads.fill(op)
         step += RULES[type(op)].lower(state, op, step) or 1
         yield step
 

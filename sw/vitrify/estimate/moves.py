@@ -25,6 +25,8 @@ QUEUE = 2
 _REQUEST = 2
 #: Cycles from a word that arrived to the row that may read it.
 _VISIBLE = 3
+#: Commands that the load engine holds outside of its queue.
+_ENGAGED = 2
 #: Number of an element beyond every load.
 _LAST = 1 << 40
 #: Cycles of a store that neither words nor the memory's latency explain.
@@ -120,7 +122,10 @@ class Loads:
         """Earliest cycle in which the queue takes another command."""
         if len(self._accepted) < COMMAND_DEPTH:
             return 0
-        return self._accepted[-COMMAND_DEPTH]
+        # Behind the queue one is at work and one has made its request.
+        past = len(self._loads) - COMMAND_DEPTH - _ENGAGED
+        taken = self.finished(past) - _VISIBLE if past >= 0 else 0
+        return max(taken, self._accepted[-COMMAND_DEPTH])
 
     def push(self, cycle: int, op: isa.Instruction, matmuls: int) -> None:
         """A LOAD or LOAD_INDEX dispatched in ``cycle``, behind ``matmuls`` MATMULs."""

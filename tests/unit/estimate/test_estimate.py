@@ -10,10 +10,14 @@ import pytest
 
 from models.calibration import digits_calibration
 from tests.support.synthetic import vision_transformer
+from vitrify.arch import isa
 from vitrify.arch.dram import Dram
 from vitrify.arch.presets import PRESETS, preset
 from vitrify.compiler import compile_graph, compile_model
 from vitrify.estimate import LIMITS, estimate
+from vitrify.estimate.bus import Bus, Client
+from vitrify.estimate.moves import Loads
+from vitrify.estimate.recorder import Observer
 from vitrify.program import preprocess
 from vitrify.runtime import InferenceSession
 
@@ -132,6 +136,20 @@ def test_cycles_add_up():
     assert all(count >= 0 for count in found.lost.values())
     assert sum(layer.macs for layer in found.layers) == found.program.macs
     assert sum(layer.cycles for layer in found.layers) < found.cycles
+
+
+def test_the_dispatcher_waits_while_the_queue_of_loads_is_full():
+    """Six are in the core: four in the queue, one that has made its request, one at work."""
+    client = Client(NANO, NANO.fifo_words["loads"], ahead=1 << 20)
+    bus = Bus(NANO, {"loads": client}, Observer())
+    loads = Loads(NANO, bus, client, lambda _: 0, lambda _: 0, Observer())
+    load, words = isa.make(isa.Opcode.LOAD, rows=1, words=500, wide=0), 500
+    for _ in range(6):
+        assert loads.room() < words
+        loads.push(0, load, 0)
+    for done in range(1, 4):
+        assert loads.room() >= done * words
+        loads.push(0, load, 0)
 
 
 def test_progress_reaches_the_end():
