@@ -47,7 +47,7 @@ TABLE = {
     "rtl": may("arch", "amaranth"),
     "boards": may("arch rtl", "amaranth"),
     # sim
-    "golden": may("arch", "numpy", others_lazily="numba"),
+    "golden": may("arch", "numpy"),
     "cosim": may(
         "arch rtl boards golden program driver", "numpy amaranth cocotb cocotb_tools cocotbext"
     ),
@@ -87,7 +87,9 @@ FILES = {
     "explore/plot.py": may("arch", "matplotlib"),
     # Addresses as arrays: for those who have NumPy in any case.
     "arch/access.py": may("arch", "numpy"),
-    "runtime/backends/golden.py": may("arch program golden runtime", "numpy"),
+    "runtime/backends/golden.py": may(
+        "arch program golden runtime", "numpy", others_lazily="threadpoolctl"
+    ),
     "runtime/backends/rtl.py": may("arch program cosim runtime", "numpy"),
     "runtime/backends/float.py": may("arch program runtime", "numpy onnxruntime onnx", "ir"),
     "runtime/backends/board.py": may("arch program runtime driver", "numpy", "cosim"),

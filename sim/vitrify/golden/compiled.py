@@ -2,7 +2,8 @@
 
 Optional (extra ``fast``); :func:`vitrify.golden.numerics.compiled` chooses.  The functions
 without an underscore take what the NumPy functions of their names take, which define them; a test
-compares the two.
+compares the two.  What is compiled gets every constant as an argument: the cache of Numba sees
+changes of this file only.
 """
 
 from __future__ import annotations
@@ -21,19 +22,9 @@ from vitrify.arch import formats
 from .numerics import AnyInt, AnyNumber, IntArray
 from .ops import layernorm, softmax
 
-_STEP = np.float32(1 << formats.MEAN_FRAC)
-_HALF = np.float32(0.5)
-_MANTISSA = np.float32(0.5**formats.RSQRT_FRAC)
-_GAIN = np.float32(0.5 ** (formats.XHAT_FRAC + formats.GAIN_FRAC))
-_NORMAL = formats.IntFormat(formats.XNORM_BITS)
-_NORMAL_MIN, _NORMAL_MAX = np.float32(_NORMAL.min), np.float32(_NORMAL.max)
-_INT8_MIN, _INT8_MAX = np.float32(formats.INT8.min), np.float32(formats.INT8.max)
-_MEAN = formats.IntFormat(formats.RESIDUAL_BITS + formats.MEAN_FRAC)
-_MEAN_MIN, _MEAN_MAX = _MEAN.min, _MEAN.max
-_WIDE_MIN, _WIDE_MAX = float(formats.INT16.min), float(formats.INT16.max)
 _EMPTY = {dtype: np.empty((0, 0), dtype) for dtype in (np.int8, np.int16)}
 _NO_TABLE = np.empty(0, np.int8)
-_COMPILED = []
+_KERNELS: list[Any] = []
 
 
 def _compiled(*signatures: str) -> Callable[[Any], Any]:
@@ -41,11 +32,11 @@ def _compiled(*signatures: str) -> Callable[[Any], Any]:
     def with_types(function: Callable[..., None]) -> Any:
         kernel = numba.njit(cache=True, nogil=True)(function)
         cache = Path(str(kernel.stats.cache_path))
-        if not _COMPILED and not any(cache.glob(f"{Path(__file__).stem}.{function.__name__}-*")):
+        if not _KERNELS and not any(cache.glob(f"{Path(__file__).stem}.{function.__name__}-*")):
             logging.getLogger(__name__).warning(
                 "compiling golden's kernels, which happens once; they are kept in %s", cache
             )
-        _COMPILED.append(kernel)
+        _KERNELS.append(kernel)
         for types in signatures:
             kernel.compile(types)
         return kernel
@@ -68,7 +59,8 @@ def finish(
 ) -> npt.NDArray[Any]:
     """As :func:`vitrify.golden.ops.requantise.finish`."""
     dtype = np.int8 if narrow else np.int16
-    low, high = (-127.0, 127.0) if narrow else (_WIDE_MIN, _WIDE_MAX)
+    wide = formats.INT16
+    low, high = (-127.0, 127.0) if narrow else (float(wide.min), float(wide.max))
     port = formats.IntFormat(requant_bits)
     out = np.empty(acc.shape, dtype)
     _finish(
@@ -78,17 +70,20 @@ def finish(
         np.array(multiplier * 0.5**post_shift, np.float64, ndmin=2, copy=None),
         float(port.min), float(port.max),
         _EMPTY[dtype] if old is None else np.ascontiguousarray(old, dtype), largest,
-        _NO_TABLE if table is None else table, low, high, out,
+        _NO_TABLE if table is None else table, low, high,
+        # int16 is saturated before the sum, too.
+        -np.inf if narrow else low, np.inf if narrow else high, out,
     )
     return out
 
 
 @_compiled(*(
     f"void({acc}[:,::1], f8[::1], f8[::1], f8[:,::1], f8, f8, {out}[:,::1], b1, i1[::1], f8, f8,"
-    f" {out}[:,::1])"
+    f" f8, f8, {out}[:,::1])"
     for acc in ("f4", "i4") for out in ("i1", "i2")
 ))
-def _finish(acc, down, bias, factor, least, most, old, largest, table, low, high, out):
+def _finish(acc, down, bias, factor, least, most, old, largest, table, low, high, sum_low, sum_high,
+            out):
     """``down [1 or rows]``, ``bias [1 or columns]``, ``factor [1 or rows, 1 or columns]``."""
     columns = acc.shape[1]
     offset, scale, value = np.empty(columns), np.empty(columns), np.empty(columns)
@@ -102,9 +97,8 @@ def _finish(acc, down, bias, factor, least, most, old, largest, table, low, high
             v = np.floor(acc[r, c] * shift + offset[c])
             value[c] = np.floor(min(max(v, least), most) * scale[c] + 0.5)
         if len(old) and not largest:
-            # What is beyond int16 before the sum, saturates an int8 behind it in any case.
             for c in range(columns):
-                value[c] = min(max(value[c], _WIDE_MIN), _WIDE_MAX) + old[r, c]
+                value[c] = min(max(value[c], sum_low), sum_high) + old[r, c]
         for c in range(columns):
             out[r, c] = min(max(value[c], low), high)
         if len(old) and largest:
@@ -120,24 +114,31 @@ def apply(
 ) -> IntArray:
     """As :func:`vitrify.golden.ops.layernorm.apply`."""
     out = np.empty(x.shape, np.int8)
-    down = np.ldexp(np.float32(1), (formats.XHAT_FRAC - shift).astype(np.int32))
+    normal = formats.IntFormat(formats.XNORM_BITS)
+    # All shifts go into the factors, which stay exact.
+    half, low, high, least, most = (
+        np.float32(v) for v in (0.5, normal.min, normal.max, formats.INT8.min, formats.INT8.max)
+    )
     _apply(
-        np.ascontiguousarray(x, np.int16), mean.astype(np.float32), down,
-        mantissa.astype(np.float32), np.atleast_2d(gain).astype(np.float32), out,
+        np.ascontiguousarray(x, np.int16),
+        np.ldexp(mean.astype(np.float32), -formats.MEAN_FRAC),
+        np.ldexp(np.float32(1), (formats.MEAN_FRAC + formats.XHAT_FRAC - shift).astype(np.int32)),
+        np.ldexp(mantissa.astype(np.float32), -formats.RSQRT_FRAC),
+        np.ldexp(np.atleast_2d(gain).astype(np.float32), -formats.XHAT_FRAC - formats.GAIN_FRAC),
+        half, low, high, least, most, out,
     )
     return out
 
 
-@_compiled("void(i2[:,::1], f4[::1], f4[::1], f4[::1], f4[:,::1], i1[:,::1])")
-def _apply(x, mean, down, mantissa, gain, out):
+@_compiled("void(i2[:,::1], f4[::1], f4[::1], f4[::1], f4[:,::1], f4, f4, f4, f4, f4, i1[:,::1])")
+def _apply(x, mean, down, mantissa, gain, half, low, high, least, most, out):
     for r in range(len(x)):
         m, d, f, own = mean[r], down[r], mantissa[r], gain[r % len(gain)]
         for c in range(x.shape[1]):
-            y = np.floor((x[r, c] * _STEP - m) * d + _HALF)
-            y = min(max(y, _NORMAL_MIN), _NORMAL_MAX)
-            y = np.floor(y * f * _MANTISSA + _HALF)
-            y = np.floor(y * own[c] * _GAIN + _HALF)
-            out[r, c] = min(max(y, _INT8_MIN), _INT8_MAX)
+            y = np.floor((np.float32(x[r, c]) - m) * d + half)
+            y = np.floor(min(max(y, low), high) * f + half)
+            y = np.floor(y * own[c] + half)
+            out[r, c] = min(max(y, least), most)
 
 
 def statistics(
@@ -145,14 +146,17 @@ def statistics(
 ) -> IntArray:
     """As :func:`vitrify.golden.ops.layernorm.statistics`: ``[3, rows]``."""
     out = np.empty((3, len(x)), np.int64)
-    _statistics(np.ascontiguousarray(x, np.int16), inv_dim, inv_shift, epsilon, centred,
-                layernorm.RSQRT, out)
+    mean = formats.IntFormat(formats.RESIDUAL_BITS + formats.MEAN_FRAC)
+    _statistics(
+        np.ascontiguousarray(x, np.int16), inv_dim, inv_shift - formats.MEAN_FRAC,
+        inv_shift - 2 * formats.MEAN_FRAC, *((mean.min, mean.max) if centred else (0, 0)),
+        epsilon, formats.RSQRT_INDEX_BITS, layernorm.RSQRT, out,
+    )
     return out
 
 
-@_compiled("void(i2[:,::1], i8, i8, i8, b1, i8[::1], i8[:,::1])")
-def _statistics(x, inv_dim, inv_shift, epsilon, centred, rsqrt, out):
-    mean_shift, power_shift = inv_shift - formats.MEAN_FRAC, inv_shift - 2 * formats.MEAN_FRAC
+@_compiled("void(i2[:,::1], i8, i8, i8, i8, i8, i8, i8, i8[::1], i8[:,::1])")
+def _statistics(x, inv_dim, mean_shift, power_shift, low, high, epsilon, index_bits, rsqrt, out):
     for r in range(len(x)):
         total = squares = 0
         for c in range(x.shape[1]):
@@ -160,14 +164,14 @@ def _statistics(x, inv_dim, inv_shift, epsilon, centred, rsqrt, out):
             total += value
             squares += value * value
         mean = (total * inv_dim + ((1 << mean_shift) >> 1)) >> mean_shift
-        mean = min(max(mean, _MEAN_MIN), _MEAN_MAX) if centred else 0
+        mean = min(max(mean, low), high)
         power = (squares * inv_dim + ((1 << power_shift) >> 1)) >> power_shift
         variance = max(max(power - mean * mean, 0) + epsilon, 1)
         bits = 0
         while variance >> bits:
             bits += 1
         shift = (bits + 1) >> 1
-        up = formats.RSQRT_INDEX_BITS - 2 * shift
+        up = index_bits - 2 * shift
         out[0, r], out[1, r] = mean, shift
         out[2, r] = rsqrt[variance << up if up >= 0 else variance >> -up]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -28,14 +29,14 @@ _done = 0
 @functools.cache
 def compiled() -> ModuleType | None:
     """The kernels that Numba compiles; ``None`` without it, or with ``NUMBA_DISABLE_JIT``."""
+    # Numba reads it, too, but needs 60 MB for that.
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
+        return None
     try:
-        from numba.core import config
-    except ImportError:  # not installed, or too old for this NumPy
+        from . import compiled
+    # Numba is not installed, or too old for this NumPy; or it may write its cache nowhere.
+    except (ImportError, RuntimeError):
         return None
-    if vars(config)["DISABLE_JIT"]:  # an attribute made at run time
-        return None
-    from . import compiled
-
     return compiled
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -116,11 +117,16 @@ def test_kernels_are_loaded_when_they_pay(monkeypatch):
     assert asked
 
 
-@pytest.mark.parametrize("how", ["absent", "disabled"])
+@pytest.mark.parametrize("how", ["absent", "disabled", "no cache"])
 def test_without_numba_numpy_does_it(monkeypatch, how):
-    if how == "absent":
-        monkeypatch.setitem(sys.modules, "numba.core", None)
+    def refuse(_function):
+        raise RuntimeError("cannot cache function: no locator available")
+
+    if how == "disabled":
+        monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
     else:
-        numba = pytest.importorskip("numba", reason="the extra `fast` is not installed")
-        monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)
+        monkeypatch.delitem(sys.modules, "vitrify.golden.compiled", raising=False)
+        monkeypatch.delattr("vitrify.golden.compiled", raising=False)
+        numba = None if how == "absent" else types.SimpleNamespace(njit=lambda **_: refuse)
+        monkeypatch.setitem(sys.modules, "numba", numba)
     assert numerics.compiled.__wrapped__() is None

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,9 @@ from vitrify.arch.errors import BackendError, InputError
 from vitrify.arch.presets import preset
 from vitrify.compiler import compile_graph
 from vitrify.cosim.transport import SimulatedTransport
+from vitrify.golden.machine import Machine
 from vitrify.runtime import InferenceSession
+from vitrify.runtime.backends import golden
 from vitrify.runtime.backends.board import BoardBackend
 
 ARCH = preset("nano")
@@ -109,6 +112,44 @@ def test_a_run_inside_a_run():
     session = InferenceSession(PROGRAM, progress=progress)
     assert np.array_equal(session.run(None, FEED)[0], GOLDEN)
     assert np.array_equal(found[0], GOLDEN)
+
+
+def test_jobs_of_a_run_side_by_side(monkeypatch):
+    """As many as BLAS may have threads, each of which is then alone in BLAS."""
+    limited = []
+
+    class Blas:
+        def info(self):
+            return [{"num_threads": 3}]
+
+        def limit(self, *, limits: int):
+            return contextlib.nullcontext(limited.append(limits))
+
+    images = np.concatenate(IMAGES)[:9]
+    session = InferenceSession(PROGRAM)
+    alone = np.concatenate([session.run(None, {NAME: image[None]})[0] for image in images])
+    monkeypatch.setattr(golden, "_blas", Blas)
+    threads, steps = set(), []
+    together = threading.Barrier(3, timeout=60)
+
+    def progress(done, total):
+        steps.append((done, total))
+        threads.add(threading.get_ident())
+
+    run = Machine.run
+
+    def run_together(*arguments):
+        together.wait()
+        return run(*arguments)
+
+    monkeypatch.setattr(Machine, "run", run_together)
+    session = InferenceSession(PROGRAM, progress=progress)
+    (found,) = session.run(None, {NAME: images})
+    assert np.array_equal(found, alone)
+    assert limited == [1]
+    total = len(images) * len(PROGRAM.layers)
+    assert steps == [(i + 1, total) for i in range(total)]
+    assert len(threads) == 3
 
 
 @pytest.mark.slow
