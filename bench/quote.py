@@ -11,7 +11,7 @@ import json
 import re
 from typing import Any
 
-from bench import area
+from bench import area, backend_score
 from bench.cases import ROOT
 from bench.conditions import current
 from bench.measure import RESULTS
@@ -20,7 +20,10 @@ from vitrify.arch.boards import BOARDS, STANDALONE_BOARDS
 from vitrify.arch.power import PUBLISHED, by_density, power
 from vitrify.arch.presets import PRESETS
 
-FILES = ("README.md", "docs/boards.md", "docs/estimate.md", "docs/experts.md", "docs/resources.md")
+FILES = (
+    "README.md", "docs/backend.md", "docs/boards.md", "docs/estimate.md", "docs/experts.md",
+    "docs/resources.md",
+)
 #: Between its two marks, the text of a figure.
 MARKED = re.compile(r"(<!-- figures: ([\w-]+) -->\n).*?(<!-- end of figures -->)", re.S)
 
@@ -279,6 +282,9 @@ FIGURES = {
     "presets": presets, "one-picture": one_picture, "m3vit": m3vit, "experts": experts,
     "boards": boards, "bitstreams": bitstreams, "error": error, "ulx3s": ulx3s, "units": units,
     "area-error": area_error, "published-power": published_power, "preset-power": preset_power,
+    "backend": lambda: backend_score.outcomes(backend_score.on_file()).rstrip(),
+    "backend-reasons": lambda: backend_score.reasons(backend_score.on_file()).rstrip(),
+    "backend-operators": lambda: backend_score.operators(backend_score.on_file()).rstrip(),
 }
 
 

@@ -16,7 +16,7 @@ os.environ["COLUMNS"] = "82"
 
 _ROOT = Path(__file__).resolve().parent.parent
 #: Packages whose public names are documented.
-_PACKAGES = ("runtime", "compiler", "program", "estimate", "report", "explore")
+_PACKAGES = ("runtime", "backend", "compiler", "program", "estimate", "report", "explore")
 _LINK = re.compile(r"\[([^\]]*)\]\((?!https?:|#)([^)]*)\)")
 
 

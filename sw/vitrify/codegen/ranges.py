@@ -24,7 +24,9 @@ _WAYS_OUT = {
     **dict.fromkeys(("src_stride", "st_stride", "dst_stride", "add_stride", "stride"), _CHANNELS),
     **dict.fromkeys(("k_tiles", "k_step", "tap_k", "gain_words", "words"), _CHANNELS),
     **dict.fromkeys(("c_tiles", "c_group"), _COLUMNS),
-    **dict.fromkeys(("rows", "expert_first", "count", "out_width"), _TOKENS),
+    **dict.fromkeys(
+        ("rows", "expert_first", "count", "out_width", "origin_y", "origin_x"), _TOKENS
+    ),
     **dict.fromkeys(("stream_words", "stream_offset", "offset", "task_stride"), _WEIGHTS),
 }
 

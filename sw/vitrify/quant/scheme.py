@@ -41,6 +41,8 @@ _CHANNELS = 32
 #: Rows used where a trial costs a matrix product.
 _TRIAL_ROWS = 400
 _SEED = 31
+#: Variance of a row, in parts of the mean square of all, below which it has none.
+_LEAST_SPREAD = 1e-6
 
 
 # Residual stream ---------------------------------------------------------------------------
@@ -68,8 +70,10 @@ def residual_step(reads: Sequence[StreamRead]) -> float:
     steps = [2.0**exponent for exponent in range(safe, safe - _STEP_SEARCH, -1)]
     costs = np.zeros(len(steps))
     for read in reads:
-        spread = np.maximum(read.rows.astype(np.float64).var(axis=1), 1e-12)
         size = np.abs(read.rows.astype(np.float64))
+        # a row without any, as all are of one channel, must not outweigh the others
+        least = max(1e-12, _LEAST_SPREAD * float(np.mean(size**2)))
+        spread = np.maximum(read.rows.astype(np.float64).var(axis=1), least)
         for number, step in enumerate(steps):
             clipped = np.maximum(size - _RESIDUAL_MAX * step, 0.0)
             error = np.mean(np.square(clipped, out=clipped), axis=1)

@@ -121,6 +121,7 @@ TOO_MUCH = {
     "stream_words": (Opcode.MATMUL, 1 << 24, "at most 16777215: use fewer or smaller layers"),
     "count": (Opcode.LOAD_INDEX, 1 << 14, "at most 16383: use smaller pictures"),
     "out_width": (Opcode.PATTERN, 4097, "at most 4096"),
+    "origin_y": (Opcode.PATTERN, 4500, "at most 4095: use smaller pictures"),
 }
 
 

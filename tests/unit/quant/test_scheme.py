@@ -76,3 +76,11 @@ def test_a_subsample_sees_every_token() -> None:
     found = scheme.subsample(tokens)
     assert len(found) <= 512
     assert len(np.unique(found)) > 60
+
+
+def test_residual_step_of_rows_without_spread():
+    """Rows of one channel, or of equal numbers, have no spread: they asked for the finest step."""
+    column = np.linspace(-60, 60, 512)[:, None]
+    assert scheme.residual_step([scheme.StreamRead(column, 60.0, 0)]) * 32767 >= 55
+    rows = np.concatenate([np.ones((256, 3)), 60 * rng().uniform(0.5, 1, size=(256, 3))])
+    assert scheme.residual_step([scheme.StreamRead(rows, 60.0, 0)]) * 32767 >= 55
