@@ -181,11 +181,11 @@ def bitstreams() -> str:
         rows.append(_row(
             f"`{name}`", *(f"{used[kind]:,.0f} of {getattr(board.part, kind):,}"
                            for kind in ("luts", "ffs", "dsps", "brams")),
-            f"{timing['target_mhz']:g} MHz", f"{timing['achieved_mhz']:.1f} MHz",
+            f"{timing['target_mhz']:g} MHz", f"{timing['achieved_mhz']:.1f} MHz", found["seed"],
             f"{found['bitstream']['bytes']:,} bytes",
         ))
     return _table(("board", "LUT4 equivalents", "flip-flops", "multipliers", "block RAMs",
-                   "asked for", "nextpnr reaches", "bitstream"), rows)
+                   "asked for", "nextpnr reaches", "with seed", "bitstream"), rows)
 
 
 def error() -> str:

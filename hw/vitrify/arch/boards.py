@@ -114,6 +114,10 @@ class Standalone:
     high: tuple[str, ...] = ()
     #: What loads a bitstream, whose name follows.
     load: str
+    #: Seed of place and route, and further options of nextpnr, with which the preset's core meets
+    #: the board's clock.
+    seed: int = 1
+    nextpnr: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,13 +231,13 @@ def _with_sdram(
 
 _BOARDS = (
     _with_sdram(
-        "ulx3s", ECP5_85, 70.0,
-        "met by nextpnr with the core of contract version 7; never on a board",
+        "ulx3s", ECP5_85, 70.0, _PLACED,
         Standalone(
             # IS42S16160G, AS4C16M16SA and their like; -7 grades or faster.
             package="CABGA381", sdram=SdramPart(name="16M x 16"), leds=8,
             # Low, it would put the WiFi module in charge of the board.
             high=("wifi_gpio0",), load="openFPGALoader --board ulx3s",
+            seed=3, nextpnr=("--tmg-ripup",),
         ),
     ),
     _with_sdram(

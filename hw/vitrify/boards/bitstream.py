@@ -51,7 +51,7 @@ def build(
     folder: Path,
     *,
     clock_mhz: float | None = None,
-    seed: int = 1,
+    seed: int | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Make ``BOARD.bit`` in ``folder``, with netlist, logs and ``report.json``.
@@ -63,7 +63,7 @@ def build(
     folder : created if it is missing
     clock_mhz : the PLL is set to this (default: the board's), or the next clock below that it can
         make
-    seed : of place and route
+    seed : of place and route (default: the board's)
     say : told what takes time
 
     Returns
@@ -79,6 +79,7 @@ def build(
     """
     around, name = standalone(board), board.name
     clock_mhz = board.clock_mhz if clock_mhz is None else clock_mhz
+    seed = around.seed if seed is None else seed
     # What can be wrong is, before a component exists that nobody would elaborate.
     require_bus(arch, around.sdram)
     pll = dividers(around.oscillator_mhz, clock_mhz)
@@ -99,6 +100,7 @@ def build(
     say("placing and routing")
     reached = route(folder, TOP, arch.part, around.package, [
         "--lpf", f"{name}.lpf", "--textcfg", f"{name}.config", "--seed", str(seed),
+        *around.nextpnr,
     ], pll.mhz)
     report = {
         "board": name, "arch": arch.name, "macs": arch.macs, "arch_hash": f"{arch.hash:08x}",

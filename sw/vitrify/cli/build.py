@@ -32,7 +32,9 @@ def register(commands: Any) -> None:
         "--clock", type=float, metavar="MHZ", help="clock of the core (default: the board's)"
     )
     parser.add_argument(
-        "--seed", type=int, default=1, metavar="N", help="of place and route, where it is done here"
+        "--seed", type=int, metavar="N",
+        help="of place and route, where it is done here (default: one that meets the board's "
+        "clock)",
     )
     parser.set_defaults(execute=execute)
 

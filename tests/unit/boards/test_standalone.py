@@ -12,12 +12,14 @@ from tests.unit.boards.test_shared_memory import Copier
 from vitrify.arch.boards import BOARDS, STANDALONE_BOARDS, board, standalone
 from vitrify.arch.errors import BackendError, ConfigError
 from vitrify.arch.presets import preset
+from vitrify.boards import bitstream
 from vitrify.boards import standalone as module
 from vitrify.boards.bitstream import constraints, top_verilog
 from vitrify.boards.ecp5 import CHIPS
 from vitrify.boards.memory import require_bus
 from vitrify.boards.pll import dividers
 from vitrify.boards.standalone import divisor, ports
+from vitrify.boards.synthesis import Resources, Timing
 from vitrify.cli.main import main
 
 
@@ -97,3 +99,33 @@ def test_a_build_says_first_whether_the_clock_is_met(
     other = "arch 'nano' names the part LFE5U-85F; it is built for the board's, LFE5U-45F"
     assert other in " ".join(said["nano"].split())
     assert "names the part" not in said["colorlight-i9"]
+
+
+@pytest.mark.parametrize(("name", "seed"), [("ulx3s", None), ("schoko", None), ("schoko", 7)])
+def test_a_bitstream_has_the_board_s_seed(
+    name: str, seed: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless one is asked for; without the clock there is none, with a way out in the sentence."""
+    reached, around = [board(name).clock_mhz], standalone(board(name))
+
+    def route(_work: Path, _top: str, _part: object, package: str, options: list[str],
+              target: float) -> Timing:
+        assert package == around.package
+        asked = around.seed if seed is None else seed
+        assert [*options[options.index("--seed"):]] == ["--seed", str(asked), *around.nextpnr]
+        return Timing(reached[0], target, ())
+
+    def pack(_tool: str, arguments: list[str], work: Path, _log: str) -> None:
+        (work / arguments[-1]).write_bytes(b"bits")
+
+    monkeypatch.setattr(module, "Core", Copier)
+    monkeypatch.setattr(bitstream, "synthesise", lambda *_: Resources(luts=1))
+    monkeypatch.setattr(bitstream, "route", route)
+    monkeypatch.setattr(bitstream, "run_tool", pack)
+    report = bitstream.build(board(name), preset(name), tmp_path, seed=seed)
+    assert report["bitstream"]["bytes"] == 4
+    assert report["seed"] == (around.seed if seed is None else seed)
+    reached[0] = 40.0
+    with pytest.raises(BackendError, match=r"reaches 40\.0 MHz .* with --clock 39, or another"):
+        bitstream.build(board(name), preset(name), tmp_path, seed=seed)
+    assert not (tmp_path / f"{name}.bit").exists()
