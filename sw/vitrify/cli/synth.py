@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vitrify.arch.config import ArchConfig
-from vitrify.arch.errors import InputError
+from vitrify.arch.errors import BackendError, InputError
 from vitrify.arch.load import load as load_arch
 from vitrify.arch.presets import PRESETS
 from vitrify.program.files import check_writable, write_atomic
@@ -23,7 +23,8 @@ def register(commands: Any) -> None:
         "synth",
         help="synthesise cores with Yosys and report what they take",
         description="Synthesise with Yosys for the architecture's part; on ECP5 also place and "
-        "route with nextpnr.  Minutes for a small core, longer for a large one.",
+        "route with nextpnr; elsewhere, and without that, a range of clocks by levels of logic.  "
+        "Minutes for a small core, longer for a large one.",
     )
     parser.add_argument(
         "--arch",
@@ -88,6 +89,11 @@ def execute(options: argparse.Namespace) -> None:
         print_json(reports)
         return
     show(_table(reports))
+    for report in reports:
+        if "clock_range" in report:
+            show(f"{report['arch']}: clock {report['clock_range']['words']}")
+        elif "clock_unknown" in report:
+            show(f"{report['arch']}: no range of clocks: {report['clock_unknown']}")
 
 
 def _show_units(archs: list[ArchConfig], options: argparse.Namespace) -> None:
@@ -137,8 +143,22 @@ def _report(arch: ArchConfig, folder: Path, seeds: int) -> dict[str, Any]:
     }
     if seeds and arch.part.family == "ecp5":
         report |= route(arch, folder, module_name(arch), seeds)
+    else:
+        with status(f"looking for the longest path of {arch.name}"):
+            report |= levels(folder, module_name(arch), arch.part.family)
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
     return report
+
+
+def levels(folder: Path, top: str, family: str) -> dict[str, Any]:
+    """The range of clocks of a netlist that is not placed, or why there is none."""
+    from vitrify.boards.clock import clock_range
+
+    try:
+        found = clock_range(folder, top, family)
+    except BackendError as error:  # what was synthesised in many minutes is reported all the same
+        return {"clock_unknown": str(error)}
+    return {"clock_range": {**asdict(found), "words": str(found)}}
 
 
 def route(arch: ArchConfig, folder: Path, top: str, seeds: int) -> dict[str, Any]:

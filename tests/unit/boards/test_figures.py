@@ -31,6 +31,8 @@ ELSEWHERE = {
     "docs/resources.md": {
         "73.0 MHz": "nextpnr's report of `nano`", "79.0 MHz": "and of the ULX3S core",
         "60 MHz": "what those runs asked for",
+        "47 to 204 MHz": "`vitrify synth`, not placed",
+        "100 MHz": "what the PYNQ-Z2 build asks for",
     },
 }
 

@@ -16,6 +16,7 @@ from vitrify.arch.config import Part
 from vitrify.arch.errors import BackendError
 from vitrify.arch.presets import preset
 from vitrify.boards import synthesis
+from vitrify.boards.clock import clock_range
 from vitrify.boards.scan import behind_scan_chain
 from vitrify.boards.synthesis import Resources, Timing, ecp5_steps, place_and_route, synthesise
 from vitrify.cli import synth
@@ -79,6 +80,10 @@ def test_cells_are_counted(name: str, tmp_path: Path, tools: list[list[str]]) ->
     script = tools[0][-1]
     assert ("keep_hierarchy 1 bank;" in script) == (name == "kv260")
     assert "keep_hierarchy 1 core" not in script
+    # Counted part by part; then flat, for the clock.
+    assert script.count("write_json netlist.json") == 1
+    if name == "kv260":
+        assert script.index("stat.json") < script.rindex("flatten") < script.index("write_json")
     assert {"ulx3s": "synth_ecp5", "kv260": "synth_xilinx -family xcup"}[name] in script
     # Of the two AMD families, and within one of them, some parts have UltraRAM.
     assert ("-uram" in script) == (name == "kv260")
@@ -243,6 +248,10 @@ def test_memories_of_a_design(tmp_path: Path) -> None:
     cells = json.loads((tmp_path / "stat.json").read_text())["design"]["num_cells_by_type"]
     assert cells["TRELLIS_DPR16X4"] == 9 * 4
     assert used.brams == 2
+    # Through distributed RAM and the multiplexers behind it.
+    found = clock_range(tmp_path, "core", "ecp5")
+    assert found.path.levels >= 1
+    assert 50 < found.slow_mhz < found.fast_mhz
 
 
 def test_chains_stay_inside_the_multipliers(tmp_path: Path) -> None:
@@ -260,3 +269,7 @@ def test_chains_stay_inside_the_multipliers(tmp_path: Path) -> None:
     """)
     used = synthesise(preset("kv260"), tmp_path / "core.v", "core", tmp_path)
     assert used == Resources(dsps=2)
+    # The cascade is the longest path: from one's product to the other's sum, without a wire.
+    path = clock_range(tmp_path, "core", "xcup").path
+    assert (path.levels, path.wires, len(path.cells)) == (0, 0, 2)
+    assert path.period_ns == pytest.approx(1.819 + 1.025)
