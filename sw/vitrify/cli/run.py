@@ -279,7 +279,8 @@ def _show(
 
 def summary(statistics: Statistics) -> str:
     """One line of cost."""
-    parts = [f"{statistics.images} images", f"{statistics.macs / 1e6:.1f} M MACs"]
+    many = "s" * (statistics.images != 1)
+    parts = [f"{statistics.images} image{many}", f"{statistics.macs / 1e6:.1f} M MACs"]
     if statistics.cycles and statistics.utilisation is not None:
         each = statistics.cycles / statistics.images
         time = each / statistics.arch.clock_mhz / 1e3

@@ -12,6 +12,8 @@ from tests.support.numpy_alone import with_numpy_alone
 from tests.support.tails import MODEL
 from tests.unit.program.test_application import application, host_model
 from vitrify.arch.errors import BackendError, InputError
+from vitrify.arch.presets import preset
+from vitrify.cli.run import summary
 from vitrify.program import CorePart, HostPart
 from vitrify.runtime import InferenceSession
 from vitrify.runtime.activity import Activity
@@ -100,3 +102,9 @@ def test_costs_of_programs_add_up() -> None:
     assert both.activity is None
     assert _sum([one], "one").activity is activity
     assert one.counters == {"STALL_BANK": 4}
+
+
+def test_one_image_is_no_images():
+    for images, words in ((1, "1 image, "), (2, "2 images, ")):
+        cost = Statistics(name="model", arch=preset("nano"), backend="golden", images=images)
+        assert summary(cost).startswith(words)
