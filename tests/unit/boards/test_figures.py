@@ -18,6 +18,7 @@ _FIGURE = re.compile(
 #: What stands outside the marked tables, and where it is from.
 ELSEWHERE = {
     "README.md": {},
+    "docs/backend.md": {},
     "docs/boards.md": {
         "70.9 MHz": "nextpnr's report of a ULX3S build", "68.3 MHz": "and of later ones",
         "69.8 MHz": "and of one with timing-driven rip-up",
