@@ -18,6 +18,7 @@ from pathlib import Path
 from vitrify.arch.errors import BackendError
 
 from .ecp5 import absorb_registers
+from .fanout import split_fanout
 from .levels import LongestPath, Wire, longest_path
 
 #: Wires of ECP5 (speed grade 6), ns.
@@ -92,7 +93,9 @@ def clock_range(work: Path, top: str, family: str) -> ClockRange:
         raise BackendError(f"there is no netlist {file}")
     module = json.loads(file.read_text())["modules"][top]
     if family == "ecp5":
+        # As before place and route, after which the factors were found.
         absorb_registers(module)
+        split_fanout(module)
     by = _FAMILIES[family]
     fast = longest_path(module, by.fast)
     slow = longest_path(module, by.slow)

@@ -12,7 +12,9 @@ from vitrify.arch.errors import BackendError
 from vitrify.boards.clock import CALIBRATION, LAW, clock_range
 from vitrify.boards.levels import Wire, longest_path
 from vitrify.boards.netlist import cell
+from vitrify.boards.synthesis import Resources
 from vitrify.cli import synth
+from vitrify.cli.main import main
 
 ONE = Wire(1.0)
 
@@ -153,3 +155,25 @@ def test_a_netlist_that_is_not_understood_does_not_lose_the_resources(tmp_path: 
     told = synth.levels(tmp_path, "core", "xc7")["clock_range"]
     assert told["slow_mhz"] < told["fast_mhz"]
     assert "0 levels, 0 carries, at most 1 reader a wire" in told["words"]
+
+
+def test_the_command_tells_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:
+    def synthesise(_arch: object, _verilog: object, top: str, work: Path) -> Resources:
+        module = _module(a=_ff(11, 10), b=_ff(10, 11))
+        (work / "netlist.json").write_text(json.dumps({"modules": {top: module}}))
+        return Resources(ffs=2)
+
+    (tmp_path / "pynq-z2").mkdir()
+    monkeypatch.setattr("vitrify.rtl.emit.emit", lambda _arch, folder: folder / "core.v")
+    monkeypatch.setattr("vitrify.boards.synthesis.synthesise", synthesise)
+    command = ["synth", "--arch", "pynq-z2", "-o", str(tmp_path)]
+    assert main(command) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "pynq-z2: clock" in said
+    assert "MHz by levels (longest path: 0 levels" in said
+    assert main([*command, "--json"]) == 0
+    report, = json.loads(capsys.readouterr().out)
+    assert report["clock_range"]["slow_mhz"] < report["clock_range"]["fast_mhz"]
+    assert report["clock_range"]["path"]["cells"] in (["a", "b"], ["b", "a"])
