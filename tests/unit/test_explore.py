@@ -258,7 +258,7 @@ def test_the_extra_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.delitem(sys.modules, "vitrify.explore.plot", raising=False)
     said = vitrify(capsys, "explore", "m.onnx", "--part", "ulx3s", *SWEEP, "-o", "best.yaml",
                    "--plot", "front.svg", code=2)
-    assert "pip install 'vitrify[plot]'" in said
+    assert "pip install 'vitrify[cli,plot]'" in said
     assert not Path("best.yaml").exists()
 
 

@@ -28,8 +28,8 @@ from vitrify.quant.graph import LayerScales, QuantGraph
 
 #: The first operator set whose quantisers have 16 bits.
 _OPSET = 21
-#: Images that are compared.
-_IMAGES = 4
+#: Images that are compared, and those that show how large an output's numbers are.
+_IMAGES, _RANGE_IMAGES = 4, 16
 
 Array = npt.NDArray[Any]
 
@@ -87,15 +87,16 @@ def closeness(
     model : of :func:`as_onnx`, run as it is written
     images : float32 ``[N, C, H, W]``, of which a few are taken
     """
-    some = images[:_IMAGES]
+    some = images[:_RANGE_IMAGES]
     tasks = {name: np.arange(len(some)) % count for name, count in graph.tasks.items()}
     names = [name for name in graph.outputs if graph.forms[name].shape is None]
-    found = FloatEvaluator(model, names).run(feeds(model, some, tasks))
     exact = Evaluator(graph, arch).outputs(some, tasks)
+    compared = {name: task[:_IMAGES] for name, task in tasks.items()}
+    found = FloatEvaluator(model, names).run(feeds(model, some[:_IMAGES], compared))
     result = {}
     for name in names:
-        wanted = exact[name].reshape(found[name].shape)
-        step = max(float(np.abs(wanted).max()), 1e-30) / INT8.max
+        step = max(float(np.abs(exact[name]).max()), 1e-30) / INT8.max
+        wanted = exact[name][: len(found[name])].reshape(found[name].shape)
         result[name] = float(np.sqrt(np.mean((found[name] - wanted) ** 2))) / step
     return result
 

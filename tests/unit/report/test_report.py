@@ -243,4 +243,4 @@ def test_the_extra_is_named(tmp_path, monkeypatch, capsys, program):
     monkeypatch.setitem(sys.modules, "jinja2", None)
     monkeypatch.delitem(sys.modules, "vitrify.report.page", raising=False)
     assert main(["report", str(tmp_path / "m.vfy"), "-o", str(tmp_path / "p.html")]) == 2
-    assert "pip install 'vitrify[report]'" in capsys.readouterr().err
+    assert "pip install 'vitrify[cli,report]'" in capsys.readouterr().err
