@@ -147,6 +147,17 @@ def test_every_board_has_designs_that_fit(part):
     assert found != Space.of(part).designs({"lut": 0.6}, 20, seed=1)
 
 
+def test_the_core_that_is_varied_is_among_them():
+    space = Space.of("kv260")
+    first, *others = space.designs({}, 4, seed=3)
+    own = preset("kv260")
+    assert all(getattr(first, name) == getattr(own, name) for name in space.axes)
+    assert len(others) == 3
+    assert first not in others
+    tight = space.designs({"uram": 0.9}, 4, seed=3)
+    assert not any(arch.token_bytes == own.token_bytes and arch.macs == own.macs for arch in tight)
+
+
 def test_options():
     assert parse_budget(["lut=0.5,dsp=90%", "uram=1"]) == {"lut": 0.5, "dsp": 0.9, "uram": 1.0}
     assert parse_sweep(["depth=16,32", "nibbles=true,false"]) == {

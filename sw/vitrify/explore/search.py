@@ -38,7 +38,7 @@ def explore(
 
     Parameters
     ----------
-    archs : cores on one part
+    archs : cores on one part; the first of them is estimated, whatever the others are
     study : what is known, and where results go as they come
     jobs : processes (default: one for each processor); 1 works in this one
     tolerance : leave a design out, too, that could be faster than a smaller one by this share only
@@ -56,8 +56,8 @@ def explore(
     least = [sum(cycles.values()) / arch.clock_mhz
              for arch, cycles in zip(archs, bounds, strict=True)]
     decided: dict[int, Design] = {}
-    # Fast and small ones first: they rule out most of the others.
-    queue = sorted(range(len(archs)), key=lambda i: (least[i], shares[i]))
+    # The first of all, then fast and small ones: they rule out most of the others.
+    queue = sorted(range(len(archs)), key=lambda i: (i > 0, least[i], shares[i]))
 
     def settle(number: int, result: _Result) -> None:
         decided[number] = Design(archs[number], shares[number], *result)
