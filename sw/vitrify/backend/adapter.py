@@ -175,8 +175,9 @@ class VitrifyBackend(Backend):
         constants = kwargs.get("constants") or {}
         names = [value.name for value in inputs_of(model) if value.name not in constants]
         feed = feed_of(names, inputs)
-        alone = {"calibration": feed, "copies": ALL_THERE_IS}
-        return cls.prepare(model, device, **{**alone, **kwargs}).run(feed)
+        if kwargs.get("calibration") is None:
+            kwargs = {"copies": ALL_THERE_IS, **kwargs, "calibration": feed}
+        return cls.prepare(model, device, **kwargs).run(feed)
 
     @classmethod
     def run_node(
@@ -214,14 +215,14 @@ class VitrifyBackend(Backend):
              for name, fact in zip(outputs, facts, strict=True)],
         )  # fmt: skip
         model = helper.make_model(graph, opset_imports=imports)
-        constants = weights_of(feed)
+        constants = weights = weights_of(feed)
         if outputs_info is None:
             # shapes may depend on the values of inputs
             model = onnx.shape_inference.infer_shapes(
                 with_constants(model, constants), data_prop=True
             )
             constants = {}
-        left = {name: array for name, array in feed.items() if name not in weights_of(feed)}
+        left = {name: array for name, array in feed.items() if name not in weights}
         return cls.run_model(model, left, device, constants=constants, **kwargs)
 
     @classmethod

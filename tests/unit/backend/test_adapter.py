@@ -99,6 +99,13 @@ def test_run_node_and_run_model() -> None:
         vitrify.backend.run_node(node, [x])
 
 
+def test_calibration_counts_as_often_for_run_model_as_for_prepare() -> None:
+    model, options = exported(), {"arch": "nano", "calibration": {"image": IMAGES[:2]}}
+    wanted, = vitrify.backend.prepare(model, **options).run(IMAGES[:1])
+    found, = vitrify.backend.run_model(model, IMAGES[:1], **options)
+    np.testing.assert_array_equal(found, wanted)
+
+
 def test_old_models_are_converted() -> None:
     node = helper.make_node("Conv", ["x", "w"], ["y"])
     model = with_constants(
@@ -115,10 +122,10 @@ def test_old_models_are_converted() -> None:
 
 
 def test_what_is_refused() -> None:
-    unique = model_of(helper.make_node("Det", ["x"], ["y"]), {"x": [1, 3, 4, 4]}, [1, 3])
-    assert not vitrify.backend.is_compatible(unique, arch="nano")
+    determinant = model_of(helper.make_node("Det", ["x"], ["y"]), {"x": [1, 3, 4, 4]}, [1, 3])
+    assert not vitrify.backend.is_compatible(determinant, arch="nano")
     with pytest.raises(UnsupportedOpError, match=r"\(Det\) is not supported"):
-        vitrify.backend.prepare(unique, arch="nano")
+        vitrify.backend.prepare(determinant, arch="nano")
     open_sizes = model_of(
         helper.make_node("MatMul", ["a", "b"], ["y"]), {"a": ["N", 4], "b": [4, "M"]}, ["N", "M"]
     )
