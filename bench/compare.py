@@ -19,17 +19,15 @@ from rich.progress import track
 from rich.table import Table
 
 from bench.cases import CASES, ROOT
-from bench.measure import feed_of, routing_of
+from bench.measure import cycles_in_rtl, estimated_cycles
 from bench.networks import NETWORKS
 from bench.shapes import SHAPES
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.dram import Dram
 from vitrify.arch.presets import PRESETS, preset
-from vitrify.estimate import estimate
-from vitrify.runtime import InferenceSession
 
-#: Width and bursts in flight of the ideal memories that results were measured with before boards
-#: were described.
+#: Bytes a cycle, latency and bursts in flight of the ideal memories that results were measured with
+#: before boards were described.
 _IDEAL = {
     "nano": (4, 20, 4), "reference": (16, 100, 8), "ulx3s": (2, 100, 1), "pynq-z2": (8, 100, 8),
     "kv260": (32, 100, 8), "zcu102": (64, 100, 8),
@@ -81,31 +79,29 @@ def pair(result: dict[str, Any], rtl: bool) -> Pair | None:
     case = known.get(result["model"])
     if case is None or not case.available:
         return None
-    program = case.compile(ideal(result["arch"]))
-    feed = feed_of(case, program)
-    if not rtl:
-        now = estimate(program, routing=routing_of(program, feed)).cycles
-    else:
-        with InferenceSession(program, "rtl", check=True) as session:
-            session.run(None, feed)
-            assert session.statistics is not None
-            now = session.statistics.cycles or 0
+    now = (cycles_in_rtl if rtl else estimated_cycles)(case, case.compile(ideal(result["arch"])))
     return Pair(result["model"], result["arch"], result["cycles"], now)
 
 
 def main() -> None:
-    """Print the table, models by the order of the bench."""
+    """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.compare", description=__doc__)
     parser.add_argument("commit", help="one of before the boards were described")
     parser.add_argument("--arch", choices=PRESETS, action="append", help="only this one")
     parser.add_argument("--model", action="append", help="only this one")
     parser.add_argument("--rtl", action="store_true", help="simulate today's, too (minutes each)")
     options = parser.parse_args()
+    try:
+        known = list(results(options.commit))
+    except subprocess.CalledProcessError as error:
+        parser.error(f"commit {options.commit!r}: {error.stderr.strip()}")
+    if not known:
+        parser.error(f"commit {options.commit!r} has no result of an ideal memory; give another")
     table = Table("model", "arch", title=f"cycles of a job, {options.commit} and now")
     for heading in ("then, RTL", f"now, {'RTL' if options.rtl else 'estimate'}", "change"):
         table.add_column(heading, justify="right")
     wanted = [
-        result for result in results(options.commit)
+        result for result in known
         if result["arch"] in (options.arch or _IDEAL)
         and result["model"] in (options.model or [result["model"]])
     ]

@@ -16,13 +16,11 @@ from dataclasses import dataclass, replace
 from rich.console import Console
 from rich.table import Table
 
-from bench.measure import feed_of
+from bench.measure import cycles_in_rtl, estimated_cycles
 from bench.shapes import Shape
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.presets import preset
-from vitrify.estimate import estimate
 from vitrify.program import Program
-from vitrify.runtime import InferenceSession
 
 #: Cycles of ITA's block with ideal streams, quoted: docs/peers.md says from where.
 ITA_CYCLES = 13_395
@@ -41,23 +39,9 @@ class Block:
     least: float
 
 
-def estimated(_: Shape, program: Program) -> int:
-    """Cycles of a job, estimated."""
-    return estimate(program).cycles
-
-
-def simulated(shape: Shape, program: Program) -> int:
-    """Cycles of a job in RTL, every tensor equal to golden's."""
-    with InferenceSession(program, "rtl", check=True) as session:
-        session.run(None, feed_of(shape, program))
-        assert session.statistics is not None
-        assert session.statistics.cycles is not None
-        return session.statistics.cycles
-
-
 def block(
     arch: ArchConfig, heads: int, images: int = 1,
-    cycles: Callable[[Shape, Program], int] = estimated,
+    cycles: Callable[[Shape, Program], int] = estimated_cycles,
 ) -> Block:
     """One of many equal blocks of ITA's shape on ``arch``."""
     few, more = (
@@ -87,11 +71,11 @@ def main() -> None:
     table.add_row("ITA, quoted", "1", "1", f"{ITA_CYCLES:,}", "1.000", "")
     # With half as many lanes as columns a row of the last c tile takes two cycles to leave.
     half = replace(arch, name=f"{arch.name}-{arch.width // 2}-lanes", lanes=arch.width // 2)
-    rows = [(core, heads, images, "estimate", estimated) for core, heads, images in (
+    rows = [(core, heads, images, "estimate", estimated_cycles) for core, heads, images in (
         (arch, 1, 1), (arch, 2, 1), (arch, 2, 2), (arch, 2, 4), (half, 1, 1), (half, 2, 1),
     )]
     if options.rtl:
-        rows += [(arch, heads, 1, "RTL", simulated) for heads in (1, 2)]
+        rows += [(arch, heads, 1, "RTL", cycles_in_rtl) for heads in (1, 2)]
     for core, heads, images, how, cycles in rows:
         found = block(core, heads, images, cycles)
         table.add_row(

@@ -17,6 +17,11 @@ from .config import ArchConfig
 from .estimate import estimate
 
 
+def _size(luts: float, clock_mhz: float) -> float:
+    """So many times 1,000 LUTs at 100 MHz."""
+    return luts / 1e3 * clock_mhz / 100
+
+
 @dataclass(frozen=True)
 class Published:
     """An accelerator for vision models: what it took, everything that its source counts."""
@@ -31,7 +36,7 @@ class Published:
     @property
     def density(self) -> float:
         """Watts for 1,000 LUTs at 100 MHz."""
-        return self.watts / (self.luts / 1e3 * self.clock_mhz / 100)
+        return self.watts / _size(self.luts, self.clock_mhz)
 
 
 #: By family of parts.
@@ -71,6 +76,5 @@ def power(arch: ArchConfig) -> Power | None:
 def by_density(known: tuple[Published, ...], luts: float, clock_mhz: float) -> Power:
     """Watts of so many LUTs at a clock, if they take what the ``known`` designs do."""
     densities = [design.density for design in known]
-    scale = luts / 1e3 * clock_mhz / 100
-    mean = prod(densities) ** (1 / len(densities))
-    return Power(mean * scale, min(densities) * scale, max(densities) * scale, len(known))
+    size, mean = _size(luts, clock_mhz), prod(densities) ** (1 / len(densities))
+    return Power(mean * size, min(densities) * size, max(densities) * size, len(known))

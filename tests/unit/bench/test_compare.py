@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import pytest
 
@@ -31,3 +32,18 @@ def test_only_results_of_ideal_memory_are_compared(other, monkeypatch):
 
     monkeypatch.setattr(compare, "_git", git)
     assert list(compare.results("3851c42")) == [THEN]
+
+
+def test_a_commit_that_there_is_not(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["bench.compare", "no-such-commit"])
+    with pytest.raises(SystemExit):
+        compare.main()
+    assert "commit 'no-such-commit': fatal:" in capsys.readouterr().err
+
+
+def test_a_commit_without_such_results(monkeypatch, capsys):
+    monkeypatch.setattr(compare, "_git", lambda *_: "")
+    monkeypatch.setattr(sys, "argv", ["bench.compare", "first"])
+    with pytest.raises(SystemExit):
+        compare.main()
+    assert "commit 'first' has no result of an ideal memory" in capsys.readouterr().err

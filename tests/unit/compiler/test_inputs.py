@@ -11,8 +11,19 @@ import onnx
 import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from onnx.utils import Extractor
 
+from tests.support.no_image import (
+    FLOAT,
+    RNG,
+    SIZE,
+    START,
+    TOKENS,
+    Feed,
+    behind,
+    normal,
+    tokens,
+    words,
+)
 from tests.support.parts import NANO, places
 from tests.support.ratio import decibel
 from tests.support.tails import BLOCK, TAILS, exported, with_tail
@@ -25,41 +36,11 @@ from vitrify.frontend import load
 from vitrify.program import Application, CorePart
 from vitrify.runtime import InferenceSession, open_model
 
-RNG = np.random.default_rng(6)
-START = RNG.bit_generator.state
-#: The tokens that the small transformer makes of an image.
-TOKENS, SIZE = "/Add_output_0", [17, 16]
-FLOAT = TensorProto.FLOAT
-
-Feed = dict[str, np.ndarray]
-
 
 @pytest.fixture(autouse=True)
 def same_numbers() -> None:
     """Of a test, whichever others run before it."""
     RNG.bit_generator.state = START
-
-
-def behind(
-    nodes: list[onnx.NodeProto], inputs: dict[str, tuple[int, list[Any]]], folder: Path,
-    **constants: np.ndarray,
-) -> Path:
-    """The blocks of the small transformer behind nodes that make their tokens of inputs."""
-    whole = onnx.shape_inference.infer_shapes(exported())
-    result = whole.graph.output[0].name
-    model = Extractor(whole).extract_model([TOKENS], [result])
-    graph = model.graph
-    for place, node in enumerate(nodes):
-        node.name = node.output[0]
-        graph.node.insert(place, node)
-    del graph.input[:]
-    graph.input.extend(
-        helper.make_tensor_value_info(name, kind, ["N", *shape])
-        for name, (kind, shape) in inputs.items()
-    )
-    graph.initializer.extend(numpy_helper.from_array(a, name) for name, a in constants.items())
-    onnx.save(model, folder / "model.onnx")
-    return folder / "model.onnx"
 
 
 def compiled(path: Path, feed: Any, **options: Any) -> Application:
@@ -82,13 +63,8 @@ def check(application: Application, path: Path, feed: Feed, enough: float = 28) 
     np.testing.assert_allclose(floats, wanted, rtol=1e-5, atol=1e-6)
 
 
-def normal(*shape: int) -> np.ndarray:
-    return RNG.normal(size=(8, *shape)).astype(np.float32)
-
-
 def test_tokens(tmp_path: Path) -> None:
-    path = behind([helper.make_node("Identity", ["x"], [TOKENS])], {"x": (FLOAT, SIZE)}, tmp_path)
-    feed = {"x": normal(*SIZE)}
+    path, feed = tokens(tmp_path)
     application = compiled(path, feed["x"])
     assert places(application) == "c"
     check(application, path, feed)
@@ -111,17 +87,7 @@ def test_tokens(tmp_path: Path) -> None:
 
 def test_words_and_a_condition(tmp_path: Path) -> None:
     """A table is looked up on the host, and a vector is added to every token."""
-    nodes = [
-        helper.make_node("Gather", ["table", "words"], ["looked"]),
-        helper.make_node("MatMul", ["condition", "matrix"], ["vector"]),
-        helper.make_node("Unsqueeze", ["vector", "one"], ["row"]),
-        helper.make_node("Add", ["looked", "row"], [TOKENS]),
-    ]
-    path = behind(
-        nodes, {"words": (TensorProto.INT64, [17]), "condition": (FLOAT, [8])}, tmp_path,
-        table=normal(16).repeat(5, axis=0), matrix=normal(16), one=np.array([1]),
-    )
-    feed = {"words": RNG.integers(0, 40, (8, 17)), "condition": normal(8)}
+    path, feed = words(tmp_path)
     application = compiled(path, feed)
     assert places(application) == "hc"
     assert application.core_share > 0.99

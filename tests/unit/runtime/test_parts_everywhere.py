@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
 
 from tests.support.boards import ARCH
+from tests.support.no_image import tokens, two_images, words
 from tests.support.numpy_alone import with_numpy_alone
 from tests.support.parts import IMAGES, compiled, places
 from tests.support.tails import BLOCK, with_before
-from tests.unit.compiler.test_inputs import FLOAT, SIZE, TOKENS, behind, normal
 from vitrify.compiler import compile_application, partition
 from vitrify.cosim.board import SimulatedBoard
 from vitrify.cosim.pty import serve
@@ -72,40 +71,6 @@ def test_a_simulated_board(in_turn: Application, golden: np.ndarray) -> None:
 
 def test_numpy_alone(in_turn: Application, golden: np.ndarray, tmp_path: Path) -> None:
     assert with_numpy_alone(in_turn, FEED, tmp_path) == str(golden.ravel().tolist())
-
-
-def words(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
-    """Words, and a vector that is added to each."""
-    nodes = [
-        helper.make_node("Gather", ["table", "words"], ["looked"]),
-        helper.make_node("MatMul", ["condition", "matrix"], ["vector"]),
-        helper.make_node("Unsqueeze", ["vector", "one"], ["row"]),
-        helper.make_node("Add", ["looked", "row"], [TOKENS]),
-    ]
-    path = behind(
-        nodes, {"words": (TensorProto.INT64, [17]), "condition": (FLOAT, [8])}, folder,
-        table=normal(16).repeat(5, axis=0), matrix=normal(16), one=np.array([1]),
-    )
-    rng = np.random.default_rng(3)
-    return path, {"words": rng.integers(0, 40, (8, 17)), "condition": normal(8)}
-
-
-def tokens(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
-    """Tokens alone."""
-    path = behind([helper.make_node("Identity", ["x"], [TOKENS])], {"x": (FLOAT, SIZE)}, folder)
-    return path, {"x": normal(*SIZE)}
-
-
-def two_images(folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
-    """Two images of different widths, whose pixels are the tokens."""
-    nodes = [
-        helper.make_node("Concat", ["left", "right"], ["maps"], axis=3),
-        helper.make_node("Reshape", ["maps", "form"], ["lines"]),
-        helper.make_node("Transpose", ["lines"], [TOKENS], perm=[0, 2, 1]),
-    ]
-    path = behind(nodes, {"left": (FLOAT, [16, 1, 9]), "right": (FLOAT, [16, 1, 8])}, folder,
-                  form=np.array([0, 16, -1]))  # fmt: skip
-    return path, {"left": normal(16, 1, 9), "right": normal(16, 1, 8)}
 
 
 @pytest.mark.parametrize("make", [tokens, words, two_images])
