@@ -8,6 +8,7 @@ changes of this file only.
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,13 @@ from .ops import layernorm, softmax
 
 _EMPTY = {dtype: np.empty((0, 0), dtype) for dtype in (np.int8, np.int16)}
 _NO_TABLE = np.empty(0, np.int8)
-_KERNELS: list[Any] = []
+
+
+@functools.cache
+def _tell(cache: Path) -> None:
+    logging.getLogger(__name__).warning(
+        "compiling golden's kernels, which happens once; they are kept in %s", cache
+    )
 
 
 def _compiled(*signatures: str) -> Callable[[Any], Any]:
@@ -32,11 +39,8 @@ def _compiled(*signatures: str) -> Callable[[Any], Any]:
     def with_types(function: Callable[..., None]) -> Any:
         kernel = numba.njit(cache=True, nogil=True)(function)
         cache = Path(str(kernel.stats.cache_path))
-        if not _KERNELS and not any(cache.glob(f"{Path(__file__).stem}.{function.__name__}-*")):
-            logging.getLogger(__name__).warning(
-                "compiling golden's kernels, which happens once; they are kept in %s", cache
-            )
-        _KERNELS.append(kernel)
+        if not any(cache.glob(f"{Path(__file__).stem}.{function.__name__}-*")):
+            _tell(cache)
         for types in signatures:
             kernel.compile(types)
         return kernel

@@ -66,9 +66,7 @@ class Experts:
         return routing.scale(multiplier, self._entries(op)[:, 0]) if op.gate else multiplier
 
     def add_addresses(self, op: Instruction, address: IntArray) -> IntArray:
-        """What an ADD16 that writes to ``address [rows, words]`` adds to."""
-        if not op.gate:
-            return address
+        """What an ADD16 with gates that writes to ``address [rows, words]`` adds to."""
         return address + self._entries(op)[:, 1:] * (op.add_addr - op.dst_addr)
 
     def _entries(self, op: Instruction) -> IntArray:

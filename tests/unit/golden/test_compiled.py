@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import types
 
@@ -24,7 +25,11 @@ EDGES = np.array([
 @pytest.fixture(scope="module")
 def compiled():
     pytest.importorskip("numba", reason="the extra `fast` is not installed")
-    return numerics.compiled() or pytest.skip("NUMBA_DISABLE_JIT is set")
+    if os.environ.get("NUMBA_DISABLE_JIT", "0") != "0":
+        pytest.skip("NUMBA_DISABLE_JIT is set: nothing is compiled, by the user's own wish")
+    found = numerics.compiled()
+    assert found is not None, "Numba is there, and its kernels are not"
+    return found
 
 
 def accumulators(largest: int) -> np.ndarray:
