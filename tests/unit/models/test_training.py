@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="the extra `train` is not installed")
+pytest.importorskip("torch", reason="the extra `train` is not installed")
 
-from models import hybrid, initialise, training  # noqa: E402  # all import torch
+import torch
+
+from models import hybrid, initialise, training
 
 torch.set_num_threads(1)  # the tensors are too small to share
 
