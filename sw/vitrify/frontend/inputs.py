@@ -13,6 +13,8 @@ from vitrify.ir import shape_of
 IMAGE_RANK = 4
 #: Numbers in the largest input accepted; it keeps a damaged size from exhausting memory.
 LARGEST_INPUT = 1 << 26
+#: Types of inputs that are no images; what is bfloat16 is given as float32.
+_TYPES = {ir.DataType.BFLOAT16, *(ir.DataType.from_numpy(np.dtype(name)) for name in INPUT_TYPES)}
 
 
 class ModelInputError(ModelError):
@@ -102,11 +104,9 @@ def model_inputs(model: ir.Model) -> list[ir.Value]:
     if not inputs:
         raise ModelInputError("The model has no input; export it with one.")
     for value in inputs:
-        kind = ir.DataType.FLOAT if value.dtype is None else value.dtype
-        # what is bfloat16 is given as float32
-        if kind != ir.DataType.BFLOAT16 and np.dtype(kind.numpy()).name not in INPUT_TYPES:
+        if value.dtype is not None and value.dtype not in _TYPES:
             raise ModelInputError(
-                f"Input '{value.name}' is of the type {kind.name}, but numbers or booleans "
+                f"Input '{value.name}' is of the type {value.dtype.name}, but numbers or booleans "
                 "are needed; export the model with such an input."
             )
         if value.shape is None or not len(value.shape):

@@ -278,9 +278,10 @@ def test_tokens_of_bfloat16(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("inputs", "message"), [
     ({"x": (FLOAT, ["T", 16])}, r"'x' has the dynamic size T .*--input-shape NAME=SIZES"),
     ({"x": (TensorProto.STRING, SIZE)}, "of the type STRING, but numbers or booleans"),
+    ({"x": (TensorProto.UNDEFINED, SIZE)}, "of the type UNDEFINED, but numbers or booleans"),
     ({"x": (FLOAT, [0, 16])}, "has the empty shape"),
     ({"x": (FLOAT, [1 << 20, 128])}, "more than 67108864 numbers"),
-], ids=["dynamic", "texts", "empty", "huge"])  # fmt: skip
+], ids=["dynamic", "texts", "undefined", "empty", "huge"])  # fmt: skip
 def test_inputs_that_no_application_has(
     inputs: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
