@@ -31,6 +31,7 @@ from vitrify.arch.errors import VitrifyError
 from vitrify.backend import VitrifyBackend
 from vitrify.backend.adapter import ALL_THERE_IS, weights_of
 from vitrify.backend.forms import inputs_of
+from vitrify.program.pack import is_real
 
 Array = np.ndarray
 KINDS = ("node", "simple", "pytorch-operator", "pytorch-converted")
@@ -38,6 +39,7 @@ DEFAULT_ARCH = "kv260"
 
 #: Largest noise of a result, in parts of it: 20 dB.
 _NOISE = 0.1
+
 
 @dataclass(frozen=True)
 class TestCase:
@@ -91,7 +93,7 @@ def cases(kinds: Iterable[str] = KINDS) -> Iterator[TestCase]:
         assert model is not None, "a case has one or a folder"
         names = [value.name for value in inputs_of(model)]
         usable = len(names) == len(inputs) and all(map(_is_number, (*inputs, *wanted)))
-        usable = usable and any(_is_real(array) for array in inputs)
+        usable = usable and any(is_real(array.dtype) for array in inputs)
         feed = dict(zip(names, inputs, strict=True)) if usable else None
         yield TestCase(kind, case.name.removeprefix("test_"), model, feed, tuple(wanted))
 
@@ -110,12 +112,8 @@ def _read(file: Path) -> Any:
         return None
 
 
-def _is_real(array: Any) -> bool:
-    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
-
-
 def _is_number(array: Any) -> bool:
-    return isinstance(array, np.ndarray) and (_is_real(array) or array.dtype.kind in "iub")
+    return isinstance(array, np.ndarray) and (is_real(array.dtype) or array.dtype.kind in "iub")
 
 
 def measure(case: TestCase, arch: str) -> Result:
@@ -163,7 +161,7 @@ def judge(case: TestCase, found: Iterable[Array]) -> tuple[bool, float | None]:
     for right, mine in zip(case.wanted, found, strict=True):
         if right.shape != mine.shape or right.dtype != mine.dtype:
             return False, None
-        if not _is_real(right):
+        if not is_real(right.dtype):
             good &= np.array_equal(right, mine)
             continue
         exact = right.astype(np.float64)

@@ -15,35 +15,29 @@ _COLUMNS = {
     "core": ("core", False), "core, weights inside": ("core", True),
     "with a host part": ("parts", False), "host part, weights inside": ("parts", True),
 }  # fmt: skip
-#: Parts of what the compiler says, and what they come to.
+#: Why cases are refused, and the parts of what the compiler says that tell; the first counts.
 _REASONS = {
-    "no part of it that multiplies": "nothing that multiplies is left for the core",
-    "ONNX Runtime cannot run it": "ONNX Runtime, which judges every part, cannot run the model",
-    "branches or loops": "branches or loops",
-    "random numbers": "random numbers",
-    "not finite": "inputs that are not finite",
-    "NaN or infinite": "results that are not finite",
-    "cannot convert": "older than the compiler reads, and ONNX cannot convert it",
-    "bfloat16": "tensors of bfloat16",
-    "has no batch": "sizes that are not fixed, or inputs without any",
-    "dynamic size": "sizes that are not fixed, or inputs without any",
-    "not fixed": "sizes that are not fixed, or inputs without any",
-    "empty shape": "sizes that are not fixed, or inputs without any",
-    "no input": "no input, or results that depend on none",
-    "does not depend on its image": "no input, or results that depend on none",
-    "is not supported": "an operator, or a form of it, that the core lacks, and nothing else to do",
-    "cannot run on the core": "an operator, or a form of it, that the core lacks, and nothing else "
-    "to do",
-    "another embedding": "an operator, or a form of it, that the core lacks, and nothing else "
-    "to do",
-    "fault of the compiler": "ONNX Runtime, which judges every part, computes something else than "
-    "the case says",
-    "cannot express": "numbers that the core's formats do not reach",
-    "which no application has": "types that no application takes",
-    "of the type": "types that no application takes",
+    "nothing that multiplies is left for the core": ("no part of it that multiplies",),
+    "ONNX Runtime, which judges every part, cannot run the model": ("ONNX Runtime cannot run it",),
+    "branches or loops": ("branches or loops",),
+    "random numbers": ("random numbers",),
+    "inputs that are not finite": ("not finite",),
+    "results that are not finite": ("NaN or infinite",),
+    "older than the compiler reads, and ONNX cannot convert it": ("cannot convert",),
+    "tensors of bfloat16": ("bfloat16",),
+    "sizes that are not fixed, or inputs without any": (
+        "has no batch", "dynamic size", "not fixed", "empty shape",
+    ),
+    "no input, or results that depend on none": ("no input", "does not depend on its image"),
+    "an operator, or a form of it, that the core lacks, and nothing else to do": (
+        "is not supported", "cannot run on the core", "another embedding",
+    ),
+    "ONNX Runtime, which judges every part, computes something else than the case says": (
+        "fault of the compiler",
+    ),
+    "numbers that the core's formats do not reach": ("cannot express",),
+    "types that no application takes": ("of the type",),
 }
-#: Operators of a table: those with this many cases that ran, at least.
-_FEWEST = 1
 
 
 def on_file() -> dict[str, Any]:
@@ -105,7 +99,9 @@ def outcomes(found: Mapping[str, Any]) -> str:
 
 def reason(why: str) -> str:
     """The class of a refusal."""
-    return next((short for part, short in _REASONS.items() if part in why), "others")
+    return next(
+        (name for name, parts in _REASONS.items() if any(part in why for part in parts)), "others"
+    )
 
 
 def reasons(found: Mapping[str, Any]) -> str:
@@ -123,6 +119,6 @@ def operators(found: Mapping[str, Any]) -> str:
     rows = [
         [f"`{name}`", sum(counts.values()), *(counts[place] or "" for place in _COLUMNS.values())]
         for name, counts in sorted(places.items())
-        if sum(counts[place] for place in _COLUMNS.values()) >= _FEWEST
+        if any(counts[place] for place in _COLUMNS.values())
     ]
     return _table(("operator", "cases of floats", *_COLUMNS), rows)

