@@ -156,10 +156,14 @@ class World:
     async def control(self, name):
         await self.write("CONTROL", csr.BY_NAME["CONTROL"].field(name).mask)
 
-    async def program(self, words, count=None, at=PROGRAM):
-        """Put instruction words (bytes) into memory and point the registers at them."""
+    def put(self, words, at):
+        """Put instruction words (bytes) into memory."""
         image = b"".join(words)
         self.memory.mem[at : at + len(image)] = image
+
+    async def program(self, words, count=None, at=PROGRAM):
+        """Put instruction words (bytes) into memory and point the registers at them."""
+        self.put(words, at)
         await self.write("PROGRAM_BASE_LO", at)
         await self.write("PROGRAM_BASE_HI", BASE_HIGH)
         await self.write("PROGRAM_COUNT", len(words) if count is None else count)
