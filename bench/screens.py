@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from bench.cases import CASES, ROOT
@@ -51,4 +52,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except pytest.skip.Exception as missing:  # how the tests' helpers say what is not installed
+        raise SystemExit(f"bench.screens: {missing}") from None

@@ -193,7 +193,6 @@ def run(job: Job, board: str | None = None, folder: Path = WORK) -> Statistics:
     }
     _table(job, shown, labels, logits["RTL"])
     _report(statistics, program, board, len(shown.images), time.monotonic() - began)
-    folder.mkdir(parents=True, exist_ok=True)
     if board is None:
         picture = folder / f"{job.model}.png"
         draw(picture, job.title, shown.images, shown.names, labels, statistics)
@@ -287,6 +286,12 @@ def main() -> None:
     options = parser.parse_args()
     if options.data and not (options.data / "test.npz").is_file():
         parser.error(f"--data {options.data}: there is no test.npz in it")
+    if options.data and options.board:
+        parser.error("--board shows digits, and --data is of the other models; give one of both")
+    try:
+        options.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--output {options.output}: {error.strerror}")
     for job in JOBS[:1] if options.quick or options.board else JOBS:
         if options.data and job.classes == (CIFAR10,):
             job = replace(job, pictures=partial(_test_pictures, options.data))

@@ -29,6 +29,8 @@ from .modes import Combine, Opcode, Output, Region, RowScale, Stationary, Stats,
 
 INSTRUCTION_BYTES = 64
 MAX_DISTANCE = 15
+#: Commands that wait in front of an engine.
+COMMAND_DEPTH = 4
 
 
 @dataclass(frozen=True)
@@ -263,6 +265,8 @@ class Instruction:
         self.__dict__.update(self.values)
 
     def __getattr__(self, name: str) -> int:
+        if "opcode" not in self.__dict__:  # a copy that has nothing yet
+            raise AttributeError(name)
         raise AttributeError(f"{self.opcode.name} has no field {name!r}")
 
     def __str__(self) -> str:

@@ -67,8 +67,8 @@ def place_multipliers(module: Netlist, part: Part) -> int:
     else:
         raise BackendError(
             f"{part.name} has {len(blocks)} blocks of four multipliers, each with lines for "
-            f"{_LINES} clock enables: too few for this core's {len(wanted)} multipliers and their "
-            f"enables; choose a larger part"
+            f"{_LINES} clock enables: this core's {len(wanted)} multipliers found no places with "
+            f"their enables; choose a larger part"
         )
     for name, place in places.items():
         module["cells"][name]["attributes"]["BEL"] = place

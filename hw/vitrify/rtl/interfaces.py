@@ -29,8 +29,6 @@ MIN_PASS = 8
 SEQ_BITS = 8
 #: Gate logits that the router takes in a cycle.
 ROUTE_LANES = 4
-#: Commands that wait in front of an engine.
-COMMAND_DEPTH = 4
 ADDR_BITS = isa.FORMATS[isa.Opcode.MATMUL].field("src_addr").bits
 WORDS_BITS = isa.FORMATS[isa.Opcode.MATMUL].field("stream_words").bits
 

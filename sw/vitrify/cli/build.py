@@ -34,7 +34,7 @@ def register(commands: Any) -> None:
     parser.add_argument(
         "--seed", type=int, metavar="N",
         help="of place and route, where it is done here (default: one that meets the board's "
-        "clock)",
+        "clock with the preset's core)",
     )
     parser.set_defaults(execute=execute)
 

@@ -121,14 +121,19 @@ def _memory(arch: ArchConfig) -> str:
     return f"{ports} of {arch.port_bytes} bytes, {peak:.2f} GB/s each way; behind: {behind}"
 
 
+def _three(value: float) -> str:
+    """Three digits of a number, or all before its point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 def _power(found: dict[str, float] | None) -> dict[str, str]:
     """Watts and what they mean for an image."""
     if found is None:
         return {}
     return {
         "power": f"{found['watts']:.1f} W ({found['least_watts']:.1f} to "
-        f"{found['most_watts']:.1f}), {found['millijoules_an_image']:.3g} mJ an image, "
-        f"{found['images_per_second_per_watt']:,.0f} images a second for a watt; by the LUTs and "
+        f"{found['most_watts']:.1f}), {_three(found['millijoules_an_image'])} mJ an image, "
+        f"{_three(found['images_per_second_per_watt'])} images a second per watt; by the LUTs and "
         f"clocks of {found['published_designs']} published designs, never measured"
     }
 

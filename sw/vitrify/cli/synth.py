@@ -80,6 +80,11 @@ def execute(options: argparse.Namespace) -> None:
     if options.units:
         _show_units(archs, options)
         return
+    if options.seeds is not None and all(arch.part.family != "ecp5" for arch in archs):
+        raise InputError(
+            f"nothing places and routes {archs[0].part.name} here, which --seeds repeats; leave "
+            f"it out"
+        )
     seeds = 0 if options.no_route else options.seeds or 1
     reports = [_report(arch, options.output / arch.name, seeds) for arch in archs]
     if options.markdown is not None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vitrify.arch.isa import COMMAND_DEPTH
 from vitrify.quant.graph import QOp
 from vitrify.quant.tensors import QTensor
 
@@ -29,9 +30,6 @@ from .portions import Portion, branches, layer_words, pieces, room_words
 from .product import Stored
 from .ranges import MOST_WORDS
 from .strategy import Ahead
-
-#: LOADs on their way: as many as their queue holds.
-_QUEUED = 4
 
 
 @dataclass
@@ -161,7 +159,8 @@ class Preloads:
         Several that lie side by side come by one LOAD, if they have ``most`` words.
         """
         arch = self._memory.arch
-        while sum(end > self._array for end in self._ends) < _QUEUED:
+        # Their ends are in order.
+        while sum(end > self._array for end in self._ends[-COMMAND_DEPTH:]) < COMMAND_DEPTH:
             first = len(self._loaded)
             words = self._load(most)
             if not words:

@@ -63,16 +63,8 @@ def of_image(image: ir.Value, text: str | None) -> str | None:
     """The preprocessing for an image: a model that takes pixels gets them as they are."""
     if image.dtype is None or image.dtype.is_floating_point():
         return text
-    if text is None:
-        return "none"
-    gain, offset = preprocess.parse(text).affine(int(shape_of(image)[1]))
-    if not np.allclose(gain, 1, atol=1e-6) or not np.allclose(offset, 0, atol=1e-4):
-        raise InputError(
-            f"input {image.name!r} takes pixels 0 … 255 ({image.dtype.name.lower()}) and "
-            f"normalises them itself, but preprocess {text!r} changes them; use none, or settings "
-            f"with mean=0,std={1 / preprocess.PIXEL_MAX!r}"
-        )
-    return text
+    name, channels = image.name or "", int(shape_of(image)[1])
+    return preprocess.of_pixels(name, image.dtype.name.lower(), text, channels)
 
 
 def type_of(value: ir.Value) -> np.dtype[Any]:

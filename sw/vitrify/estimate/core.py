@@ -11,7 +11,7 @@ from itertools import product
 import numpy as np
 
 from vitrify.arch import access, memmap
-from vitrify.arch.isa import Instruction, Opcode
+from vitrify.arch.isa import COMMAND_DEPTH, Instruction, Opcode
 from vitrify.arch.modes import ADDING_OUTPUTS, Stationary
 from vitrify.program import Program
 from vitrify.runtime.routing import Routing, uniform
@@ -23,7 +23,7 @@ from .moves import QUEUE, Dispatcher, Loads, job_end, store_end
 from .recorder import Observer
 from .router import Queues, route_cycles
 from .rows import Rows, RowTimes, tensor_rows
-from .timing import COMMAND_DEPTH, SLOTS, Timing
+from .timing import SLOTS, Timing
 from .tokens import Cycles, rivals
 
 #: Cycles from a command in the fetch to its first row; from a condition of a row, or of a whole

@@ -11,7 +11,7 @@ from vitrify.arch.config import ArchConfig
 
 from .bus import Bus, Client
 from .recorder import Observer
-from .timing import CHUNK, COMMAND_DEPTH, SETTLE
+from .timing import CHUNK, SETTLE
 
 #: Cycles from an instruction's last word to its decoding, and from decoding to an engine's queue.
 _ASSEMBLE = 1
@@ -120,12 +120,12 @@ class Loads:
 
     def room(self) -> int:
         """Earliest cycle in which the queue takes another command."""
-        if len(self._accepted) < COMMAND_DEPTH:
+        if len(self._accepted) < isa.COMMAND_DEPTH:
             return 0
         # Behind the queue one is at work and one has made its request.
-        past = len(self._loads) - COMMAND_DEPTH - _ENGAGED
+        past = len(self._loads) - isa.COMMAND_DEPTH - _ENGAGED
         taken = self.finished(past) - _VISIBLE if past >= 0 else 0
-        return max(taken, self._accepted[-COMMAND_DEPTH])
+        return max(taken, self._accepted[-isa.COMMAND_DEPTH])
 
     def push(self, cycle: int, op: isa.Instruction, matmuls: int) -> None:
         """A LOAD or LOAD_INDEX dispatched in ``cycle``, behind ``matmuls`` MATMULs."""

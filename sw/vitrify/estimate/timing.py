@@ -16,8 +16,7 @@ PARAM_SLOTS = 4
 MIN_PASS = 8
 #: Least cycles from a row's last lane group to its first one in the next c tile.
 REVISIT = 4
-#: Commands that wait in front of an engine, and those inside fetch and epilogue.
-COMMAND_DEPTH = 4
+#: Commands inside fetch and epilogue.
 SLOTS = 2
 #: Instructions of one request.
 CHUNK = 4

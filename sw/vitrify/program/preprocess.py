@@ -188,6 +188,31 @@ class Preprocess:
         return np.stack([self.picture(pillow.fromarray(squeeze(a)), shape) for a in hwc])
 
 
+def of_pixels(name: str, kind: str, text: str | None, channels: int) -> str:
+    """The specification for a model that takes pixels and normalises them itself.
+
+    Parameters
+    ----------
+    name, kind : of the input, and its type
+    text : what is asked for, if anything
+
+    Raises
+    ------
+    InputError
+        If that changes pixels.
+    """
+    if text is None:
+        return "none"
+    gain, offset = parse(text).affine(channels)
+    if not np.allclose(gain, 1, atol=1e-6) or not np.allclose(offset, 0, atol=1e-4):
+        raise InputError(
+            f"input {name!r} takes pixels 0 … 255 ({kind}) and "
+            f"normalises them itself, but preprocess {text!r} changes them; use none, or settings "
+            f"with mean=0,std={1 / PIXEL_MAX!r}"
+        )
+    return text
+
+
 def parse(text: str) -> Preprocess:
     """The specification in ``text``.
 

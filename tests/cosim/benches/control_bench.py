@@ -23,7 +23,6 @@ from vitrify.cosim import bench
 from vitrify.rtl.control.controller import ENGINE_EVENTS
 from vitrify.rtl.control.dispatcher import SETTLE_CYCLES
 from vitrify.rtl.control.run_ahead import WINDOW
-from vitrify.rtl.interfaces import COMMAND_DEPTH
 
 
 @cocotb.test()
@@ -167,7 +166,7 @@ async def run_ahead(dut):
         await world.job(0, 0)
         await bench.cycles(dut, 1500)
         passed = len(world.taken[fast])
-        assert WINDOW <= passed <= 2 * WINDOW + COMMAND_DEPTH, passed
+        assert WINDOW <= passed <= 2 * WINDOW + isa.COMMAND_DEPTH, passed
         world.frozen = set()
         await world.until("STATUS", "busy", 0)
         assert len(world.taken[fast]) == 300

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,3 +67,12 @@ def test_up_to_two_wrong_bits_are_noticed(instruction: isa.Instruction, bits: se
         word ^= 1 << bit
     with pytest.raises(ProgramError, match=r"damaged|not an instruction"):
         unpack(word.to_bytes(INSTRUCTION_BYTES, "little"))
+
+
+def test_copies():
+    op = make(Opcode.STORE, rows=3, words=2)
+    for same in (copy.copy(op), copy.deepcopy(op), pickle.loads(pickle.dumps(op))):
+        assert same == op
+        assert same.rows == 3
+    with pytest.raises(AttributeError, match="STORE has no field 'columns'"):
+        _ = op.columns

@@ -286,6 +286,10 @@ ERRORS = {
         ("synth", "--arch", "nano", "--units", "--seeds", "2"),
         "--units places and routes nothing; leave out --seeds",
     ),
+    "seeds of what nothing places": (
+        ("synth", "--arch", "kv260", "--seeds", "2"),
+        "nothing places and routes xck26-sfvc784-2LV-c here",
+    ),
     "units that are not routed": (
         ("synth", "--arch", "nano", "--units", "--no-route"),
         "--units places and routes nothing; leave out --no-route",

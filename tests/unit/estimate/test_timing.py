@@ -64,7 +64,6 @@ def test_constants():
     assert timing.PARAM_SLOTS == interfaces.PARAM_SLOTS
     assert timing.MIN_PASS == interfaces.MIN_PASS
     assert timing.REVISIT == RowStats.REVISIT
-    assert timing.COMMAND_DEPTH == interfaces.COMMAND_DEPTH
     assert timing.SLOTS == fetch._SLOTS
     assert timing.CHUNK == instruction_fetch.CHUNK
     assert loader._SETTLE == loader_unit._SETTLE

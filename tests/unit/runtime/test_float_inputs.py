@@ -58,3 +58,13 @@ def test_preprocessing_of_no_image(tmp_path: Path) -> None:
     path = summed(tmp_path, {"x": (TensorProto.FLOAT, [5])})
     with pytest.raises(InputError, match="how pictures become images, and the model takes none"):
         InferenceSession(path, "float", preprocess="mean=0.5")
+
+
+def test_a_model_of_pixels_takes_no_preprocessing_that_changes_them(tmp_path: Path) -> None:
+    path = summed(tmp_path, {"image": (TensorProto.UINT8, [3, 8, 8])})
+    pixels = RNG.integers(0, 256, (2, 3, 8, 8), np.uint8)
+    (plain,) = InferenceSession(path, "float").run(None, {"image": pixels})
+    (same,) = InferenceSession(path, "float", preprocess="none").run(None, {"image": pixels})
+    np.testing.assert_array_equal(same, plain)
+    with pytest.raises(InputError, match=r"'image' takes pixels .* preprocess 'imagenet' changes"):
+        InferenceSession(path, "float", preprocess="imagenet").run(None, {"image": pixels})

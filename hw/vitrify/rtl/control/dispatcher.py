@@ -11,11 +11,10 @@ from amaranth.lib.fifo import SyncFIFOBuffered
 from amaranth.lib.wiring import In, Out, connect, flipped
 
 from vitrify.arch.config import ArchConfig
-from vitrify.arch.isa import Opcode
+from vitrify.arch.isa import COMMAND_DEPTH, Opcode
 from vitrify.arch.limits import opcodes
 from vitrify.rtl.bus.csr import REGISTER_BITS
 from vitrify.rtl.interfaces import (
-    COMMAND_DEPTH,
     EXPERT_BITS,
     QUEUE,
     SEQ_BITS,

@@ -30,6 +30,7 @@ from vitrify.program import (
     as_tasks,
 )
 from vitrify.program.application import in_batches
+from vitrify.program.preprocess import of_pixels
 from vitrify.program.tasks import Numbers
 from vitrify.runtime.backend import (
     TYPES,
@@ -152,7 +153,9 @@ class TensorBackend(Backend):
         if arg.name not in self._images:
             return _spec_of(arg, given)
         shape = np.shape(given[arg.name]) if arg.name in given else ()
-        return _image_spec(arg, shape, self._preprocess, self._images[arg.name])
+        # It is for those that are no pixels.
+        text = None if arg.type == "tensor(uint8)" else self._preprocess
+        return _image_spec(arg, shape, text, self._images[arg.name])
 
 
 class FloatBackend(Backend):
@@ -252,11 +255,11 @@ def _image_spec(
         for size, actual in zip(arg.shape[1:], given[1:] if len(given) == 4 else (1, 1, 1),
                                 strict=True)
     )  # fmt: skip
+    shape = (c, a, b) if channels_last else (a, b, c)
     if arg.type == "tensor(uint8)":
-        # a model that takes pixels gets them as they are: compile refuses what would change them
-        preprocess = "none"
+        preprocess = of_pixels(arg.name, "uint8", preprocess, shape[0])
     return ImageSpec(
-        name=arg.name, shape=(c, a, b) if channels_last else (a, b, c), preprocess=preprocess,
+        name=arg.name, shape=shape, preprocess=preprocess,
         channels_last=channels_last,
     )
 
