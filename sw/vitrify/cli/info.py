@@ -224,15 +224,14 @@ def of_model(path: Path, size: Sizes | None = None) -> dict[str, Any]:
 def _of_refused(model: Any, refusal: Exception) -> dict[str, Any]:
     """How a model would be cut that the core does not run as a whole."""
     from vitrify.arch.errors import ModelError, UnsupportedOpError
-    from vitrify.compiler.cut import source_of
-    from vitrify.compiler.partition import partition
+    from vitrify.compiler.partition import cut
     from vitrify.frontend import ModelInputError
 
     said = {"on the core": f"no: {' '.join(str(refusal).split())}"}
     if not isinstance(refusal, UnsupportedOpError | ModelInputError):
         return said
     try:
-        rows = of_pieces(partition(source_of(model)))
+        rows = of_pieces(cut(model)[1])
     except ModelError:
         return said
     share = f"in parts, with {100 * core_share(rows):.1f} % of the multiplications"

@@ -22,7 +22,7 @@ from vitrify.program.application import Part, in_batches
 from vitrify.quant.wanted import EIGHT, Weights
 
 from .compile import compile_graph
-from .cut import CutError, Source, boundary, core_model, host_model, source_of
+from .cut import CutError, Source, boundary, core_model, host_model
 from .driver import (
     Progress,
     compile_model,
@@ -36,7 +36,7 @@ from .driver import (
 from .inputs import Calibration, Specs, as_typed, feed_of, images_of, specs_of
 from .losses import LossWarning, losses
 from .one_range import maps_of
-from .partition import Check, Piece, partition, placed, plan
+from .partition import Check, Piece, cut, placed, plan
 from .stand_ins import stand_ins
 from .validate import check_program
 from .validate_parts import check_parts
@@ -136,8 +136,7 @@ def _in_parts(
     job: _Job, model: ir.Model, specs: Specs, feed: dict[str, Array], check: Check
 ) -> Application:
     job.report("looking for what the core can run", 0.02)
-    source = source_of(model)
-    pieces = partition(source, check)
+    source, pieces = cut(model, check)
     job.report("running the model on the calibration images", 0.1)
     reads = {name for piece in pieces if piece.on_core for name in piece.reads}
     tensors = {**boundary(source, reads, as_typed(model, feed)), **feed}

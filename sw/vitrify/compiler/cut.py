@@ -174,8 +174,10 @@ class Source:
         return math.prod(out) * each // self.images
 
 
-def source_of(model: ir.Model) -> Source:
+def source_of(model: ir.Model, *, bodies: bool = False) -> Source:
     """``model`` ready to be cut; it stays as it is.
+
+    ``bodies`` as of :func:`vitrify.frontend.flattened`.
 
     Raises
     ------
@@ -183,7 +185,7 @@ def source_of(model: ir.Model) -> Source:
         If ONNX Runtime cannot run it, it branches or loops, or it has tensors of bfloat16.
     """
     size = shape_of(model_inputs(model)[0])[0]
-    flat = flattened(model)
+    flat = flattened(model, bodies=bodies)
     if any(
         attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
         for node in flat.graph for attribute in node.attributes.values()
@@ -200,7 +202,7 @@ def source_of(model: ir.Model) -> Source:
             return Source(flat, None, _TRIAL, _arrays(flat, _TRIAL))
         except CutError:
             pass  # a batch of one is written into it somewhere
-    flat = flattened(_of_batch_one(model))
+    flat = flattened(_of_batch_one(model), bodies=bodies)
     return Source(flat, 1, 1, _arrays(flat, 1))
 
 

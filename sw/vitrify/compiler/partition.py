@@ -19,12 +19,12 @@ import onnx_ir as ir
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError, ModelError, UnsupportedOpError
 from vitrify.arch.formats import MAX_DEPTH
-from vitrify.frontend import canonicalise
+from vitrify.frontend import canonicalise, known_by_bodies
 from vitrify.ir import shape_of
 from vitrify.quant.planner import image_of
 
 from .compile import compile_graph
-from .cut import CutError, Source, core_model, tensors_of
+from .cut import CutError, Source, core_model, source_of, tensors_of
 from .quantise import plan_of, quantise
 
 #: Multiply-accumulates a second of a small host, numbers a second that it converts to the core's
@@ -268,6 +268,27 @@ class _Search:
     def _transfers(self, nodes: Iterable[ir.Node]) -> int:
         reads, results = tensors_of(nodes)
         return sum(map(self.source.size, (*reads, *results)))
+
+
+def cut(model: ir.Model, check: Check | None = None) -> tuple[Source, list[Piece]]:
+    """What is known of ``model``, and its parts as :func:`partition` finds them.
+
+    What the host would have of operators that are known by what ONNX says that they compute becomes
+    that, and the model is cut again.
+    """
+    source = source_of(model)
+    closed = known_by_bodies(source.model)
+    try:
+        pieces = partition(source, check)
+    except CutError:
+        if not closed:
+            raise
+    else:
+        on_host = {node for piece in pieces if not piece.on_core for node in piece.nodes}
+        if on_host.isdisjoint(closed):
+            return source, pieces
+    source = source_of(model, bodies=True)
+    return source, partition(source, check)
 
 
 def partition(source: Source, check: Check | None = None) -> list[Piece]:

@@ -13,6 +13,7 @@ from vitrify.arch.errors import ModelError
 from vitrify.ir import Evaluator, shape_of
 from vitrify.program.application import in_batches
 
+from .cut import CutError
 from .inputs import as_typed
 from .validate import (
     IMAGES,
@@ -48,6 +49,8 @@ def check_parts(
     ------
     VerificationError
         Names the output that deviates.
+    CutError
+        If ONNX Runtime cannot run the whole.
     ModelError
         If what an image gives depends on the images beside it: parts take as many as they like.
     """
@@ -62,7 +65,13 @@ def check_parts(
     if not isinstance(shape_of(model.graph.inputs[0])[0], int):
         two = {name: np.resize(array, (2, *array.shape[1:])) for name, array in given.items()}
         _check_alone(whole, two, tolerance_of(model))
-    exact, found = whole(given, batch), run(given)
+    try:
+        exact = whole(given, batch)
+    except Exception as error:
+        if not of_onnx_runtime(error):
+            raise
+        raise CutError("ONNX Runtime cannot run it") from error
+    found = run(given)
     for name in names:
         check_shapes(name, exact[name], found[name])
         check_finite(name, exact[name])

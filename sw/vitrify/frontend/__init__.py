@@ -1,5 +1,6 @@
 """From an ONNX file to the canonical graph: :func:`load`, then :func:`canonicalise`."""
 
+from .bodies import known_by_bodies
 from .canonicalise import STAGES, canonicalise, flattened
 from .entrance import is_channels_last
 from .inputs import ModelInputError, image_input, is_image, model_inputs, takes_image
@@ -18,6 +19,7 @@ __all__ = [
     "input_range",
     "is_channels_last",
     "is_image",
+    "known_by_bodies",
     "load",
     "model_inputs",
     "takes_image",

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 from onnxscript import optimizer
 
-from vitrify.arch.errors import ModelError, VitrifyError
+from vitrify.arch.errors import ModelError, UnsupportedOpError, VitrifyError
 from vitrify.arch.text import short
 from vitrify.ir import DTYPE, Evaluator, verify
 from vitrify.ir.quantisers import QUANTISERS, quantisers_of
@@ -31,6 +31,7 @@ from . import (  # noqa: F401
     on_select,
     on_stack,
 )
+from .bodies import known_by_bodies, open_bodies
 from .fuse import fuse
 from .given import placed
 from .integer import without_integers
@@ -42,7 +43,7 @@ from .reference import foldable
 from .saturation import without_quantisers
 from .simplify import simplify
 from .trace import trace, unsupported
-from .values import Unfit
+from .values import Broken, Unfit
 from .weights import check_parameters, check_weights
 
 Keep = Callable[[str, ir.Model], None]
@@ -67,8 +68,11 @@ _CLEAN = ir.passes.Sequential(
 )
 
 
-def flattened(model: ir.Model) -> ir.Model:
+def flattened(model: ir.Model, *, bodies: bool = False) -> ir.Model:
     """``model`` without functions and with its constants folded; it stays as it is.
+
+    With ``bodies``, operators that are known only by what ONNX says that they compute are functions
+    as well.
 
     Nodes and tensors of the result have names of their own.
 
@@ -81,6 +85,8 @@ def flattened(model: ir.Model) -> ir.Model:
     model = model.clone()
     _inline(model)
     _fold_constants(model)
+    if bodies and open_bodies(model, known_by_bodies(model)):
+        _fold_constants(model)
     passes.NameFixPass()(model)
     return model
 
@@ -188,7 +194,7 @@ def canonicalise(
             ) from error
         _keep(keep, stage, model)
     check_weights(model)
-    source, model = model, trace(model)
+    source, model = _traced(model, keep)
     for result, value in zip(model.graph.outputs, original.graph.outputs, strict=True):
         result.name = value.name
     check_parameters(model, source)
@@ -208,6 +214,34 @@ def canonicalise(
         model.meta[QUANTISERS] = placed(said, source, model, images)
     _keep(keep, "canonical", model)
     return model
+
+
+def _traced(model: ir.Model, keep: Keep | None) -> tuple[ir.Model, ir.Model]:
+    """What was traced, and its trace: operators that are refused become what ONNX says they are.
+
+    What is refused of a body is the operator that it belongs to.
+    """
+    refusals: dict[str, UnsupportedOpError] = {}
+    while True:
+        try:
+            return model, trace(model)
+        except UnsupportedOpError as error:
+            refusal = refusals.get(error.node, error)
+            named = [node for node in model.graph if node.name == error.node]
+            alike = [node for node in model.graph if named and _are_alike(node, named[0])]
+            broken = isinstance(error.__cause__, Broken)
+            if broken or len(named) != 1 or not (names := open_bodies(model, alike)):
+                raise refusal from error
+            refusals.update(dict.fromkeys(names, refusal))
+        _fold_constants(model)
+        model = _fuse(model, None)
+        _keep(keep, "fused", model)
+
+
+def _are_alike(node: ir.Node, other: ir.Node) -> bool:
+    """Whether two nodes are of the same operator and form."""
+    own, its = ({name: each.value for name, each in n.attributes.items()} for n in (node, other))
+    return node.op_identifier() == other.op_identifier() and own == its
 
 
 def loads(model: ir.Model) -> bool:

@@ -227,7 +227,7 @@ _ROUNDINGS = {
     "HALF_EVEN": np.rint, "DOWN": np.trunc,
 }  # fmt: skip
 
-_RULES: dict[tuple[str, str], Rule] = {
+RULES: dict[tuple[str, str], Rule] = {
     ("", "QLinearConv"): _conv,
     ("", "QLinearMatMul"): _matmul,
     ("", "MatMulInteger"): _product_of_integers,
@@ -255,4 +255,4 @@ _RULES: dict[tuple[str, str], Rule] = {
 
 def without_integers(model: ir.Model) -> None:
     """Replace every operator that computes on integers, in place."""
-    rewrite(model, _RULES)
+    rewrite(model, RULES)

@@ -13,11 +13,10 @@ from .fold import fold
 from .on_elementwise import add_views
 from .on_gate import known, leave
 from .on_softmax import softmax_of
-from .product import LOWEST
 from .product import attend as attend_blocks
 from .rows import per_channel
 from .trace import Tracer, attribute, constant, handles
-from .values import CONSTANT, Const, Scores, Traced, Unfit, View
+from .values import CONSTANT, Broken, Const, Scores, Traced, Unfit, View
 
 _PLAIN = "export plain scaled-dot-product attention"
 
@@ -154,47 +153,11 @@ def join_heads(view: View) -> View:
     return view.moved(lambda array: array.swapaxes(1, 2).reshape(batch, tokens, -1))
 
 
-def attention(
-    tracer: Tracer, q: View, k: View, v: View, scale: float | None, mask: Const | None = None
-) -> View:
-    """Attention of operands [N, heads, T, d]; a mask says what is seen, or is added to scores."""
-    factor = scale or q.shape[-1] ** -0.5
+def attention(tracer: Tracer, q: View, k: View, v: View, scale: float | None) -> View:
+    """Attention of operands [N, heads, T, d]."""
     scores = score(q, k.moved(lambda array: array.swapaxes(-1, -2)))
-    scores = replace(scores, scale=factor)
-    if mask is not None:
-        scores = _with_mask(scores, mask.array)
-    return attend(tracer, replace(scores, normalised=True), v)
-
-
-def _with_mask(scores: Scores, mask: np.ndarray) -> Scores:
-    if np.broadcast_shapes(scores.shape, mask.shape) != scores.shape:
-        raise Unfit("its mask does not fit its scores", _PLAIN)
-    seen = mask if mask.dtype == bool else mask > LOWEST
-    if not seen.any(axis=-1).all():
-        raise Unfit("its mask hides all keys of a query", _PLAIN)
-    bias = np.where(seen, 0.0 if mask.dtype == bool else mask, LOWEST)
-    return replace(scores, bias=np.broadcast_to(bias, scores.shape)) if bias.any() else scores
-
-
-@handles("Attention")
-def onnx_attention(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> list[Traced]:
-    """Of ONNX opset 23."""
-    given = [*inputs, *[None] * 4][3:]
-    mask = None if given[0] is None else constant(given[0], "mask")
-    cached = any(value is not None for value in given[1:])
-    cached = cached or any(value.uses() for value in node.outputs[1:])
-    if cached or attribute(node, "softcap", 0.0) or attribute(node, "is_causal", 0):
-        raise Unfit("it masks what follows, caps or caches its attention", _PLAIN)
-    views = [tracer.view(value) for value in inputs[:3]]
-    flat = len(views[0].shape) == 3
-    if flat:
-        heads = attribute(node, "q_num_heads", 1)
-        if attribute(node, "kv_num_heads", heads) != heads:
-            raise Unfit("its queries and keys differ in heads", _PLAIN)
-        views = [split_heads(view, heads) for view in views]
-    q, k, v = views
-    result = attention(tracer, q, k, v, attribute(node, "scale", None), mask)
-    return [join_heads(result) if flat else result]
+    factor = scale or q.shape[-1] ** -0.5
+    return attend(tracer, replace(scores, scale=factor, normalised=True), v)
 
 
 @handles("RotaryEmbedding")
@@ -207,12 +170,12 @@ def rotary_embedding(tracer: Tracer, node: ir.Node, inputs: list[Traced | None])
         cos, sin = cos[positions], sin[positions]
     flat, count = len(view.shape) == 3, attribute(node, "num_heads", 0)
     if flat and (not count or view.shape[-1] % count):
-        raise Unfit("its number of heads does not divide its channels")
+        raise Broken("its number of heads does not divide its channels")
     heads = split_heads(view, count) if flat else view
     depth = heads.shape[-1]
     turned = attribute(node, "rotary_embedding_dim", 0) or depth
     if cos.ndim != 3 or cos.shape[-1] * 2 != turned or turned > depth:
-        raise Unfit(f"its cosines {list(cos.shape)} do not fit {turned} channels of a head")
+        raise Broken(f"its cosines {list(cos.shape)} do not fit {turned} channels of a head")
     channels = np.arange(turned)
     neighbours = attribute(node, "interleaved", 0)
     pairs = channels.reshape(-1, 2) if neighbours else channels.reshape(2, -1).T

@@ -63,6 +63,10 @@ class Unfit(Exception):  # noqa: N818 -- a finding about a node, not yet an erro
         self.node = node
 
 
+class Broken(Unfit):
+    """A node breaks the rules of its operator."""
+
+
 @dataclass(eq=False)
 class Const:
     """A constant tensor, with the name of its initializer where it has one."""

@@ -315,3 +315,19 @@ def test_an_entrance_of_too_many_channels_stays_on_the_host(tmp_path: Path) -> N
     save(graph, path)
     with pytest.raises(UnsupportedOpError, match=r"\(CumSum\) is not supported"):
         compile_application(path, preset("nano"), IMAGES[:, :2].repeat(4, 2).repeat(4, 3))
+
+
+def test_operator_known_by_its_body_is_cut_inside(tmp_path: Path) -> None:
+    """A mask given at run time is the host's; products that it does not touch are the core's."""
+    forms = {"q": [1, 2, 32, 16], "k": [1, 2, 32, 16], "v": [1, 2, 32, 16]}
+    graph = helper.make_graph(
+        [helper.make_node("Attention", ["q", "k", "v", "seen"], ["y"], "attention")], "g",
+        [*(helper.make_tensor_value_info(name, 1, form) for name, form in forms.items()),
+         helper.make_tensor_value_info("seen", TensorProto.BOOL, [1, 1, 32, 32])],
+        [helper.make_tensor_value_info("y", 1, None)],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
+    onnx.save(onnx.shape_inference.infer_shapes(model), tmp_path / "model.onnx")
+    source, pieces = partition.cut(load(tmp_path / "model.onnx", any_inputs=True))
+    assert not any(node.op_type == "Attention" for node in source.model.graph)
+    assert sum(piece.macs for piece in pieces if piece.on_core) > 0

@@ -230,13 +230,3 @@ def test_unsupported(name: str) -> None:
     if "damaged" not in words:
         assert isinstance(caught.value, UnsupportedOpError)
         assert re.match(r"Node '\w+' \([\w.]+\) is not supported: ", text), text
-
-
-def test_causal_and_masked_attention() -> None:
-    fused = "m = MatMul(normal, qkv.weight)  packed = Add(qkv.bias, m)\n"
-    split = "q3, k3, v3 = Split <axis = 2> (packed, thirds)\n"
-    call = "attended = Attention <q_num_heads = 2, kv_num_heads = 2, is_causal = 1> (q3, k3, v3)"
-    model = tiny(opset=23, project=fused + split + call, scores="", softmax="")
-    with pytest.raises(UnsupportedOpError, match=r"\(Attention\).*masks") as caught:
-        canonicalise(model)
-    one_sentence(caught.value)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import pytest
 import tiny as t
 from agree import assert_agrees, kinds
-from test_errors import one_sentence
 from tiny import picture, tiny
 
-from vitrify.arch.errors import UnsupportedOpError
 from vitrify.frontend import canonicalise
 
 FUSED = "m = MatMul(normal, qkv.weight)  packed = Add(qkv.bias, m)\n"
@@ -139,6 +137,4 @@ def test_mask_of_the_attention_operator(mask: str, hides: bool) -> None:
 def test_mask_that_hides_everything() -> None:
     text = "mk = Constant <value = bool[4, 4] {0,0,0,0,1,1,1,1,1,1,1,1,1,1,1,1}> ()\n"
     model = tiny(opset=23, project=SPLIT + text + ATTENTION, scores="", softmax="")
-    with pytest.raises(UnsupportedOpError, match="hides all keys of a query") as caught:
-        canonicalise(model)
-    one_sentence(caught.value)
+    assert "Softmax" in kinds(assert_agrees(model, picture(model)))  # zeros, by ONNX
