@@ -7,11 +7,12 @@ ports, memory: :mod:`bench.conditions`).  What the estimator says and no simulat
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from typing import Any
 
-from bench import area, backend_score
+from bench import area, backend_score, quantised_study
 from bench.cases import ROOT
 from bench.conditions import current
 from bench.measure import RESULTS
@@ -23,7 +24,7 @@ from vitrify.boards.clock import CALIBRATION
 
 FILES = (
     "README.md", "docs/backend.md", "docs/boards.md", "docs/estimate.md", "docs/experts.md",
-    "docs/resources.md",
+    "docs/numerics.md", "docs/resources.md",
 )
 #: Between its two marks, the text of a figure.
 MARKED = re.compile(r"(<!-- figures: ([\w-]+) -->\n).*?(<!-- end of figures -->)", re.S)
@@ -296,6 +297,8 @@ FIGURES = {
     "backend-reasons": lambda: backend_score.reasons(backend_score.on_file()).rstrip(),
     "backend-operators": lambda: backend_score.operators(backend_score.on_file()).rstrip(),
     "clock-calibration": clock_calibration,
+    **{f"quantised-{name}": functools.partial(quantised_study.on_file, name)
+       for name in ("digits_vit", "cifar10_vit")},
 }
 
 
