@@ -93,6 +93,14 @@ def test_readers_wait_for_rows_in_any_order() -> None:
     assert [(i - op.dep_distance) for i, op in readers] == [last] * 3
 
 
+def test_a_queue_is_one_block_as_long_as_the_core_allows() -> None:
+    """A block more would load all weights once more, for few rows."""
+    shape = {"mixture": Mixture(), "blocks": 2, "prefix": 1}
+    program = compile_graph(vision_transformer(**shape), dataclasses.replace(NANO, max_rows=16))
+    found = [(op.expert, op.expert_first, op.rows) for op in matmuls(program) if op.expert_rows]
+    assert found[:4] == [(0, 0, 16), (0, 0, 16), (0, 16, 1), (0, 16, 1)]
+
+
 def test_memory_and_statistics_are_used_again() -> None:
     shape = {"mixture": Mixture(experts=2), "image": (1, 6, 6)}
     # Both have as many experts as are loaded ahead, or more.

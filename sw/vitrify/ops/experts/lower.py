@@ -20,7 +20,8 @@ def lower(state: Lowering, op: QExperts, step: int) -> None:
     """ROUTE and two MATMULs for each expert and block of its queue.
 
     A block is as long as the hidden buffer; a queue has as many rows as there are at most, so
-    that later blocks are hardly ever run.
+    that later blocks are hardly ever run.  They would load all weights once more for few rows: the
+    first one is as long as the core allows, unless the memory wants blocks.
     """
     x, logits, residual = (state.placed[name] for name in (op.x, op.logits, op.residual))
     macs, count, preloads = state.graph.macs, len(op.experts), state.preloads
@@ -28,7 +29,7 @@ def lower(state: Lowering, op: QExperts, step: int) -> None:
     out = state.place_near(op.out, apart=[op.x, op.residual])
     if op.statistics is not None:
         out = state.with_statistics(out)
-    blocks = state.passing_blocks(op.x)
+    blocks = _blocks(state, op.x)
     widest = max((first.out for first, _ in op.experts), key=lambda n: state.spread_of(n).words)
     hidden = state.buffer(f"{op.name}.hidden", widest, blocks[0][1], step)
     state.builder.route(
@@ -50,6 +51,14 @@ def lower(state: Lowering, op: QExperts, step: int) -> None:
             back(0, 0, rows, 0, queue=replace(added, scatters=True, adds=residual))
         if (op.name, number) in preloads:
             preloads.release()
+
+
+def _blocks(state: Lowering, name: str) -> list[tuple[int, int]]:
+    """Blocks of a queue that may have all rows of tensor ``name``."""
+    if state.strategy.row_blocks > 1:
+        return state.passing_blocks(name)
+    rows, most = state.rows(name), state.arch.max_rows
+    return [(start, min(most, rows - start)) for start in range(0, rows, most)]
 
 
 def share(macs: int, count: int, number: int) -> int:
