@@ -134,6 +134,15 @@ class Builder:
         })
         self._routed = last
 
+    def just_made(self, x: Placed) -> bool:
+        """Whether the last MATMUL wrote the rows of ``x``, one after another."""
+        writes = self._history.get(x.name, History()).writes
+        last = writes[-1] if writes else None
+        return (
+            last is not None and last.matmul == len(self.matmuls) - 1
+            and last.rows == x.rows and not last.queued
+        )
+
     def end(self) -> None:
         """END of the program."""
         self._code.append((Opcode.END, {}))

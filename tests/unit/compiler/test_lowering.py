@@ -144,6 +144,22 @@ def test_rows_follow_those_of_their_producer_one_by_one() -> None:
     assert any(op.dep_k for op in followers)
 
 
+def test_the_first_tile_takes_early_rows_first() -> None:
+    """Where rows leave a layer more slowly than the next one reads them, only half are waited for."""
+    arch = dataclasses.replace(NANO, bus_bytes=NANO.depth)
+    program = compare(arch, {"blocks": 1, "hidden": 40})
+    found = [
+        (op.rows, op.c_tiles, op.stream_words > 0) for layer, op in zip(
+            program.layers,
+            (op for op in program.instructions() if op.opcode is Opcode.MATMUL), strict=True,
+        ) if layer.name == "blocks.0.fc1"
+    ]
+    assert found == [(9, 2, True), (8, 2, True), (17, 8, True)]
+    assert program.macs == compile_graph(vision_transformer(
+        seed=3, blocks=1, hidden=40
+    ), dataclasses.replace(arch, lanes=arch.width)).macs
+
+
 def test_macs_are_exact() -> None:
     graph = vision_transformer()
     program = compile_graph(graph, NANO)

@@ -46,13 +46,16 @@ def place_result(state: Lowering, op: QLinear) -> Placed:
 
 def prepare(
     state: Lowering, op: QLinear, x: Placed, out: Placed, stored: Stored | None = None,
-    old: Placed | None = None,
+    old: Placed | None = None, tiles: range | None = None,
 ) -> Emit:
     """Fields, parameters and stream of ``op``, ready for any block of rows.
 
     With ``stored`` the weights are in the token memory, and the stream has parameters only.
     ``old`` is where the values are that the result is added to, if not in its own place.
+    With ``tiles`` no other c tiles are made.
     """
+    if stored is not None and stored.tiles is not None:
+        tiles = stored.tiles
     values, transform = state.requant(op.requant), Transform.NONE
     if op.norm is not None:
         transform = Transform.NORM if op.norm.statistics else Transform.SCALE
@@ -88,12 +91,12 @@ def prepare(
         layout = Layout(state.arch, window, x.spread, out.spread, split=split)
     else:
         layout = Band(
-            state.arch, op.weight, x.spread, out.spread, fold, narrow=stored is None, split=split,
-            only=stored and stored.tiles,
+            state.arch, op.weight, x.spread, out.spread, fold,
+            narrow=stored is None and tiles is None, split=split, only=tiles,
         )
 
     #: Whole rows are written by one MATMUL.
-    whole = len(layout.parts) == 1 and (stored is None or stored.tiles is None)
+    whole = len(layout.parts) == 1 and tiles is None
     #: Its last columns are.
     complete = layout.parts[-1].columns(state.arch.width, physical).stop == physical
     # C tiles in one pass stream the same words.

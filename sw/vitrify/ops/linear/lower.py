@@ -43,7 +43,32 @@ def _whole(state: Lowering, op: QLinear) -> None:
     if state.strategy.turns and _may_turn(state, op):
         old, out = state.turn(op.out, op.x)
     for stored in _portions(state, op):
-        _rows(state, op, x, prepare(state, op, x, out, stored, old))
+        for tiles, blocks in _early(state, op, x, out) if stored is None else [(None, 1)]:
+            _rows(state, op, x, prepare(state, op, x, out, stored, old, tiles), blocks)
+
+
+def _early(
+    state: Lowering, op: QLinear, x: Placed, out: Placed
+) -> list[tuple[range | None, int]]:
+    """C tiles that are made one after another, and in how many blocks of rows; all: ``None``.
+
+    Rows that are normalised wait for the MATMUL that has just made them, if they leave it more
+    slowly than they are read.  Where the first tile takes half of the rows, and then the others, the
+    former alone are early, and they are slow no more.  The price is this tile's weights once more.
+    It is worth nothing where the epilogue still reads old values in the same place.
+    """
+    arch, rows, whole = state.arch, state.rows(op.x), [(None, 1)]
+    if arch.groups == 1 or not state.strategy.turns or not state.builder.just_made(x):
+        return whole
+    normed = op.norm is not None and op.norm.statistics
+    if not normed or op.statistics or op.rows or op.task:
+        return whole
+    half, tile = rows // 2, arch.width * arch.depth
+    first, tiles = max(1, arch.depth // arch.width), -(-out.spread.physical // arch.width)
+    # Nor may the array wait for its weights.
+    if half < arch.width or half * arch.dram_bytes < 1.5 * tile or tiles <= first:
+        return whole
+    return [(range(first), 2), (range(first, tiles), 1)]
 
 
 def _may_turn(state: Lowering, op: QLinear) -> bool:
@@ -69,13 +94,13 @@ def _portions(state: Lowering, op: QLinear) -> Iterator[Stored | None]:
         number += 1
 
 
-def _rows(state: Lowering, op: QLinear, x: Placed, emit: Emit) -> None:
+def _rows(state: Lowering, op: QLinear, x: Placed, emit: Emit, blocks: int) -> None:
     images = state.images if op.rows or op.task else 1
     each = x.rows // images
     count, first = (op.rows.count, op.rows.start) if op.rows else (each, 0)
     for image in range(images):
         begin, to = image * each, image * count
-        for start, rows in state.row_blocks(count):
+        for start, rows in state.row_blocks(count, blocks):
             if first is None:
                 assert op.rows is not None
                 picks = np.array(op.rows.index[start : start + rows])
