@@ -28,8 +28,8 @@ _PRESETS = (
     # so that the last c tile leaves as fast as it comes.
     ArchConfig(
         name="reference", depth=32, width=32, lanes=32, max_rows=512, banks=8, bank_words=4096,
-        stat_rows=2048, index_entries=2048, requant_bits=24, experts=64, **_EVERYTHING,
-        **BOARDS["zcu102"].settings(),
+        stat_rows=2048, index_entries=2048, requant_bits=24, experts=64,
+        stored_weights=True, **_EVERYTHING, **BOARDS["zcu102"].settings(),
     ),
     # 128 MACs: 16-bit SDRAM, open tools from source to bitstream.
     ArchConfig(

@@ -75,7 +75,8 @@ def compile_graph(
                 f"input {name!r} chooses among {count} tasks, and a job's task number has "
                 f"{TASK_BITS} bits: use at most {MAX_TASKS} tasks"
             )
-    can_preload = arch.stored_weights and bool(
+    # A bus of half a word a cycle is behind with what is asked for.
+    can_preload = arch.stored_weights and 2 * arch.dram_bytes > arch.depth and bool(
         branches(TensorMemory(graph, arch, PlacementStrategy(), batch))
     )
     state, outputs = _lower(

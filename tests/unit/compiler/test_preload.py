@@ -20,6 +20,8 @@ from vitrify.ops.experts.integer import QExperts
 from vitrify.program import Program
 
 NANO = preset("nano")
+#: A bus that brings a word a cycle.
+QUICK = dataclasses.replace(NANO, bus_bytes=NANO.depth)
 SHAPE = {"mixture": Mixture(experts=6), "blocks": 4}
 
 
@@ -198,11 +200,17 @@ def test_experts_that_are_hardly_asked_for_stay_in_dram() -> None:
     for number, op in enumerate(graph.ops):
         if isinstance(op, QExperts):
             graph.ops[number] = dataclasses.replace(op, usage=(0.9, 0.4, 0.5, 0.1, 0.0, 0.0))
-    program = compile_graph(graph, NANO)
+    program = compile_graph(graph, QUICK)
     found = [op for op in program.instructions() if op.opcode is Opcode.MATMUL and op.expert_rows]
     stored = {op.expert for op in found if op.stationary == Stationary.STORED}
     assert stored == {0, 2}
     assert len(found) == 2 * 2 * 6
+
+
+def test_a_slow_bus_brings_experts_when_they_are_asked_for() -> None:
+    graph = vision_transformer(**SHAPE)
+    assert compile_graph(graph, QUICK).metadata["experts_ahead"] == 7
+    assert "experts_ahead" not in compile_graph(graph, NANO).metadata
 
 
 def test_layers_in_blocks_of_rows_have_weights_of_the_stream() -> None:

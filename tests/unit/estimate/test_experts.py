@@ -68,8 +68,9 @@ def test_another_core(dram):
 # Without a simulator -----------------------------------------------------------------------------
 @pytest.fixture(scope="module")
 def program():
+    """Experts that are loaded ahead, by a bus that is quick enough for it."""
     graph = vision_transformer(mixture=Mixture(tasks=2), blocks=4)
-    return compile_graph(graph, NANO)
+    return compile_graph(graph, dataclasses.replace(NANO, bus_bytes=NANO.depth))
 
 
 def test_without_a_routing_all_experts_are_alike(program):
