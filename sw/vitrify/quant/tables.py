@@ -153,7 +153,7 @@ def activation(
 def _left_out(
     kind: str, rows: Rows, weight: Rows, total: int, room: float
 ) -> npt.NDArray[np.intp]:
-    """Units without which ``total`` of them take a tile less; none if the error has no such room."""
+    """Units without which ``total`` take a tile less; none if the error has no such room."""
     energy = np.mean(UNARY[kind].reference(rows).astype(np.float64) ** 2, axis=0) * weight
     least = np.argsort(energy, kind="stable")[: (total - 1) % _TILE + 1]
     return least if energy[least].sum() <= room else least[:0]

@@ -145,7 +145,7 @@ def test_rows_follow_those_of_their_producer_one_by_one() -> None:
 
 
 def test_the_first_tile_takes_early_rows_first() -> None:
-    """Where rows leave a layer more slowly than the next one reads them, only half are waited for."""
+    """Where rows leave a layer more slowly than the next reads them, only half are early."""
     arch = dataclasses.replace(NANO, bus_bytes=NANO.depth)
     program = compare(arch, {"blocks": 1, "hidden": 40})
     found = [

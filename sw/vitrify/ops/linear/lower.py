@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -43,32 +43,33 @@ def _whole(state: Lowering, op: QLinear) -> None:
     if state.strategy.turns and _may_turn(state, op):
         old, out = state.turn(op.out, op.x)
     for stored in _portions(state, op):
-        for tiles, blocks in _early(state, op, x, out) if stored is None else [(None, 1)]:
-            _rows(state, op, x, prepare(state, op, x, out, stored, old, tiles), blocks)
+        parts = [(None, 1)] if stored is not None else _parts(state, op, x, out)
+        for tiles, least in parts:
+            _rows(state, op, x, prepare(state, op, x, out, stored, old, tiles), least)
 
 
-def _early(
+def _parts(
     state: Lowering, op: QLinear, x: Placed, out: Placed
-) -> list[tuple[range | None, int]]:
-    """C tiles that are made one after another, and in how many blocks of rows; all: ``None``.
+) -> Sequence[tuple[range | None, int]]:
+    """C tiles that are made one after another (``None``: all), and the least blocks of rows.
 
     Rows that are normalised wait for the MATMUL that has just made them, if they leave it more
-    slowly than they are read.  Where the first tile takes half of the rows, and then the others, the
-    former alone are early, and they are slow no more.  The price is this tile's weights once more.
+    slowly than they are read.  Where the first tile takes half of the rows, and then the others,
+    only the former are early, and not slow any more.  The price is that tile's weights once more.
     It is worth nothing where the epilogue still reads old values in the same place.
     """
-    arch, rows, whole = state.arch, state.rows(op.x), [(None, 1)]
-    if arch.groups == 1 or not state.strategy.turns or not state.builder.just_made(x):
-        return whole
-    normed = op.norm is not None and op.norm.statistics
-    if not normed or op.statistics or op.rows or op.task:
-        return whole
-    half, tile = rows // 2, arch.width * arch.depth
+    arch, half = state.arch, state.rows(op.x) // 2
     first, tiles = max(1, arch.depth // arch.width), -(-out.spread.physical // arch.width)
-    # Nor may the array wait for its weights.
-    if half < arch.width or half * arch.dram_bytes < 1.5 * tile or tiles <= first:
-        return whole
-    return [(range(first), 2), (range(first, tiles), 1)]
+    waits = (
+        arch.groups > 1 and state.strategy.turns and state.builder.just_made(x)
+        and op.norm is not None and op.norm.statistics
+    )
+    divisible = tiles > first and not (op.statistics or op.rows or op.task)
+    # Nor may the array wait for the weights.
+    keeps_up = half >= arch.width and half * arch.dram_bytes >= 1.5 * arch.width * arch.depth
+    if waits and divisible and keeps_up:
+        return (range(first), 2), (range(first, tiles), 1)
+    return ((None, 1),)
 
 
 def _may_turn(state: Lowering, op: QLinear) -> bool:
@@ -94,13 +95,13 @@ def _portions(state: Lowering, op: QLinear) -> Iterator[Stored | None]:
         number += 1
 
 
-def _rows(state: Lowering, op: QLinear, x: Placed, emit: Emit, blocks: int) -> None:
+def _rows(state: Lowering, op: QLinear, x: Placed, emit: Emit, least: int) -> None:
     images = state.images if op.rows or op.task else 1
     each = x.rows // images
     count, first = (op.rows.count, op.rows.start) if op.rows else (each, 0)
     for image in range(images):
         begin, to = image * each, image * count
-        for start, rows in state.row_blocks(count, blocks):
+        for start, rows in state.row_blocks(count, least):
             if first is None:
                 assert op.rows is not None
                 picks = np.array(op.rows.index[start : start + rows])
