@@ -29,6 +29,7 @@ ELSEWHERE = {
         "34.64 ms": "Edge-MoE's table", "25.76 ms": "UbiMoE's table", "6.47 ms": "CoQMoE's table",
         "300 MHz": "the clock of those",
     },
+    "docs/numerics.md": {},
     "docs/resources.md": {
         "73.0 MHz": "nextpnr's report of `nano`", "79.0 MHz": "and of the ULX3S core",
         "60 MHz": "what those runs asked for",
