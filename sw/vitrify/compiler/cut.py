@@ -241,12 +241,16 @@ def _noise(kind: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
 
 
 def _keep_constants(model: ir.Model, found: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Replace what does not depend on the image, and was not folded, by what it is."""
+    """Replace what does not depend on the image, and was not folded, by what it is.
+
+    Shapes are left in models only whose batch is fixed, and so are they.
+    """
     for node in list(model.graph):
         results = [value for value in node.outputs if value.uses()]
-        if any(v is not None and not v.is_initializer() for v in node.inputs) or any(
-            value.is_graph_output() for value in node.outputs
-        ):
+        known = node.op_type in _SHAPES or all(
+            value is None or value.is_initializer() for value in node.inputs
+        )
+        if not known or any(value.is_graph_output() for value in node.outputs):
             continue
         for value in results:
             array = found[value.name or ""]

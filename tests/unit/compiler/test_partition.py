@@ -331,3 +331,17 @@ def test_operator_known_by_its_body_is_cut_inside(tmp_path: Path) -> None:
     source, pieces = partition.cut(load(tmp_path / "model.onnx", any_inputs=True))
     assert not any(node.op_type == "Attention" for node in source.model.graph)
     assert sum(piece.macs for piece in pieces if piece.on_core) > 0
+
+
+def test_sizes_are_constants(tmp_path: Path) -> None:
+    """Of a model that computes them, and has one image at a time then; no part hands them on."""
+    nodes = [
+        helper.make_node("Shape", ["image"], ["sizes"], "sizes"),
+        helper.make_node("Gather", ["sizes", "first"], ["images"], "images"),
+        helper.make_node("Concat", ["images", "rest"], ["form"], "form", axis=0),
+        helper.make_node("Reshape", ["image", "form"], ["y"], "y"),
+    ]
+    source = source_with(tmp_path, nodes, first=np.array([0]), rest=np.array([64, 4]))
+    assert source.batch == 1
+    assert [node.op_type for node in source.model.graph] == ["Reshape"]
+    assert source.arrays["y"][1] == (1, 64, 4)
