@@ -39,6 +39,14 @@ _PACK_DSP48E2 = (
     "chtype -set DSP48E1 t:DSP48E2", "xilinx_dsp -family xc7", "chtype -set DSP48E2 t:DSP48E1",
 )
 
+#: Of a sum of several terms Yosys makes carry-save adders and one carry chain; a carry chain for
+#: each addition takes fewer LUTs.  What has readers besides (``keep``) is not taken into a sum.
+_ADDITIONS = "t:$add t:$sub"
+_CARRY_CHAINS = (
+    f"setattr -set keep 1 {_ADDITIONS} %u %co1:+[Y] w:* %i", f"alumacc {_ADDITIONS}",
+    "setattr -unset keep w:*",
+)
+
 #: A wire `a[0]` beside a bus `a` ends ABC9 with an assertion: one wire a bit instead.
 _SPLIT = "splitnets -format __v"
 
@@ -159,7 +167,8 @@ def amd_steps(synth: str, family: str, parts: Sequence[str]) -> tuple[str, ...]:
     return (
         *_kept(parts),
         f"{synth} -flatten -run begin:coarse", *(_PACK_DSP48E2 if family == "xcup" else ()),
-        f"{synth} -flatten -run coarse:map_luts", _SPLIT, f"{synth} -flatten -run map_luts:",
+        *_CARRY_CHAINS, f"{synth} -flatten -run coarse:map_luts", _SPLIT,
+        f"{synth} -flatten -run map_luts:",
     )
 
 

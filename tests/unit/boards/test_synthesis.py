@@ -273,3 +273,15 @@ def test_chains_stay_inside_the_multipliers(tmp_path: Path) -> None:
     path = clock_range(tmp_path, "core", "xcup").path
     assert (path.levels, path.wires, len(path.cells)) == (0, 0, 2)
     assert path.period_ns == pytest.approx(1.819 + 1.025)
+
+
+def test_additions_take_a_carry_chain_each(tmp_path: Path) -> None:
+    """Yosys itself: a LUT for each bit of three additions; carry-save adders took 54."""
+    (tmp_path / "core.v").write_text("""
+        module core(input clk, input signed [15:0] a, b, c, d, output reg signed [17:0] y);
+          always @(posedge clk) y <= (a + b) + (c + d);
+        endmodule
+    """)
+    used = synthesise(preset("kv260"), tmp_path / "core.v", "core", tmp_path)
+    assert used.ffs == 18
+    assert used.luts <= 3 * 17

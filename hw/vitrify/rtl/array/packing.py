@@ -76,10 +76,13 @@ class Packing:
         return Cat(low, sign.replicate(self.shift - len(low)), upper)
 
     def split(self, total: Any) -> tuple[Value, Value]:
-        """Low and high sums of up to ``chain`` packed products."""
+        """Low and high sums of up to ``chain`` packed products, ``shift`` bits each.
+
+        The high one fits these as well, even as the rest of a byte's product.
+        """
         low = total[: self.shift].as_signed()
         high = total[self.shift :].as_signed() + low[-1]
-        return low, high
+        return low, high[: self.shift].as_signed()
 
     def merge(self, low: Any, high: Any) -> Value:
         """``(high << shift) + low``, of sums of any length."""

@@ -11,6 +11,7 @@ from amaranth.lib.wiring import In, Out
 
 from vitrify.arch import formats
 from vitrify.arch.config import ArchConfig
+from vitrify.rtl.lib.arith import total
 
 from .layout import dot_bits
 from .packing import Packing
@@ -189,15 +190,11 @@ class ArraySlice(wiring.Component):
         self, m: Module, packing: Packing, number: int, inside: list[Any], tile: list[list[Any]]
     ) -> list[Any]:
         """Low and high sum of packed values, the sums ``number`` and the next one."""
-        parts = [packing.split(total)
-                 for total in self._chains(m, number, packing.width, inside, tile)]
+        totals = self._chains(m, number, packing.width, inside, tile)
+        parts = [packing.split(pair) for pair in totals]
         sums = []
         for side in (0, 1):
-            halves = [part[side] for part in parts]
-            if not packing.of_bytes:
-                # Either half fits, even the part of a byte's product that is in the high one.
-                halves = [half[: packing.shift].as_signed() for half in halves]
-            terms = _register(m, f"part_{number + side}", halves)
+            terms = _register(m, f"part_{number + side}", [part[side] for part in parts])
             sums.append(self._tree(m, number + side, terms))
         return sums
 
@@ -206,8 +203,7 @@ class ArraySlice(wiring.Component):
         level = 0
         while len(terms) > 1:
             terms = _register(m, f"sum_{c}_{level}", [
-                sum(terms[at + 1 : at + _RADIX], terms[at])
-                for at in range(0, len(terms), _RADIX)
+                total(terms[at : at + _RADIX]) for at in range(0, len(terms), _RADIX)
             ])
             level += 1
         return terms[0]

@@ -6,6 +6,7 @@ exactly what :mod:`vitrify.golden.numerics` does.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from amaranth import Cat, Const, Module, Mux, Shape, Signal, Value, signed, unsigned
@@ -150,6 +151,12 @@ def _register(m: Module, value: Any) -> Any:
     register = Signal(value.shape(), reset_less=True)
     m.d.sync += register.eq(value)
     return register
+
+
+def total(terms: Sequence[Any]) -> Any:
+    """The sum of values, as wide as it may get: pairs, then pairs of pairs."""
+    half = len(terms) // 2
+    return total(terms[:half]) + total(terms[half:]) if half else terms[0]
 
 
 def half_bytes(word: Value, half: int) -> Value:
