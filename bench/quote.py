@@ -298,7 +298,7 @@ FIGURES = {
     "backend-operators": lambda: backend_score.operators(backend_score.on_file()).rstrip(),
     "clock-calibration": clock_calibration,
     **{f"quantised-{name}": functools.partial(quantised_study.on_file, name)
-       for name in ("digits_vit", "cifar10_vit")},
+       for name in ("digits_vit", "cifar10_vit", "cifar10_moe_vit")},
 }
 
 
