@@ -65,13 +65,13 @@ class Builder:
     ) -> None:
         """LOAD rows of a tensor.  ``offset`` in the PROGRAM region is an image block's.
 
-        ``after`` is the MATMUL that used the place last; without it all before are waited for,
-        because the memory may have been another tensor's.
+        ``after`` is the MATMUL that used the place last (``NEVER``: none); without it all before
+        are waited for, because the memory may have been another tensor's.
         """
         rows = target.rows if rows is None else rows
         self._move(Opcode.LOAD, region, target, row, rows, offset, (
             min(1, len(self.matmuls)) if after is None
-            else self._distance(len(self.matmuls), after)
+            else 0 if after == NEVER else self._distance(len(self.matmuls), after)
         ))
         # Of several the last: it ends behind the others, and has rows that no MATMUL follows.
         history = self._history.setdefault(target.name, History())

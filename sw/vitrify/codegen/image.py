@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from vitrify.arch.isa import Region
 from vitrify.quant.graph import QConstant
 
+from .lists import NEVER
 from .lowering import Lowering
 from .placement import Placed
 
@@ -18,17 +19,36 @@ def blocks(state: Lowering) -> list[tuple[int, int]]:
 
 
 def load(state: Lowering, whole: bool) -> None:
-    """LOAD the constants of the first ops, and the image if it is wanted as a ``whole``."""
+    """LOAD the constants of the first ops, and the image if it is wanted as a ``whole``.
+
+    Where it is not, but is in memory as one, the op that takes it loads both, image by image.
+    """
     graph, first = state.graph, _wanted(state, 0)
     for constant in first:
         state.place(graph.tensors[constant.out])
+    if whole or state.strategy.row_blocks == 1:
+        state.place_near(graph.input.out)
     if whole:
-        placed, offset = state.place_near(graph.input.out), 0
-        count = state.image_rows(placed.name)
-        for image in range(state.images):
-            for row, rows in blocks(state):
-                offset += load_block(state, placed, offset, row=image * count + row, rows=rows)
-    _load_constants(state, first)
+        load_images(state, range(state.images), ())
+    if whole or state.strategy.row_blocks > 1:
+        _load_constants(state, first, range(state.images))
+
+
+def load_images(state: Lowering, numbers: range, constants: Iterable[QConstant]) -> None:
+    """LOAD images, and then their rows of ``constants``, to places that nothing has used before."""
+    placed = state.placed[state.graph.input.out]
+    count = state.image_rows(placed.name)
+    size = placed.stride * state.arch.depth
+    for number in numbers:
+        for row, rows in blocks(state):
+            first = number * count + row
+            load_block(state, placed, first * size, row=first, rows=rows, after=NEVER)
+    _load_constants(state, constants, numbers, after=NEVER)
+
+
+def first_constants(state: Lowering) -> list[QConstant]:
+    """Those that :func:`load` has placed."""
+    return [one for one in state.graph.constants if one.out in state.placed]
 
 
 def load_constants(state: Lowering, step: int) -> None:
@@ -36,7 +56,7 @@ def load_constants(state: Lowering, step: int) -> None:
 
     One ahead, because some ops take the next along; no earlier, because of the room.
     """
-    _load_constants(state, _wanted(state, step))
+    _load_constants(state, _wanted(state, step), range(state.images))
 
 
 def _wanted(state: Lowering, step: int) -> list[QConstant]:
@@ -47,15 +67,23 @@ def _wanted(state: Lowering, step: int) -> list[QConstant]:
     ]
 
 
-def _load_constants(state: Lowering, constants: Iterable[QConstant]) -> None:
+def _load_constants(
+    state: Lowering, constants: Iterable[QConstant], images: range, after: int | None = None
+) -> None:
     for constant in constants:
         state.place(state.graph.tensors[constant.out])
         value = state.spread_of(constant.out).scatter(constant.value, axis=1)
-        for image in range(state.images):
-            state.load_constant(state.placed[constant.out], value, row=image * len(value))
+        for image in images:
+            row = image * len(value)
+            state.load_constant(state.placed[constant.out], value, row=row, after=after)
 
 
-def load_block(state: Lowering, target: Placed, offset: int, *, row: int, rows: int) -> int:
-    """LOAD rows of the input region, from byte ``offset`` on; returns how many bytes they have."""
-    state.builder.load(target, Region.INPUT, offset, row=row, rows=rows)
+def load_block(
+    state: Lowering, target: Placed, offset: int, *, row: int, rows: int, after: int | None = None
+) -> int:
+    """LOAD rows of the input region, from byte ``offset`` on; returns how many bytes they have.
+
+    ``after`` as :meth:`~vitrify.codegen.builder.Builder.load`.
+    """
+    state.builder.load(target, Region.INPUT, offset, row=row, rows=rows, after=after)
     return rows * target.stride * state.arch.depth

@@ -179,10 +179,11 @@ def _lower_ops(state: Lowering) -> None:
 def _lowered(state: Lowering) -> Iterator[int]:
     """Lower op by op; yields the number of the one that is next."""
     ops, step = state.graph.ops, 0
-    image.load(state, whole=not any(
+    whole = not any(
         rule.takes_image(state, op)
         for op, rule in ((op, RULES[type(op)]) for op in ops) if rule.takes_image is not None
-    ))
+    )
+    image.load(state, whole)
     ahead = state.strategy.ahead
     while step < len(ops):
         if ahead.slots > len(state.preloads) == 0 and step >= ahead.step:
@@ -198,7 +199,9 @@ def _lowered(state: Lowering) -> Iterator[int]:
             early = RULES[type(ops[step + 1])].ahead
             if early is not None:
                 early(state, ops[step + 1], step + 1)
-        state.preloads.fill(op)
+        # Nothing goes before the image.
+        if step or whole:
+            state.preloads.fill(op)
         step += RULES[type(op)].lower(state, op, step) or 1
         yield step
 

@@ -160,6 +160,15 @@ def test_the_first_tile_takes_early_rows_first() -> None:
     ), dataclasses.replace(arch, lanes=arch.width)).macs
 
 
+def test_rows_of_the_first_images_wait_for_no_others() -> None:
+    program = compare(dataclasses.replace(NANO, banks=10), {"blocks": 1}, 2)
+    begins = [op for op in program.instructions() if op.opcode is not Opcode.PATTERN][:6]
+    image = [Opcode.LOAD, Opcode.LOAD, Opcode.MATMUL]
+    assert [op.opcode for op in begins] == image * 2
+    assert all(op.rows == 17 for op in begins)
+    assert not any(op.wait_distance for op in begins if op.opcode is Opcode.LOAD)
+
+
 def test_macs_are_exact() -> None:
     graph = vision_transformer()
     program = compile_graph(graph, NANO)

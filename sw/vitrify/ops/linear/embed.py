@@ -1,4 +1,4 @@
-"""The patch embedding of an image that comes block of rows by block."""
+"""The patch embedding of an image that comes block of rows by block, or of several images."""
 
 from __future__ import annotations
 
@@ -13,17 +13,23 @@ _BUFFERS = 2
 
 
 def takes_image(state: Lowering, op: QLinear) -> bool:
-    """Whether ``op`` is the only reader of an image that comes in blocks."""
+    """Whether ``op`` is the only reader of an image that comes in blocks, or of several."""
     name = state.graph.input.out
+    if state.strategy.row_blocks > 1:
+        comes = len(image.blocks(state)) > 1
+    else:
+        comes = state.images > 1 and state.rows(name) > state.arch.max_rows
     return (
-        state.strategy.row_blocks > 1 and op.x == name
-        and not op.rows and op.norm is None and len(image.blocks(state)) > 1
+        comes and op.x == name and not op.rows and op.norm is None
         and sum(name in other.sources() for other in state.graph.ops) == 1
     )
 
 
 def lower(state: Lowering, op: QLinear, step: int) -> None:
     """LOAD and MATMUL of one block after another."""
+    if state.strategy.row_blocks == 1:
+        _images(state, op)
+        return
     parts = image.blocks(state)
     buffers = [
         state.buffer(f"{op.x}.block{i}", op.x, parts[0][1], step) for i in range(_BUFFERS)
@@ -37,3 +43,15 @@ def lower(state: Lowering, op: QLinear, step: int) -> None:
             offset += image.load_block(state, buffers[turn], offset, row=0, rows=rows)
             emits[turn](0, start, rows, start)
             turn = (turn + 1) % _BUFFERS
+
+
+def _images(state: Lowering, op: QLinear) -> None:
+    """Every block of rows right behind the LOADs of its images: it does not wait for the others."""
+    x, constants = state.placed[op.x], image.first_constants(state)
+    emit = prepare(state, op, x, place_result(state, op))
+    done, each = 0, state.image_rows(op.x)
+    for start, rows in state.row_blocks(x.rows):
+        end = -(-(start + rows) // each)
+        image.load_images(state, range(done, end), constants)
+        emit(start, start, rows, start)
+        done = end
