@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 
 from bench.cases import Case, Float32, Labels
 from bench.measure import RESULTS, machine
@@ -140,11 +141,40 @@ def study(case: Case, images: Float32, labels: Labels) -> dict[str, Any]:
         onnx.save(stripped, other)
         add("file with its weights alone rounded", run(other))
         program = _program(case, path, images)
-        add("program", program(kept=True, pixels=True))
-        add("program, no --preprocess", program(kept=True, pixels=False))
-        add("program with formats of its own", program(kept=False, pixels=True))
+        add("program", program(_all))
+        add("program, no --preprocess", program(_all, pixels=False))
+        for name, kept in KEPT.items():
+            add(f"program, formats of {name} alone kept", program(kept))
+        add("program with formats of its own", program(_none))
     return {"model": case.name, "arch": case.presets[-1], "images": len(images),
             "file": VARIANTS[0].name, "rows": rows, "machine": machine()}
+
+
+def _all(_tensor: ir.Value | None) -> bool:
+    return True
+
+
+def _none(_tensor: ir.Value | None) -> bool:
+    return False
+
+
+def _read_by(op_type: str) -> Callable[[ir.Value | None], bool]:
+    return lambda tensor: tensor is not None and any(
+        use.node.op_type == op_type for use in tensor.uses()
+    )
+
+
+def _of_activations(tensor: ir.Value | None) -> bool:
+    maker = None if tensor is None else tensor.producer()
+    return maker is not None and maker.op_type == "Activation"
+
+
+#: Formats that are kept alone, by what tells the tensor of the canonical graph.
+KEPT = {
+    "queries, keys and values": _read_by("Attention"),
+    "what tables read": _read_by("Activation"),
+    "results of tables": _of_activations,
+}
 
 
 def _program(case: Case, path: Path, images: Float32) -> Callable[..., Array]:
@@ -152,12 +182,13 @@ def _program(case: Case, path: Path, images: Float32) -> Callable[..., Array]:
     arch, calibration = preset(case.presets[-1]), case.calibration()[:CALIBRATION]
     canonical = canonicalise(load(path), images=calibration)
 
-    def run(*, kept: bool, pixels: bool) -> Array:
+    tensors = {value.name: value for node in canonical.graph for value in node.outputs}
+
+    def run(kept: Callable[[ir.Value | None], bool], *, pixels: bool = True) -> Array:
         model = canonical.clone()
-        if kept:
-            model.meta[QUANTISERS] = canonical.meta[QUANTISERS]
-        else:
-            model.meta.pop(QUANTISERS, None)
+        model.meta[QUANTISERS] = [
+            told for told in canonical.meta[QUANTISERS] if kept(tensors.get(told.value))
+        ]
         spec = preprocess.parse(case.preprocess) if pixels else None
         graph = quantise(model, calibration, arch=arch, preprocess=spec)
         return Evaluator(graph, arch).outputs(images)["logits"][:, 0]
