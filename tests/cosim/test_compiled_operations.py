@@ -151,6 +151,15 @@ def test_three_layers_in_blocks_of_lines() -> None:
     compare(program, images[:4], seed=2)
 
 
+@pytest.mark.parametrize("name", ["rows", "windows_and_bias", "product"])
+def test_first_ops_image_by_image(name: str) -> None:
+    net = Net(3)
+    model, images = net.model(OPERATIONS[name](net)), net.images(16)
+    graph = quantise(model, images, arch=NANO)
+    way = PlacementStrategy(alone=len(graph.ops) // 2)
+    compare(compile_graph(graph, NANO, batch=3, ways=[way]), images[:6], seed=6)
+
+
 @pytest.mark.parametrize("slots", [8, 16])
 def test_rows_and_weights_that_are_loaded(slots: int) -> None:
     net = Net(11)

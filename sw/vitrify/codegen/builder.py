@@ -75,7 +75,7 @@ class Builder:
         ))
         # Of several the last: it ends behind the others, and has rows that no MATMUL follows.
         history = self._history.setdefault(target.name, History())
-        history.loads.append((self._loads - 1, row, rows))
+        history.loads.append((self._loads - 1, target.first + row, rows))
 
     def preload(self, target: Placed, weights: Bytes, after: int | None) -> int:
         """LOAD tiles behind MATMUL ``after``, the last to use the place; the number of the LOAD."""
@@ -171,16 +171,14 @@ class Builder:
         elif product.picks is not None:
             self._pick(fields, index, x, product.picks)
         elif product.taps is not None:
-            end = x.row + product.taps.height * product.taps.width
-            self._wait_any(fields, index, x.tensor, x.row, end)
+            self._wait_any(fields, index, x, product.taps.height * product.taps.width)
         elif product.fold > 1:
-            self._wait_any(fields, index, x.tensor, x.row, x.row + product.fold * product.rows)
+            self._wait_any(fields, index, x, product.fold * product.rows)
         else:
             self._wait_fetch(fields, index, x, product)
         if product.divisor is not None:
             # It has been made of the same rows, so that these are there, too.
-            at = product.divisor
-            self._wait_any(fields, index, at.tensor, at.row, at.row + product.rows)
+            self._wait_any(fields, index, product.divisor, product.rows)
         if product.tiles is not None:
             at = product.tiles.at
             writes = self._history[at.tensor.name].writes
@@ -219,13 +217,14 @@ class Builder:
             )
         self._code.append((Opcode.MATMUL, fields))
         scattered = queue is not None and queue.scatters
-        rows = (0, out.tensor.rows) if scattered else (out.row, product.rows)
+        rows = (out.tensor.first, out.tensor.rows) if scattered else (out.number, product.rows)
         self._history.setdefault(out.tensor.name, History()).writes.append(Write(
             index, *rows, out.channel, columns, out.channel + (c_tiles - 1) * arch.width, scattered
         ))
         self.matmuls.append(Matmul(
             name=product.name, op=product.op, macs=product.macs, tensor=out.tensor.name,
-            row=out.row if product.row is None else product.row, rows=product.rows,
+            row=out.tensor.first + (out.row if product.row is None else product.row),
+            rows=product.rows,
             channel=out.channel, columns=columns, bits=16 if out.tensor.wide else 8,
             stream_bytes=size,
         ))
@@ -291,7 +290,7 @@ class Builder:
     def _wait_fetch(
         self, fields: dict[str, int], index: int, x: At, product: MatrixProduct
     ) -> None:
-        row, rows, channel = x.row, fields["rows"], x.channel
+        row, rows, channel = x.number, fields["rows"], x.channel
         moved = (fields["c_tiles"] - 1) // product.c_group * product.k_step
         channels = product.depth + moved * self.arch.depth
         history = self._seen(x.tensor)
@@ -334,22 +333,21 @@ class Builder:
             self._loads += 1
         found.user = index
         fields |= {"src_list": 1, "src_list_base": found.base}
-        first, end = x.row + int(picks.min()), x.row + int(picks.max()) + 1
-        self._wait_any(fields, index, x.tensor, first, end, found.load)
+        least, end = int(picks.min()), int(picks.max()) + 1
+        self._wait_any(fields, index, At(x.tensor, x.row + least), end - least, found.load)
 
     def _wait_any(
-        self, fields: dict[str, int], index: int, x: Placed, first: int, end: int,
-        load: int = NEVER,
+        self, fields: dict[str, int], index: int, x: At, rows: int, load: int = NEVER
     ) -> None:
-        """Rows ``first`` to ``end`` may be read in any order, once all are written or loaded.
+        """So many rows may be read in any order, once all are written or loaded.
 
         A ``load`` is waited for, too.
         """
-        history = self._seen(x)
+        history, first, end = self._seen(x.tensor), x.number, x.number + rows
         needed = [w.matmul for w in history.writes if w.row < end and first < w.row + w.rows]
         if needed:
             fields |= {"dep_distance": self._distance(index, needed[-1]), "dep_end": 1}
-        loads = [n for n, row, rows in history.loads if row < end and first < row + rows]
+        loads = [n for n, row, count in history.loads if row < end and first < row + count]
         last = max([load, *loads])
         if last != NEVER:
             fields["load_distance"] = self._distance(self._loads, last)
@@ -367,7 +365,7 @@ class Builder:
             number, *block = history.loads[-1]
             fields["epi_load_distance"] = self._distance(self._loads, number)
             fields["epi_load_stream"] = int(
-                not out.channel and block == [out.row, fields["rows"]]
+                not out.channel and block == [out.number, fields["rows"]]
             )
 
     # Result ------------------------------------------------------------------------------

@@ -35,20 +35,30 @@ def load(state: Lowering, whole: bool) -> None:
 
 
 def load_images(state: Lowering, numbers: range, constants: Iterable[QConstant]) -> None:
-    """LOAD images, and then their rows of ``constants``, to places that nothing has used before."""
+    """LOAD images, and then their rows of ``constants``, to places that nothing has used before.
+
+    Image by image, the ones before have used them.
+    """
     placed = state.placed[state.graph.input.out]
-    count = state.image_rows(placed.name)
-    size = placed.stride * state.arch.depth
+    count, before = state.image_rows(placed.name), input_offset(state)
+    size, after = placed.stride * state.arch.depth, None if state.image else NEVER
     for number in numbers:
         for row, rows in blocks(state):
             first = number * count + row
-            load_block(state, placed, first * size, row=first, rows=rows, after=NEVER)
-    _load_constants(state, constants, numbers, after=NEVER)
+            load_block(state, placed, before + first * size, row=first, rows=rows, after=after)
+    _load_constants(state, constants, numbers, after=after)
 
 
 def first_constants(state: Lowering) -> list[QConstant]:
     """Those that :func:`load` has placed."""
     return [one for one in state.graph.constants if one.out in state.placed]
+
+
+def input_offset(state: Lowering) -> int:
+    """Bytes of the input region before the first image that is lowered at present."""
+    name = state.graph.input.out
+    words = state.image_rows(name) * state.spread_of(name).words
+    return state.image * words * state.arch.depth
 
 
 def load_constants(state: Lowering, step: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -31,14 +31,17 @@ def _in_turn(name: str) -> str:
 class TensorMemory:
     """Places tensors as ops need them and frees them behind their last use.
 
-    The tensors of ``graph`` hold the rows of ``images`` images, one behind the other.
+    The tensors of ``graph`` hold the rows of ``images`` images, one behind the other; while ops
+    run image by image (:meth:`parts`), those of one.
     """
 
     def __init__(
         self, graph: QuantGraph, arch: ArchConfig, strategy: PlacementStrategy, images: int = 1
     ) -> None:
-        self.graph = graph
-        self.images = images
+        #: The whole network, and the rows of all images.
+        self.job, self.job_images = graph, images
+        #: What is lowered at present: ops, rows of how many images, and the first of these.
+        self.graph, self.images, self.image = graph, images, 0
         self.arch = arch
         self.strategy = strategy
         self.memory = Allocator(arch)
@@ -77,6 +80,63 @@ class TensorMemory:
                 self._beside |= dict.fromkeys(op.stationary(), op.streamed())
         for name in graph.outputs.values():
             self._last[name] = len(graph.ops)
+        #: Tensors made image by image that are read when all images go on together: at the far end
+        #: of the memory, so that the other images find room in one piece.
+        self._kept = self.kept(strategy.alone)
+        #: Their places for all images, while :attr:`placed` has those of one.
+        self._whole: dict[str, Placed] = {}
+
+    def kept(self, cut: int) -> frozenset[str]:
+        """Tensors that an op before number ``cut`` uses and one behind it reads, or the user."""
+        made = {n for op in self.job.ops[:cut] for n in (*op.sources(), *op.results())}
+        for names in [self._planes[name] for name in made if name in self._planes]:
+            made |= {*names, pair_name(*names)}
+        return frozenset(name for name in made if self._last[name] >= cut)
+
+    def kept_words(self, cut: int) -> int:
+        """Words that they take for all images."""
+        tensors = (self.job.tensors[n] for n in self.kept(cut) if n in self.job.tensors)
+        return sum(t.rows * self.spread_of(t.name).words * (t.bits // 8) for t in tensors)
+
+    def parts(self) -> Iterator[range]:
+        """Numbers of the ops to lower: of those before ``strategy.alone`` once for each image.
+
+        Meanwhile the network is cut there: what is kept are its outputs.
+        """
+        alone, count, job = self.strategy.alone, self.job_images, self.job
+        one = replace(
+            job, ops=job.ops[:alone], outputs={name: name for name in self._kept},
+            tensors={n: replace(t, rows=t.rows // count) for n, t in job.tensors.items()},
+            macs={name: macs // count for name, macs in job.macs.items()},
+        )
+        for image in range(count if alone else 0):
+            self.graph, self.images, self.image = one, 1, image
+            self._known.clear()
+            for placed in self._whole.values():
+                self._enter(placed)
+            yield range(alone)
+        self.graph, self.images, self.image = job, count, 0
+        self.placed |= self._whole
+        self._whole, self._kept = {}, frozenset()
+        yield range(alone, len(job.ops))
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no op that has been lowered is lowered again, for another image."""
+        return self.image + self.images == self.job_images
+
+    def _enter(self, placed: Placed) -> None:
+        """A place that was found; of what is kept, for all images."""
+        if placed.name in self._kept:
+            self._whole[placed.name] = placed
+            placed = placed.of_image(self.image, self.job_images)
+        elif not placed.first:
+            placed = replace(placed, first=self.image * placed.rows)
+        self.placed[placed.name] = placed
+
+    def _rows_to_place(self, tensor: QTensor) -> int:
+        """Its rows, of all images if it is kept for them."""
+        return tensor.rows * (self.job_images if tensor.name in self._kept else 1)
 
     def spread(self, name: str, channels: int) -> Spread:
         """How a tensor's channels lie in a row."""
@@ -143,14 +203,14 @@ class TensorMemory:
         if tensor.name in self._planes:
             self._place_pair(*self._planes[tensor.name], owners)
             return self.placed[tensor.name]
+        rows = self._rows_to_place(tensor)
         block = self.memory.place(
-            tensor.name, tensor.rows * spread.words, wide=wide, apart=owners,
-            last=last or tensor.name in self.strategy.far,
+            tensor.name, rows * spread.words, wide=wide, apart=owners,
+            last=last or tensor.name in self.strategy.far | self._kept,
         )
-        placed = Placed(tensor.name, tensor.rows, spread, block.address, wide, spread.words)
-        self.placed[tensor.name] = placed
+        self._enter(Placed(tensor.name, rows, spread, block.address, wide, spread.words))
         self._owner[tensor.name] = tensor.name
-        return placed
+        return self.placed[tensor.name]
 
     def was_placed(self, name: str) -> bool:
         """Whether a tensor has had a place by now, even if it is gone."""
@@ -162,21 +222,18 @@ class TensorMemory:
 
     def _place_pair(self, low: str, high: str, apart: list[str]) -> None:
         """Both planes, between whose words lies one bank."""
-        name, tensor, spread = pair_name(low, high), self.graph.tensors[low], self.spread_of(low)
+        name, spread = pair_name(low, high), self.spread_of(low)
+        rows = self._rows_to_place(self.graph.tensors[low])
         block = self.memory.place(
-            name, tensor.rows * spread.words, wide=True, apart=apart, in_bank=True,
-            last=name in self.strategy.far,
+            name, rows * spread.words, wide=True, apart=apart, in_bank=True,
+            last=name in self.strategy.far | self._kept,
         )
-        both = Placed(
-            name, tensor.rows, spread, block.address, True, spread.words, planes=(low, high)
-        )
-        self.placed[name] = both
+        both = Placed(name, rows, spread, block.address, True, spread.words, planes=(low, high))
+        self._enter(both)
         for plane, address in zip(
             (low, high), memmap.pair_banks(self.arch, block.address), strict=True
         ):
-            self.placed[plane] = replace(
-                both, name=plane, address=address, wide=False, planes=()
-            )
+            self._enter(replace(both, name=plane, address=address, wide=False, planes=()))
         self._owner |= dict.fromkeys((name, low, high), name)
 
     def place_near(self, name: str, *, apart: Iterable[str] = ()) -> Placed:
@@ -192,20 +249,26 @@ class TensorMemory:
         """A buffer for ``rows`` rows at a time of tensor ``of``, freed behind op ``until``."""
         tensor = replace(self.graph.tensors[of], name=name, rows=rows)
         wide = [placed.name for placed in self.placed.values() if placed.wide]
-        placed = self.place(tensor, apart=wide)
+        placed = replace(self.place(tensor, apart=wide), first=self.image * self.rows(of))
+        self.placed[name] = placed
         self.release_later(name, until)
         return placed
 
     def with_statistics(self, placed: Placed) -> Placed:
         """The same tensor with statistics entries (reserved once)."""
-        known = self.placed[placed.name]
+        known = self._whole.get(placed.name, self.placed[placed.name])
         if known.stat < 0:
             base = self.statistics(known.rows, f"tensor {placed.name!r}")
-            known = self.placed[placed.name] = replace(known, stat=base)
-        return known
+            self._enter(replace(known, stat=base))
+        return self.placed[placed.name]
 
     def alias(self, name: str, of: str) -> Placed:
-        """Give tensor ``name`` the memory of ``of``, which it overwrites piece by piece."""
+        """Give tensor ``name`` the memory of ``of``, which it overwrites piece by piece.
+
+        What is kept for all images gets a place of its own.
+        """
+        if name in self._kept:
+            return self.place_near(name)
         placed = replace(self.placed[of], name=name)
         self.placed[name] = placed
         self._owner[name] = self._owner[of]
@@ -215,9 +278,12 @@ class TensorMemory:
         """Where the values of a tensor are, and its place from now on, in other banks.
 
         What streams past the weights meanwhile is ``apart`` from both.
-        Without room for two, it stays where it is, and the first is ``None``.
+        Without room for two, or if it is kept for all images, it stays where it is, and the first
+        is ``None``.
         """
         old = self.placed[name]
+        if name in self._kept:
+            return None, old
         twin = self._twins.get(name)
         if twin is None:
             try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -70,8 +70,19 @@ class Placed:
     stride: int
     #: Statistics entry of row 0 (negative: none reserved).
     stat: int = -1
+    #: Number of row 0 among the rows of all images of the job.
+    first: int = 0
     #: Names of the two int8 tensors that lie in the low and the high bytes.
     planes: tuple[str, ...] = ()
+
+    def of_image(self, image: int, images: int) -> Placed:
+        """The rows of one of so many images."""
+        rows = self.rows // images
+        first = image * rows
+        return replace(
+            self, rows=rows, address=self.at(first), first=first,
+            stat=self.stat + first if self.stat >= 0 else self.stat,
+        )
 
     def at(self, row: int, channel: int = 0) -> int:
         """Address of the word that holds a row's physical channel."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.isa import INSTRUCTION_BYTES
-from vitrify.quant.graph import Layer, QOp, QuantGraph
+from vitrify.quant.graph import Layer, QOp
 
 from .memory import TensorMemory
 from .pack import are_nibbles
@@ -54,7 +54,7 @@ def branches(memory: TensorMemory) -> list[Portion]:
             op.name, branch.number, branch.layers,
             sum(layer_words(memory, layer) for layer in branch.layers),
         )
-        for op in memory.graph.ops for branch in op.branches()
+        for op in memory.job.ops[memory.strategy.alone :] for branch in op.branches()
         if branch.usage >= LIKELY
         and not all(are_nibbles(memory.arch, layer.weight) for layer in branch.layers)
     ]
@@ -68,15 +68,15 @@ def pieces(memory: TensorMemory) -> list[Portion]:
     most = _MOST_ROOMS * room
     size = max(room, min(most, least))
     made: set[str] = set()
-    for op in memory.graph.ops:
+    for number, op in enumerate(memory.job.ops):
         layer = op.divisible()
         made.update(op.results())
-        if layer is None or are_nibbles(arch, layer.weight):
+        if number < memory.strategy.alone or layer is None or are_nibbles(arch, layer.weight):
             continue
         # What gathers statistics waits for MATMULs, and not for what DRAM brings.
         if layer.gathers and layer.x not in made:
             continue
-        rows = memory.rows(layer.out)
+        rows = memory.job.tensors[layer.out].rows
         # Two layers whose rows pass block by block do not pass piece by piece.
         blocks = max(-(-rows // arch.max_rows), min(rows, memory.strategy.row_blocks))
         if blocks > 1 or rows * arch.dram_bytes >= arch.width * arch.depth:
@@ -133,17 +133,18 @@ def _begins(memory: TensorMemory, portions: Sequence[Portion]) -> int | None:
     Until then the bus has other weights to bring as well, which are not to wait: it is idle twice
     as long, or from the first op on long enough.  ``None``: it is never idle so long.
     """
-    graph, arch = memory.graph, memory.arch
+    graph, arch = memory.job, memory.arch
     first = next(i for i, op in enumerate(graph.ops) if op.name == portions[0].op)
     wanted, found = 2.0 * sum(one.words for one in portions) * arch.depth, 0.0
     for step in range(first - 1, -1, -1):
-        found += _idle(graph, arch, graph.ops[step])
+        images = memory.job_images if step < memory.strategy.alone else 1
+        found += _idle(arch, graph.ops[step], graph.macs.get(graph.ops[step].name, 0) // images)
         if found >= 2 * wanted:
             return step
     return 0 if found >= wanted else None
 
 
-def _idle(graph: QuantGraph, arch: ArchConfig, op: QOp) -> float:
+def _idle(arch: ArchConfig, op: QOp, macs: int) -> float:
     """Bytes that the bus could bring while an op keeps the array busy, besides its own."""
     own = sum(layer.weight.size for layer in op.layers())
-    return max(0.0, graph.macs.get(op.name, 0) / arch.macs * arch.dram_bytes - own)
+    return max(0.0, macs / arch.macs * arch.dram_bytes - own)

@@ -111,7 +111,7 @@ class Preloads:
             # Rows of K bytes, low and high: the words of two columns.
             tensor = QTensor(f"weights[{i}]", 1, words * memory.arch.depth, 16, 1.0)
             place = memory.place(tensor, apart=before, last=ahead.pieces)
-            memory.release_later(tensor.name, len(memory.graph.ops))
+            memory.release_later(tensor.name, len(memory.job.ops))
             self._add(place, used if used >= 0 else None, join=ahead.pieces)
         largest = max((room.words for room in self._rooms), default=0)
         if any(one.words > largest for one in portions):

@@ -29,6 +29,11 @@ class At:
         """Of the word there."""
         return self.tensor.at(self.row, self.channel)
 
+    @property
+    def number(self) -> int:
+        """Of the row, among those of all images of the job."""
+        return self.tensor.first + self.row
+
 
 @dataclass(frozen=True)
 class Tiles:

@@ -43,6 +43,8 @@ class PlacementStrategy:
     separation: Separation = Separation.ALL
     row_blocks: int = 1
     score_blocks: int = 1
+    #: So many ops at the beginning run image by image, the others for all images of the job.
+    alone: int = 0
     ahead: Ahead = Ahead()
     #: Sums whose rows the next op normalises change their place with every addition: the epilogue
     #: reads old values where no rows are fetched.
@@ -57,8 +59,11 @@ class PlacementStrategy:
 _LEAST_AHEAD = 3
 
 
-def strategies(preloads: int = 0) -> Iterator[PlacementStrategy]:
-    """From the fastest to the smallest; with so many experts ahead at most."""
+def strategies(preloads: int = 0, images: int = 1) -> Iterator[PlacementStrategy]:
+    """From the fastest to the smallest; with so many experts ahead at most.
+
+    Where several images do not fit, the first ops run image by image: one or more.
+    """
     for count in range(preloads, _LEAST_AHEAD - 1, -1):
         yield PlacementStrategy(ahead=Ahead(count))
     for rows in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32):
@@ -66,6 +71,8 @@ def strategies(preloads: int = 0) -> Iterator[PlacementStrategy]:
         for separation in (Separation.RESIDUAL, Separation.NONE):
             for scores in (rows, 2 * rows, 4 * rows):
                 yield PlacementStrategy(separation, rows, scores)
+        if images > 1:
+            yield PlacementStrategy(Separation.ALL, rows, rows, alone=1)
     # Another order of the ops only where no number of blocks helped: then what is made late waits
     # for what it could run beside.  Each way is a lowering of the whole network, so these are few.
     for rows in (4, 8, 16):

@@ -80,7 +80,7 @@ def compile_graph(
         branches(TensorMemory(graph, arch, PlacementStrategy(), batch))
     )
     state, outputs = _lower(
-        graph, arch, batch, ways or strategies(MOST_AHEAD if can_preload else 0)
+        graph, arch, batch, ways or strategies(MOST_AHEAD if can_preload else 0, batch)
     )
     if ways is None:
         state, outputs = _faster(state) or (state, outputs)
@@ -95,6 +95,7 @@ def compile_graph(
             "token_memory_bytes": state.memory.peak_words * arch.depth,
             "token_memory_capacity": arch.token_bytes,
             **({} if state.strategy.row_blocks == 1 else {"row_blocks": state.strategy.row_blocks}),
+            **({"image_by_image": state.strategy.alone} if state.strategy.alone else {}),
             **(ahead if len(preloads) else {}),
             **({"weights": graph.precision} if graph.precision else {}),
             **({"as_onnx": graph.as_onnx} if graph.as_onnx else {}),
@@ -121,15 +122,25 @@ def _lower(
     """Lower every op in the fastest way that the token memory has room for; the outputs, too."""
     refusals: list[tuple[tuple[bool, int], PlacementError]] = []
     for strategy in ways:
-        for _ in range(1 + _MOVES):
+        moves = 0
+        while True:
             way = replace(graph, ops=late(graph.ops)) if strategy.late else graph
             state = Lowering(way, arch, strategy, batch)
             try:
                 _lower_ops(state)
             except PlacementError as error:
                 refusals.append(((not strategy.ahead.slots, error.step), error))
+                moves += 1
+                # What is faster is no reason to do more of it image by image.
+                if strategy.alone and not (strategy.turns or strategy.ahead.slots):
+                    cut = _later_cut(state, error.step)
+                    if cut is None:
+                        break
+                    strategy = replace(strategy, alone=cut)
+                    continue
                 far = strategy.far | state.placed.keys()
-                if not error.scattered or strategy.separation != Separation.NONE:
+                again = error.scattered and strategy.separation == Separation.NONE
+                if not again or moves > _MOVES:
                     break
                 # What lies in the way goes to the far end, and whatever comes later to the near.
                 strategy = replace(strategy, far=frozenset(far))
@@ -141,11 +152,27 @@ def _lower(
     raise max(refusals, key=lambda refusal: refusal[0])[1]
 
 
+def _later_cut(state: Lowering, step: int) -> int | None:
+    """Where all images may go on together instead, if op number ``step`` had no room for them.
+
+    It is the next op before which no more has to be kept of all images than before its neighbours;
+    and less than now, if one image alone had no room beside that.
+    """
+    alone, count = state.strategy.alone, len(state.job.ops)
+    words = [state.kept_words(cut) for cut in range(count + 1)]
+    for cut in range(max(alone, step) + 1, count):
+        if words[cut] <= min(words[cut - 1], words[cut + 1]) and (
+            step >= alone or words[cut] < words[alone]
+        ):
+            return cut
+    return None
+
+
 def _faster(known: Lowering) -> tuple[Lowering, tuple[OutputSpec, ...]] | None:
     """The same with what is faster and takes more of the token memory, where that has room."""
     for way in _larger(known):
         with contextlib.suppress(PlacementError):
-            return _lower(known.graph, known.arch, known.images, [way])
+            return _lower(known.job, known.arch, known.job_images, [way])
     return None
 
 
@@ -178,27 +205,34 @@ def _lower_ops(state: Lowering) -> None:
 
 def _lowered(state: Lowering) -> Iterator[int]:
     """Lower op by op; yields the number of the one that is next."""
-    ops, step = state.graph.ops, 0
-    whole = not any(
-        rule.takes_image(state, op)
-        for op, rule in ((op, RULES[type(op)]) for op in ops) if rule.takes_image is not None
-    )
-    image.load(state, whole)
-    ahead = state.strategy.ahead
-    while step < len(ops):
-        if ahead.slots > len(state.preloads) == 0 and step >= ahead.step:
+    for part in state.parts():
+        whole = not any(
+            rule.takes_image(state, op)
+            for op, rule in ((op, RULES[type(op)]) for op in state.graph.ops)
+            if rule.takes_image is not None
+        )
+        if not part.start:
+            image.load(state, whole)
+        yield from _lowered_part(state, part, whole)
+
+
+def _lowered_part(state: Lowering, part: range, whole: bool) -> Iterator[int]:
+    ops, ahead, step = state.graph.ops, state.strategy.ahead, part.start
+    while step < part.stop:
+        if ahead.slots > len(state.preloads) == 0 and state.is_last and step >= ahead.step:
             state.preloads.reserve(ahead)
-            for later, one in enumerate(ops[step:], step):
+            for later, one in enumerate(state.job.ops[step:], step):
                 constants = RULES[type(one)].constants
                 if constants is not None:
                     constants(state, one, later)
         op = ops[step]
         if step:
             image.load_constants(state, step)
-        if step + 1 < len(ops):
-            early = RULES[type(ops[step + 1])].ahead
+        # What begins a part has nothing before it to be loaded meanwhile.
+        for number in range(step if step == part.start else step + 1, min(step + 2, part.stop)):
+            early = RULES[type(ops[number])].ahead
             if early is not None:
-                early(state, ops[step + 1], step + 1)
+                early(state, ops[number], number)
         # Nothing goes before the image.
         if step or whole:
             state.preloads.fill(op)

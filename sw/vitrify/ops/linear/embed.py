@@ -36,7 +36,7 @@ def lower(state: Lowering, op: QLinear, step: int) -> None:
     ]
     out = place_result(state, op)
     emits = [prepare(state, op, buffer, out) for buffer in buffers]
-    offset = turn = 0
+    offset, turn = image.input_offset(state), 0
     for number in range(state.images):
         for first, rows in parts:
             start = number * state.image_rows(op.x) + first

@@ -174,10 +174,10 @@ def _nothing(
 def task_source(state: Lowering, op: QLinear, image: int) -> int:
     """Which of the job's task numbers chooses the weights of ``op`` for an image."""
     names = list(state.graph.tasks)
-    if len(names) * state.images > isa.TASKS:
+    if len(names) * state.job_images > isa.TASKS:
         raise CapacityError(
-            f"{state.images} images a job with {len(names)} task inputs each are more than the "
+            f"{state.job_images} images a job with {len(names)} task inputs each are more than the "
             f"{isa.TASKS} task numbers of a job: use a smaller --batch"
         )
     assert op.task is not None
-    return image * len(names) + names.index(op.task)
+    return (state.image + image) * len(names) + names.index(op.task)
