@@ -56,9 +56,10 @@ _ONE_PICTURE = (
 
 
 def fresh(case: str, arch: str) -> dict[str, Any] | None:
-    """A result on file; ``None`` if it is not of today's preset: then nobody quotes it."""
-    found = json.loads((RESULTS / f"{case}_{arch}.json").read_text())
-    return found if current(found) else None
+    """A result on file; ``None`` if there is none of today's preset: then nobody quotes it."""
+    path = RESULTS / f"{case}_{arch}.json"
+    found = json.loads(path.read_text()) if path.is_file() else None
+    return found if found and current(found) else None
 
 
 def result(case: str, arch: str) -> dict[str, Any]:

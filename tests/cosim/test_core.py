@@ -24,6 +24,9 @@ NANO = preset("nano")
 #: bits, two c tiles in a pass.
 TALL = dataclasses.replace(
     NANO, name="tall", depth=4, width=8, lanes=4, bus_bytes=4, experts=0, nibble_tiles=2)
+#: With weights of four bits three columns are where two are else: c tiles of 12 columns.
+THIRDS = dataclasses.replace(
+    NANO, name="thirds", depth=4, width=8, lanes=4, experts=0, packing=True, nibble_thirds=True)
 pytestmark = pytest.mark.slow
 
 
@@ -32,7 +35,7 @@ def full_rate(
 ) -> Job:
     """Independent MATMULs with data at hand and little for the epilogue to do."""
     a = Assembler(arch, seed)
-    k, c = arch.depth, arch.width
+    k, c = arch.depth, arch.tile_width(nibbles)
     # With nibbles a pass may have the results of two c tiles.
     depth, columns = (4 + 4 * nibbles) * k, 2 * c
     words = depth // k
@@ -58,7 +61,7 @@ def saved(job: Job, path: Path) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("arch", [NANO, TALL], ids=lambda arch: arch.name)
+@pytest.mark.parametrize("arch", [NANO, TALL, THIRDS], ids=lambda arch: arch.name)
 def test_core(arch, tmp_path):
     rates = {
         f"{source.name} {rows} rows": full_rate(arch, 1, rows=rows, stationary=source)
@@ -68,7 +71,7 @@ def test_core(arch, tmp_path):
     rates |= {
         f"nibbles {rows} rows": full_rate(
             arch, 1, rows=rows, stationary=Stationary.WEIGHTS, nibbles=1)
-        for rows in (16, arch.max_rows) if arch.nibble_tiles > 1
+        for rows in (16, arch.max_rows) if arch.sees_nibbles
     }
     # All cases run in test_experts.
     mixtures = {

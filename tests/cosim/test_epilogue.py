@@ -25,6 +25,7 @@ ARCHES = [
     preset("nano"),
     _arch("more_columns_than_depth", 4, 8, 4, requant_bits=24, addends=True, nibbles=True,
           nibble_tiles=2),
+    _arch("thirds", 4, 8, 2, addends=True, nibbles=True, packing=True, nibble_thirds=True),
     _arch("one_group", 16, 4, 4, requant_bits=27, experts=2, patterns=True, addends=True,
           row_sums=True),
     _arch("one_lane", 4, 16, 1, requant_bits=16),

@@ -19,11 +19,13 @@ NANO = preset("nano")
 TALL = dataclasses.replace(NANO, name="tall", depth=4, width=16, lanes=4, bus_bytes=4)
 #: A word of nibbles is a column of two c tiles.
 SQUARE = dataclasses.replace(TALL, name="square", width=4, nibble_tiles=2)
+#: Of a word of nibbles every byte is two columns, in three words of four bytes' columns.
+THIRDS = dataclasses.replace(TALL, name="thirds", packing=True, nibble_thirds=True)
 PLAIN = dataclasses.replace(TALL, name="plain", stored_weights=False, patterns=False)
 
 
 @pytest.mark.parametrize(("arch", "swap_latency"), [(NANO, 18), (NANO, 4), (TALL, 11), (TALL, 19),
-                                                    (SQUARE, 11), (PLAIN, 11)],
+                                                    (SQUARE, 11), (PLAIN, 11), (THIRDS, 11)],
                          ids=lambda value: getattr(value, "name", None))
 def test_loader(arch, swap_latency):
     simulate(Loader(arch, swap_latency=swap_latency), f"loader-{arch.name}-{swap_latency}",

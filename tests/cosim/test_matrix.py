@@ -25,6 +25,8 @@ ARCHES = [
     preset("nano"),                                                # K > C
     _arch("wide", 4, 16, nibble_tiles=2),                          # C > K: groups of columns
     _arch("dsp48e2", 8, 16, packing=True, family="xcup"),
+    _arch("thirds", 8, 16, packing=True, family="xcup", nibble_thirds=True),
+    _arch("small_thirds", 4, 8, packing=True, nibble_thirds=True, stored_weights=False),
     _arch("dsp48e1", 32, 4, packing=True, family="xc7"),
 ]
 
@@ -37,7 +39,7 @@ def test_matrix(arch):
 
 
 # A multiplier with two nibbles has no room for two bytes.
-PACKABLE = [arch for arch in PRESETS.values() if arch.nibble_tiles == 1]
+PACKABLE = [arch for arch in PRESETS.values() if not arch.sees_nibbles]
 
 
 @pytest.mark.parametrize("arch", PACKABLE, ids=lambda arch: arch.name)

@@ -45,6 +45,7 @@ def draw(random_: random.Random, *, most_macs: int, most_words: int) -> ArchConf
                 nibble_tiles=random_.choice((1, 2)) if nibbles and not packing else 1,
                 weight_fifo_words=_power(random_, 16, 1 << 14),
                 burst_beats=_power(random_, 1, 256), outstanding=random_.choice((1, 2, 3, 8, 64)),
+                nibble_thirds=nibbles and packing and random_.random() < 0.5,
                 packing=packing, fabric_multipliers=random_.random() < 0.5,
                 part=random_.choice(_PARTS),
             )

@@ -159,7 +159,8 @@ def old_values(arch: ArchConfig, op: Instruction) -> Access | None:
 
 def shape(arch: ArchConfig, op: Instruction) -> tuple[int, int]:
     """Depth of the dot products and columns of the result."""
-    return (op.k_tiles - 1) * arch.depth + op.k_last, (op.c_tiles - 1) * arch.width + op.c_last
+    width = arch.tile_width(op.nibbles)
+    return (op.k_tiles - 1) * arch.depth + op.k_last, (op.c_tiles - 1) * width + op.c_last
 
 
 def valid_bytes(arch: ArchConfig, op: Instruction) -> npt.NDArray[np.bool_]:

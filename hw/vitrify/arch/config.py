@@ -97,6 +97,9 @@ class ArchConfig:
     #: Tiles of C columns that a pass computes with weights of 4 bits: 1, or 2 with two products
     #: on one multiplier.
     nibble_tiles: int = 1
+    #: With ``packing``: a pair of columns is three columns with weights of 4 bits, and a c tile of
+    #: such has :attr:`nibble_width` columns.
+    nibble_thirds: bool = False
     #: Words of K bytes in the weight prefetch FIFO.  Power of two.
     weight_fifo_words: int = 512
     #: Longest DRAM burst in beats.  Power of two, 1 … 256; AXI3 ports (Zynq-7000) take 16.
@@ -148,7 +151,7 @@ class ArchConfig:
         _integer(what, "experts", self.experts, 0, formats.MAX_EXPERTS)
         _integer(what, "outstanding", self.outstanding, 1, 64)
         _integer(what, "nibble_tiles", self.nibble_tiles, 1, 2)
-        for name in (*MECHANISMS, "packing", "fabric_multipliers"):
+        for name in (*MECHANISMS, "nibble_thirds", "packing", "fabric_multipliers"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(
                     f"{what}: {name} must be true or false, not {short(getattr(self, name))}"
@@ -159,6 +162,8 @@ class ArchConfig:
                 + ("with packing: a multiplier has no room for both" if self.packing
                    else "without nibbles")
             )
+        if self.nibble_thirds:
+            self._check_thirds(what)
         clock = self.clock_mhz
         if (
             not isinstance(clock, int | float) or isinstance(clock, bool)
@@ -179,6 +184,19 @@ class ArchConfig:
                 f"2**20 words that an instruction can address; make the banks fewer or smaller"
             )
 
+    def _check_thirds(self, what: str) -> None:
+        for lacks, needs in (
+            (not self.nibbles, "nibbles"),
+            (not self.packing, "packing, which puts the pairs onto multipliers"),
+            (isinstance(self.part, Part) and self.part.family == "xc7",
+             "a DSP48E2: the DSP48E1 of 7-series parts is too narrow"),
+            (self.lanes < 2, "at least two lanes, one for each column of a pair"),
+            (self.width < 2 * self.depth,
+             f"a width of at least twice the depth ({2 * self.depth}), so that c tiles are words"),
+        ):
+            if lacks:
+                raise ConfigError(f"{what}: nibble_thirds needs {needs}")
+
     # Derived sizes -----------------------------------------------------------------------
     @property
     def macs(self) -> int:
@@ -196,9 +214,23 @@ class ArchConfig:
         return self.token_words * self.depth
 
     @property
+    def nibble_width(self) -> int:
+        """Columns of a c tile whose weights have 4 bits."""
+        return self.sums(self.width) if self.nibble_thirds else self.width
+
+    def tile_width(self, nibbles: int) -> int:
+        """Columns of a c tile, given whether a MATMUL's weights are ``nibbles``."""
+        return self.nibble_width if nibbles else self.width
+
+    @property
     def groups(self) -> int:
         """Lane groups in a tile: cycles that the epilogue spends on a row."""
         return self.width // self.lanes
+
+    @property
+    def most_groups(self) -> int:
+        """Lane groups in the widest tile."""
+        return self.nibble_width // self.lanes
 
     @property
     def tile_pairs(self) -> int:
@@ -258,8 +290,25 @@ class ArchConfig:
 
     @property
     def sum_bits(self) -> int:
-        """Bits of each of the ``nibble_tiles`` partial sums of a column."""
+        """Bits of the widest of the partial sums of a column."""
         return formats.ACC_BITS if self.nibble_tiles == 1 else formats.HALF_ACC_BITS
+
+    @property
+    def stored_sums(self) -> tuple[int, ...]:
+        """Bits of the partial sums side by side in an accumulator memory."""
+        if self.nibble_thirds:
+            part, whole = formats.HALF_ACC_BITS, formats.ACC_BITS
+            return (part, whole, part) * (self.sum_columns // 2)
+        return (self.sum_bits,) * self.sums(self.sum_columns)
+
+    @property
+    def sees_nibbles(self) -> bool:
+        """Whether the array, and not the loader alone, knows weights of 4 bits."""
+        return self.nibble_tiles > 1 or self.nibble_thirds
+
+    def sums(self, columns: int) -> int:
+        """Sums that the array makes of so many columns, whatever their weights are."""
+        return columns * 3 // 2 if self.nibble_thirds else columns * self.nibble_tiles
 
     @property
     def param_words(self) -> int:
@@ -291,6 +340,8 @@ class ArchConfig:
         if self.nibble_tiles == 1:
             # As before this field existed: programs of then run on such a core.
             del choices["nibble_tiles"]
+        if not self.nibble_thirds:
+            del choices["nibble_thirds"]
         text = json.dumps([CONTRACT_VERSION, choices], sort_keys=True)
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
 

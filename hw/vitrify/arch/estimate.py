@@ -59,7 +59,7 @@ def memories(arch: ArchConfig) -> tuple[MemoryUse, ...]:
     found = (
         MemoryUse("token memory", arch.banks, word, arch.bank_words),
         MemoryUse("partial sums", 2 * arch.width // arch.sum_columns,
-                  arch.sum_columns * arch.nibble_tiles * arch.sum_bits, arch.max_rows),
+                  sum(arch.stored_sums), arch.max_rows),
         *(MemoryUse(name, 1, word, words) for name, words in arch.fifo_words.items()),
         MemoryUse("gains", 1, word, 2 * arch.max_dim_words),
         MemoryUse("activation tables", lanes, 8, 2 * formats.TABLE_ENTRIES),

@@ -28,7 +28,7 @@ def limits(arch: ArchConfig, opcode: Opcode) -> dict[str, tuple[int, int]]:
     if opcode is Opcode.MATMUL:
         lower("rows", arch.max_rows)
         lower("k_last", arch.depth)
-        lower("c_last", arch.width)
+        lower("c_last", arch.nibble_width)
         for mechanism, field, least in (
             (arch.nibbles, "nibbles", 1),
             (arch.stored_weights, "stationary", Stationary.STORED),

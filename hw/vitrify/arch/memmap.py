@@ -19,7 +19,8 @@ Weight stream of a MATMUL (in words of K bytes, in the order in which it is used
        are the weights of column ``2i``, the high ones those of ``2i + 1``, -8 … 7.  On a core with
        two ``nibble_tiles``: for every two c tiles the parameters of both, then for every k tile C
        words: the low halves of word ``i`` are the weights of column ``i`` of the first c tile, the
-       high ones those of the second (of one left over, anything).
+       high ones those of the second (of one left over, anything).  With ``nibble_thirds`` the
+       c tiles of nibbles have 3 C/2 columns, hence 3/2 of the lane groups and 3 C/4 words.
 
 Stored weights (``stationary`` STORED)
     The C words of every k tile of every c tile, in the order of the stream, as an int16 tensor of
@@ -101,13 +102,14 @@ def stream_layout(arch: ArchConfig, instruction: Instruction) -> StreamLayout:
     """Layout of the weight stream that belongs to a MATMUL."""
     weights = instruction.stationary == Stationary.WEIGHTS
     params = instruction.stationary in WITH_PARAMETERS
-    per_pass = tiles_per_pass(arch, instruction.nibbles)
+    per_pass, width = (
+        tiles_per_pass(arch, instruction.nibbles), arch.tile_width(instruction.nibbles))
     return StreamLayout(
         gain=(instruction.values.get("gain_words", 0) or instruction.k_tiles)
         if instruction.load_gain else 0,
         table=arch.table_words if instruction.load_table else 0,
-        params=arch.groups * arch.param_words if params else 0,
-        tile=arch.width >> (instruction.nibbles and per_pass == 1) if weights else 0,
+        params=width // arch.lanes * arch.param_words if params else 0,
+        tile=width >> (instruction.nibbles and per_pass == 1) if weights else 0,
         k_tiles=instruction.k_tiles,
         c_tiles=instruction.c_tiles,
         tiles_per_pass=per_pass,

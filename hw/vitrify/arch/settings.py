@@ -98,6 +98,9 @@ SETTINGS: dict[str, Setting] = {
                             "share a multiplier (not with packing)",
                             "LUTs of each multiplier, accumulator RAM (48 for 28 bits of a "
                             "column); such layers then take half the time"),
+    "nibble_thirds": _flag("with packing, a pair of columns is three columns of 4-bit weights",
+                           "LUTs of each multiplier, accumulator RAM (80 for 56 bits of a pair); "
+                           "such layers then take two thirds of the time (UltraScale+)"),
     "packing": _flag("two products share a DSP48", "half the multipliers for some LUTs; AMD only"),
     "fabric_multipliers": _flag("LayerNorm and gates multiply in LUTs",
                                 "LUTs for 2·depth + lanes multipliers"),
@@ -177,7 +180,7 @@ def problems(values: dict[str, Any], sound: ArchConfig) -> list[str]:
 def _culprit(message: str, values: dict[str, Any], good: dict[str, Any]) -> str | None:
     """The setting that a message speaks of."""
     for pattern in (r"arch has no setting '([^']+)'", r"arch lacks the setting '(\w+)'",
-                    r"^(dram|part)\b", r"^arch [^:]+: (\w+) must"):
+                    r"^(dram|part)\b", r"^arch [^:]+: (\w+) (?:must|needs)"):
         if (match := re.search(pattern, message)) and match[1] in values.keys() | good.keys():
             return match[1]
     return None

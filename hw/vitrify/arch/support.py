@@ -68,7 +68,21 @@ _IN_PAIRS: tuple[tuple[str, Condition], ...] = (
 )
 
 
+def _in_thirds(arch: ArchConfig) -> tuple[tuple[str, Condition], ...]:
+    """The same with c tiles of 4-bit weights that are wider than others."""
+    return (
+        (f"has more than {arch.width} columns in a tile only with weights of 4 bits",
+         {"nibbles": (0,), "c_last": tuple(range(arch.width + 1, arch.nibble_width + 1))}),
+        ("has weights of 4 bits or c tiles that stream words of their own",
+         {"nibbles": NONZERO, "k_step": NONZERO}),
+        ("multiplies weights of 4 bits by signed bytes, which those of EXP2 are not",
+         {"nibbles": NONZERO, "transform": (Transform.EXP2,)}),
+    )
+
+
 def _contradictions(arch: ArchConfig) -> tuple[tuple[str, Condition], ...]:
+    if arch.nibble_thirds:
+        return _CONTRADICTIONS + _in_thirds(arch)
     return _CONTRADICTIONS + (_IN_PAIRS if arch.nibble_tiles > 1 else ())
 
 

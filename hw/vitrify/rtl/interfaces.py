@@ -102,15 +102,15 @@ def loader_command(arch: ArchConfig) -> data.StructLayout:
     )
 
 
-def _in_pairs(arch: ArchConfig) -> list[str]:
-    """What says that a MATMUL takes two c tiles at once, if the core does."""
-    return ["nibbles"] if arch.nibble_tiles > 1 else []
+def _seen(arch: ArchConfig) -> list[str]:
+    """What says that a MATMUL's weights are nibbles, if not the loader alone wants to know."""
+    return ["nibbles"] if arch.sees_nibbles else []
 
 
 def fetch_command(arch: ArchConfig) -> data.StructLayout:
     """What the fetch gets of a MATMUL; for a map, the dispatcher multiplies."""
     members = _command(
-        *_FETCH_FIELDS, *(["row_scale"] if arch.row_sums else []), *_in_pairs(arch),
+        *_FETCH_FIELDS, *(["row_scale"] if arch.row_sums else []), *_seen(arch),
         *(_FETCH_PATTERN if arch.patterns else []),
     ).members
     return data.StructLayout({**members, **(_FETCH_MAP if arch.patterns else {})})
@@ -122,7 +122,7 @@ def epilogue_command(arch: ArchConfig) -> data.StructLayout:
     ``skipped``: MATMULs without rows just before, which only observers count.
     """
     members = _command(
-        *_EPILOGUE_FIELDS, *(["stat_src"] if arch.row_sums else []), *_in_pairs(arch),
+        *_EPILOGUE_FIELDS, *(["stat_src"] if arch.row_sums else []), *_seen(arch),
         *(_EPILOGUE_PATTERN if arch.patterns else []),
     ).members
     return data.StructLayout({**members, "skipped": SEQ_BITS})
@@ -218,7 +218,8 @@ def tag_layout(arch: ArchConfig) -> data.StructLayout:
         "sum": 1,        # EXP2 in c tile 0: gather the row sum
         "sum_bank": 1,
         # Stationary bytes are pairs of nibbles; the pass has two c tiles (the last may have one).
-        **({"nibbles": 1, "paired": 1} if arch.nibble_tiles > 1 else {}),
+        **({"nibbles": 1} if arch.sees_nibbles else {}),
+        **({"paired": 1} if arch.nibble_tiles > 1 else {}),
     })
 
 
@@ -258,7 +259,9 @@ def tile_write(arch: ArchConfig) -> data.StructLayout:
 
     With ``stored_weights`` and ``columns`` 0, an odd column takes ``high``: a copy of ``data``, or
     with ``pair``, when ``data`` and ``high`` are the depth vectors of columns ``2*index`` and
-    ``2*index + 1``.
+    ``2*index + 1``.  With ``nibbles`` (of a core in ``nibble_thirds``), ``data`` is word ``index``
+    of the tile's stream: that of byte column ``2*index``, and from word C/2 on those of ``4*i + 1``
+    and ``4*i + 3``.
     """
     return data.StructLayout({
         "columns": 1,
@@ -266,6 +269,7 @@ def tile_write(arch: ArchConfig) -> data.StructLayout:
         "group": index_bits(max(1, arch.width // arch.depth)),
         "data": 8 * arch.depth,
         **({"pair": 1, "high": 8 * arch.depth} if arch.stored_weights else {}),
+        **({"nibbles": 1} if arch.nibble_thirds else {}),
     })
 
 
@@ -273,7 +277,7 @@ def param_write(arch: ArchConfig) -> data.StructLayout:
     """One stream word of bias and multipliers of lane group ``group``."""
     return data.StructLayout({
         "slot": index_bits(PARAM_SLOTS),
-        "group": index_bits(arch.groups),
+        "group": index_bits(arch.most_groups),
         "word": index_bits(arch.param_words),
         "data": 8 * arch.depth,
     })

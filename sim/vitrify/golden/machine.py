@@ -328,8 +328,8 @@ class Machine:
             return Stream(gain, table, None, 0, None)
         parts = list(layout.divided())
         params = np.concatenate([data[params] for params, _ in parts])
-        params = params.reshape(op.c_tiles * arch.groups, -1)
         lanes = arch.lanes
+        params = params.reshape(op.c_tiles * arch.tile_width(op.nibbles) // lanes, -1)
         bias = params[:, : 4 * lanes].copy().view("<i4").reshape(-1)[:columns]
         multiplier = params[:, 4 * lanes : 6 * lanes].copy().view("<u2").reshape(-1)[:columns]
         weight = None
@@ -370,5 +370,6 @@ def in_columns(arch: ArchConfig, op: Instruction, tiles: UInt8) -> npt.NDArray[n
 
     One c tile more, which a pass has left over, is left out.
     """
-    tiles = tiles.reshape(-1, op.k_tiles, arch.width, arch.depth)[: op.c_tiles]
-    return tiles.transpose(0, 2, 1, 3).reshape(op.c_tiles * arch.width, -1).view(np.int8)
+    width = arch.tile_width(op.nibbles)
+    tiles = tiles.reshape(-1, op.k_tiles, width, arch.depth)[: op.c_tiles]
+    return tiles.transpose(0, 2, 1, 3).reshape(op.c_tiles * width, -1).view(np.int8)

@@ -153,13 +153,14 @@ class Builder:
         arch, index, queue = self.arch, len(self.matmuls), product.queue
         ranges.check_depth(product)
         x, out, columns = product.x, product.out, product.columns
-        c_tiles, k_tiles = -(-columns // arch.width), -(-product.depth // arch.depth)
+        width = arch.tile_width(product.nibbles)
+        c_tiles, k_tiles = -(-columns // width), -(-product.depth // arch.depth)
         fields = dict(
             product.fields, rows=product.rows,
             src_addr=x.address, src_stride=product.fold * x.tensor.stride,
             dst_addr=out.address, dst_stride=out.tensor.stride,
             k_tiles=k_tiles, k_last=product.depth - (k_tiles - 1) * arch.depth,
-            c_tiles=c_tiles, c_last=columns - (c_tiles - 1) * arch.width,
+            c_tiles=c_tiles, c_last=columns - (c_tiles - 1) * width,
             nibbles=int(product.nibbles),
         )
         if queue is not None:
@@ -219,7 +220,7 @@ class Builder:
         scattered = queue is not None and queue.scatters
         rows = (out.tensor.first, out.tensor.rows) if scattered else (out.number, product.rows)
         self._history.setdefault(out.tensor.name, History()).writes.append(Write(
-            index, *rows, out.channel, columns, out.channel + (c_tiles - 1) * arch.width, scattered
+            index, *rows, out.channel, columns, out.channel + (c_tiles - 1) * width, scattered
         ))
         self.matmuls.append(Matmul(
             name=product.name, op=product.op, macs=product.macs, tensor=out.tensor.name,

@@ -46,7 +46,7 @@ def tile_words(
 
     A pass has one c tile, or with nibbles ``nibble_tiles``.
     """
-    k, c = arch.depth, arch.width
+    k, c = arch.depth, arch.tile_width(nibbles)
     per_pass = memmap.tiles_per_pass(arch, nibbles)
     padded = pad_to(pad_to(weight, 0, per_pass * c), 1, k)
     passes, k_tiles = padded.shape[0] // (per_pass * c), padded.shape[1] // k
@@ -60,16 +60,18 @@ def tile_words(
 
 
 def parameter_words(
-    arch: ArchConfig, bias: npt.NDArray[np.int32], multiplier: npt.NDArray[np.uint16]
+    arch: ArchConfig, bias: npt.NDArray[np.int32], multiplier: npt.NDArray[np.uint16], *,
+    nibbles: bool = False,
 ) -> Bytes:
     """Parameters of all columns: ``[c tiles, bytes]``."""
+    width = arch.tile_width(nibbles)
 
     def lanewise(values: npt.NDArray[Any], dtype: str) -> Bytes:
-        return pad_to(values.astype(dtype), 0, arch.width).reshape(-1, arch.lanes).view(np.uint8)
+        return pad_to(values.astype(dtype), 0, width).reshape(-1, arch.lanes).view(np.uint8)
 
     record = np.concatenate([lanewise(bias, "<i4"), lanewise(multiplier, "<u2")], axis=1)
     words = pad_to(record, 1, arch.depth)
-    return words.reshape(len(words) // arch.groups, -1)
+    return words.reshape(len(words) * arch.lanes // width, -1)
 
 
 def weight_words(
@@ -82,7 +84,8 @@ def weight_words(
 ) -> Bytes:
     """Parameters and tiles of ``weight [columns, depth]``, pass by pass."""
     parameters, tiles = (
-        parameter_words(arch, bias, multiplier), tile_words(arch, weight, nibbles=nibbles))
+        parameter_words(arch, bias, multiplier, nibbles=nibbles),
+        tile_words(arch, weight, nibbles=nibbles))
     per_pass = memmap.tiles_per_pass(arch, nibbles)
     return np.concatenate([part for number, tile in enumerate(tiles) for part in (
         parameters[number * per_pass : (number + 1) * per_pass].reshape(-1), tile)])

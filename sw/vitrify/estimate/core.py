@@ -116,7 +116,7 @@ class _Core:
         instructions = Client(arch, arch.fifo_words["instructions"])
         self.weights = Client(
             arch, arch.weight_fifo_words,
-            ahead=timing.tile_buffer + arch.groups * arch.param_words,
+            ahead=timing.tile_buffer + arch.most_groups * arch.param_words,
         )
         moves = Client(arch, arch.fifo_words["loads"], ahead=_EVERYTHING)
         clients = {"instructions": instructions, "weights": self.weights, "loads": moves}
@@ -347,7 +347,7 @@ class _Drain:
         if not op.epi_load_stream:
             return loads.finished(self._load)
         arch = self._core.arch
-        elements = op.rows * -(-(c + 1) * arch.width // arch.depth)
+        elements = op.rows * -(-(c + 1) * arch.tile_width(op.nibbles) // arch.depth)
         return loads.element(self._load, elements - 1)
 
     def rivals(self, c: int, banks: Cycles, cycles: Cycles) -> dict[int, int]:

@@ -68,7 +68,9 @@ class Epilogue:
 
     def groups(self, op: Instruction, c: int) -> int:
         """Lane groups of a row in c tile ``c``."""
-        return -(-op.c_last // self._arch.lanes) if c == op.c_tiles - 1 else self._arch.groups
+        last = c == op.c_tiles - 1
+        columns = op.c_last if last else self._arch.tile_width(op.nibbles)
+        return -(-columns // self._arch.lanes)
 
     def choose(self, op: Instruction, c: int, start: int, drained: Cycles) -> Cycles:
         """Cycle of each row's first lane group; ``drained``: when its sums are there."""
@@ -84,7 +86,7 @@ class Epilogue:
         """Cycles and banks of the reads of what results are combined with."""
         count, rows = self.groups(op, c), access.old_values(self._arch, op)
         assert rows is not None
-        first = rows.base + c * self._arch.width // self._arch.depth
+        first = rows.base + c * self._arch.tile_width(op.nibbles) // self._arch.depth
         banks = self.reads.pair_codes(first + rows.stride * np.arange(len(chosen)), rows.wide)
         cycles = chosen[:, None] + 1 + np.arange(count)
         return cycles.reshape(-1), np.repeat(banks, count)

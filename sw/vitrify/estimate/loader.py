@@ -112,7 +112,7 @@ class Loader:
             for number in range(self._c_tiles, self._c_tiles + count):
                 held = number >= PARAM_SLOTS
                 self._phase("epilogue", done[number - PARAM_SLOTS] if held else 0)
-                self._stream(arch.groups * arch.param_words)
+                self._stream(arch.tile_width(op.nibbles) // arch.lanes * arch.param_words)
         if op.stationary == Stationary.WEIGHTS:
             self._phase("tile", self._last_read + _SWITCH)
             entered = self._stream_tile(op)
@@ -155,11 +155,12 @@ class Loader:
     def _stream_tile(self, op: Instruction) -> list[int]:
         """A tile of the stream: cycles in which its words are at the buffer's output.
 
-        Words of nibbles are pairs of columns, or come twice, if they are not of two c tiles.
+        Words of nibbles are pairs of columns, or come twice, if the array does not divide them.
         """
-        split = op.nibbles and memmap.tiles_per_pass(self._arch, op.nibbles) == 1
+        split = op.nibbles and not self._arch.sees_nibbles
         paired = split and self._arch.stored_weights
-        words, twice = self._arch.width >> paired, split and not paired
+        halved = paired or (op.nibbles and self._arch.nibble_thirds)
+        words, twice = self._arch.tile_width(op.nibbles) >> halved, split and not paired
         weights, taken = self._weights, self._weights.taken
         arrivals, left = weights.arrivals, self._left
         time, lost, entered = self.time, 0, []

@@ -244,8 +244,7 @@ def estimate(
 
 def _queued(arch: ArchConfig, op: Instruction, issued: int) -> int:
     """Multiply-accumulates of a MATMUL that issued so many rows, of all tiles together."""
-    depth = (op.k_tiles - 1) * arch.depth + op.k_last
-    columns = (op.c_tiles - 1) * arch.width + op.c_last
+    depth, columns = access.shape(arch, op)
     return issued // (op.k_tiles * memmap.passes(arch, op)) * depth * columns
 
 

@@ -57,12 +57,12 @@ class Timing:
     @classmethod
     def of(cls, arch: ArchConfig) -> Timing:
         """The latencies of ``arch``."""
-        levels = (max(arch.groups - 1, 0).bit_length() + 1) // 2
+        levels = (max(arch.most_groups - 1, 0).bit_length() + 1) // 2
         sums = _tree(arch.lanes)
         return cls(
             swap=_READ + _TRANSFORM - 1,
             drain=_READ + _TRANSFORM + matrix_latency(arch) + _ACCUMULATOR,
-            result=1 + 2 + levels + (arch.nibble_tiles > 1) + _LANES,
+            result=1 + 2 + levels + arch.sees_nibbles + _LANES,
             row_max=sums + 4,
             row_norm=sums + 4 + _FINISH,
             tile_buffer=max(arch.width, arch.depth, LEAST_BUFFER),
@@ -79,7 +79,7 @@ def matrix_latency(arch: ArchConfig) -> int:
     terms, levels = arch.depth // chain, 0
     while terms > 1:
         terms, levels = -(-terms // _RADIX), levels + 1
-    return 1 + 1 + 1 + chain - 1 + packs + levels
+    return 1 + 1 + 1 + chain - 1 + packs + arch.nibble_thirds + levels
 
 
 def _tree(terms: int) -> int:

@@ -110,7 +110,7 @@ def bound(graph: Any, arch: ArchConfig) -> int:
     if arch.nibbles:
         weights //= 2
     return max(
-        roofline(arch, sum(graph.macs.values()) // arch.nibble_tiles, weights),
+        roofline(arch, sum(graph.macs.values()) * arch.width // arch.sums(arch.width), weights),
         weights // arch.depth,
         results // arch.lanes,
     )

@@ -252,7 +252,8 @@ class Program:
 
 def shared_macs(arch: ArchConfig, op: Instruction, macs: int) -> int:
     """Of a MATMUL's ``macs`` those on multipliers that do another one in the same cycle."""
-    return macs - macs * memmap.passes(arch, op) // op.c_tiles
+    wide = op.c_tiles * arch.tile_width(op.nibbles)
+    return macs - macs * memmap.passes(arch, op) * arch.width // wide
 
 
 def roofline(arch: ArchConfig, macs: int, dram_bytes: int) -> int:

@@ -95,7 +95,7 @@ def _matmul(program: Program, op: Instruction, where: str) -> Iterator[Use]:
     depth, _ = access.shape(arch, op)
     yield "rows of accumulators", op.rows, arch.max_rows
     yield "elements of a word", op.k_last, arch.depth
-    yield "columns of a tile", op.c_last, arch.width
+    yield "columns of a tile", op.c_last, arch.tile_width(op.nibbles)
     yield "elements of a dot product", depth, formats.MAX_DEPTH
     if op.expert_rows or op.gate:
         yield "experts", max(1, (op.expert + 1) * op.expert_rows), arch.experts

@@ -114,7 +114,7 @@ class Assembler:
                     self._store_weights(tile_words(arch, weight), values["st_addr"])
                     values = {"load_distance": 1, **values}
             streams.append(np.concatenate(parts))
-        k, c, stream = arch.depth, arch.width, streams[0]
+        k, c, stream = arch.depth, arch.tile_width(values.get("nibbles", 0)), streams[0]
         if tasks > 1:
             values["task_stride"] = len(stream) // k
         self.op(

@@ -13,7 +13,7 @@ from vitrify.rtl.array.layout import dot_bits, sums_layout
 
 def sums(arch, extreme):
     """C dot products of one tile."""
-    bits, count = dot_bits(arch), arch.width * arch.nibble_tiles
+    bits, count = dot_bits(arch), arch.sums(arch.width)
     low, high = -(1 << bits - 1), (1 << bits - 1) - 1
     if extreme:
         return [random.choice([low, high])] * count
@@ -23,8 +23,9 @@ def sums(arch, extreme):
 def c_tile(arch, rows, k_tiles, extreme=False, paired=0):
     """Rows of one c tile (or two, if ``paired``) in order, as fields, and the sums of every row."""
     layout = sums_layout(arch)
-    words, totals = [], [[0] * arch.width * arch.nibble_tiles for _ in range(rows)]
-    more = {"nibbles": random.getrandbits(1), "paired": paired} if arch.nibble_tiles > 1 else {}
+    words, totals = [], [[0] * arch.sums(arch.width) for _ in range(rows)]
+    more = {"nibbles": random.getrandbits(1)} if arch.sees_nibbles else {}
+    more |= {"paired": paired} if arch.nibble_tiles > 1 else {}
     for tile in range(k_tiles):
         for row in range(rows):
             values = sums(arch, extreme)
@@ -80,7 +81,7 @@ class Reader:
                 value = int(self.dut.drain_data.value)
                 arch = bench.arch()
                 self.rows.append(
-                    bench.elements(value, arch.width * arch.nibble_tiles, arch.sum_bits))
+                    bench.elements(value, arch.sums(arch.width), arch.sum_bits))
 
 
 async def run(dut, plan, gap):
@@ -121,7 +122,7 @@ async def as_wide_as_it_gets(dut):
     """The longest dot product of extreme values stays within its bits."""
     await bench.start(dut)
     arch, depth = bench.arch(), bench.arch().depth
-    tiles = min(64, (1 << arch.sum_bits - 1) // (1 << dot_bits(arch) - 1))
+    tiles = min(64, (1 << min(arch.stored_sums) - 1) // (1 << dot_bits(arch) - 1))
     assert tiles * depth <= formats.MAX_DEPTH
     await run(dut, [(8, tiles, True)], 0.0)
 

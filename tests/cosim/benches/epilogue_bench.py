@@ -174,8 +174,8 @@ class Surroundings:
             for index, work in enumerate(self.works) if work.op.output in ADDING_OUTPUTS
             for _ in range(work.op.repeats + 1) for c in range(work.op.c_tiles)
             for row in range(work.op.rows)
-            for column in range(
-                c * self.arch.width, min(work.columns, (c + 1) * self.arch.width), self.arch.lanes)
+            for width in (self.arch.tile_width(work.op.nibbles),)
+            for column in range(c * width, min(work.columns, (c + 1) * width), self.arch.lanes)
         )
         self.followed = 0
         self.list_read = self.gate_read = 0

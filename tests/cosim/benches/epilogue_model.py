@@ -24,8 +24,9 @@ from vitrify.golden.machine import statistics
 from vitrify.golden.memory import TokenMemory
 from vitrify.golden.ops import requantise, routing, softmax
 from vitrify.rtl import interfaces
+from vitrify.rtl.array.thirds import SHIFT
 
-STRIDE_WORDS = 5    # of a destination row: room for 20 columns and more at every depth
+STRIDE_WORDS = 6    # of a destination row: room for 24 columns and more at every depth
 ROW_IDS = 24        # rows of a destination tensor
 
 
@@ -141,11 +142,12 @@ class Expectation:
 
     def _log(self, op, work, stored, statistics, address) -> None:
         arch, wide = self.arch, op.output not in NARROW_OUTPUTS
+        width = arch.tile_width(op.nibbles)
         for tile in range(op.c_tiles):
             rows = []
             for r in range(op.rows):
                 cells = []
-                for column in range(tile * arch.width, (tile + 1) * arch.width):
+                for column in range(tile * width, (tile + 1) * width):
                     if column >= stored.shape[1]:
                         break
                     where = address[r, column // arch.depth]
@@ -184,9 +186,9 @@ def sum_stat(entry: int) -> int:
 
 def param_words(arch: ArchConfig, work: Work, tile: int) -> list[dict[str, int]]:
     """Payloads (slot apart) that bring a c tile's parameters, as the weight stream holds them."""
-    words = []
-    for group in range(arch.groups):
-        at = tile * arch.width + group * arch.lanes
+    words, width = [], arch.tile_width(work.op.nibbles)
+    for group in range(width // arch.lanes):
+        at = tile * width + group * arch.lanes
         part = slice(at, at + arch.lanes)
         raw = (work.bias[part].astype("<i4").tobytes()
                + work.multiplier[part].astype("<u2").tobytes()).ljust(
@@ -206,8 +208,9 @@ def make(
     combine: Combine = Combine.ADD, add_source: bool = False, repeats: int = 0,
 ) -> Work:
     """An instruction with random data that mostly stays inside the output format."""
-    shape = (rows, (repeats + 1) * c_tiles * arch.width)
-    columns = (c_tiles - 1) * arch.width + c_last
+    width = arch.tile_width(nibbles)
+    shape = (rows, (repeats + 1) * c_tiles * width)
+    columns = (c_tiles - 1) * width + c_last
     limit = (1 << (formats.HALF_ACC_BITS if nibbles else formats.ACC_BITS) - 1) - 1
     post, pre = int(random.integers(4)), int(random.integers(formats.MAX_PRE_SHIFT + 1))
     weights = stationary in WITH_PARAMETERS
@@ -291,15 +294,17 @@ def random_program(
         streamed = bool(adds and not listed and random.random() < 0.6)
         # Without old values, it means nothing.
         combine = Combine(int(arch.patterns and random.random() < 0.4))
-        room = max(1, min(3, 4 * arch.depth // arch.width))
         rows = int(random.choice([1, 1, 2, 3, 5, 8, 20]))
         stationary, repeats = Stationary(int(random.integers(4))), 0
         if arch.patterns and not (listed or streamed) and stationary not in WITH_PARAMETERS:
             repeats = int(random.integers(min(3, ROW_IDS // rows)))
+        nibbles = bool(
+            arch.sees_nibbles and stationary == Stationary.WEIGHTS and random.random() < 0.6)
+        room = max(1, min(3, 6 * arch.depth // arch.tile_width(nibbles)))
         works.append(make(
-            arch, random, rows=rows, repeats=repeats,
+            arch, random, rows=rows, repeats=repeats, nibbles=nibbles,
             c_tiles=int(random.integers(1, room + 1)),
-            c_last=int(random.integers(1, arch.width + 1)), output=output,
+            c_last=int(random.integers(1, arch.tile_width(nibbles) + 1)), output=output,
             stationary=stationary, stats=stats, listed=listed,
             row_scale=RowScale.NONE if gate else scale, gate=gate, load_table=load,
             combine=combine,
@@ -309,8 +314,6 @@ def random_program(
                 narrow and slot in loaded and not (adds and combine) and random.random() < 0.7),
             extreme=bool(random.random() < 0.15), load_distance=int(listed or streamed),
             load_stream=streamed, region=int(random.choice([0, 0, 7])),
-            nibbles=bool(arch.nibble_tiles > 1 and stationary == Stationary.WEIGHTS
-                         and random.random() < 0.6),
         ))
     return works
 
@@ -327,7 +330,7 @@ def drain_rows(
 ) -> list[tuple[list[int], int]]:
     """Rows of every c tile, and how many are drained with it; those of a pass are with the first.
     """
-    width, found = arch.width, []
+    width, found = arch.tile_width(work.op.nibbles), []
     in_pairs = bool(work.op.nibbles) and arch.nibble_tiles > 1
     for c in range(work.tiles):
         other = work.acc[:, (c + 1) * width : (c + 2) * width]
@@ -355,4 +358,11 @@ def _drain_row(
             second = acc - low >> formats.NIBBLE_SHIFT
             acc = low
         acc = np.stack([acc, second], axis=1).reshape(-1)
+    if arch.nibble_thirds:
+        low, high, middle = acc[: arch.width : 2], acc[1 : arch.width : 2], acc[arch.width :]
+        if not len(middle):
+            # The low column of bytes is divided in any way.
+            middle = random.integers(-9, 9, len(low))
+            low = low - (middle << SHIFT)
+        acc = np.stack([low, high, middle], axis=1).reshape(-1)
     return bench.vector(acc.tolist(), arch.sum_bits)

@@ -79,7 +79,7 @@ def _command(arch, seq, *, easy):
     }
     if arch.row_sums:
         command["row_scale"] = random.randrange(3)
-    if arch.nibble_tiles > 1:
+    if arch.sees_nibbles:
         command["nibbles"] = random.randrange(2)
     if arch.patterns:
         if random.random() < 0.6:
@@ -132,7 +132,8 @@ def _rows(arch, commands):
         per_pass = tiles_per_pass(arch, get("nibbles"))
         for again, c in product(range(get("repeats") + 1), range(0, get("c_tiles"), per_pass)):
             count = min(per_pass, get("c_tiles") - c)
-            more = {"nibbles": get("nibbles"), "paired": count - 1} if arch.nibble_tiles > 1 else {}
+            more = {"nibbles": get("nibbles")} if arch.sees_nibbles else {}
+            more |= {"paired": count - 1} if arch.nibble_tiles > 1 else {}
             for k in range(get("k_tiles")):
                 last = k == get("k_tiles") - 1
                 for r in range(get("rows")):

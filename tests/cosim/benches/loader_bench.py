@@ -53,6 +53,7 @@ def _command(arch, seq, **fixed):
     if arch.nibbles:
         command["nibbles"] = int(
             command["stationary"] == Stationary.WEIGHTS and random.random() < 0.5)
+        command["c_last"] = random.randrange(1, arch.tile_width(command["nibbles"]) + 1)
     if arch.patterns:
         command["gain_words"] = random.choice([command["k_tiles"], random.randrange(1, 9)])
         if command["stationary"] not in WITH_PARAMETERS and random.random() < 0.5:
@@ -89,7 +90,8 @@ def _expect(arch, commands):
             for w in range(arch.table_words):
                 written["table_write"].append(
                     (seq, {"slot": op["table_slot"], "word": w, "data": word()}))
-        per_pass = tiles_per_pass(arch, op.get("nibbles", 0))
+        nibbles = op.get("nibbles", 0)
+        per_pass, width = tiles_per_pass(arch, nibbles), arch.tile_width(nibbles)
         for again, c in product(
             range(op.get("repeats", 0) + 1), range(0, op["c_tiles"], per_pass)
         ):
@@ -97,7 +99,7 @@ def _expect(arch, commands):
             st_addr = op["st_addr"] + again * op.get("st_step", 0)
             if weights or stored:
                 for number, g, w in product(
-                    range(t, t + count), range(arch.groups), range(arch.param_words)
+                    range(t, t + count), range(width // arch.lanes), range(arch.param_words)
                 ):
                     written["param_write"].append((number, {
                         "slot": number % PARAM_SLOTS, "group": g, "word": w, "data": word()}))
@@ -119,7 +121,10 @@ def _expect(arch, commands):
                         tile.append({"columns": 0, "index": i, "group": 0, "data": low,
                                      "pair": 1, "high": high})
                         pairs += 1
-                elif op.get("nibbles") and per_pass == 1:
+                elif nibbles and arch.nibble_thirds:
+                    tile += [{"columns": 0, "index": i, "group": 0, "data": word(), "nibbles": 1}
+                             for i in range(width // 2)]
+                elif nibbles and per_pass == 1:
                     for i in range(arch.width // 2):
                         low, high = _halves(arch, word())
                         if arch.stored_weights:
@@ -135,6 +140,8 @@ def _expect(arch, commands):
                         tile.append({"columns": 0, "index": i, "group": 0, "data": data})
                 if arch.stored_weights:
                     tile = [{"pair": 0, "high": word["data"]} | word for word in tile]
+                if arch.nibble_thirds:
+                    tile = [{"nibbles": 0} | word for word in tile]
                 written["tile_write"] += [(len(tiles), word) for word in tile]
                 tiles.append({"tile": t, "seq": seq, "words": len(tile),
                               "ends": count * (k == op["k_tiles"] - 1),
@@ -253,8 +260,8 @@ async def full_rate(dut):
         issues = await _run(dut, [op], gap=0.0, bank=1.0, idle=0.0, lag=1)
         words = {
             Stationary.COLUMNS: max(arch.width, arch.depth), Stationary.STORED: arch.tile_pairs,
-        }.get(stationary, arch.width >> (
-            nibbles and arch.stored_weights and arch.nibble_tiles == 1))
+        }.get(stationary, arch.tile_width(nibbles) >> (nibbles and (
+            arch.nibble_thirds or (arch.stored_weights and arch.nibble_tiles == 1))))
         periods = [b - a for a, b in pairwise(issues)]
         want = max(words + BETWEEN_TILES, MIN_PASS)
         assert max(periods) == want, f"{stationary.name}: {periods}, not {want}"

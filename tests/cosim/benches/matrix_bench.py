@@ -11,11 +11,14 @@ from vitrify.cosim import bench
 from vitrify.golden.ops.matmul import matmul
 from vitrify.rtl import interfaces
 from vitrify.rtl.array.layout import sums_layout
+from vitrify.rtl.array.matrix import thirds_word
+from vitrify.rtl.array.thirds import SHIFT
 
 
-def operand(arch):
-    """K operands: int8 activations or softmax weights, often at an edge."""
-    low, high = random.choice([(-128, 127), (0, 255)])
+def operand(arch, tile):
+    """K operands: int8 activations or, where they may be, softmax weights, often at an edge."""
+    signed = arch.nibble_thirds and tile.nibbles
+    low, high = (-128, 127) if signed else random.choice([(-128, 127), (0, 255)])
     return [random.choice([low, high, 0, random.randint(low, high), random.randint(low, high)])
             for _ in range(arch.depth)]
 
@@ -29,12 +32,15 @@ class Tile(np.ndarray):
 def stationary(arch, extreme):
     """A random tile."""
     tile = _bytes(arch, extreme).view(Tile)
-    tile.nibbles = random.randrange(arch.nibble_tiles)
+    tile.nibbles = random.randrange(1 + arch.sees_nibbles)
     if tile.nibbles:
         # Every byte is two of them.
         edges = [-0x78, -0x80, 0x77, 0x78, 0x07, 0x70] if extreme else range(-128, 128)
         tile[:] = random.choice(edges) if extreme else [
             random.choices(edges, k=arch.depth) for _ in range(arch.width)]
+        if arch.nibble_thirds:
+            # Two odd columns find the same word.
+            tile[3::4] = tile[1::4]
     return tile
 
 
@@ -44,14 +50,22 @@ def products(arch, operands, tile):
     if tile.nibbles:
         low, high = tile << 4 & 0xFF, tile >> 4
         low = (low ^ 0x80) - 0x80 >> 4
+        if arch.nibble_thirds:
+            # Of an odd column's byte one half; the other one is its neighbour's.
+            middle = np.where(np.arange(1, arch.width, 2)[:, None] & 2, high[1::2], low[1::2])
+            fields = [matmul(rows, part)[0] for part in (low[::2], high[::2], middle)]
+            return np.stack(fields, axis=1).reshape(-1)
         return np.stack([matmul(rows, low)[0], matmul(rows, high)[0]], axis=1).reshape(-1)
     return matmul(rows, np.asarray(tile))[0]
 
 
 def found(arch, tile, sums):
     """The same of the unit's output, where a byte's product is divided among two halves."""
-    if arch.nibble_tiles == 1 or tile.nibbles:
+    if not arch.sees_nibbles or tile.nibbles:
         return sums
+    if arch.nibble_thirds:
+        return [part for low, high, middle in zip(sums[::3], sums[1::3], sums[2::3], strict=True)
+                for part in (low + (middle << SHIFT), high)]
     return [low + (high << formats.NIBBLE_SHIFT)
             for low, high in zip(sums[::2], sums[1::2], strict=True)]
 
@@ -74,6 +88,9 @@ def tile_words(arch, tile, columns):
             fields |= {"high": bench.vector(low if high is None else high)}
         return bench.pack(layout, fields | {"data": bench.vector(low)})
 
+    if arch.nibble_thirds and tile.nibbles:
+        return [word(tile[c], index=thirds_word(arch, c), nibbles=1)
+                for c in range(arch.width) if c % 4 != 3]
     if columns == 2 and arch.stored_weights:
         return [word(tile[c], tile[c + 1], index=c // 2, pair=1) for c in range(0, arch.width, 2)]
     if columns != 1:
@@ -90,9 +107,8 @@ def tile_words(arch, tile, columns):
 
 def mode(arch, tile):
     """What a row's tag says of its tile."""
-    if arch.nibble_tiles == 1:
-        return {}
-    return {"nibbles": tile.nibbles, "paired": random.getrandbits(1)}
+    paired = {"paired": random.getrandbits(1)} if arch.nibble_tiles > 1 else {}
+    return {"nibbles": tile.nibbles, **paired} if arch.sees_nibbles else {}
 
 
 class Check:
@@ -111,7 +127,7 @@ class Check:
     async def rows(self, tile, count, gap):
         layout = interfaces.operand_layout(self.arch)
         for index in range(count):
-            fields = {"data": operand(self.arch), "tag": {
+            fields = {"data": operand(self.arch, tile), "tag": {
                 "row": random.randrange(self.arch.max_rows), "first": random.getrandbits(1),
                 "last": random.getrandbits(1), "final": random.getrandbits(1),
                 "swap": int(index == 0), "sum": random.getrandbits(1),
@@ -197,12 +213,12 @@ async def the_swap_divides_rows_and_writes(dut):
 
     writing = cocotb.start_soon(writes())
     # rows up to the swap; the last write of ``new`` is the last that may still belong to it
-    lead = check.arch.width - bench.option("swap_latency")
+    lead = len(tile_words(check.arch, new, 0)) - bench.option("swap_latency")
     layout = interfaces.operand_layout(check.arch)
     for _ in range(lead):
-        fields = {"data": operand(check.arch), "tag": {"row": 1, "first": 0, "last": 0, "final": 0,
-                                                       "swap": 0, "sum": 0, "sum_bank": 0,
-                                                       **mode(check.arch, old)}}
+        fields = {"data": operand(check.arch, old), "tag": {
+            "row": 1, "first": 0, "last": 0, "final": 0, "swap": 0, "sum": 0, "sum_bank": 0,
+            **mode(check.arch, old)}}
         await bench.pipe_put(dut, "i", [bench.pack(layout, fields)])
         check.sent.append((bench.now() - 1, fields, old))
     await check.rows(new, 12, 0.0)

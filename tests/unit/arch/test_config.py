@@ -21,6 +21,15 @@ from vitrify.arch.presets import PRESETS, preset
     ({"nibble_tiles": 3}, "nibble_tiles must be 1 to 2, not 3"),
     ({"nibble_tiles": 2, "packing": True}, "nibble_tiles must be 1 with packing"),
     ({"nibble_tiles": 2, "nibbles": False}, "nibble_tiles must be 1 without nibbles"),
+    ({"nibble_thirds": 1}, "nibble_thirds must be true or false, not 1"),
+    ({"nibble_thirds": True, "nibbles": False}, "nibble_thirds needs nibbles"),
+    ({"nibble_thirds": True}, "nibble_thirds needs packing"),
+    ({"nibble_thirds": True, "packing": True, "part": preset("pynq-z2").part},
+     "nibble_thirds needs a DSP48E2: the DSP48E1 of 7-series parts is too narrow"),
+    ({"nibble_thirds": True, "packing": True},
+     r"nibble_thirds needs a width of at least twice the depth \(16\), so that c tiles are words"),
+    ({"nibble_thirds": True, "packing": True, "width": 16, "lanes": 1},
+     "nibble_thirds needs at least two lanes"),
     ({"banks": 64, "bank_words": 65536}, "exceed the 2\\*\\*20 words"),
 ])
 def test_bad_value(change: dict[str, object], message: str) -> None:
@@ -56,14 +65,29 @@ def test_hash_follows_the_contract_only() -> None:
     assert len({a.hash for a in PRESETS.values()}) == len(PRESETS)
 
 
-def test_tiles_of_nibbles_are_another_contract() -> None:
+@pytest.mark.parametrize(("name", "field", "without", "value"), [
+    ("nano", "nibble_tiles", 1, 2), ("kv260", "nibble_thirds", False, True),
+])
+def test_tiles_of_nibbles_are_another_contract(
+    name: str, field: str, without: int, value: int
+) -> None:
     """Whose programs run on no other core; without them, older programs stay good."""
-    arch = preset("nano")
-    assert dataclasses.replace(arch, nibble_tiles=2).hash != arch.hash
-    fields = {**arch.to_dict(), "nibble_tiles": 1}
+    arch = preset(name)
+    assert dataclasses.replace(arch, **{field: value}).hash != arch.hash
+    fields = {**arch.to_dict(), field: without}
     assert ArchConfig.from_dict(fields).hash == arch.hash
-    del fields["nibble_tiles"]
+    del fields[field]
     assert ArchConfig.from_dict(fields).hash == arch.hash
+
+
+def test_c_tiles_of_nibbles_may_be_wider() -> None:
+    arch = dataclasses.replace(preset("kv260"), nibble_thirds=True)
+    assert (arch.tile_width(0), arch.tile_width(1)) == (64, 96)
+    assert (arch.groups, arch.most_groups) == (2, 3)
+    for name in ("kv260", "ulx3s-w4"):
+        arch = preset(name)
+        assert arch.tile_width(0) == arch.tile_width(1) == arch.width
+        assert arch.groups == arch.most_groups
 
 
 def test_sizes_that_the_presets_promise() -> None:

@@ -87,6 +87,26 @@ def test_two_tiles_in_a_pass_stream_the_same_words() -> None:
     support.check(both, matmul(k_step=1))
 
 
+def test_wide_tiles_are_of_nibbles_alone() -> None:
+    thirds = dataclasses.replace(
+        NANO, name="thirds", depth=4, width=8, packing=True, nibble_thirds=True)
+    wide = matmul(nibbles=1, c_last=12)
+    support.check(thirds, wide)
+    for fields, message in (
+        ({"c_last": 12}, "a MATMUL has more than 8 columns in a tile only with weights of 4 bits"),
+        ({"nibbles": 1, "k_step": 1}, "4 bits or c tiles that stream words of their own"),
+        ({"nibbles": 1, "transform": Transform.EXP2}, "weights of 4 bits by signed bytes"),
+        ({"nibbles": 1, "c_last": 13}, "MATMUL.c_last must be 1 to 12 on arch 'thirds', not 13"),
+    ):
+        with pytest.raises(ProgramError, match=message):
+            support.check(thirds, matmul(**fields))
+    with pytest.raises(ProgramError, match="c_last must be 1 to 4"):
+        support.check(NANO, wide)
+    assert {"nibbles": (0,), "c_last": (9, 10, 11, 12)} in support.forbidden(thirds)
+    both = dataclasses.replace(thirds, nibbles=False, nibble_thirds=False)
+    support.check(both, matmul(k_step=1, transform=Transform.EXP2))
+
+
 def test_what_the_hardware_has_to_look_for() -> None:
     """Only what fields within the limits of the core can meet."""
     assert [sorted(condition) for condition in support.forbidden(BARE)] == [

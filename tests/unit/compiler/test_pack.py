@@ -25,10 +25,11 @@ def test_stream_round_trip(name: str, columns: int, depth: int, nibbles: bool) -
     table = rng.integers(-128, 128, 256).astype(np.int8)
     stream = np.concatenate([gain_words(arch, gain), table_words(table),
                              weight_words(arch, weight, bias, multiplier, nibbles=nibbles)])
-    k_tiles, c_tiles = -(-depth // arch.depth), -(-columns // arch.width)
+    width = arch.tile_width(nibbles)
+    k_tiles, c_tiles = -(-depth // arch.depth), -(-columns // width)
     op = isa.make(
         isa.Opcode.MATMUL, rows=1, k_tiles=k_tiles, k_last=depth - (k_tiles - 1) * arch.depth,
-        c_tiles=c_tiles, c_last=columns - (c_tiles - 1) * arch.width, load_gain=1, load_table=1,
+        c_tiles=c_tiles, c_last=columns - (c_tiles - 1) * width, load_gain=1, load_table=1,
         stream_offset=0, stream_words=len(stream) // arch.depth, nibbles=int(nibbles),
     )
     assert memmap.stream_layout(arch, op).total == op.stream_words

@@ -76,7 +76,7 @@ class Accumulator(wiring.Component):
             m, platform, lambda: PartialSums(arch), name=PartialSums.module_name(arch),
             count=arch.width // arch.sum_columns,
         )
-        count = arch.sum_columns * arch.nibble_tiles
+        count = arch.sums(arch.sum_columns)
         for i, part in enumerate(parts):
             for c in range(count):
                 m.d.comb += [

@@ -22,13 +22,16 @@ def dot_bits(arch: ArchConfig) -> int:
 
 
 def sums_layout(arch: ArchConfig) -> data.StructLayout:
-    """C dot products of one row and tile; with ``nibble_tiles``, low and high half of each."""
+    """C dot products of one row and tile; with ``nibble_tiles``, low and high half of each.
+
+    With ``nibble_thirds``, lowest, highest and middle field of each pair of columns.
+    """
     return data.StructLayout({
-        "data": data.ArrayLayout(signed(dot_bits(arch)), arch.width * arch.nibble_tiles),
+        "data": data.ArrayLayout(signed(dot_bits(arch)), arch.sums(arch.width)),
         "tag": tag_layout(arch),
     })
 
 
 def drain_layout(arch: ArchConfig, columns: int) -> data.ArrayLayout:
-    """Sums of ``columns`` columns over all k tiles, halves as in :func:`sums_layout`."""
-    return data.ArrayLayout(signed(arch.sum_bits), columns * arch.nibble_tiles)
+    """Sums of ``columns`` columns over all k tiles, parts as in :func:`sums_layout`."""
+    return data.ArrayLayout(signed(arch.sum_bits), arch.sums(columns))

@@ -31,6 +31,7 @@ class MatrixUnit(wiring.Component):
         ``packing`` puts two columns on one multiplier; results are the same.  ``nibble_tiles``
         puts two tiles there: of a row whose tile is tagged ``nibbles`` the low and the high half
         of each sum belong to one of them, else they have to be merged (:mod:`.packing`).
+        ``nibble_thirds`` makes three columns of two in such rows (:mod:`.thirds`).
 
     Members
     -------
@@ -73,7 +74,7 @@ class MatrixUnit(wiring.Component):
         late.put("valid", self.i.valid, 0, reset=True)
         late.put("tag", self.i.p.tag.as_value(), 0)
         late.put("swap", self.i.valid & self.i.p.tag.swap, 0)
-        if arch.nibble_tiles > 1:
+        if arch.sees_nibbles:
             late.put("nibbles", self.i.p.tag.nibbles, 0)
         operand = self.i.p.data
         for j in range(length):
@@ -110,7 +111,7 @@ class MatrixUnit(wiring.Component):
                     position.depth.eq(_bytes(byte, range(j, arch.depth, length))),
                     position.across.eq(_bytes(byte, (c % arch.depth for c in self._columns(s)))),
                 ]
-                if arch.nibble_tiles > 1:
+                if arch.sees_nibbles:
                     m.d.comb += position.nibbles.eq(late.at("nibbles", behind))
                 if arch.stored_weights:
                     odd = _bytes(late.at("high", behind), range(j, arch.depth, length))
@@ -131,10 +132,19 @@ class MatrixUnit(wiring.Component):
         """Columns of a slice that are written whole; whether all get the byte at the index."""
         mine = self._columns(s)
         pair = write.pair if self._arch.stored_weights else Const(0)
-        whole = Cat(
-            ~write.columns & Mux(pair, write.index == c // 2, write.index == c) for c in mine
-        )
+        chosen = [Mux(pair, write.index == c // 2, write.index == c) for c in mine]
+        if self._arch.nibble_thirds:
+            chosen = [
+                Mux(write.nibbles, write.index == thirds_word(self._arch, c), usual)
+                for c, usual in zip(mine, chosen, strict=True)
+            ]
+        whole = Cat(~write.columns & one for one in chosen)
         return whole, write.columns & (write.group == mine.start // self._arch.depth)
+
+
+def thirds_word(arch: ArchConfig, c: int) -> int:
+    """Word of a tile of nibbles, in thirds, that byte column ``c`` takes."""
+    return arch.width // 2 + c // 4 if c % 2 else c // 2
 
 
 def _extend(value: Any, bits: int) -> Value:

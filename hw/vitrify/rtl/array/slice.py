@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from vitrify.rtl.lib.arith import total
 
 from .layout import dot_bits
 from .packing import Packing
+from .thirds import RESIDUE, Thirds, multiply
 
 #: What the Verilog names of slices begin with.
 NAME = "vitrify_slice"
@@ -22,6 +24,8 @@ NAME = "vitrify_slice"
 COLUMNS = 8
 #: Products that add up in a chain, each a cycle after the one before (a DSP cascade).
 CHAIN = 4
+#: Cycles from a row's swap, at the last position of a chain, to the chain's sum.
+_TO_SUM = 3
 #: Terms that one registered adder level sums.
 _RADIX = 4
 #: Of a position: what nothing hangs on without `swap` or `write`.
@@ -58,8 +62,8 @@ def position_signature(arch: ArchConfig) -> wiring.Signature:
         "whole": Out(n),                # columns whose depth vector is written ...
         "depth": Out(8 * lanes),        # ... and its bytes ...
         **({"odd": Out(8 * lanes)} if arch.stored_weights else {}),    # ... those of odd columns
-        # With `swap`: the tile's bytes are pairs of nibbles.
-        **({"nibbles": Out(1)} if arch.nibble_tiles > 1 else {}),
+        # With every row: the tile's bytes are pairs of nibbles.
+        **({"nibbles": Out(1)} if arch.sees_nibbles else {}),
         "at": Out(8 * lanes),           # else: mask of the byte written in every column ...
         "across": Out(8 * n),           # ... and each column's byte
     })
@@ -71,7 +75,7 @@ class ArraySlice(wiring.Component):
     Element ``g * chain + j`` of the operand enters at position ``j``, :func:`skew` cycles late,
     and so do the tile writes and swaps that belong to it; the shadow and active bytes live here.
     With ``packing`` two columns share each multiplier, with ``nibble_tiles`` two tiles of each
-    column (:mod:`.packing`).
+    column (:mod:`.packing`), with ``nibble_thirds`` three columns (:mod:`.thirds`).
 
     Parameters
     ----------
@@ -81,7 +85,8 @@ class ArraySlice(wiring.Component):
     -------
     position : In(position_signature).array(chain)
     sums : Out(columns x signed dot_bits), :func:`latency` cycles after position 0
-        With ``nibble_tiles``, low and high half of every column.
+        With ``nibble_tiles``, low and high half of every column; with ``nibble_thirds``, lowest,
+        highest and middle field of every two columns.
     """
 
     position: list[Any]
@@ -93,7 +98,7 @@ class ArraySlice(wiring.Component):
         self._bits = dot_bits(arch)
         super().__init__({
             "position": In(position_signature(arch)).array(chain(arch)),
-            "sums": Out(data.ArrayLayout(signed(self._bits), columns(arch) * arch.nibble_tiles)),
+            "sums": Out(data.ArrayLayout(signed(self._bits), arch.sums(columns(arch)))),
         })
 
     @staticmethod
@@ -103,13 +108,15 @@ class ArraySlice(wiring.Component):
         while terms > 1:
             terms, levels = -(-terms // _RADIX), levels + 1
         # operand register, product register, additions of the chain, split, adder levels
-        return 1 + 1 + chain(arch) - 1 + (Packing.of(arch) is not None) + levels
+        splits = (Packing.of(arch) is not None) + arch.nibble_thirds
+        return 1 + 1 + chain(arch) - 1 + splits + levels
 
     @staticmethod
     def module_name(arch: ArchConfig) -> str:
         """Verilog name: equal for equal slices."""
         packing = Packing.of(arch)
         packed = f"_packed{packing.shift}" if packing else ""
+        packed += "_thirds" if arch.nibble_thirds else ""
         pairs = "_pairs" if arch.stored_weights else ""
         return f"{NAME}_{columns(arch)}x{arch.depth}{packed}{pairs}"
 
@@ -127,9 +134,18 @@ class ArraySlice(wiring.Component):
             ]
             inside.append(copy)
         shadow = [self._shadow(m, j, copy) for j, copy in enumerate(inside)]
+        if arch.nibble_thirds:
+            flags = [inside[-1].nibbles]
+            for stage in range(_TO_SUM + 1):
+                flags += _register(m, f"nibbles_{stage}", [flags[-1]])
+            # Of the rows whose chains are divided, and a cycle later.
+            self._in_thirds = flags[_TO_SUM:]
         sums: list[Any] = []
         packing = Packing.of(arch)
-        if packing and packing.of_bytes:
+        if packing and arch.nibble_thirds:
+            for c in range(0, n, 2):
+                sums += self._three(m, Thirds(packing), c, inside, shadow)
+        elif packing and packing.of_bytes:
             for c in range(0, n, 2):
                 sums += self._pair(m, packing, c, inside, [
                     [packing.join(low, high) for low, high in zip(s[c], s[c + 1], strict=True)]
@@ -198,7 +214,53 @@ class ArraySlice(wiring.Component):
             sums.append(self._tree(m, number + side, terms))
         return sums
 
-    def _tree(self, m: Module, c: int, terms: list[Any]) -> Any:
+    def _three(
+        self, m: Module, thirds: Thirds, c: int, inside: list[Any], shadow: list[list[list[Any]]]
+    ) -> list[Any]:
+        """Lowest, highest and middle field of columns ``c`` and ``c + 1``."""
+        odd = c // 2 % 2
+        pairs = [list(zip(s[c], s[c + 1], strict=True)) for s in shadow]
+        totals = self._chains(m, c, thirds.WIDTH, inside, [
+            [thirds.join(low, high, odd, position.nibbles) for low, high in pair]
+            for position, pair in zip(inside, pairs, strict=True)
+        ])
+        # Of the middle and of the highest field.
+        residues = [
+            self._residues(m, f"{c}_{field}", inside, [
+                [thirds.nibbles(*both, odd)[field] for both in pair] for pair in pairs])
+            for field in (1, 2)]
+        low, rest = zip(*(
+            thirds.divide(total, residue, self._in_thirds[0])
+            for total, residue in zip(totals, residues[0], strict=True)), strict=True)
+        later = (_register(m, f"{name}_{c}", values)
+                 for name, values in (("rest", rest), ("highest", residues[1])))
+        middle, high = zip(*(
+            thirds.finish(value, residue, self._in_thirds[1])
+            for value, residue in zip(*later, strict=True)), strict=True)
+        fields = {"low": _register(m, f"early_{c}", low), "high": high, "middle": middle}
+        return [self._tree(m, f"{c}_{name}", _register(m, f"{name}_{c}", values))
+                for name, values in fields.items()]
+
+    def _residues(
+        self, m: Module, name: str, inside: list[Any], tile: list[list[Any]]
+    ) -> list[Any]:
+        """Sums of each chain modulo 4, when :meth:`_chains` has them."""
+        sums: list[Any] = [Const(0, RESIDUE)] * self._lanes
+        for j, position in enumerate(inside):
+            active = Signal(RESIDUE * self._lanes, name=f"modulo_{name}_{j}", reset_less=True)
+            with m.If(position.swap):
+                m.d.sync += active.eq(Cat(value[:RESIDUE] for value in tile[j]))
+            weights: Any = active
+            x: Any = Cat(position.x.word_select(g, FIELD_X)[:RESIDUE] for g in range(self._lanes))
+            if j:
+                # When the first product is in its register, and its residue in another.
+                weights, x = _register(m, f"late_{name}_{j}", [active, x])
+            for g in range(self._lanes):
+                product = multiply(weights.word_select(g, RESIDUE), x.word_select(g, RESIDUE))
+                sums[g], = _register(m, f"residue_{name}_{j}_{g}", [(product + sums[g])[:RESIDUE]])
+        return sums
+
+    def _tree(self, m: Module, c: int | str, terms: list[Any]) -> Any:
         """Sum with a register behind every level."""
         level = 0
         while len(terms) > 1:
@@ -209,7 +271,7 @@ class ArraySlice(wiring.Component):
         return terms[0]
 
 
-def _register(m: Module, name: str, values: list[Any]) -> list[Any]:
+def _register(m: Module, name: str, values: Sequence[Any]) -> list[Any]:
     """One register for each value, as wide as the value."""
     registers = []
     for index, value in enumerate(values):

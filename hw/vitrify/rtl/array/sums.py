@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 from amaranth import Cat, Module, Mux, Signal, signed, unsigned
@@ -29,7 +30,7 @@ class PartialSums(wiring.Component):
     row : In(range(max_rows))
         Row of ``sums``, which are added to its partial sums.
     sums : In(columns x signed(dot_bits))
-        With ``nibble_tiles``, the halves of every column are columns here.
+        With ``nibble_tiles`` or ``nibble_thirds``, the parts of every column are columns here.
     first : In(1)
         Two cycles after ``sums``: to zero instead.
     write_row, write_work, write_drain : In(…)
@@ -54,7 +55,7 @@ class PartialSums(wiring.Component):
         row = index_bits(arch.max_rows)
         super().__init__({
             "row": In(row),
-            "sums": In(data.ArrayLayout(signed(dot_bits(arch)), self.columns * arch.nibble_tiles)),
+            "sums": In(data.ArrayLayout(signed(dot_bits(arch)), arch.sums(self.columns))),
             "first": In(1),
             "write_row": In(row), "write_work": In(1), "write_drain": In(1),
             "drain_row": In(row),
@@ -64,13 +65,14 @@ class PartialSums(wiring.Component):
     @staticmethod
     def module_name(arch: ArchConfig) -> str:
         """Verilog name: equal for equal parts."""
-        halves = "_halves" if arch.nibble_tiles > 1 else ""
+        halves = "_halves" if arch.nibble_tiles > 1 else "_thirds" if arch.nibble_thirds else ""
         return f"vitrify_sums_{arch.sum_columns}x{dot_bits(arch)}_{arch.max_rows}{halves}"
 
     def elaborate(self, _platform: Any) -> Module:
         m = Module()
-        bits, count = self.arch.sum_bits, self.columns * self.arch.nibble_tiles
-        width = count * bits
+        widths = self.arch.stored_sums
+        width = sum(widths)
+        ends = list(accumulate(widths))
         m.submodules.work = work = Memory(
             shape=unsigned(width), depth=self.arch.max_rows, init=[]
         )
@@ -85,18 +87,21 @@ class PartialSums(wiring.Component):
             staged = Signal.like(self.sums, name=f"sums_{stage}", reset_less=True)
             m.d.sync += staged.eq(new)
             new = staged
-        old = Signal(self.drain.shape(), reset_less=True)
-        total = Signal(width, reset_less=True)
-        drain = Signal(self.drain.shape(), reset_less=True)
-        m.d.comb += self.drain.eq(drain)
+        old, total, drain = (
+            Signal(width, name=name, reset_less=True) for name in ("old", "total", "drained_row"))
+
+        def one(row: Any, c: int) -> Any:
+            return row[ends[c] - widths[c] : ends[c]].as_signed()
+
         m.d.sync += [
             old.eq(work_read.data),
             total.eq(Cat(
-                (new[c] + Mux(self.first, 0, old[c]))[:bits] for c in range(count)
+                (new[c] + Mux(self.first, 0, one(old, c)))[:bits] for c, bits in enumerate(widths)
             )),
             drain.eq(drain_read.data),
         ]
         m.d.comb += [
+            *(self.drain[c].eq(one(drain, c)) for c in range(len(widths))),
             work_read.addr.eq(self.row), drain_read.addr.eq(self.drain_row),
             work_write.addr.eq(self.write_row), work_write.data.eq(total),
             work_write.en.eq(self.write_work),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from amaranth import Module, Mux, Signal
 from amaranth.hdl import Value
-from amaranth.utils import ceil_log2, exact_log2
+from amaranth.utils import ceil_log2
 
 
 class Delays:
@@ -56,7 +56,7 @@ def select_latency(count: int) -> int:
 def select(
     m: Module, items: Sequence[Value], index: Callable[[int], Value], name: str
 ) -> Value:
-    """One of ``items`` (a power of two of them), four to one in each cycle.
+    """One of ``items``, four to one in each cycle.
 
     Parameters
     ----------
@@ -65,8 +65,8 @@ def select(
     items, done = list(items), 0
     for step in range(select_latency(len(items))):
         ways = min(4, len(items))
-        low = index(step)[done : done + exact_log2(ways)]
-        done += exact_log2(ways)
+        low = index(step)[done : done + ceil_log2(ways)]
+        done += ceil_log2(ways)
         chosen = []
         for at in range(0, len(items), ways):
             one = Signal(len(items[at]), name=f"{name}_{step}_{at // ways}", reset_less=True)
@@ -79,5 +79,7 @@ def select(
 def _mux(items: Sequence[Value], index: Value) -> Value:
     if len(items) == 1:
         return items[0]
-    half = len(items) // 2
+    half = 1 << len(index) - 1
+    if len(items) <= half:
+        return _mux(items, index[:-1])
     return Mux(index[-1], _mux(items[half:], index[:-1]), _mux(items[:half], index[:-1]))

@@ -9,7 +9,7 @@ from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.hdl import Value
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out, connect, flipped
-from amaranth.utils import exact_log2
+from amaranth.utils import ceil_log2, exact_log2
 
 from vitrify.arch import formats
 from vitrify.arch.config import ArchConfig
@@ -155,7 +155,7 @@ class EpilogueWalk(wiring.Component):
 
     def _loops(self, m: Module, steps: Skid) -> None:
         arch = self.arch
-        group_bits, lane_bits = exact_log2(arch.groups), exact_log2(arch.lanes)
+        group_bits, lane_bits = ceil_log2(arch.most_groups), exact_log2(arch.lanes)
         piece_bits = exact_log2(arch.depth // arch.lanes)
         slot = Signal()
         command = self._slots[slot]
@@ -171,7 +171,14 @@ class EpilogueWalk(wiring.Component):
         step, advance = steps.i.payload, steps.i.ready
         group_last = command.column_last[lane_bits : lane_bits + group_bits]
         # Pieces of E columns from column 0 on: as many as fit make a word.
-        place = Cat(group, tile)
+        place: Value = Cat(group, tile)
+        groups: Any = arch.groups
+        if arch.nibble_thirds:
+            before = Signal(len(place))     # those of the c tiles before this one
+            groups = Mux(command.nibbles, arch.most_groups, arch.groups)
+            place = (before + group)[: len(place)]
+            with m.If(tile_ends):
+                m.d.sync += before.eq(Mux(tile_end, 0, before + groups))
         word: Value = place[piece_bits:]
         last_time: Value = Const(1)
         first_time: Value = Const(1)
@@ -181,7 +188,7 @@ class EpilogueWalk(wiring.Component):
         m.d.comb += [
             tile_end.eq(tile == command.tile_last),
             row_end.eq(row == command.row_last),
-            group_end.eq(group == Mux(tile_end, group_last, arch.groups - 1)),
+            group_end.eq(group == Mux(tile_end, group_last, groups - 1)),
             step.slot.eq(slot), step.row_id.eq(row), step.row.eq(row), step.group.eq(group),
             step.tile.eq(global_tile),
             step.lane_last.eq(
@@ -254,7 +261,9 @@ class EpilogueWalk(wiring.Component):
         parts = exact_log2(max(1, arch.depth // arch.width))   # c tiles of an element
         words = self.mover.words
         before, needed = Signal.like(words), Signal.like(words)
-        elements = command.rows << more
+        elements: Value = command.rows << more
+        if arch.nibble_thirds:
+            elements += Mux(command.nibbles, command.rows << more - 1, 0)
         # Behind a change of tile or instruction the comparison is of the one before.
         settled = Signal(_SETTLE)
         enough = Signal()
@@ -325,7 +334,7 @@ class EpilogueWalk(wiring.Component):
         command = self._slots[step.slot]
         if arch.experts:
             m.d.comb += made.skipped.eq(command.skipped)
-        if arch.nibble_tiles > 1:
+        if arch.sees_nibbles:
             m.d.comb += made.nibbles.eq(command.nibbles)
         if has_old_address(arch):
             self._place_old(m, made, command, addr if old_addr is None else old_addr)

@@ -365,7 +365,8 @@ class Fetch(wiring.Component):
             requested.tag.row.eq(row.row),
             *(requested.tag[name].eq(row[name])
               for name in ("first", "last", "final", "swap", "sum",
-                           *(("nibbles", "paired") if arch.nibble_tiles > 1 else ()))),
+                           *(("nibbles",) if arch.sees_nibbles else ()),
+                           *(("paired",) if arch.nibble_tiles > 1 else ()))),
             requested.tag.sum_bank.eq(
                 command.sum_bank ^ (row.odd if self.arch.patterns else 0)),
         ]

@@ -31,7 +31,7 @@ def group_layout(arch: ArchConfig) -> data.StructLayout:
     """A lane group of one row: where it is, where it goes, what happens to it."""
     return data.StructLayout({
         "row": interfaces.index_bits(arch.max_rows),
-        "group": interfaces.index_bits(arch.groups),
+        "group": interfaces.index_bits(arch.most_groups),
         "tile": interfaces.SEQ_BITS,                        # global c tile
         "lane_last": interfaces.index_bits(arch.lanes),     # last lane whose column exists
         "piece": interfaces.index_bits(arch.depth // arch.lanes),
@@ -49,7 +49,8 @@ def group_layout(arch: ArchConfig) -> data.StructLayout:
         "sum_bank": 1,
         # Sums are those of nibbles; of the second c tile of a pass, which comes too early for the
         # statistics of so few rows.
-        **({"nibbles": 1, "second": 1, "pauses": 1} if arch.nibble_tiles > 1 else {}),
+        **({"nibbles": 1} if arch.sees_nibbles else {}),
+        **({"second": 1, "pauses": 1} if arch.nibble_tiles > 1 else {}),
         **carried(arch),
         # Pair word of the old values, and that those of ADD8 are its high bytes.
         **({"old_addr": interfaces.ADDR_BITS} if has_old_address(arch) else {}),

@@ -9,23 +9,50 @@ from amaranth.lib import data
 from vitrify.arch import formats
 from vitrify.arch.config import ArchConfig
 from vitrify.rtl.array.packing import Packing
+from vitrify.rtl.array.thirds import Thirds
 
 from .delay import Delays, select, select_latency
 
 
 def lane_sums_latency(arch: ArchConfig) -> int:
     """Cycles that :func:`lane_sums` takes."""
-    return select_latency(arch.groups) + (arch.nibble_tiles > 1)
+    return select_latency(arch.most_groups) + arch.sees_nibbles
 
 
 def lane_sums(m: Module, arch: ArchConfig, row: data.View, d: Delays, cycle: int) -> Value:
     """The group's E sums of ACC_BITS; ``row`` is there in ``cycle``."""
+    if arch.nibble_thirds:
+        return _thirds(m, arch, row, d, cycle)
     bits = row.as_value()
     size = len(bits) // arch.groups
     groups = [bits[at : at + size] for at in range(0, len(bits), size)]
     chosen = select(m, groups, lambda step: d.at("group", cycle + step), "columns")
     return chosen if arch.nibble_tiles == 1 else _halves(
         m, arch, chosen, d, cycle + select_latency(arch.groups))
+
+
+def _thirds(m: Module, arch: ArchConfig, row: data.View, d: Delays, cycle: int) -> Value:
+    """Middle fields are the columns behind all others, or the upper part of bytes' low fields."""
+    lanes, pairs = arch.lanes, arch.width // 2
+    low, high, middle = (
+        [row[3 * pair + part] for pair in range(pairs)] for part in range(3))
+    columns = [one for pair in zip(low, high, strict=True) for one in pair] + middle
+    # Groups of middle fields alone need no upper part, but take as long.
+    uppers = middle + middle[: pairs // 2]
+    chosen, upper = (
+        select(m, [Cat(values[at : at + size]) for at in range(0, len(values), size)],
+               lambda step: d.at("group", cycle + step), name)
+        for name, values, size in (("columns", columns, lanes), ("uppers", uppers, lanes // 2)))
+    nibbles, sums = d.at("nibbles", cycle + select_latency(arch.most_groups)), []
+    for lane in range(lanes):
+        one = chosen.word_select(lane, arch.sum_bits).as_signed()
+        if not lane % 2:
+            more = upper.word_select(lane // 2, arch.sum_bits).as_signed()
+            one = Thirds.merge(one, Mux(nibbles, 0, more))
+        total = Signal(formats.ACC_BITS, name=f"sum_{lane}", reset_less=True)
+        m.d.sync += total.eq(one)
+        sums.append(total)
+    return Cat(sums)
 
 
 def _halves(m: Module, arch: ArchConfig, chosen: Value, d: Delays, cycle: int) -> Value:

@@ -35,8 +35,8 @@ class Loader(wiring.Component):
 
     Takes the weight stream in its order (gains, table, and for every c tile parameters and
     tiles), or reads tiles from the token memory; one word a cycle (of STORED weights: two; of
-    nibbles too, or a half, but with ``nibble_tiles`` one) with two cycles between tiles (and
-    between other phases), running ahead by a tile
+    nibbles too, or a half, but where the array takes them as they are, one) with two cycles
+    between tiles (and between other phases), running ahead by a tile
     (:class:`~vitrify.rtl.units.tile_writer.TileWriter`) as far as the docs' table of waits allows.
 
     Parameters
@@ -140,12 +140,12 @@ class Loader(wiring.Component):
         self._settled = Signal(_SETTLE)
         self._weights, self._columns, self._stored = Signal(), Signal(), Signal()
         # The tile's words are nibbles of two columns; they, or pair words, bring both at once.
-        self._splits = arch.nibbles and arch.nibble_tiles == 1
+        self._splits = arch.nibbles and not arch.sees_nibbles
         self._nibbles: Any = Signal() if self._splits else Const(0, 1)
         self._pairs: Any = Signal() if arch.stored_weights else Const(0, 1)
         self._k_end, self._c_end, self._outer_end = Signal(), Signal(), Signal()
         # Word of the phase (lane group or column group), words left, and word within the group.
-        outer = max(tile_words(arch), arch.max_dim_words, arch.table_words, arch.groups)
+        outer = max(tile_words(arch), arch.max_dim_words, arch.table_words, arch.most_groups)
         self._outer, self._left = Signal(range(outer + 1)), Signal(range(outer + 1))
         self._inner = Signal(range(max(2, arch.param_words, arch.width // arch.depth)))
         self._inner_last, self._inner_end = Signal.like(self._inner), Signal()
@@ -167,26 +167,25 @@ class Loader(wiring.Component):
         op, arch = self._op, self.arch
         count, inner_last = Signal.like(self._left), Signal.like(self._inner)
         groups = max(1, arch.width // arch.depth)
+        # C tiles in thirds have more columns, in fewer words.
+        thirds: Any = op.nibbles if arch.nibble_thirds else Const(0, 1)
         with m.Switch(self._phase):
             with m.Case(_Phase.GAIN):
                 m.d.comb += count.eq(op.gain_words if arch.patterns else op.k_tiles)
             with m.Case(_Phase.TABLE):
                 m.d.comb += count.eq(arch.table_words)
             with m.Case(_Phase.PARAMS):
-                m.d.comb += [count.eq(arch.groups), inner_last.eq(arch.param_words - 1)]
+                groups_here = Mux(thirds, arch.most_groups, arch.groups)
+                m.d.comb += [count.eq(groups_here), inner_last.eq(arch.param_words - 1)]
             with m.Case(_Phase.TILE):
                 with m.If(self._columns):
-                    m.d.comb += [
-                        count.eq(Mux(self._k_end, op.k_last, arch.depth)),
-                        inner_last.eq(groups - 1),
-                    ]
-                with m.Elif(self._pairs):
-                    m.d.comb += count.eq(arch.tile_pairs)
+                    m.d.comb += [count.eq(Mux(self._k_end, op.k_last, arch.depth)),
+                                 inner_last.eq(groups - 1)]
+                with m.Elif(self._pairs | thirds):
+                    m.d.comb += count.eq(Mux(thirds, arch.nibble_width // 2, arch.tile_pairs))
                 with m.Else():
                     # The stream has all columns; of the token memory only those that exist.
-                    m.d.comb += count.eq(
-                        Mux(~self._weights & self._c_end, op.c_last, arch.width)
-                    )
+                    m.d.comb += count.eq(Mux(~self._weights & self._c_end, op.c_last, arch.width))
         nibbles = op.nibbles if self._splits else Const(0, 1)
         if self._splits:
             m.d.sync += self._nibbles.eq(nibbles)
@@ -229,6 +228,7 @@ class Loader(wiring.Component):
             ),
             info.payload.columns.eq(self._columns), info.payload.pair.eq(self._pairs),
             info.payload.part.eq(self._c),
+            *([info.payload.nibbles.eq(thirds)] if arch.nibble_thirds else []),
             info.valid.eq(self._go & self._first & self._to_tile),
         ]
 

@@ -10,7 +10,7 @@ from amaranth.hdl import Value
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import exact_log2
+from amaranth.utils import ceil_log2, exact_log2
 
 from vitrify.arch import formats
 from vitrify.arch.config import ArchConfig
@@ -46,7 +46,7 @@ class ParamMemory(wiring.Component):
     def __init__(self, arch: ArchConfig) -> None:
         self.arch = arch
         self.place = data.StructLayout({
-            "group": exact_log2(arch.groups), "slot": exact_log2(interfaces.PARAM_SLOTS),
+            "group": ceil_log2(arch.most_groups), "slot": exact_log2(interfaces.PARAM_SLOTS),
         })
         super().__init__({
             "write": In(interfaces.pipe(interfaces.param_write(arch))),
@@ -78,14 +78,14 @@ class ParamMemory(wiring.Component):
         for word, low, high in self._overlaps(first, end):
             memory = Memory(
                 shape=unsigned(8 * (high - low)),
-                depth=interfaces.PARAM_SLOTS * self.arch.groups, init=[],
+                depth=1 << self.place.size, init=[],
                 attrs={"ram_style": "distributed"},
             )
             m.submodules[f"{kind}_{word}"] = memory
             put, get = memory.write_port(), memory.read_port()
             m.d.comb += [
                 put.en.eq(self.write.valid & (write.word == word)),
-                put.addr.eq(Cat(write.group[: exact_log2(self.arch.groups)], write.slot)),
+                put.addr.eq(Cat(write.group[: self.place["group"].width], write.slot)),
                 put.data.eq(write.data[8 * low : 8 * high]),
                 get.en.eq(Const(1)),
                 get.addr.eq(at.as_value()),

@@ -32,7 +32,7 @@ def instruction_layout(arch: ArchConfig) -> data.StructLayout:
     return data.StructLayout({
         "row_end": interfaces.ROW_BITS, "k_end": K_BITS, "c_end": C_BITS,   # last of each loop
         "dep_k": K_BITS, "sums": 1,
-        **({"nibbles": 1} if arch.nibble_tiles > 1 else {}),
+        **({"nibbles": 1} if arch.sees_nibbles else {}),
         **({
             "tapped": 1, "tap_end": K_BITS, "tap_x_end": _TAP_BITS,
             "stride": interfaces.pattern_bits("tap_stride"), "out_end": _OUT_BITS,
@@ -51,7 +51,7 @@ def enter(arch: ArchConfig, loops: Any, command: Any, sums: Value) -> list[Any]:
         loops.row_end.eq(command.rows - 1), loops.k_end.eq(command.k_tiles - 1),
         loops.c_end.eq(command.c_tiles - 1), loops.dep_k.eq(command.dep_k), loops.sums.eq(sums),
     ]
-    if arch.nibble_tiles > 1:
+    if arch.sees_nibbles:
         statements.append(loops.nibbles.eq(command.nibbles))
     if arch.patterns:
         tapped = command.tapped
@@ -85,7 +85,8 @@ def row_layout(arch: ArchConfig) -> data.StructLayout:
         "position": POSITION_BITS,      # k * rows + row
         "tile": _SEQ,                   # global c tile
         "end": 1,                       # last row of the instruction
-        **({"nibbles": 1, "paired": 1} if arch.nibble_tiles > 1 else {}),      # as in the tag
+        **({"nibbles": 1} if arch.sees_nibbles else {}),            # as in the tag
+        **({"paired": 1} if arch.nibble_tiles > 1 else {}),
         # Row of the tensor, or of the list; outside the map, zeros are read.
         **({"pixel": ENTRY_BITS, "outside": 1} if arch.patterns else {}),
         # What a repetition adds to the word's address and to the entry of the statistics memory.
@@ -134,9 +135,11 @@ class RowLoops(wiring.Component):
         at_end: Value = c == i.c_end
         c_step: Any = 1
         tile_step: Any = 1
+        if self.arch.sees_nibbles:
+            m.d.comb += o.nibbles.eq(i.nibbles)
         if self.arch.nibble_tiles > 1:
             # Two c tiles in a pass, unless one is left over.
-            m.d.comb += [o.nibbles.eq(i.nibbles), o.paired.eq(i.nibbles & ~at_end)]
+            m.d.comb += o.paired.eq(i.nibbles & ~at_end)
             c_step, tile_step = 1 + i.nibbles, 1 + o.paired
             at_end = (c[1:] == i.c_end[1:]) & (i.nibbles | (c[0] == i.c_end[0]))
         m.d.comb += [

@@ -38,11 +38,12 @@ def buffer_words(arch: ArchConfig) -> int:
 def tile_info(arch: ArchConfig) -> data.StructLayout:
     """A tile to come: ``words`` words; ``part``: which C bytes of its words, if C < K.
 
-    ``columns`` and ``pair`` as in :func:`~vitrify.rtl.interfaces.tile_write`.
+    ``columns``, ``pair`` and ``nibbles`` as in :func:`~vitrify.rtl.interfaces.tile_write`.
     """
     return data.StructLayout({
         "words": interfaces.index_bits(tile_words(arch) + 1),
         "columns": 1, "pair": 1,
+        **({"nibbles": 1} if arch.nibble_thirds else {}),
         "part": interfaces.index_bits(max(1, arch.depth // arch.width)),
     })
 
@@ -221,6 +222,8 @@ class TileWriter(wiring.Component):
         ]
         if arch.stored_weights:
             m.d.sync += [read.pair.eq(tile.pair), read.high.eq(word[8 * arch.depth :])]
+        if arch.nibble_thirds:
+            m.d.sync += read.nibbles.eq(tile.nibbles)
         if arch.width < arch.depth:
             with m.If(read.columns):
                 m.d.sync += out.p.data.eq(read.data.word_select(part, 8 * arch.width))

@@ -148,12 +148,13 @@ class Footprint:
     def tiles_of(self, op: Instruction) -> tuple[Index, Index]:
         """First and last c tile that writes into each word of a result's row."""
         words = np.arange(memmap.words(self.arch, self.columns(op))) * self.arch.depth
-        last = (words + self.arch.depth - 1) // self.arch.width
-        return words // self.arch.width, np.minimum(last, op.c_tiles - 1)
+        width = self.arch.tile_width(op.nibbles)
+        last = (words + self.arch.depth - 1) // width
+        return words // width, np.minimum(last, op.c_tiles - 1)
 
     def columns(self, op: Instruction) -> int:
         """Output columns of a MATMUL."""
-        return (op.c_tiles - 1) * self.arch.width + op.c_last
+        return access.shape(self.arch, op)[1]
 
     def stationary(self, op: Instruction) -> list[Index]:
         """Words of the token memory that the tiles come from."""

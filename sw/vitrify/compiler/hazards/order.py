@@ -289,7 +289,7 @@ class Order:
             load = len(self._loads) - op.epi_load_distance
             if load >= 0:
                 start |= self._following(load)
-                width, depth = self._arch.width, self._arch.depth
+                width, depth = self._arch.tile_width(op.nibbles), self._arch.depth
                 words = np.arange(op.c_tiles) * width // depth + max(1, width // depth)
                 tiles = load * LOAD + (1 if op.expert_rows else words * op.rows) + 0 * tiles
         else:

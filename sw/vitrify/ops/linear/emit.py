@@ -99,8 +99,8 @@ def prepare(
     whole = len(layout.parts) == 1 and tiles is None
     #: Its last columns are.
     complete = layout.parts[-1].columns(state.arch.width, physical).stop == physical
-    # C tiles in one pass stream the same words.
-    apart = state.arch.nibble_tiles > 1 and any(part.step for part in layout.parts)
+    # C tiles in one pass stream the same words, and wider ones no words of their own.
+    apart = state.arch.sees_nibbles and any(part.step for part in layout.parts)
     nibbles = stored is None and not apart and are_nibbles(state.arch, op.weight)
 
     def stream(
