@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -13,8 +14,10 @@ from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError
 from vitrify.arch.isa import Instruction, Opcode, Region, Stationary, Stats
 from vitrify.arch.presets import preset
-from vitrify.codegen import ranges
+from vitrify.codegen import portions, ranges
+from vitrify.codegen.lowering import Lowering
 from vitrify.codegen.strategy import Ahead, PlacementStrategy
+from vitrify.compiler import compile as compile_
 from vitrify.compiler import compile_graph
 from vitrify.ops.experts.integer import QExperts
 from vitrify.program import Program
@@ -129,6 +132,27 @@ def test_fewer_pieces_where_there_is_no_room_or_time(
     program = compare(arch, {"blocks": blocks, "classes": 400})
     assert program.metadata.get("bytes_ahead") == ahead
     assert [layer.name for layer in program.layers].count("head") == pieces
+
+
+def test_rooms_hold_a_piece_that_comes_beside_one_that_is_multiplied(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In rooms for one alone, each would wait for the end of the one before."""
+    seen: list[tuple[int, int]] = []
+
+    def looked_at(known: Lowering) -> Iterator[Ahead]:
+        largest = max(one.words for one in portions.pieces(known))
+        for way in portions.rooms_ahead(known):
+            seen.append((way.slots * portions.room_words(known.arch), largest))
+            yield way
+
+    monkeypatch.setattr(compile_, "rooms_ahead", looked_at)
+    # The head has one row, and a piece is a c tile at least, however deep.
+    for banks, words in (6, 64), (6, 128), (4, 256):
+        arch = dataclasses.replace(NANO, banks=banks, bank_words=words)
+        compile_graph(vision_transformer(blocks=1, classes=400), arch)
+    assert seen
+    assert all(words >= 2 * largest for words, largest in seen)
 
 
 #: Five rows of everything.
