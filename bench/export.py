@@ -11,7 +11,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-#: timm's names, by those of the results; whole networks, pictures of 224 x 224.
+#: timm's names, by those of the results; pictures of 224 x 224, whole networks but for `STAGES`.
 NETWORKS = {
     "swin_t": "swin_tiny_patch4_window7_224",
     "pvt_v2_b0": "pvt_v2_b0",
@@ -19,9 +19,18 @@ NETWORKS = {
     "convnext_atto": "convnext_atto",
     "mixer_s32": "mixer_s32_224",
     "poolformer_s12": "poolformer_s12",
+    "maxvit_tiny_stages": "maxvit_tiny_tf_224",
 }
+#: Networks of which the last stages are exported, with the head: the first of these stages, and
+#: the map that goes in.  MaxViT's first two stages do not fit the token memory of `kv260`.
+STAGES = {"maxvit_tiny_stages": (2, (128, 28, 28))}
 _SPREAD = 0.02
 _OPSET = 17
+
+
+def input_shape(name: str) -> tuple[int, int, int]:
+    """Channels, height and width of what goes into a network."""
+    return STAGES[name][1] if name in STAGES else (3, 224, 224)
 
 
 def export(name: str, path: Path) -> None:
@@ -31,6 +40,10 @@ def export(name: str, path: Path) -> None:
     layers.set_exportable(True)
     torch.manual_seed(0)
     model = timm.create_model(NETWORKS[name], pretrained=False)
+    shape = input_shape(name)
+    if name in STAGES:
+        first, _ = STAGES[name]
+        model = torch.nn.Sequential(*model.stages[first:], model.norm, model.head)
     with torch.no_grad():
         for label, values in model.named_buffers():
             if "running_var" in label:
@@ -41,7 +54,7 @@ def export(name: str, path: Path) -> None:
             if values.ndim == 1:
                 values.add_(torch.randn_like(values) * _SPREAD)
         torch.onnx.export(
-            model.eval(), (torch.randn(2, 3, 224, 224),), str(path), input_names=["image"],
+            model.eval(), (torch.randn(2, *shape),), str(path), input_names=["image"],
             dynamic_axes={"image": {0: "N"}}, opset_version=_OPSET, dynamo=False,
         )
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from bench.cases import ROOT
 from bench.export import NETWORKS as EXPORTED
+from bench.export import input_shape
 from vitrify.arch.config import ArchConfig
 from vitrify.compiler import compile_model
 from vitrify.program import Program
@@ -41,16 +42,16 @@ class Network:
 
     def compile(self, arch: ArchConfig) -> Program:
         """The program for ``arch``; two compilations are equal."""
-        images = _noise(_CALIBRATION)
+        images = self._noise(_CALIBRATION)
         return compile_model(self.model, arch, images, verify=False, warn=lambda _: None)
 
     def picture(self) -> npt.NDArray[np.float32]:
         """Noise for a job, ``[1, C, H, W]``."""
-        return _noise(1)
+        return self._noise(1)
 
-
-def _noise(count: int) -> npt.NDArray[np.float32]:
-    return np.random.default_rng(0).standard_normal((count, 3, 224, 224), np.float32)
+    def _noise(self, count: int) -> npt.NDArray[np.float32]:
+        shape = (count, *input_shape(self.name))
+        return np.random.default_rng(0).standard_normal(shape, np.float32)
 
 
 NETWORKS = tuple(map(Network, EXPORTED))
