@@ -135,8 +135,11 @@ def test_three_columns_for_two_need_two_thirds_of_the_multiplications():
 
 
 def test_only_layers_that_fit():
-    """Experts of four bits are not loaded ahead; a core without nibbles has bytes for all."""
-    program = compile_graph(mixed(), NANO)
+    """Experts of four bits are not loaded ahead; a core without nibbles has bytes for all.
+
+    The bus is as wide as a word: with a slower one no experts are loaded ahead.
+    """
+    program = compile_graph(mixed(), dataclasses.replace(NANO, bus_bytes=8))
     found = {program.layers[i].name for i, op in enumerate(
         op for op in program.instructions() if op.opcode is Opcode.MATMUL) if op.nibbles}
     assert {"blocks.0.fc1", "blocks.0.proj", "blocks.0.q"} <= found
