@@ -29,11 +29,17 @@ class Network:
 
     name: str
     presets: tuple[str, ...] = ("kv260",)
+    #: Images of a job.
+    batch: int = 1
 
     @property
     def model(self) -> Path:
         """Where its export is expected."""
-        return FOLDER / f"{self.name}.onnx"
+        return FOLDER / f"{self._exported}.onnx"
+
+    @property
+    def _exported(self) -> str:
+        return self.name.removesuffix(f"_x{self.batch}")
 
     @property
     def available(self) -> bool:
@@ -43,15 +49,17 @@ class Network:
     def compile(self, arch: ArchConfig) -> Program:
         """The program for ``arch``; two compilations are equal."""
         images = self._noise(_CALIBRATION)
-        return compile_model(self.model, arch, images, verify=False, warn=lambda _: None)
+        return compile_model(
+            self.model, arch, images, batch=self.batch, verify=False, warn=lambda _: None
+        )
 
     def picture(self) -> npt.NDArray[np.float32]:
-        """Noise for a job, ``[1, C, H, W]``."""
-        return self._noise(1)
+        """Noise for a job, ``[batch, C, H, W]``."""
+        return self._noise(self.batch)
 
     def _noise(self, count: int) -> npt.NDArray[np.float32]:
-        shape = (count, *input_shape(self.name))
+        shape = (count, *input_shape(self._exported))
         return np.random.default_rng(0).standard_normal(shape, np.float32)
 
 
-NETWORKS = tuple(map(Network, EXPORTED))
+NETWORKS = (*map(Network, EXPORTED), Network("swin_t_x2", batch=2))
