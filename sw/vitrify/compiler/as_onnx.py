@@ -57,7 +57,7 @@ def as_onnx(canonical: ir.Model, graph: QuantGraph) -> ir.Model:
         done.add(value.name or "")
         # units that are split reach further with the same step
         bits = tensor.bits if not tensor.copies else 2 * INT8.bits
-        count = len(tensor.units)
+        count = tensor.channels - len(tensor.copies)
         scale = np.asarray(tensor.scale, np.float64)
         scale = scale[:count] if scale.ndim else scale
         offset = np.asarray(tensor.offset, np.float64)
@@ -119,9 +119,7 @@ class _Writer:
         inputs = len(scales.operand)
         if old is None or old_bias is None or old.size != units * inputs:
             return
-        integers = np.zeros((units, inputs), op.weight.dtype)
-        kept = graph.tensors[op.out].units, graph.tensors[op.x].units
-        integers[np.ix_(*kept)] = op.weight[: len(kept[0]), : len(kept[1])]
+        integers = op.weight[:units, :inputs]
         step, each = scales.weight, 1 / scales.operand
         stored = self._op(
             node, "DequantizeLinear", self._constant(integers, "int8"), self._constant(step),

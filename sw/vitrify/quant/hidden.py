@@ -17,8 +17,7 @@ class Hidden:
 
     ``weight [..., units, in]`` and ``bias [..., units]`` give the table's input in ``step_in``;
     the table's output stands for ``scale * (q - zero_point) + offset``.  ``codes`` are the outputs
-    of sampled rows; ``copies`` and ``left_out`` are those of
-    :class:`~vitrify.quant.tensors.QTensor`.
+    of sampled rows; ``copies`` is that of :class:`~vitrify.quant.tensors.QTensor`.
     """
 
     weight: Float
@@ -29,7 +28,6 @@ class Hidden:
     zero_point: int
     offset: Float
     copies: tuple[int, ...]
-    left_out: tuple[int, ...]
     codes: Int8
 
 
@@ -52,16 +50,15 @@ def hidden(
         chosen = tables.activation(kind, rows, high, importance, symmetric)
     else:
         chosen = tables.kept_activation(kind, rows, importance, before, behind, symmetric)
-    kept = np.flatnonzero(chosen.copies)
-    extra = np.repeat(np.arange(len(chosen.copies)), np.maximum(chosen.copies - 1, 0))
-    sources = np.concatenate([kept, extra])
+    units = weight.shape[-2]
+    extra = np.repeat(np.arange(units), chosen.copies - 1)
+    sources = np.concatenate([np.arange(units), extra])
     level = np.zeros(len(sources))
-    level[len(kept):] = chosen.level(np.concatenate([np.arange(1, n) for n in chosen.copies]))
+    level[units:] = chosen.level(np.concatenate([np.arange(1, n) for n in chosen.copies]))
     offset = np.zeros(len(sources))
-    offset[len(kept):] = -chosen.rest
+    offset[units:] = -chosen.rest
     return Hidden(
         weight[..., sources, :], bias[..., sources] - level - chosen.centre, chosen.step_in,
         chosen.table, chosen.step_out, chosen.zero_point, offset, tuple(int(i) for i in extra),
-        tuple(int(i) for i in np.flatnonzero(chosen.copies == 0)),
         chosen.codes(rows[:, sources] - level),
     )

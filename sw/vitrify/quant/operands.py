@@ -230,7 +230,8 @@ def source(tensor: QTensor, moments: Moments) -> Source:
     """An int8 tensor as an operand."""
     step = np.broadcast_to(np.asarray(tensor.scale, np.float64), (tensor.channels,))
     offset = np.broadcast_to(np.asarray(tensor.offset, np.float64), (tensor.channels,))
-    channels = np.concatenate([tensor.units, np.array(tensor.copies, np.int64)])
+    base = np.arange(tensor.channels - len(tensor.copies))
+    channels = np.concatenate([base, np.array(tensor.copies, np.int64)])
     return Source(step, offset, moments, channels, tensor.zero_point)
 
 

@@ -37,8 +37,6 @@ _SPLIT_MARGIN = 1.1
 #: Most copies of a unit: beside units that are all but zero it would need any number.  A layer is
 #: then larger by so many channels at most, for each of ``_SPLIT_UNITS``.
 _MOST_COPIES = 1024
-#: Units of a tile: those of the largest presets, so that the integers are the same on every core.
-_TILE = 64
 _BINS = 4096
 #: How far, in ranges of the results that calibration saw, those of a table may be from them: behind
 #: a window's margins functions without poles stay nearer.  A range of zero counts as the least.
@@ -52,7 +50,7 @@ class Activation:
     Input ``h ≈ centre + step_in * q``; output ``f(h) ≈ step_out * (q - zero_point)``.
     ``copies[j]`` is the number of units that unit ``j`` becomes; :meth:`level` says where each
     starts.  Behind the first, a copy whose turn has not come gives ``rest``, which does not belong
-    to the sum.  One with no copy is left out, and counts as zero.
+    to the sum.
     """
 
     table: npt.NDArray[np.int8]
@@ -111,9 +109,6 @@ def activation(
 ) -> Activation:
     """Window and table of an activation, large units split where that helps.
 
-    Copies make a layer larger, and an array works by tiles: units that are all but zero give way
-    to them, if a tile less is needed then and the error stays as close to the best.
-
     Parameters
     ----------
     rows : ``[S, D]``, float inputs
@@ -142,21 +137,7 @@ def activation(
     copies = np.ones(units, np.int64)
     for unit in order[:count]:
         copies[unit] = max(1, int(np.ceil(peak[unit] * _SPLIT_MARGIN / window.top)))
-    if copies.sum() > units:
-        room = (_SPLIT_GAIN * costs.min() - window.cost) * float(np.sum(np.delete(
-            weight, order[:count]
-        )))
-        copies[_left_out(kind, rows, weight, int(copies.sum()), room)] = 0
     return replace(window.activation, copies=copies)
-
-
-def _left_out(
-    kind: str, rows: Rows, weight: Rows, total: int, room: float
-) -> npt.NDArray[np.intp]:
-    """Units without which ``total`` take a tile less; none if the error has no such room."""
-    energy = np.mean(UNARY[kind].reference(rows).astype(np.float64) ** 2, axis=0) * weight
-    least = np.argsort(energy, kind="stable")[: (total - 1) % _TILE + 1]
-    return least if energy[least].sum() <= room else least[:0]
 
 
 @dataclass(frozen=True)

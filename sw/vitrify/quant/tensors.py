@@ -70,23 +70,13 @@ class QTensor:
     #: Only to interpret the tensor: the last ``len(copies)`` channels hold what large units have
     #: beyond the range; the i-th of them adds to channel ``copies[i]``.
     copies: tuple[int, ...] = ()
-    #: Only to interpret the tensor: channels of the model that gave way to copies, and are zero.
-    left_out: tuple[int, ...] = ()
-
-    @property
-    def units(self) -> npt.NDArray[np.int64]:
-        """The model's channel that each of the first ones holds, those that are no copies."""
-        count = self.channels - len(self.copies) + len(self.left_out)
-        return np.delete(np.arange(count), self.left_out)
 
     def dequantise(self, q: npt.NDArray[np.integer]) -> Float:
-        """Real values ``[..., rows, channels of the model]`` of the integers."""
+        """Real values ``[..., rows, channels - len(copies)]`` of the integers."""
         real = (q.astype(np.float64) - self.zero_point) * self.scale + self.offset
         if not self.copies:
             return real
-        units = self.units
-        whole = np.zeros((*real.shape[:-1], len(units) + len(self.left_out)))
-        whole[..., units] = real[..., : len(units)]
+        whole = np.ascontiguousarray(real[..., : self.channels - len(self.copies)])
         for i, channel in enumerate(self.copies):
             whole[..., channel] += real[..., i - len(self.copies)]
         return whole

@@ -7,7 +7,6 @@ from tests.unit.quant import graphs
 from vitrify.arch import formats
 from vitrify.arch.errors import InputError, ModelError, UnsupportedOpError
 from vitrify.arch.presets import preset
-from vitrify.compiler.as_onnx import as_onnx, closeness
 from vitrify.compiler.quantise import quantise
 from vitrify.frontend import canonicalise, load
 from vitrify.ir import array_of, evaluate, shape_of
@@ -144,38 +143,6 @@ def test_a_large_unit_is_split():
     results = {r.name: r for r in compare(model, graph, images, NANO)}
     assert results["fc1"].sqnr > 35
     assert results["fc2"].sqnr > 30
-
-
-def test_units_that_give_way_are_zero_to_all_who_read_them():
-    net = graphs.Net(4)
-    x = net.tokens()
-    units = 128
-    hidden = net.linear(net.norm(x, "norm"), units, "fc1")
-    fc1 = hidden.producer()
-    assert fc1 is not None
-    weight, bias = fc1.inputs[1:3]
-    assert weight is not None
-    assert bias is not None
-    array_of(weight)[5] *= 40
-    dead = list(range(60, 120))
-    array_of(weight)[dead] *= 0.01
-    array_of(bias)[dead] = -8
-    result = net.linear(net.activation(hidden, "act"), graphs.DIM, "fc2")
-    model = net.model(net.head(net.pool(net.add(x, result, "add"))))
-    images = net.images()
-    graph = quantise(model, images, arch=NANO, preprocess=SPEC)
-    check_legal(graph, NANO)
-    tensor = graph.tensors["act"]
-    assert tensor.left_out
-    assert set(tensor.left_out) <= set(dead)
-    assert tensor.channels == units + len(tensor.copies) - len(tensor.left_out) == units
-    assert graph.macs["fc1"] == tensor.rows * units * graphs.DIM
-    results = {r.name: r for r in compare(model, graph, images, NANO)}
-    assert results["fc1"].sqnr > 35
-    assert results["fc2"].sqnr > 30
-    standard = as_onnx(model, graph)
-    # As far as with all units: ONNX has no copies, but 16 bits.
-    assert max(closeness(standard, graph, NANO, images).values()) < 2.5
 
 
 def test_a_stream_that_grows_fills_the_range_while_it_is_small():

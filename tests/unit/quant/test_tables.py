@@ -77,27 +77,6 @@ def test_a_large_unit_is_split_into_copies_that_add_up(kind):
     assert np.abs(total - exact).max() < 0.4 + 0.5 * chosen.copies[7] * chosen.step_out
 
 
-def test_units_that_are_all_but_zero_give_way_to_copies():
-    """All that a tile of 64 has to be rid of, or none."""
-    rows = rng().normal(size=(1000, 128)) * 2
-    rows[::50, 7] = rng().uniform(20, 30, 20)
-
-    def copies(units):
-        some = rows[:, :units]
-        return tables.activation("gelu", some, some.max(axis=0), np.ones(units)).copies
-
-    assert copies(128).min() == 1
-    rows[:, 80:] = -20
-    found = copies(128)
-    assert found[7] > 1
-    assert found.sum() == 128
-    assert set(np.flatnonzero(found == 0)) <= set(range(80, 128))
-    # Without copies nothing gives way, nor where too few units are so small.
-    assert copies(82).min() == 1
-    rows[:, 7] = rows[:, 8]
-    assert copies(128).min() == 1
-
-
 def test_bounded_activations_are_never_split():
     rows = rng().normal(size=(500, 16))
     rows[:5, 3] = 300.0

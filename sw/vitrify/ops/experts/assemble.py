@@ -59,7 +59,7 @@ def _expert(
     )
     inner = QTensor(
         f"{op.name}.hidden[{number}]", a.graph.tensors[mixture.x.tensor].rows, len(units.weight),
-        8, units.scale, units.zero_point, units.offset, units.copies, units.left_out,
+        8, units.scale, units.zero_point, units.offset, units.copies,
     )
     a.graph.tensors[inner.name] = inner
     first = a.columns(

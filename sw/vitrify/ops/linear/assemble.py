@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from vitrify.arch import formats
 from vitrify.quant import scheme
@@ -30,8 +29,8 @@ LOGIT_STEP = float(np.log(2.0)) * 2.0**-formats.GATE_LOGIT_FRAC
 class _Form:
     """Real weights and bias behind the operand's transform, and the format of what they give.
 
-    ``step`` is that of the linear map's result; ``scale``, ``zero_point``, ``offset``, ``copies``
-    and ``left_out`` are those of the tensor, behind the table if there is one.
+    ``step`` is that of the linear map's result; ``scale``, ``zero_point``, ``offset`` and
+    ``copies`` are those of the tensor, behind the table if there is one.
     """
 
     weight: Float
@@ -43,7 +42,6 @@ class _Form:
     zero_point: int = 0
     offset: float | Float = 0.0
     copies: tuple[int, ...] = ()
-    left_out: tuple[int, ...] = ()
 
 
 def assemble(a: Assembler, op: LinearOp) -> None:
@@ -72,39 +70,24 @@ def assemble(a: Assembler, op: LinearOp) -> None:
     ))
     if op.role != "add":
         a.graph.tensors[op.out] = QTensor(
-            op.out, count, dim, form.bits, form.scale, form.zero_point, form.offset, form.copies,
-            form.left_out,
+            op.out, count, dim, form.bits, form.scale, form.zero_point, form.offset, form.copies
         )
     size = op.weight.shape[-2] * op.weight.shape[-1]
     a.graph.macs[op.name] = 0 if op.identity else work * size
 
 
 def _scales(op: LinearOp, x: Source, form: _Form, part: Columns) -> LayerScales:
-    """What the integers mean; where units are split, those of the first copies.
-
-    Channels that are left out on either side have weights of zero, and any step.
-    """
-    units = np.delete(np.arange(len(op.weight)), form.left_out)
-    inputs = x.channels[: len(np.unique(x.channels))]
+    """What the integers mean; where units are split, those of the first copies."""
+    units, inputs = op.weight.shape
     whole = part.requant.bias + x.zero_point * part.weight.sum(axis=1, dtype=np.int64)
     real = part.weight * part.step[:, None]
     used = np.where(x.step == 0, 1.0, x.step)
-    centre = op.bias + weigh(op.weight[:, x.channels], x.offset)
-    centre[units] -= form.bias[: len(units)]
-    bias = part.step * whole - (real / used) @ x.offset
+    centre = op.bias + weigh(op.weight[:, x.channels], x.offset) - form.bias[:units]
+    bias = (part.step * whole - (real / used) @ x.offset)[:units] + centre
     table = None if form.table is None else (float(np.max(form.step)), centre)
-    outer, inner = op.weight.shape
     return LayerScales(
-        _at(units, part.step, np.ones(outer)), _at(inputs, used, np.ones(inner)),
-        _at(inputs, x.offset, np.zeros(inner)), centre + _at(units, bias, np.zeros(outer)), table,
-        x.norm is not None,
+        part.step[:units], used[:inputs], x.offset[:inputs], bias, table, x.norm is not None
     )
-
-
-def _at(channels: npt.NDArray[np.integer], values: Float, others: Float) -> Float:
-    """The first ``values`` at these ``channels``, between ``others``."""
-    others[channels] = values[: len(channels)]
-    return others
 
 
 def _may_have_few(op: LinearOp) -> bool:
@@ -156,7 +139,7 @@ def _activated(a: Assembler, op: LinearOp, weight: Float, bias: Float) -> _Form:
     return _Form(
         weight=units.weight, bias=units.bias, step=units.step_in, scale=units.scale,
         bits=formats.INT8.bits, table=units.table, zero_point=units.zero_point,
-        offset=units.offset, copies=units.copies, left_out=units.left_out,
+        offset=units.offset, copies=units.copies,
     )
 
 
