@@ -98,40 +98,51 @@ def test_half_the_bytes(arch):
     assert abs(predicted - smooth.cycles / 2) <= 0.05 * predicted
 
 
-def test_two_tiles_in_a_pass_need_half_the_multiplications():
-    """A c tile left over has a pass of its own; what uses more than its share is a mistake."""
-    program, alone = (compile_graph(mixed(), core) for core in (BOTH, NANO))
+def sharing(program, alone):
+    """MATMULs and layers of nibbles; what uses more than its share of the core is a mistake.
+
+    ``alone`` is the same on a core whose multipliers do one product at a time.
+    """
     assert program.macs == alone.macs
     assert program.roofline_cycles < alone.roofline_cycles
     ops = list(program.instructions())
-    halved = [layer for layer in program.layers if ops[layer.instruction].nibbles]
-    assert halved
-    for layer in halved:
-        op = ops[layer.instruction]
+    found = [(ops[layer.instruction], layer) for layer in program.layers
+             if ops[layer.instruction].nibbles]
+    assert found
+    predicted = estimate(program)
+    assert all(0 <= layer.utilisation <= 1 for layer in predicted.layers)
+    assert min(predicted.lost.values()) >= 0
+    return found
+
+
+def test_two_tiles_in_a_pass_need_half_the_multiplications():
+    """A c tile left over has a pass of its own."""
+    program, alone = (compile_graph(mixed(), core) for core in (BOTH, NANO))
+    for op, layer in sharing(program, alone):
         passes = memmap.passes(BOTH, op)
         assert passes == -(-op.c_tiles // 2)
         assert shared_macs(BOTH, op, layer.macs) == layer.macs - layer.macs * passes // op.c_tiles
-    found = estimate(program)
-    assert found.cycles < estimate(alone).cycles
-    assert all(0 <= layer.utilisation <= 1 for layer in found.layers)
-    assert min(found.lost.values()) >= 0
+    assert estimate(program).cycles < estimate(alone).cycles
 
 
 def test_three_columns_for_two_need_two_thirds_of_the_multiplications():
-    program = compile_graph(mixed(), THIRDS)
     alone = compile_graph(mixed(), dataclasses.replace(THIRDS, nibble_thirds=False))
-    assert program.macs == alone.macs
-    assert program.roofline_cycles < alone.roofline_cycles
-    ops = list(program.instructions())
-    narrowed = [layer for layer in program.layers if ops[layer.instruction].nibbles]
-    assert narrowed
-    for layer in narrowed:
-        op = ops[layer.instruction]
+    for op, layer in sharing(compile_graph(mixed(), THIRDS), alone):
         assert (op.c_tiles - 1) * 12 < access.shape(THIRDS, op)[1] <= op.c_tiles * 12
         assert shared_macs(THIRDS, op, layer.macs) == layer.macs - layer.macs * 2 // 3
-    found = estimate(program)
-    assert all(0 <= layer.utilisation <= 1 for layer in found.layers)
-    assert min(found.lost.values()) >= 0
+
+
+def test_wider_tiles_are_full_behind_a_norm():
+    """No first tile of C columns is made early of a layer whose tiles have more."""
+    graph = vision_transformer(seed=3, blocks=1, image=(1, 16, 16), hidden=40)
+    graph.ops[:] = map(narrow, graph.ops)
+    for thirds, c_tiles in (True, [4]), (False, [1, 1, 4]):
+        arch = dataclasses.replace(
+            THIRDS, nibble_thirds=thirds, max_rows=128, stat_rows=256, bank_words=4096)
+        program = compile_graph(graph, arch)
+        ops = list(program.instructions())
+        layers = [layer for layer in program.layers if layer.name == "blocks.0.fc1"]
+        assert [ops[layer.instruction].c_tiles for layer in layers] == c_tiles
 
 
 def test_only_layers_that_fit():

@@ -27,7 +27,8 @@ _ROOMS = 40
 #: Rooms that a piece takes at most, and the bytes of instructions that it is worth.
 _MOST_ROOMS = 5
 _WORTH = 32
-#: Pieces, the largest ones, that rooms hold at least: the bus waits for the array with fewer.
+#: Pieces, as large as the largest, that all rooms together hold at least: with room for one the
+#: bus waits for the array.
 _IN_TURN = 2
 
 
@@ -114,9 +115,11 @@ def layer_words(memory: TensorMemory, layer: Layer) -> int:
 def rooms_ahead(memory: TensorMemory) -> Iterator[Ahead]:
     """Rooms for pieces that a lowered network may have left free, the most first."""
     portions, room = pieces(memory), room_words(memory.arch)
+    if not portions:
+        return
     ends = np.cumsum([0, *(one.words for one in portions)])
     # One is loaded while another is multiplied.
-    least = -(-_IN_TURN * max((one.words for one in portions), default=0) // room)
+    least = -(-_IN_TURN * max(one.words for one in portions) // room)
     for count in range(min(_ROOMS, -(-int(ends[-1]) // room)), least - 1, -1):
         first = int(np.searchsorted(ends, count * room, "right")) - 1
         step = _begins(memory, portions[:first]) if first else None

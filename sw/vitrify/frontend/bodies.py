@@ -24,7 +24,7 @@ def _body_of(node: ir.Node, opset: int) -> onnx.FunctionProto | None:
     node's inputs decides.
     """
     try:
-        # onnx's type stubs say nothing of what it has about functions
+        # onnx has no types for what a schema says about functions
         schema: Any = onnx.defs.get_schema(node.op_type, opset, node.domain)
     except onnx.defs.SchemaError:
         return None

@@ -8,6 +8,7 @@ import numpy as np
 
 from vitrify.arch.isa import INSTRUCTION_BYTES
 from vitrify.codegen.lowering import Lowering
+from vitrify.codegen.pack import are_nibbles
 from vitrify.codegen.placement import Placed
 from vitrify.codegen.product import Stored
 from vitrify.quant.windows import Window
@@ -64,8 +65,10 @@ def _parts(
         arch.groups > 1 and state.strategy.turns and state.builder.just_made(x)
         and op.norm is not None and op.norm.statistics
     )
-    divisible = tiles > first and not (op.statistics or op.rows or op.task)
-    # Nor may the array wait for the weights.
+    # C columns alone would not fill a pass of nibbles.
+    fills = not (arch.sees_nibbles and are_nibbles(arch, op.weight))
+    divisible = tiles > first and fills and not (op.statistics or op.rows or op.task)
+    # Nor may the array wait for the weights: a third of the bus is to spare.
     keeps_up = half >= arch.width and half * arch.dram_bytes >= 1.5 * arch.width * arch.depth
     if waits and divisible and keeps_up:
         return (range(first), 2), (range(first, tiles), 1)
