@@ -30,7 +30,9 @@ from vitrify.codegen.strategy import Ahead, PlacementStrategy
 from vitrify.compiler import compile_graph
 from vitrify.compiler.quantise import quantise
 from vitrify.estimate import estimate
+from vitrify.ir.quantisers import QUANTISERS, Quantiser
 from vitrify.ops.attention.integer import QAttention
+from vitrify.ops.linear.integer import QLinear
 from vitrify.program import Program
 from vitrify.runtime import InferenceSession
 
@@ -120,6 +122,19 @@ def test_operation(name: str) -> None:
     model, images = net.model(OPERATIONS[name](net)), net.images(16)
     program = compile_graph(quantise(model, images, arch=NANO), NANO, batch=2)
     compare(program, images[:4], seed=len(name))
+
+
+def test_relu_in_unsigned_bytes() -> None:
+    """Formats of a file: zero is the byte -128 of the table, and streams through the array."""
+    net = Net(3)
+    hidden = net.activation(net.linear(net.norm(net.tokens(), "norm"), 24, "up"), "act", "relu")
+    model, images = net.model(net.linear(hidden, 7, "last")), net.images(16)
+    step, zero = np.array(0.02), np.array(0.0)
+    model.meta[QUANTISERS] = [Quantiser("act", step, zero, 0, 255, hidden.name or "")]
+    graph = quantise(model, images, arch=NANO)
+    (table,) = [op.table for op in graph.ops if isinstance(op, QLinear) and op.table is not None]
+    assert table.min() == -128
+    compare(compile_graph(graph, NANO, batch=2), images[:4], seed=7)
 
 
 #: A network, banks of the memory that holds no more than a band, and bands.

@@ -37,10 +37,12 @@ def placed(
     """
     here = {value.name for node in source.graph for value in node.outputs}
     names = sorted({q.value for q in quantisers} & here)
-    feeds = _feeds(source, images)
-    before = _sorted(Evaluator(source, names).run(feeds))
+    # the canonical graph takes any number: as many as the file may want
+    count = shape_of(image_input(source))[0]
+    count = count if isinstance(count, int) else 1
+    before = _sorted(Evaluator(source, names).run(_feeds(source, images, count)))
     found: dict[str, str] = {}
-    after = _sorted(Evaluator(canonical).run(_feeds(canonical, images)))
+    after = _sorted(Evaluator(canonical).run(_feeds(canonical, images, count)))
     by_size: dict[int, list[tuple[str, np.ndarray]]] = {}
     for name, numbers in after.items():
         by_size.setdefault(numbers.size, []).append((name, numbers))
@@ -55,11 +57,9 @@ def placed(
     return [replace(q, value=found.get(q.value, "")) for q in quantisers]
 
 
-def _feeds(model: ir.Model, images: np.ndarray | None) -> dict[str, np.ndarray]:
+def _feeds(model: ir.Model, images: np.ndarray | None, count: int) -> dict[str, np.ndarray]:
     image = image_input(model)
     _, *size = shape_of(image)
-    count = shape_of(image)[0]
-    count = count if isinstance(count, int) else 1
     if images is None:
         images = np.random.default_rng(_SEED).normal(size=(1, *map(int, size)))
     some = np.take(images, range(count), axis=0, mode="wrap")

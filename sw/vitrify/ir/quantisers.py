@@ -44,7 +44,7 @@ class Quantiser:
     def byte(self) -> tuple[float, int] | None:
         """Scale and zero point of a tensor of signed bytes; ``None`` where none has its codes.
 
-        The lowest code of eight bits, -128, saturates at -127.
+        The lowest code of eight bits, -128, saturates at -127, except in the results of tables.
         """
         shift = 0 if self.low < 0 else 128
         if self.scale.size > 1 or self.zero.size > 1 or self.high - shift > 127 or self.low < -128:

@@ -174,7 +174,7 @@ def columns(
     steps = np.maximum.reduce(
         [steps, np.full_like(steps, floor), 2 * np.abs(bias) / (_BIAS_MAX - 1)]
     )
-    inputs = 2 * INT8_MAX if zero_point else INT8_MAX + 1
+    inputs = 2 * INT8_MAX + 1 if zero_point else INT8_MAX + 1
     # What can never be exceeded, and what the samples say will not be.
     bound = (
         np.minimum(np.abs(weight).sum(axis=1) * inputs, _MARGIN * moments.peak(weight))

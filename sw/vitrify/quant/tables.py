@@ -90,7 +90,7 @@ def kept_activation(
     Parameters
     ----------
     rows, weight, symmetric : as for :func:`activation`; no unit is split
-    before, behind : step and zero point
+    before, behind : step and zero point; results may be -128 unless ``symmetric``
     """
     rows = subsample(rows)
     if before is None:
@@ -236,7 +236,9 @@ def _trial(
         step_out, zero_point = max(abs(bottom), abs(top), 1e-9) / INT8_MAX, 0
     if behind is not None:
         step_out, zero_point = behind
-    result = np.clip(np.rint(values / step_out) + zero_point, -INT8_MAX, INT8_MAX)
+    # The lowest byte is the zero of a ReLU in unsigned ones; only what is streamed may have it.
+    lowest = -INT8_MAX if behind is None or symmetric else formats.INT8.min
+    result = np.clip(np.rint(values / step_out) + zero_point, lowest, INT8_MAX)
     index = np.clip(np.rint((x - centre) / step_in), -INT8_MAX, INT8_MAX).astype(int) + INT8_MAX
     error = (result[index] - zero_point) * step_out - exact
     table = np.empty(formats.TABLE_ENTRIES, np.int8)

@@ -25,6 +25,7 @@ from tests.support.compiled import compiled, pictures
 from vitrify.arch.errors import ModelError
 from vitrify.frontend import canonicalise, load
 from vitrify.ir import attributes_of, evaluate
+from vitrify.ir.quantisers import quantisers_of
 
 ROUNDED = 5e-2
 Q = "z8 = Constant <value = {kind} {{{zero}}}> ()  s8 = Constant <value_float = {scale}> ()\n"
@@ -155,6 +156,15 @@ def test_static_quantisation(
     assert activations(canonical) == ["relu"]
     assert kinds(canonical) == kinds(canonicalise(RELU))
     assert compiled(path).snr() >= 28
+
+
+def test_tensors_of_a_fixed_batch_are_found(tmp_path: Path) -> None:
+    quantised = load(static(tmp_path, RELU))
+    assert t.N > 1
+    canonical = canonicalise(quantised, images=images(quantised))
+    made = {value.name for node in canonical.graph for value in node.outputs}
+    found = {q.tensor for q in quantisers_of(canonical) if q.value in made}
+    assert {"q", "k", "v", "active", "y"} <= found
 
 
 def test_gelu_and_static_quantisation(tmp_path: Path) -> None:

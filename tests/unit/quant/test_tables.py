@@ -77,6 +77,28 @@ def test_a_large_unit_is_split_into_copies_that_add_up(kind):
     assert np.abs(total - exact).max() < 0.4 + 0.5 * chosen.copies[7] * chosen.step_out
 
 
+@pytest.mark.parametrize(("kind", "zero"), [("relu", -128), ("gelu", -124)])
+@pytest.mark.parametrize("before", [None, (0.05, 3)])
+def test_a_format_of_a_file_has_the_lowest_byte(kind, zero, before):
+    """Unsigned bytes less 128: a unit that is off is exactly zero, GELU's dip is not cut off."""
+    rows, step = rng().uniform(-2, 2, size=(1000, 32)), 0.04
+    chosen = tables.kept_activation(kind, rows, np.ones(32), before, (step, zero))
+    assert (chosen.step_out, chosen.zero_point) == (step, zero)
+    assert chosen.table.min() == -128
+    got = (chosen.codes(rows).astype(float) - zero) * step
+    exact = UNARY[kind].reference(rows)
+    assert np.abs(got - exact).max() <= step / 2 + chosen.step_in
+    assert abs(np.mean(got - exact)) < step / 10
+    if kind == "relu":
+        assert (got[rows < -chosen.step_in] == 0).all()
+
+
+def test_stationary_results_of_a_file_have_not():
+    rows = rng().normal(size=(1000, 32))
+    chosen = tables.kept_activation("tanh", rows, np.ones(32), None, (0.004, 0), symmetric=True)
+    assert chosen.table.min() == -127
+
+
 def test_bounded_activations_are_never_split():
     rows = rng().normal(size=(500, 16))
     rows[:5, 3] = 300.0
