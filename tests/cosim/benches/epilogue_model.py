@@ -24,7 +24,7 @@ from vitrify.golden.machine import statistics
 from vitrify.golden.memory import TokenMemory
 from vitrify.golden.ops import requantise, routing, softmax
 from vitrify.rtl import interfaces
-from vitrify.rtl.array.thirds import SHIFT
+from vitrify.rtl.array.thirds import LOWEST
 
 STRIDE_WORDS = 6    # of a destination row: room for 24 columns and more at every depth
 ROW_IDS = 24        # rows of a destination tensor
@@ -359,10 +359,11 @@ def _drain_row(
             acc = low
         acc = np.stack([acc, second], axis=1).reshape(-1)
     if arch.nibble_thirds:
-        low, high, middle = acc[: arch.width : 2], acc[1 : arch.width : 2], acc[arch.width :]
-        if not len(middle):
+        low, odd, last = acc[: arch.width : 2], acc[1 : arch.width : 2], acc[arch.width :]
+        middle, high = odd, last
+        if not len(last):
             # The low column of bytes is divided in any way.
-            middle = random.integers(-9, 9, len(low))
-            low = low - (middle << SHIFT)
+            middle, high = random.integers(-9, 9, len(low)), odd
+            low = low - (middle << LOWEST)
         acc = np.stack([low, high, middle], axis=1).reshape(-1)
     return bench.vector(acc.tolist(), arch.sum_bits)

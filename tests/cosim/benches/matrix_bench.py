@@ -12,7 +12,7 @@ from vitrify.golden.ops.matmul import matmul
 from vitrify.rtl import interfaces
 from vitrify.rtl.array.layout import sums_layout
 from vitrify.rtl.array.matrix import thirds_word
-from vitrify.rtl.array.thirds import SHIFT
+from vitrify.rtl.array.thirds import LOWEST
 
 
 def operand(arch, tile):
@@ -52,8 +52,8 @@ def products(arch, operands, tile):
         low = (low ^ 0x80) - 0x80 >> 4
         if arch.nibble_thirds:
             # Of an odd column's byte one half; the other one is its neighbour's.
-            middle = np.where(np.arange(1, arch.width, 2)[:, None] & 2, high[1::2], low[1::2])
-            fields = [matmul(rows, part)[0] for part in (low[::2], high[::2], middle)]
+            third = np.where(np.arange(1, arch.width, 2)[:, None] & 2, high[1::2], low[1::2])
+            fields = [matmul(rows, part)[0] for part in (low[::2], third, high[::2])]
             return np.stack(fields, axis=1).reshape(-1)
         return np.stack([matmul(rows, low)[0], matmul(rows, high)[0]], axis=1).reshape(-1)
     return matmul(rows, np.asarray(tile))[0]
@@ -65,7 +65,7 @@ def found(arch, tile, sums):
         return sums
     if arch.nibble_thirds:
         return [part for low, high, middle in zip(sums[::3], sums[1::3], sums[2::3], strict=True)
-                for part in (low + (middle << SHIFT), high)]
+                for part in (low + (middle << LOWEST), high)]
     return [low + (high << formats.NIBBLE_SHIFT)
             for low, high in zip(sums[::2], sums[1::2], strict=True)]
 

@@ -11,9 +11,11 @@ from amaranth.lib.wiring import In, Out
 
 from vitrify.arch.config import ArchConfig
 from vitrify.rtl.interfaces import operand_layout, pipe, tile_write
+from vitrify.rtl.lib.arith import total
 from vitrify.rtl.lib.shared import place
 from vitrify.rtl.units.delay import Delays
 
+from . import thirds
 from .layout import sums_layout
 from .slice import FIELD_X, ArraySlice, chain, columns, skew
 
@@ -85,13 +87,21 @@ class MatrixUnit(wiring.Component):
             m, platform, lambda: ArraySlice(arch), name=ArraySlice.module_name(arch),
             count=arch.width // columns(arch),
         )
+        if arch.nibble_thirds:
+            offset = self._offset(m, late)
+            m.d.comb += [unit.offset.eq(offset) for unit in slices]
         write = Signal(tile_write(arch), reset_less=True)
         valid = Signal()
         m.d.sync += [write.eq(self.tile.p), valid.eq(self.tile.valid)]
         late.put("write", valid, 0)
         late.put("data", write.data, 0)
-        if arch.stored_weights:
-            late.put("high", write.high, 0)
+        odd = write.high if arch.stored_weights else write.data
+        if arch.nibble_thirds:
+            late.put("even", thirds.even(write.data, write.nibbles), 0)
+            for half in (0, 1):
+                late.put(f"odd{half}", thirds.odd(write.data, odd, half, write.nibbles), 0)
+        elif arch.stored_weights:
+            late.put("odd0", odd, 0)
         for s, unit in enumerate(slices):
             whole, here = self._select(write, s)
             late.put(f"whole{s}", whole, 0)
@@ -102,20 +112,27 @@ class MatrixUnit(wiring.Component):
                 ), 0)
                 position = unit.position[j]
                 byte = late.at("data", behind)
+                lanes = range(j, arch.depth, length)
+                even = late.at("even" if arch.nibble_thirds else "data", behind)
+                across = _bytes(byte, (c % arch.depth for c in self._columns(s)))
+                if arch.nibble_thirds:
+                    # An even column and an odd one of bytes.
+                    across ^= Const(0x80, 16).replicate(len(across) // 16)
                 m.d.comb += [
                     position.x.eq(late.at(f"x{j}", 1 + behind)),
                     position.swap.eq(late.at("swap", behind)),
                     position.write.eq(late.at("write", behind)),
                     position.whole.eq(late.at(f"whole{s}", behind)),
                     position.at.eq(late.at(at, behind)),
-                    position.depth.eq(_bytes(byte, range(j, arch.depth, length))),
-                    position.across.eq(_bytes(byte, (c % arch.depth for c in self._columns(s)))),
+                    position.depth.eq(_bytes(even, lanes)),
+                    position.across.eq(across),
                 ]
                 if arch.sees_nibbles:
                     m.d.comb += position.nibbles.eq(late.at("nibbles", behind))
-                if arch.stored_weights:
-                    odd = _bytes(late.at("high", behind), range(j, arch.depth, length))
-                    m.d.comb += position.odd.eq(odd)
+                odds = (0, 1) if arch.nibble_thirds else (0,) * arch.stored_weights
+                if odds:
+                    m.d.comb += position.odd.eq(Cat(
+                        _bytes(late.at(f"odd{half}", behind), lanes) for half in odds))
         m.d.comb += [
             self.swapped.eq(late.at("swap", 1)),
             self.o.valid.eq(late.at("valid", self.latency)),
@@ -123,6 +140,20 @@ class MatrixUnit(wiring.Component):
             self.o.p.data.as_value().eq(Cat(unit.sums for unit in slices)),
         ]
         return m
+
+    def _offset(self, m: Module, late: Delays) -> Value:
+        """What the first product of each chain is raised by, in the cycle of the operands."""
+        operand, length, offsets = self.i.p.data, chain(self._arch), []
+        nibbles = late.at("nibbles", 1)
+        for at in range(0, self._arch.depth, length):
+            halves = [
+                total(list(operand[first : first + length // 2]))
+                for first in (at, at + length // 2)]
+            sums = [Signal.like(half, name=f"operands_{at}_{i}", reset_less=True)
+                    for i, half in enumerate(halves)]
+            m.d.sync += [one.eq(half) for one, half in zip(sums, halves, strict=True)]
+            offsets.append(thirds.offset(total(sums), nibbles))
+        return Cat(offsets)
 
     def _columns(self, s: int) -> range:
         n = columns(self._arch)

@@ -14,9 +14,9 @@ from vitrify.arch import formats
 from vitrify.arch.config import ArchConfig
 from vitrify.rtl.lib.arith import total
 
+from . import thirds
 from .layout import dot_bits
 from .packing import Packing
-from .thirds import RESIDUE, Thirds, multiply
 
 #: What the Verilog names of slices begin with.
 NAME = "vitrify_slice"
@@ -61,12 +61,18 @@ def position_signature(arch: ArchConfig) -> wiring.Signature:
         "write": Out(1),                # something below is written
         "whole": Out(n),                # columns whose depth vector is written ...
         "depth": Out(8 * lanes),        # ... and its bytes ...
-        **({"odd": Out(8 * lanes)} if arch.stored_weights else {}),    # ... those of odd columns
-        # With every row: the tile's bytes are pairs of nibbles.
+        # ... those of odd columns, or of every first and every second of them
+        **({"odd": Out(8 * lanes * _odd(arch))} if _odd(arch) else {}),
+        # With every row: the tile's bytes are nibbles, two or three of a pair of columns.
         **({"nibbles": Out(1)} if arch.sees_nibbles else {}),
         "at": Out(8 * lanes),           # else: mask of the byte written in every column ...
         "across": Out(8 * n),           # ... and each column's byte
     })
+
+
+def _odd(arch: ArchConfig) -> int:
+    """Depth vectors that come for odd columns beside those for even ones."""
+    return 2 if arch.nibble_thirds else int(arch.stored_weights)
 
 
 class ArraySlice(wiring.Component):
@@ -84,12 +90,15 @@ class ArraySlice(wiring.Component):
     Members
     -------
     position : In(position_signature).array(chain)
+    offset : In(chains x thirds.OFFSET), with position 0; with ``nibble_thirds`` alone
+        What the first product of every chain is raised by.
     sums : Out(columns x signed dot_bits), :func:`latency` cycles after position 0
         With ``nibble_tiles``, low and high half of every column; with ``nibble_thirds``, lowest,
         highest and middle field of every two columns.
     """
 
     position: list[Any]
+    offset: Signal
     sums: Any
 
     def __init__(self, arch: ArchConfig) -> None:
@@ -98,18 +107,16 @@ class ArraySlice(wiring.Component):
         self._bits = dot_bits(arch)
         super().__init__({
             "position": In(position_signature(arch)).array(chain(arch)),
+            **({"offset": In(thirds.OFFSET * self._lanes)} if arch.nibble_thirds else {}),
             "sums": Out(data.ArrayLayout(signed(self._bits), arch.sums(columns(arch)))),
         })
 
     @staticmethod
     def latency(arch: ArchConfig) -> int:
         """Cycles from position 0 to the sums."""
-        terms, levels = arch.depth // chain(arch), 0
-        while terms > 1:
-            terms, levels = -(-terms // _RADIX), levels + 1
         # operand register, product register, additions of the chain, split, adder levels
         splits = (Packing.of(arch) is not None) + arch.nibble_thirds
-        return 1 + 1 + chain(arch) - 1 + splits + levels
+        return 1 + 1 + chain(arch) - 1 + splits + _levels(arch)
 
     @staticmethod
     def module_name(arch: ArchConfig) -> str:
@@ -134,17 +141,17 @@ class ArraySlice(wiring.Component):
             ]
             inside.append(copy)
         shadow = [self._shadow(m, j, copy) for j, copy in enumerate(inside)]
-        if arch.nibble_thirds:
-            flags = [inside[-1].nibbles]
-            for stage in range(_TO_SUM + 1):
-                flags += _register(m, f"nibbles_{stage}", [flags[-1]])
-            # Of the rows whose chains are divided, and a cycle later.
-            self._in_thirds = flags[_TO_SUM:]
         sums: list[Any] = []
         packing = Packing.of(arch)
-        if packing and arch.nibble_thirds:
+        if arch.nibble_thirds:
+            nibbles = inside[-1].nibbles
+            for stage in range(_TO_SUM + _levels(arch)):
+                nibbles, = _register(m, f"nibbles_{stage}", [nibbles])
+            flags = nibbles, *_register(m, "nibbles_late", [nibbles])
+            offset, = _register(m, "offset", [self.offset])
+            offsets = [offset.word_select(g, thirds.OFFSET) for g in range(self._lanes)]
             for c in range(0, n, 2):
-                sums += self._three(m, Thirds(packing), c, inside, shadow)
+                sums += self._three(m, c, inside, shadow, offsets, flags)
         elif packing and packing.of_bytes:
             for c in range(0, n, 2):
                 sums += self._pair(m, packing, c, inside, [
@@ -173,7 +180,9 @@ class ArraySlice(wiring.Component):
         for c in range(columns(self._arch)):
             word = Signal(8 * self._lanes, name=f"shadow_{c}_{j}", reset_less=True)
             across = position.across.word_select(c, 8).replicate(self._lanes)
-            depth = position.odd if c % 2 and self._arch.stored_weights else position.depth
+            depth = position.depth
+            if c % 2 and _odd(self._arch):
+                depth = position.odd.word_select(c // 2 % _odd(self._arch), 8 * self._lanes)
             with m.If(position.write):
                 m.d.sync += word.eq(Mux(
                     position.whole[c], depth,
@@ -183,9 +192,13 @@ class ArraySlice(wiring.Component):
         return words
 
     def _chains(
-        self, m: Module, c: int, bits: int, inside: list[Any], tile: list[list[Any]]
+        self, m: Module, c: int, bits: int, inside: list[Any], tile: list[list[Any]],
+        offsets: Sequence[Any] = (),
     ) -> list[Any]:
-        """Sums of each chain; ``tile[position][lane]`` becomes active with the swap."""
+        """Sums of each chain; ``tile[position][lane]`` becomes active with the swap.
+
+        ``offsets``: what the first product of each chain is added to.
+        """
         totals: list[Any] = [None] * self._lanes
         for j, position in enumerate(inside):
             active = Signal(_FIELD * self._lanes, name=f"active_{c}_{j}", reset_less=True)
@@ -195,7 +208,10 @@ class ArraySlice(wiring.Component):
             for g in range(self._lanes):
                 x = position.x.word_select(g, FIELD_X)[:formats.OPERAND_BITS].as_signed()
                 weight = active.word_select(g, _FIELD)[:bits].as_signed()
-                product, = _register(m, f"product_{c}_{j}_{g}", [weight * x])
+                product = weight * x
+                if offsets and not j:
+                    product += offsets[g]
+                product, = _register(m, f"product_{c}_{j}_{g}", [product])
                 if j:
                     totals[g], = _register(m, f"chain_{c}_{j}_{g}", [product + totals[g]])
                 else:
@@ -215,49 +231,48 @@ class ArraySlice(wiring.Component):
         return sums
 
     def _three(
-        self, m: Module, thirds: Thirds, c: int, inside: list[Any], shadow: list[list[list[Any]]]
+        self, m: Module, c: int, inside: list[Any], shadow: list[list[list[Any]]],
+        offsets: Sequence[Any], flags: tuple[Any, Any],
     ) -> list[Any]:
-        """Lowest, highest and middle field of columns ``c`` and ``c + 1``."""
-        odd = c // 2 % 2
+        """Lowest, highest and middle sum of columns ``c`` and ``c + 1``.
+
+        ``flags``: whether they are of nibbles, of the rows whose chains are added, and later.
+        """
         pairs = [list(zip(s[c], s[c + 1], strict=True)) for s in shadow]
         totals = self._chains(m, c, thirds.WIDTH, inside, [
-            [thirds.join(low, high, odd, position.nibbles) for low, high in pair]
+            [thirds.join(low, high, position.nibbles) for low, high in pair]
             for position, pair in zip(inside, pairs, strict=True)
-        ])
-        # Of the middle and of the highest field.
-        residues = [
-            self._residues(m, f"{c}_{field}", inside, [
-                [thirds.nibbles(*both, odd)[field] for both in pair] for pair in pairs])
-            for field in (1, 2)]
-        low, rest = zip(*(
-            thirds.divide(total, residue, self._in_thirds[0])
-            for total, residue in zip(totals, residues[0], strict=True)), strict=True)
-        later = (_register(m, f"{name}_{c}", values)
-                 for name, values in (("rest", rest), ("highest", residues[1])))
-        middle, high = zip(*(
-            thirds.finish(value, residue, self._in_thirds[1])
-            for value, residue in zip(*later, strict=True)), strict=True)
-        fields = {"low": _register(m, f"early_{c}", low), "high": high, "middle": middle}
-        return [self._tree(m, f"{c}_{name}", _register(m, f"{name}_{c}", values))
-                for name, values in fields.items()]
+        ], offsets)
+        middle, highest = (
+            self._residues(m, f"{c}_{name}", inside, [
+                [thirds.residues(*both)[at] for both in pair] for pair in pairs])
+            for at, name in enumerate(("middle", "highest")))
+        parts = map(thirds.fields, totals, middle, highest)
+        sums = thirds.Fields(*(
+            self._tree(m, f"{c}_{name}", list(terms)) for name, terms in zip(
+                thirds.Fields._fields, zip(*parts, strict=True), strict=True)))
+        gathered = thirds.gather(sums, self._lanes, flags[0])
+        gathered = thirds.Gathered(*_register(m, f"gathered_{c}", gathered))
+        return _register(m, f"separate_{c}", thirds.finish(gathered, flags[1]))
 
     def _residues(
         self, m: Module, name: str, inside: list[Any], tile: list[list[Any]]
     ) -> list[Any]:
-        """Sums of each chain modulo 4, when :meth:`_chains` has them."""
-        sums: list[Any] = [Const(0, RESIDUE)] * self._lanes
+        """Low bits of the sums of each chain, as many as ``tile`` has, when :meth:`_chains` has all."""
+        bits = len(tile[0][0])
+        sums: list[Any] = [Const(0, bits)] * self._lanes
         for j, position in enumerate(inside):
-            active = Signal(RESIDUE * self._lanes, name=f"modulo_{name}_{j}", reset_less=True)
+            active = Signal(bits * self._lanes, name=f"modulo_{name}_{j}", reset_less=True)
             with m.If(position.swap):
-                m.d.sync += active.eq(Cat(value[:RESIDUE] for value in tile[j]))
+                m.d.sync += active.eq(Cat(tile[j]))
             weights: Any = active
-            x: Any = Cat(position.x.word_select(g, FIELD_X)[:RESIDUE] for g in range(self._lanes))
+            x: Any = Cat(position.x.word_select(g, FIELD_X)[:bits] for g in range(self._lanes))
             if j:
                 # When the first product is in its register, and its residue in another.
                 weights, x = _register(m, f"late_{name}_{j}", [active, x])
             for g in range(self._lanes):
-                product = multiply(weights.word_select(g, RESIDUE), x.word_select(g, RESIDUE))
-                sums[g], = _register(m, f"residue_{name}_{j}_{g}", [(product + sums[g])[:RESIDUE]])
+                product = thirds.multiply(weights.word_select(g, bits), x.word_select(g, bits))
+                sums[g], = _register(m, f"residue_{name}_{j}_{g}", [(product + sums[g])[:bits]])
         return sums
 
     def _tree(self, m: Module, c: int | str, terms: list[Any]) -> Any:
@@ -269,6 +284,14 @@ class ArraySlice(wiring.Component):
             ])
             level += 1
         return terms[0]
+
+
+def _levels(arch: ArchConfig) -> int:
+    """Registered adder levels behind the chains."""
+    terms, levels = arch.depth // chain(arch), 0
+    while terms > 1:
+        terms, levels = -(-terms // _RADIX), levels + 1
+    return levels
 
 
 def _register(m: Module, name: str, values: Sequence[Any]) -> list[Any]:

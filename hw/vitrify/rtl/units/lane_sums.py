@@ -8,8 +8,8 @@ from amaranth.lib import data
 
 from vitrify.arch import formats
 from vitrify.arch.config import ArchConfig
+from vitrify.rtl.array import thirds
 from vitrify.rtl.array.packing import Packing
-from vitrify.rtl.array.thirds import Thirds
 
 from .delay import Delays, select, select_latency
 
@@ -32,25 +32,25 @@ def lane_sums(m: Module, arch: ArchConfig, row: data.View, d: Delays, cycle: int
 
 
 def _thirds(m: Module, arch: ArchConfig, row: data.View, d: Delays, cycle: int) -> Value:
-    """Middle fields are the columns behind all others, or the upper part of bytes' low fields."""
+    """Highest fields are the columns behind all others, or those of odd bytes."""
     lanes, pairs = arch.lanes, arch.width // 2
     low, high, middle = (
         [row[3 * pair + part] for pair in range(pairs)] for part in range(3))
-    columns = [one for pair in zip(low, high, strict=True) for one in pair] + middle
-    # Groups of middle fields alone need no upper part, but take as long.
-    uppers = middle + middle[: pairs // 2]
-    chosen, upper = (
+    columns = [one for pair in zip(low, middle, strict=True) for one in pair] + high
+    # Groups of highest fields alone have no bytes, but take as long.
+    bytes_ = high + high[: pairs // 2]
+    chosen, odd = (
         select(m, [Cat(values[at : at + size]) for at in range(0, len(values), size)],
                lambda step: d.at("group", cycle + step), name)
-        for name, values, size in (("columns", columns, lanes), ("uppers", uppers, lanes // 2)))
+        for name, values, size in (("columns", columns, lanes), ("bytes", bytes_, lanes // 2)))
     nibbles, sums = d.at("nibbles", cycle + select_latency(arch.most_groups)), []
     for lane in range(lanes):
-        one = chosen.word_select(lane, arch.sum_bits).as_signed()
-        if not lane % 2:
-            more = upper.word_select(lane // 2, arch.sum_bits).as_signed()
-            one = Thirds.merge(one, Mux(nibbles, 0, more))
+        one, neighbour = (
+            chosen.word_select(at, arch.sum_bits).as_signed() for at in (lane, lane ^ 1))
         total = Signal(formats.ACC_BITS, name=f"sum_{lane}", reset_less=True)
-        m.d.sync += total.eq(one)
+        m.d.sync += total.eq(
+            Mux(nibbles, one, odd.word_select(lane // 2, arch.sum_bits).as_signed()) if lane % 2
+            else thirds.merge(one, Mux(nibbles, 0, neighbour)))
         sums.append(total)
     return Cat(sums)
 
