@@ -258,7 +258,7 @@ class ArraySlice(wiring.Component):
     def _residues(
         self, m: Module, name: str, inside: list[Any], tile: list[list[Any]]
     ) -> list[Any]:
-        """Low bits of the sums of each chain, as many as ``tile`` has, when :meth:`_chains` has all."""
+        """The low bits of chains' sums, as many as ``tile`` has, when :meth:`_chains` has all."""
         bits = len(tile[0][0])
         sums: list[Any] = [Const(0, bits)] * self._lanes
         for j, position in enumerate(inside):

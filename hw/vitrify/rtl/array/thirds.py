@@ -67,7 +67,7 @@ class Gathered(NamedTuple):
 
 
 def even(word: Any, nibbles: Any) -> Value:
-    """The word of an even byte column as it is stored: bytes, or pairs of nibbles, plus 128 or 8."""
+    """The word of an even byte column as it is stored: bytes plus 128, pairs of nibbles plus 8."""
     flips = Cat(Const(0, 3), nibbles, Const(0, 3), Const(1, 1))
     return word ^ flips.replicate(len(word) // 8)
 

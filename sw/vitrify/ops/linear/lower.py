@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import lcm
 
 import numpy as np
 
@@ -58,20 +59,25 @@ def _parts(
     slowly than they are read.  Where the first tile takes half of the rows, and then the others,
     only the former are early, and not slow any more.  The price is that tile's weights once more.
     It is worth nothing where the epilogue still reads old values in the same place.
+    The first tiles are as many as fill words and, of nibbles, wider tiles.
     """
     arch, half = state.arch, state.rows(op.x) // 2
-    first, tiles = max(1, arch.depth // arch.width), -(-out.spread.physical // arch.width)
+    nibbles = are_nibbles(arch, op.weight)
+    first = lcm(arch.tile_width(nibbles), arch.width, arch.depth) // arch.width
+    tiles = -(-out.spread.physical // arch.width)
     waits = (
         arch.groups > 1 and state.strategy.turns and state.builder.just_made(x)
         and op.norm is not None and op.norm.statistics
     )
-    # C columns alone would not fill a pass of nibbles.
-    fills = not (arch.sees_nibbles and are_nibbles(arch, op.weight))
-    divisible = tiles > first and fills and not (op.statistics or op.rows or op.task)
+    # One c tile would not fill a pass of two.
+    fills = not (nibbles and arch.nibble_tiles > 1)
+    # Of no more than these, all rows are halved, if they leave still more slowly.
+    enough = tiles > first or (nibbles and arch.nibble_thirds)
+    divisible = enough and fills and not (op.statistics or op.rows or op.task)
     # Nor may the array wait for the weights: a third of the bus is to spare.
     keeps_up = half >= arch.width and half * arch.dram_bytes >= 1.5 * arch.width * arch.depth
     if waits and divisible and keeps_up:
-        return (range(first), 2), (range(first, tiles), 1)
+        return ((range(first), 2), (range(first, tiles), 1)) if tiles > first else ((None, 2),)
     return ((None, 1),)
 
 
