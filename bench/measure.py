@@ -86,6 +86,7 @@ def simulate(case: Case | Network | Shape, arch_name: str) -> tuple[dict[str, An
     result["model"] = case.name
     result["conditions"] = conditions(program.arch)
     result["estimated_cycles"] = estimated_cycles(case, program)
+    result["macs_left_out"] = program.metadata.get("macs_left_out", 0)
     result["compile_seconds"] = compiled - began
     result["build_seconds"] = built - compiled
     result["cycles_per_second"] = (statistics.cycles or 0) / max(statistics.seconds, 1e-9)
@@ -108,6 +109,7 @@ def predict(case: Case | Network | Shape, arch_name: str) -> None:
     program = case.compile(preset(arch_name))
     found = estimate(program, routing=routing_of(program, feed_of(case, program)))
     cost = found.cost.to_dict()
+    cost["macs_left_out"] = program.metadata.get("macs_left_out", 0)
     same = ("macs", "dram_read_bytes", "dram_write_bytes")
     if (
         result.get("backend") == "rtl" and current(result)

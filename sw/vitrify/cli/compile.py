@@ -115,6 +115,10 @@ def execute(options: argparse.Namespace) -> None:
             say(kept(program.metadata["quantisers"]) + "; vitrify info lists the others")
     cycles = sum(program.roofline_cycles / program.batch for program in programs)
     macs = sum(program.macs / program.batch for program in programs)
+    left_out = sum(
+        program.metadata.get("macs_left_out", 0) / program.batch for program in programs
+    )
+    unread = f" without {left_out / 1e6:.1f} M for rows that nothing reads" if left_out else ""
     if not whole:
         rows = of_application(compiled)
         show_parts(rows)
@@ -122,7 +126,7 @@ def execute(options: argparse.Namespace) -> None:
     say(
         f"{target}: {compiled.model} for {arch.name}, "
         f"{human_bytes(sum(len(program.image) for program in programs))}, "
-        f"{macs / 1e6:.1f} M MACs, at least {cycles:,.0f} cycles an image "
+        f"{macs / 1e6:.1f} M MACs{unread}, at least {cycles:,.0f} cycles an image "
         f"({cycles / arch.clock_mhz / 1e3:.3f} ms at {arch.clock_mhz:g} MHz)"
     )
 

@@ -32,6 +32,7 @@ from vitrify.quant.given import facts
 from vitrify.quant.graph import OutputForm, QOp, QuantGraph
 
 from . import hazards
+from .unread import leave_out
 
 #: Trials of one way to place tensors, each with more of them at the far end of the memory.
 _MOVES = 3
@@ -43,7 +44,7 @@ def compile_graph(
     graph: QuantGraph, arch: ArchConfig, *, preprocess: str | None = None, batch: int = 1,
     ways: Iterable[PlacementStrategy] | None = None,
 ) -> Program:
-    """Lower, place and emit.
+    """Lower, place and emit; rows that no result depends on are left out.
 
     Parameters
     ----------
@@ -68,6 +69,8 @@ def compile_graph(
     """
     if not 1 <= batch <= TASKS:
         raise InputError(f"--batch must be 1 to {TASKS} images a job, not {batch}")
+    every, graph = graph, leave_out(graph)
+    left_out = batch * (sum(every.macs.values()) - sum(graph.macs.values()))
     graph = _batched(graph, batch)
     for name, count in graph.tasks.items():
         if count > MAX_TASKS:
@@ -97,6 +100,7 @@ def compile_graph(
             **({} if state.strategy.row_blocks == 1 else {"row_blocks": state.strategy.row_blocks}),
             **({"image_by_image": state.strategy.alone} if state.strategy.alone else {}),
             **(ahead if len(preloads) else {}),
+            **({"macs_left_out": left_out} if left_out else {}),
             **({"weights": graph.precision} if graph.precision else {}),
             **({"as_onnx": graph.as_onnx} if graph.as_onnx else {}),
             **({"quantisers": facts(graph.quantisers)} if graph.quantisers else {}),

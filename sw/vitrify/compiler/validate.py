@@ -30,6 +30,7 @@ from vitrify.quant.evaluate import Evaluator
 from vitrify.quant.graph import QuantGraph
 
 from .inputs import as_given
+from .unread import leave_out
 
 Array = npt.NDArray[Any]
 Images = npt.NDArray[np.float32]
@@ -352,6 +353,7 @@ def _first_other(
     tasks: Mapping[str, Array],
 ) -> str:
     """The first operation of whose results a MATMUL writes other integers."""
+    graph = leave_out(graph)
     expected = Evaluator(graph, program.arch).run(images, tasks=tasks)
     layers = {layer.instruction: layer for layer in program.layers}
     #: What is final of every operation: parts of attention and experts are not.
@@ -371,8 +373,11 @@ def _first_other(
 
     _outputs(program, images, numbers, observe)
     for op in graph.ops:
-        value = expected[op.name].reshape(_rows(expected[op.name]), -1)
-        if op.name in written and not _same(written[op.name], value, program.arch.depth):
+        if op.name not in written:
+            continue
+        value, made = expected[op.name], op.written(*expected[op.name].shape[:2])
+        value = value.reshape(_rows(value), -1)[made]
+        if not _same(written[op.name][made], value, program.arch.depth):
             return op.name
     return ""
 

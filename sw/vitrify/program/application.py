@@ -91,7 +91,9 @@ class CorePart:
     @property
     def macs(self) -> int:
         """Multiply-accumulates of an image."""
-        return self.program.macs // self.program.batch
+        # Those of rows that nothing reads, too, as for parts on the host.
+        left_out = self.program.metadata.get("macs_left_out", 0)
+        return (self.program.macs + left_out) // self.program.batch
 
 
 Part = HostPart | CorePart

@@ -222,6 +222,7 @@ _FACTS: dict[str, Check] = {
         key: text(f"{what}.{key}", item) for key, item in mapping(what, value, value, ()).items()
     },
     "token_memory_bytes": _word,
+    "macs_left_out": whole(0, _MOST_COUNT),
     "labels": several(text, MOST_SIZE),
     "quantisers": record({
         "kept": _word, "left_out": _word,

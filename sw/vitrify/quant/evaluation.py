@@ -13,7 +13,7 @@ from vitrify.arch import formats
 from vitrify.golden.ops import layernorm, requantise, routing, softmax
 from vitrify.golden.ops.matmul import matmul
 
-from .tensors import Int8, Norm, QTensor, Requant, Statistics
+from .tensors import Int8, Norm, QTensor, Requant, Rows, Statistics
 
 IntArray = npt.NDArray[np.signedinteger[Any]]
 #: Task number of every image ``[N]``, by the name of the input.
@@ -112,12 +112,20 @@ class Evaluation:
         return requantise.to_int8(value)
 
     def store(
-        self, name: str, value: IntArray, *, table: Int8 | None = None, add: bool = False
+        self, name: str, value: IntArray, *, table: Int8 | None = None, add: bool = False,
+        rows: Rows | None = None,
     ) -> IntArray:
-        """``value`` in the format of a tensor; added to what the tensor holds with ``add``."""
+        """``value`` in the format of a tensor; added to what the tensor holds with ``add``.
+
+        Then it may be that of some ``rows``, and the others stay as they are.
+        """
         if self.is_int8(name):
             return requantise.to_int8(value, table)
-        return requantise.to_int16(value, self.read(name) if add else None)
+        if rows is None:
+            return requantise.to_int16(value, self.read(name) if add else None)
+        whole = self.read(name).copy()
+        whole[:, list(rows.index)] = requantise.to_int16(value, rows.of(whole))
+        return whole
 
 
 def operand(x: IntArray, norm: Norm | None, statistics: RowStatistics | None) -> IntArray:

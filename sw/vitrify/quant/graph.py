@@ -12,6 +12,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from .evaluation import Evaluation
 from .tensors import Float, Int8, Int16, QTensor, Rows
 
@@ -96,6 +99,34 @@ class QOp(ABC):
     def routed_by(self) -> tuple[str, ...]:
         """Logits that the router reads beside the op's products."""
         return ()
+
+    def written(self, images: int, rows: int) -> npt.NDArray[np.int64]:
+        """Numbers of the rows of ``out`` that it writes, of ``images`` with so many rows each."""
+        return np.arange(images * rows)
+
+    def rows_read(self, made: range) -> Mapping[str, range] | None:
+        """Rows of its sources that some rows of ``out`` need; sources not named are read whole.
+
+        ``None``: it makes all rows of all results from all rows.
+        """
+        del made
+        return None
+
+    def part(self, made: range, kept: Mapping[str, range]) -> QOp | None:
+        """The op that makes some rows of ``out`` only, of tensors of which others are not there.
+
+        Parameters
+        ----------
+        made : rows of ``out``, between those that it is told to read
+        kept : rows that are there of each tensor; they are all that are read of it, or more
+
+        Returns
+        -------
+        QOp or None
+            ``None`` if it cannot.
+        """
+        del made, kept
+        return None
 
     def covered(self) -> Rows | None:
         """Rows of the float tensor that its result stands for; ``None``: all."""

@@ -47,6 +47,10 @@ class Rows:
         start = self.start
         return array[:, list(self.index)] if start is None else array[:, start : start + self.count]
 
+    def behind(self, first: int) -> Rows:
+        """The same rows, counted from another one."""
+        return Rows(tuple(i - first for i in self.index)) if first else self
+
     def then(self, later: Rows) -> Rows:
         """The rows ``later`` of these."""
         return Rows(tuple(self.index[i] for i in later.index))

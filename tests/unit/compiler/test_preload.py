@@ -83,8 +83,8 @@ def test_no_room_ahead() -> None:
             compile_graph(vision_transformer(**SHAPE), dataclasses.replace(arch, bank_words=words))
 
 
-#: A head for one row of 17, of more weights than a slot has room for.
-NARROW = {"blocks": 1, "classes": 200}
+#: A head for the mean of 17 rows, of more weights than a slot has room for.
+NARROW = {"blocks": 1, "classes": 200, "pooled": True}
 
 
 def test_layers_of_few_rows_have_their_weights_ahead() -> None:
@@ -118,18 +118,18 @@ def test_layers_of_few_rows_in_a_job_of_several_images() -> None:
 
 
 @pytest.mark.parametrize(("blocks", "banks", "words", "ahead", "pieces"), [
-    (2, 4, 256, 4992, 8),
+    (2, 4, 256, 4800, 8),
     # no room for more
-    (2, 6, 128, 2592, 10),
+    (2, 6, 128, 2736, 10),
     # one block is over before more could be there
-    (1, 6, 256, 3648, 5),
+    (1, 6, 256, 4864, 5),
     (0, 6, 256, None, 1),
 ])
 def test_fewer_pieces_where_there_is_no_room_or_time(
     blocks: int, banks: int, words: int, ahead: int | None, pieces: int
 ) -> None:
     arch = dataclasses.replace(NANO, banks=banks, bank_words=words)
-    program = compare(arch, {"blocks": blocks, "classes": 400})
+    program = compare(arch, {"blocks": blocks, "classes": 400, "pooled": True})
     assert program.metadata.get("bytes_ahead") == ahead
     assert [layer.name for layer in program.layers].count("head") == pieces
 
@@ -192,7 +192,7 @@ def test_row_blocks_have_no_pieces() -> None:
 
 
 #: 65 rows, which wait longer than the bus takes for an instruction.
-TURNING = {"image": (1, 16, 16), "blocks": 2, "classes": 3}
+TURNING = {"image": (1, 16, 16), "blocks": 2, "classes": 3, "pooled": True}
 ROOMY = dataclasses.replace(NANO, bank_words=1024, max_rows=128, stat_rows=512)
 
 

@@ -98,6 +98,18 @@ class QAttention(QOp):
     def routed_by(self) -> tuple[str, ...]:
         return tuple(gate.logits for gate in self.gates)
 
+    def rows_read(self, made: range) -> Mapping[str, range] | None:
+        alone = self.row_groups == 1 and self.q not in (self.k, self.v)
+        return {self.q: made} if alone and not self.gates else None
+
+    def part(self, made: range, kept: Mapping[str, range]) -> QOp | None:
+        if kept[self.q] != made:
+            return None
+        bias = self.bias
+        if bias is not None and bias.shape[2] > 1:
+            bias = bias[:, :, made.start : made.stop]
+        return replace(self, bias=bias)
+
     def evaluate(self, run: Evaluation) -> None:
         q, k, v = (self._matrices(run.read(name)) for name in (self.q, self.k, self.v))
         out = np.empty((*q.shape[:3], v.shape[3]), np.int8)

@@ -125,8 +125,14 @@ def prepare(
     if op.window is not None:
         total = op.window.count * state.images
 
+    each = out.rows // state.images
+
     def worth(first: int, end: int, done: int) -> int:
         """Multiply-accumulates of some rows; those of all rows add up to ``macs``."""
+        if op.into is not None:
+            # Of every image as many are made; others are in between.
+            skipped = first // each * (each - op.into.count) + (op.into.start or 0)
+            first, end = first - skipped, end - skipped
         return macs * end // total - macs * max(first, min(done, end)) // total
 
     def emit(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from vitrify.golden.ops import layernorm
 from vitrify.golden.ops.matmul import matmul
@@ -41,6 +42,8 @@ class QLinear(QOp):
     #: For reports: the rows of the float tensor that these are.
     covers: Rows | None = None
     window: Window | None = None
+    #: Consecutive rows of ``out`` that it adds to (default: all).
+    into: Rows | None = None
 
     def sources(self) -> tuple[str, ...]:
         factor = (self.times.tensor,) if self.times else ()
@@ -68,6 +71,40 @@ class QLinear(QOp):
     def covered(self) -> Rows | None:
         return self.covers
 
+    def written(self, images: int, rows: int) -> npt.NDArray[np.int64]:
+        every = super().written(images, rows)
+        return every if self.into is None else self.into.of(every.reshape(images, rows)).ravel()
+
+    def rows_read(self, made: range) -> Mapping[str, range] | None:
+        if self.window is not None:
+            return None
+        index = self._streamed(made).index
+        needed = range(min(index), max(index) + 1)
+        return {self.x: needed} if self.times is None else {
+            self.x: needed, self.times.tensor: needed
+        }
+
+    def part(self, made: range, kept: Mapping[str, range]) -> QOp | None:
+        there, result = kept[self.x], kept[self.out]
+        if self.times is not None and kept[self.times.tensor] != there:
+            return None
+        own, chosen = self._streamed(made).behind(there.start), self._chosen(made)
+        return replace(
+            self, rows=None if own == Rows.span(0, len(there)) else own,
+            covers=self.covers.then(chosen) if self.covers else chosen,
+            into=Rows.span(made.start - result.start, len(made)) if made != result else None,
+        )
+
+    def _chosen(self, made: range) -> Rows:
+        """Rows of ``out``, counted among those that it makes."""
+        first = self.into.index[0] if self.into else 0
+        return Rows.span(made.start - first, len(made))
+
+    def _streamed(self, made: range) -> Rows:
+        """Rows of ``x`` that rows of ``out`` are made of."""
+        chosen = self._chosen(made)
+        return self.rows.then(chosen) if self.rows else chosen
+
     def evaluate(self, run: Evaluation) -> None:
         if self.window is not None:
             value = run.scale(self._convolved(run.read(self.x), self.window), self.requant)
@@ -93,7 +130,7 @@ class QLinear(QOp):
                 for rows, n in zip(operands, run.task(self.task), strict=True)
             ])
         value = value.reshape(run.images, count, -1)
-        value = run.store(self.out, value, table=self.table, add=self.add)
+        value = run.store(self.out, value, table=self.table, add=self.add, rows=self.into)
         run.write(self.out, value, self.statistics)
 
     def _convolved(self, x: IntArray, window: Window) -> IntArray:

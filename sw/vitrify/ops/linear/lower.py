@@ -38,7 +38,7 @@ def lower(state: Lowering, op: QLinear, step: int) -> int:
 def _whole(state: Lowering, op: QLinear) -> None:
     """One MATMUL for each block of rows (the stream repeats with every block).
 
-    Image by image if some rows only are wanted, or weights of each image's task.
+    Image by image if some rows only are read or written, or weights of each image's task.
     """
     x, old = state.placed[op.x], None
     out = place_result(state, op)
@@ -47,7 +47,7 @@ def _whole(state: Lowering, op: QLinear) -> None:
     for stored in _portions(state, op):
         parts = [(None, 1)] if stored is not None else _parts(state, op, x, out)
         for tiles, least in parts:
-            _rows(state, op, x, prepare(state, op, x, out, stored, old, tiles), least)
+            _rows(state, op, x, out, prepare(state, op, x, out, stored, old, tiles), least)
 
 
 def _parts(
@@ -88,7 +88,7 @@ def _may_turn(state: Lowering, op: QLinear) -> bool:
     are no fewer of them than cycles in which the bus brings one.
     """
     rows = state.rows(op.out)
-    every = op.rows is None and state.rows(op.x) == rows
+    every = op.rows is None and op.into is None and state.rows(op.x) == rows
     worth = rows * state.arch.dram_bytes >= INSTRUCTION_BYTES
     return op.add and op.statistics is not None and every and worth
 
@@ -104,12 +104,15 @@ def _portions(state: Lowering, op: QLinear) -> Iterator[Stored | None]:
         number += 1
 
 
-def _rows(state: Lowering, op: QLinear, x: Placed, emit: Emit, least: int) -> None:
-    images = state.images if op.rows or op.task else 1
+def _rows(
+    state: Lowering, op: QLinear, x: Placed, out: Placed, emit: Emit, least: int
+) -> None:
+    images = state.images if op.rows or op.task or op.into else 1
     each = x.rows // images
     count, first = (op.rows.count, op.rows.start) if op.rows else (each, 0)
+    ahead = (op.into.start or 0) if op.into else 0
     for image in range(images):
-        begin, to = image * each, image * count
+        begin, to = image * each, image * (out.rows // images if op.into else count) + ahead
         for start, rows in state.row_blocks(count, least):
             if first is None:
                 assert op.rows is not None

@@ -36,6 +36,8 @@ def _reader(state: Lowering, op: QLinear, step: int) -> QLinear | None:
         return None
     if op.add or op.statistics or op.task or behind.task or behind.rows or behind.times:
         return None
+    if behind.into and state.images > 1:
+        return None
     readers = sum(op.out in other.sources() for other in state.graph.ops)
     return behind if readers == 1 and op.out not in state.graph.outputs.values() else None
 
@@ -59,9 +61,10 @@ def lower(state: Lowering, first: QLinear, behind: QLinear, step: int) -> int:
     hidden = state.buffer(f"{first.out}.block", first.out, blocks[0][1], step)
     into = prepare(state, first, state.placed[first.x], hidden)
     out_of = prepare(state, behind, hidden, place_result(state, behind))
+    ahead = (behind.into.start or 0) if behind.into else 0
     for start, rows in blocks:
         into(begin + start, 0, rows, start)
-        out_of(0, start, rows, start)
+        out_of(0, ahead + start, rows, ahead + start)
     return 2
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,6 +32,13 @@ class QPool(QOp):
 
     def stationary(self) -> tuple[str, ...]:
         return (self.x,)
+
+    def rows_read(self, made: range) -> Mapping[str, range] | None:
+        return {self.x: range(self.start, self.stop)}
+
+    def part(self, made: range, kept: Mapping[str, range]) -> QOp | None:
+        first = kept[self.x].start
+        return replace(self, start=self.start - first, stop=self.stop - first)
 
     def evaluate(self, run: Evaluation) -> None:
         x = run.read(self.x)
