@@ -79,7 +79,8 @@ def pieces(memory: TensorMemory) -> list[Portion]:
         # What gathers statistics waits for MATMULs, and not for what DRAM brings.
         if layer.gathers and layer.x not in made:
             continue
-        rows = memory.job.tensors[layer.out].rows
+        images = memory.job_images
+        rows = len(op.written(images, memory.job.tensors[layer.out].rows // images))
         # Two layers whose rows pass block by block do not pass piece by piece.
         blocks = max(-(-rows // arch.max_rows), min(rows, memory.strategy.row_blocks))
         if blocks > 1 or rows * arch.dram_bytes >= arch.width * arch.depth:
