@@ -31,7 +31,8 @@ SMALL = {
     # Too few, enough, and far too many: what is large without being fast.
     "bank_words": (128, 1024, 16384), "ports": (1,),
 }
-MODEL = {"image": (3, 16, 16), "patch": 4, "dim": 64, "heads": 2, "hidden": 256, "blocks": 1}
+MODEL = {"image": (3, 16, 16), "patch": 4, "dim": 64, "heads": 2, "hidden": 256, "blocks": 1,
+         "pooled": True}
 
 
 @pytest.fixture(scope="module")

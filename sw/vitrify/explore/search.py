@@ -99,6 +99,9 @@ def bound(graph: Any, arch: ArchConfig) -> int:
     The most of: multiplications; bytes of the weights that every job needs, from DRAM and word by
     word into tiles; results of linear layers, one a lane and cycle.
     """
+    from vitrify.compiler.unread import leave_out
+
+    graph = leave_out(graph)
     weights = results = 0
     for op in graph.ops:
         if any(True for _ in op.branches()):
