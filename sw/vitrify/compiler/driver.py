@@ -16,11 +16,13 @@ import onnx_ir as ir
 from vitrify.arch.config import ArchConfig
 from vitrify.frontend import STAGES, canonicalise, image_input, is_channels_last, load
 from vitrify.frontend.size import Sizes
+from vitrify.ir.quantisers import quantisers_of
 from vitrify.program import Program, preprocess
 from vitrify.program.files import check_folder
 from vitrify.quant.doubts import CalibrationWarning, doubts
 from vitrify.quant.graph import QuantGraph
-from vitrify.quant.wanted import EIGHT, Weights
+from vitrify.quant.rotate import rotated
+from vitrify.quant.wanted import EIGHT, WIDE, Weights
 
 from .as_onnx import as_onnx, closeness
 from .compile import compile_graph
@@ -169,7 +171,8 @@ def quantise_loaded(
 ) -> tuple[ir.Model, QuantGraph]:
     """As :func:`quantise_model`, for a model that was read already.
 
-    With ``own_ranges`` the images are stand-ins, and ranges are those that the model says.
+    With ``own_ranges`` the images are stand-ins, and ranges are those that the model says.  Where
+    weights may have four bits, residual streams of the canonical model are rotated.
     """
     if keep is not None:
         check_folder(keep)
@@ -181,6 +184,9 @@ def quantise_loaded(
             ir.save(intermediate, keep / f"{STAGES.index(stage)}_{stage}.onnx")
 
     canonical = canonicalise(model, save, images=calibration)
+    if weights.bits != WIDE and not quantisers_of(canonical):
+        # steps that a quantised model gives are those of its own channels
+        canonical = rotated(canonical)
     graph = quantise(
         canonical, calibration, arch=arch,
         preprocess=_parse(of_model(canonical, preprocess)),
