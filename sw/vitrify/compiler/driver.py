@@ -16,19 +16,17 @@ import onnx_ir as ir
 from vitrify.arch.config import ArchConfig
 from vitrify.frontend import STAGES, canonicalise, image_input, is_channels_last, load
 from vitrify.frontend.size import Sizes
-from vitrify.ir.quantisers import quantisers_of
 from vitrify.program import Program, preprocess
 from vitrify.program.files import check_folder
 from vitrify.quant.doubts import CalibrationWarning, doubts
 from vitrify.quant.graph import QuantGraph
-from vitrify.quant.rotate import rotated
-from vitrify.quant.wanted import EIGHT, WIDE, Weights
+from vitrify.quant.wanted import EIGHT, Weights
 
 from .as_onnx import as_onnx, closeness
+from .basis import quantise_rotated
 from .compile import compile_graph
 from .inputs import Calibration, images_of, of_image
 from .losses import LossWarning, losses
-from .quantise import quantise
 from .stand_ins import stand_ins
 from .validate import check_canonical, check_program
 
@@ -172,7 +170,7 @@ def quantise_loaded(
     """As :func:`quantise_model`, for a model that was read already.
 
     With ``own_ranges`` the images are stand-ins, and ranges are those that the model says.  Where
-    weights may have four bits, residual streams of the canonical model are rotated.
+    weights may have four bits, residual streams of the canonical model may be rotated.
     """
     if keep is not None:
         check_folder(keep)
@@ -184,10 +182,7 @@ def quantise_loaded(
             ir.save(intermediate, keep / f"{STAGES.index(stage)}_{stage}.onnx")
 
     canonical = canonicalise(model, save, images=calibration)
-    if weights.bits != WIDE and not quantisers_of(canonical):
-        # steps that a quantised model gives are those of its own channels
-        canonical = rotated(canonical)
-    graph = quantise(
+    canonical, graph = quantise_rotated(
         canonical, calibration, arch=arch,
         preprocess=_parse(of_model(canonical, preprocess)),
         progress=lambda phrase, fraction: progress(phrase, 0.12 + 0.78 * fraction),

@@ -86,7 +86,7 @@ def quantise(
         )
     images = check_images(canonical, calibration)
     fitting = banded(canonical, arch)
-    stats = _collected(fitting, images, _part(progress, 0.0, _CALIBRATION))
+    stats = _collected(fitting, images, part_of(progress, 0.0, _CALIBRATION))
     plain, plan = plan_of(fitting)
     assert plan.rows is not None, "plan_of looked"
     given = Given(quantisers_of(canonical))
@@ -112,7 +112,7 @@ def quantise(
         graph = copy.deepcopy(empty)
         loop = Loop(graph, arch, images) if bits == NARROW else None
         assembler = Assembler(plan, stats, graph, arch, images, bits, loop, given)
-        assemble(assembler, ASSEMBLES, _part(progress, start, stop))
+        assemble(assembler, ASSEMBLES, part_of(progress, start, stop))
         graph.values = {name: value for name, value in graph.values.items() if value in known}
         graph.quantisers = told(given, assembler.kept, canonical, graph)
         return graph
@@ -121,7 +121,7 @@ def quantise(
         return assembled(weights.bits, _CALIBRATION, 1.0)
     wide, narrow = assembled(WIDE, 0.5, 0.55), assembled(NARROW, 0.55, 0.7)
     judge = Judge(canonical, arch, images, plan.tasks)
-    return choose(wide, narrow, judge, weights, _part(progress, 0.7, 1.0))
+    return choose(wide, narrow, judge, weights, part_of(progress, 0.7, 1.0))
 
 
 def _collected(
@@ -193,7 +193,7 @@ def _form(output: ir.Value) -> OutputForm:
     )
 
 
-def _part(progress: Progress | None, start: float, stop: float) -> Progress | None:
+def part_of(progress: Progress | None, start: float, stop: float) -> Progress | None:
     """``progress`` for a stage that takes it from ``start`` to ``stop``."""
     if progress is None:
         return None

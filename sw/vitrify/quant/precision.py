@@ -97,6 +97,22 @@ class Judge:
             drop += 100 * float((share.max(axis=1) - answered[:, 0]).mean())
         return Cost(divergence / len(classes), drop / len(classes))
 
+    def noise(self, graph: QuantGraph) -> float:
+        """Noise over signal of the results of an image, in the mean of all images and outputs.
+
+        What all logits of an image have in common does not count.  Steadier than a divergence, of
+        which few images make the most.
+        """
+        found, parts = Evaluator(graph, self._arch).outputs(self.images, self.tasks), []
+        for name, exact in self._exact.items():
+            flat = exact.reshape(len(exact), -1)
+            error = found[name].reshape(flat.shape) - flat
+            if exact.ndim == 2 and exact.shape[1] > 1:
+                flat, error = (x - x.mean(axis=1, keepdims=True) for x in (flat, error))
+            signal = np.maximum(np.square(flat).sum(axis=1), 1e-30)
+            parts.append(float(np.mean(np.square(error).sum(axis=1) / signal)))
+        return float(np.mean(parts))
+
     def of(self, graph: QuantGraph) -> Cost:
         """Of an integer graph."""
         return self.cost(Evaluator(graph, self._arch).outputs(self.images, self.tasks))

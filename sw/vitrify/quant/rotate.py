@@ -25,7 +25,6 @@ _READ = {"Linear": (1, 2), "TaskLinear": (1, 2), "Experts": (2, 3)}
 _WRITE = {"Linear": (1, 2), "TaskLinear": (1, 2), "Experts": (4, 5), "PatchEmbed": (1, 2)}
 #: Nodes that move, add or average rows, and places of those that are constants.
 _MOVE = {"Add": (), "Tokens": (1, 2), "SelectToken": (), "MeanPool": (), "Rows": ()}
-_SEED = 192
 
 
 @dataclass
@@ -43,12 +42,13 @@ class _Stream:
     whole: bool = True
 
 
-def rotated(model: ir.Model) -> ir.Model:
+def rotated(model: ir.Model, seed: int = 0) -> ir.Model | None:
     """A copy of a canonical model with the same results, its residual streams in another basis.
 
-    A stream that something else reads or makes, as an activation does, stays as it is.
+    A stream that something else reads or makes, as an activation does, stays as it is; ``None`` if
+    all do.  ``seed`` chooses the basis.
     """
-    model = model.clone()
+    model, count = model.clone(), 0
     seen: set[ir.Value] = set()
     for node in model.graph:
         x = node.inputs[0] if node.inputs else None
@@ -57,8 +57,9 @@ def rotated(model: ir.Model) -> ir.Model:
         stream = _stream(x, set(model.graph.outputs))
         seen.update(stream.values)
         if stream.whole:
-            _rotate(stream, _matrix(int(shape_of(x)[-1])))
-    return model
+            _rotate(stream, _matrix(int(shape_of(x)[-1]), seed))
+            count += 1
+    return model if count else None
 
 
 def _stream(start: ir.Value, outputs: set[ir.Value]) -> _Stream:
@@ -109,15 +110,15 @@ def _behind(norm: ir.Node, outputs: set[ir.Value]) -> list[ir.Node]:
     return readers
 
 
-def _matrix(dim: int) -> Float:
+def _matrix(dim: int, seed: int) -> Float:
     """A random orthogonal matrix ``[dim, dim]`` to which a row of ones is an eigenvector."""
-    random = np.random.default_rng(_SEED).normal(size=(dim, dim))
-    random[:, 0] = 1
-    factor, _ = np.linalg.qr(random)  # the first column is that of ones, scaled
-    inner = np.linalg.qr(np.random.default_rng(_SEED + 1).normal(size=(dim - 1, dim - 1)))[0]
-    middle = np.eye(dim)
-    middle[1:, 1:] = inner
-    return factor @ middle @ factor.T
+    rng = np.random.default_rng(seed)
+    basis = rng.normal(size=(dim, dim))
+    basis[:, 0] = 1
+    basis, _ = np.linalg.qr(basis)
+    turn = np.eye(dim)
+    turn[1:, 1:], _ = np.linalg.qr(rng.normal(size=(dim - 1, dim - 1)))
+    return basis @ turn @ basis.T
 
 
 def _rotate(stream: _Stream, matrix: Float) -> None:
