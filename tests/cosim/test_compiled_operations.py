@@ -104,6 +104,7 @@ OPERATIONS: dict[str, Callable[[Net], ir.Value]] = {
         rows, lists_that_take_turns, windows_and_bias, mix, conv, depthwise, largest, concatenated,
         zeros_between_rows, parts_of_rows, norm_of_a_map, the_larger_of_two,
     )},
+    "positions": lambda net: test_attention.positioned(net, 2, 2, 8),
     "product": lambda net: test_product.product(net, *test_product.CASES["groups"]),
     "cross_covariance": test_product.GRAPHS["cross covariance"],
     "function_of_scores": lambda net: test_product.weighed(net, -1.5),

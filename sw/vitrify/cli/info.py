@@ -280,7 +280,7 @@ def _macs(node: Any) -> int:
             heads = attributes["heads"]
             chosen = heads - rest[2][-1] + attributes["k"] if rest[2:] else heads
             return 2 * first[0] * math.prod(first) * chosen // heads
-        case "CrossAttention":
+        case "CrossAttention" | "RelativeAttention":
             keys, values = rest[:2]
             return first[0] * (keys[0] // attributes["groups"]) * (first[1] + values[1])
         case "Product":

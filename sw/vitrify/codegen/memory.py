@@ -53,7 +53,6 @@ class TensorMemory:
         self._known: set[str] = set()
         #: Entries of the row statistics memory that are taken.
         self._stat_used = np.zeros(arch.stat_rows, bool)
-        self._stat_shared: dict[str, tuple[int, int]] = {}
         self._groups: dict[str, int] = {}
         self._last: dict[str, int] = {}
         #: Words that were taken at the same time by each step.
@@ -168,13 +167,6 @@ class TensorMemory:
         base = int(fits[0])
         self._stat_used[base : base + rows] = True
         return base
-
-    def shared_statistics(self, key: str, rows: int) -> int:
-        """Entries that every op with the same key reuses (softmax rows)."""
-        known = self._stat_shared.get(key)
-        if known is None or known[1] < rows:
-            known = self._stat_shared[key] = (self.statistics(rows, key), rows)
-        return known[0]
 
     def release_later(self, name: str, step: int) -> None:
         """Free a temporary tensor behind op ``step``."""

@@ -19,6 +19,7 @@ import onnx_ir as ir
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError, ModelError, UnsupportedOpError
 from vitrify.arch.formats import MAX_DEPTH
+from vitrify.codegen.strategy import Separation, strategies
 from vitrify.frontend import canonicalise, known_by_bodies
 from vitrify.ir import shape_of
 from vitrify.quant.planner import image_of
@@ -351,6 +352,9 @@ def plan(model: ir.Model) -> ir.Model:
 def placed(model: ir.Model, *, arch: ArchConfig, batch: int = 1) -> None:
     """Compile the whole way, with noise for images: what a core has room for depends on no values.
 
+    Of the ways to place tensors only those that keep nothing apart for speed: what has room in
+    another has room in these.
+
     Raises
     ------
     UnsupportedOpError, CapacityError
@@ -359,7 +363,9 @@ def placed(model: ir.Model, *, arch: ArchConfig, batch: int = 1) -> None:
     canonical = plan(model)
     size = [int(side) for side in shape_of(image_of(canonical))[1:]]
     noise = np.random.default_rng(0).random((_NOISE_IMAGES, *size), np.float32)
-    compile_graph(quantise(canonical, noise, arch=arch), arch, batch=batch)
+    ways = strategies(0, batch)
+    small = [way for way in ways if way.separation == Separation.NONE or way.alone]
+    compile_graph(quantise(canonical, noise, arch=arch), arch, batch=batch, ways=small)
 
 
 def _names(values: Iterable[ir.Value | None]) -> list[str]:

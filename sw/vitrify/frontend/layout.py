@@ -91,11 +91,15 @@ def split_merged(view: View) -> tuple[View, list[list[int]]]:
 
 @dataclass
 class Layout:
-    """An order of the axes of a shape: rows first, then channels, which become one axis."""
+    """An order of the axes of a shape: rows first, then channels, which become one axis.
+
+    ``whole`` is the shape before axes that run over both were split.
+    """
 
     shape: tuple[int, ...]
     rows: tuple[int, ...]
     channels: tuple[int, ...]
+    whole: tuple[int, ...] | None = None
 
     @property
     def width(self) -> int:
@@ -109,12 +113,14 @@ class Layout:
     def line_up(self, array: np.ndarray) -> np.ndarray:
         """The movement of :meth:`lined`."""
         rows = [self.shape[axis] for axis in self.rows]
-        return array.transpose(*self.rows, *self.channels).reshape(*rows, self.width)
+        parts = array.reshape(self.shape).transpose(*self.rows, *self.channels)
+        return parts.reshape(*rows, self.width)
 
     def back(self, array: np.ndarray) -> np.ndarray:
-        """From [*rows, channels] to the shape; sizes of one row or channel are kept."""
+        """From [*rows, channels] to the shape, the whole one."""
         order = (*self.rows, *self.channels)
-        return array.reshape([self.shape[axis] for axis in order]).transpose(np.argsort(order))
+        parts = array.reshape([self.shape[axis] for axis in order]).transpose(np.argsort(order))
+        return parts if self.whole is None else parts.reshape(self.whole)
 
 
 def image_axis(view: View, batch: int) -> int:

@@ -101,7 +101,7 @@ def _derived_name(node: ir.Node) -> str:
     """A name from those of the inputs, which have theirs already."""
     inputs = [value.name or "" for value in node.inputs if value is not None]
     match node.op_type:
-        case "Attention" | "CrossAttention" | "RoutedHeads" | "BalancedHeads":
+        case "Attention" | "CrossAttention" | "RelativeAttention" | "RoutedHeads" | "BalancedHeads":
             module = _common_module(inputs[:3]) or _parent(_consumer_name(node))
             while module.rpartition(".")[2] in _FUSED:
                 module = _parent(module)

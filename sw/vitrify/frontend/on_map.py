@@ -109,7 +109,12 @@ def convolve(
     bias = np.zeros(len(kernel)) if given is None else constant(given, "bias").array.ravel()
     hints = (weight.name, node.name or "")
     view, pads = _unpadded(view, pads)
-    size = (view.shape[2], view.shape[3])
+    size, maps = (view.shape[2], view.shape[3]), view.shape[0]
+    beside = _side_by_side(tracer, view)
+    if beside is not None:
+        heads = maps // tracer.batch
+        view, groups = beside, groups * heads
+        kernel, bias = np.tile(kernel, (heads, 1, 1, 1)), np.tile(bias, heads)
     height = (size[0] + pads[0] + pads[2] - dilations[0] * (kernel.shape[2] - 1) - 1) // strides[0]
     value = _of_image(tracer, view, kernel, bias, strides, pads, hints) if (
         groups == 1 and dilations == [1, 1]
@@ -120,7 +125,24 @@ def convolve(
             map=list(size), strides=strides, pads=pads, dilations=dilations, groups=groups,
             hints=hints,
         )  # fmt: skip
-    return [map_of(tracer, value, view.shape[0], height + 1, rank)]
+    made = map_of(tracer, value, view.shape[0], height + 1, rank)
+    return [made.moved(lambda array: array.reshape(maps, -1, *array.shape[2:]))]
+
+
+def _side_by_side(tracer: Tracer, view: View) -> View | None:
+    """Maps of an image that are channels of the same rows (heads, say) as one map of all these.
+
+    They would be copies one behind the other otherwise.
+    """
+    maps, channels, height, width = view.shape
+    if maps <= tracer.batch or maps % tracer.batch or (view.index == CONSTANT).any():
+        return None
+    view = view.moved(lambda array: array.reshape(tracer.batch, -1, height, width))
+    rows, columns = np.divmod(view.index, sizes(view.base)[1])
+    same = (rows == rows[:, :1]).all() and (columns == columns[:1, :, :1, :1]).all()
+    apart = len(np.unique(columns[0, :, 0, 0])) == maps // tracer.batch * channels
+    inner = view.base is not tracer.image
+    return view if inner and same and apart else None
 
 
 def _by_activations(tracer: Tracer, node: ir.Node, inputs: list[Traced | None]) -> View:

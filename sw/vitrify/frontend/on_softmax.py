@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .arrange import as_tokens
-from .layout import CHANNEL, beside_images, image_axis, kinds, layout_of, sizes
+from .layout import CHANNEL, beside_images, image_axis, kinds, layout_of, sizes, split_merged
 from .values import Unfit, View
 
 if TYPE_CHECKING:
@@ -17,11 +17,16 @@ if TYPE_CHECKING:
 
 def softmax_of(tracer: Tracer, view: View, axis: int) -> View:
     """Softmax over one axis, of channels or of rows."""
+    shape, axis = view.shape, axis % len(view.shape)
+    apart, parts = split_merged(as_tokens(tracer.settler, view))
+    if len(parts[axis]) == 1:
+        view, axis = apart, parts[axis][0]
 
     def work(view: View, axes: tuple[int, ...]) -> View:
         return _softmax_of(tracer, view, axes[0])
 
-    return beside_images(work, view, (axis % len(view.shape),), tracer.batch)
+    made = beside_images(work, view, (axis,), tracer.batch)
+    return made.moved(lambda array: array.reshape(shape))
 
 
 def _softmax_of(tracer: Tracer, view: View, axis: int) -> View:

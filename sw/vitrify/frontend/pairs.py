@@ -20,6 +20,7 @@ from .layout import (
     kinds,
     layout_of,
     sizes,
+    split_merged,
     spread,
 )  # fmt: skip
 from .normal import as_norm
@@ -61,8 +62,15 @@ def lined_up(tracer: Tracer, x: View, y: View) -> tuple[View, View, Layout]:
     shape = np.broadcast_shapes(x.shape, y.shape)
     x, y = as_tokens(tracer.settler, x), as_tokens(tracer.settler, y)
     x, y = spread(x, shape), spread(y, shape)
-    layout = common(x, y, tracer.batch)
+    layout = common(*_both_split(x, y), tracer.batch)
+    layout.whole = shape
     return layout.lined(x), layout.lined(y), layout
+
+
+def _both_split(x: View, y: View) -> tuple[View, View]:
+    """Both with axes that run over rows and channels split, where that is the same in both."""
+    (first, _), (second, _) = split_merged(x), split_merged(y)
+    return (first, second) if first.shape == second.shape else (x, y)
 
 
 def combine(tracer: Tracer, op: str, x: View, y: View) -> View:

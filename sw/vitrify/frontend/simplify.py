@@ -13,6 +13,7 @@ from vitrify.ir import Builder, array_of, attach_functions, attributes_of, sourc
 from .fold import emit, hints_of
 from .layout import sizes
 from .picking import channels_of_product
+from .positions import relative_attention
 from .weighing import (
     Emit,
     attention_of,
@@ -106,6 +107,32 @@ def _linear_of_parts(node: ir.Node, again: Emit) -> ir.Value | None:
     return again("Add", node, joined, first, second)
 
 
+#: What the core makes as bytes, or reads normalised from a tensor that is there.
+_IN_BYTES = (
+    "Attention", "CrossAttention", "RelativeAttention", "LayerNorm", "RMSNorm", "HeadNorm",
+)
+
+
+def _linear_of_sum(node: ir.Node, again: Emit) -> ir.Value | None:
+    """A linear layer of a sum of bytes is the sum of two: the sum would be a tensor of 16 bits.
+
+    That takes two copies to make, each as many multiplications as such a layer at least.
+    """
+    summed = producer(node.inputs[0], "Add")
+    if summed is None:
+        return None
+    x, y = inputs_of(summed)
+    weight, bias = (array_of(value) for value in inputs_of(node)[1:])
+    made = [value.producer() for value in (x, y)]
+    if any(each is None or each.op_type not in _IN_BYTES for each in made):
+        return None
+    if len(weight) > weight.shape[1]:
+        return None
+    first = again("Linear", node, summed, x, weight, bias)
+    second = again("Linear", node, summed, y, weight, np.zeros(len(weight)))
+    return again("Add", node, summed, first, second)
+
+
 def _token_of_rows(node: ir.Node, again: Emit) -> ir.Value | None:
     """One token of rows that were moved, joined or made of one row."""
     moved = producer(node.inputs[0], "Rows", "ConcatRows", "Unfold")
@@ -147,12 +174,12 @@ _RULES: dict[str, tuple[Callable[[ir.Node, Emit], ir.Value | None], ...]] = {
     "Tokens": (_shift_of_mix,),
     "Affine": (_shift_of_mix,),
     "Mix": (_mix_of_affine, product_of_weighted),
-    "Linear": (_linear_of_affine, _linear_of_parts),
+    "Linear": (_linear_of_affine, _linear_of_parts, _linear_of_sum),
     "SelectToken": (_token_of_rows,),
     "Add": (_sum_of_branches,),
     "Channels": (channels_of_product,),
     "Multiply": (sum_of_weights,),
-    "Product": (attention_of, product_of_affine, product_of_scaled),
+    "Product": (attention_of, relative_attention, product_of_affine, product_of_scaled),
 }
 
 

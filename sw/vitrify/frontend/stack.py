@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from .layout import ROW, image_axis, kinds
+from .layout import CHANNEL, ROW, image_axis, kinds, split_merged
 from .mixed import Gating, Mixture, Move, Stack
 from .product import product
 from .values import Const, Traced, Unfit, View
@@ -105,15 +105,29 @@ def _products_by_row(
     if first < len(lead):
         return product(tracer, x, matrices, "nt")
 
-    # the images are a part of the rows of every matrix
-    def apart(array: np.ndarray) -> np.ndarray:
-        split = array.reshape(*lead, tracer.batch, -1, array.shape[-1])
-        return np.moveaxis(split, len(lead), 0)
+    # the images, and heads of these, are a part of the rows of every matrix
+    rows = x.moved(lambda array: np.moveaxis(
+        array.reshape(*lead, tracer.batch, -1, array.shape[-1]), len(lead), 0
+    ))
+    heads = _heads_of_rows(rows)
+    split = (*rows.shape[:-2], heads, -1)
+    apart = rows.moved(
+        lambda array: np.moveaxis(array.reshape(*split, array.shape[-1]), len(split) - 2, 1)
+    )
+    made = product(tracer, apart, matrices, "nt")
 
     def together(array: np.ndarray) -> np.ndarray:
-        return np.moveaxis(array, 0, len(lead)).reshape(*x.shape[:-1], array.shape[-1])
+        wide = np.moveaxis(array, 1, len(split) - 2).reshape(*rows.shape[:-1], array.shape[-1])
+        return np.moveaxis(wide, 0, len(lead)).reshape(*x.shape[:-1], array.shape[-1])
 
-    return product(tracer, x.moved(apart), matrices, "nt").moved(together)
+    return made.moved(together)
+
+
+def _heads_of_rows(view: View) -> int:
+    """Heads that the axis before the last runs over, each for several rows of tokens."""
+    apart, parts = split_merged(view)
+    first, *rest = parts[-2]
+    return apart.shape[first] if rest and kinds(apart)[first] == CHANNEL else 1
 
 
 def expert_products(tracer: Tracer, node: ir.Node, x: Traced, weight: Const) -> Stack | View:

@@ -51,6 +51,18 @@ def _attention(shapes: Sequence[Shape], attributes: Attributes) -> Shape:
     return _made(q, attributes, rows, width)
 
 
+def _relative_attention(shapes: Sequence[Shape], attributes: Attributes) -> Shape:
+    q, k, v, *terms = shapes
+    made = _attention([q, k, v, (1, 1, 1, 1)], {**attributes, "kind": "softmax"})
+    (rows, _), (keys, _) = (_blocks(shape, attributes) for shape in (q, k))
+    for name, term in zip("xy", terms, strict=True):
+        (count, width), index = _blocks(term, attributes), attributes[f"{name}_keys"]
+        require(count == rows, f"there are {rows} queries, and {name} has {count} rows")
+        fits = len(index) == keys and min(index) >= 0 and max(index) < width
+        require(fits, f"{name}_keys do not give each of {keys} keys one of {width} channels")
+    return made
+
+
 def _mix(shapes: Sequence[Shape], attributes: Attributes) -> Shape:
     x, matrix, bias = shapes
     rows, width = _blocks(x, attributes)
@@ -148,6 +160,22 @@ def _attend(kind: str) -> str:
     )  # fmt: skip
 
 
+def _by_key(name: str) -> str:
+    """ONNX text from ``name`` to what it adds to the scores of each query and key."""
+    return _matrices(name, f"{name}_parts") + f"""
+    {name}_index = Constant <value_ints: ints = @{name}_keys> ()
+    {name}_added = Gather <axis = -1> ({name}_parts, {name}_index)
+    """
+
+
+_RELATIVE = (
+    _SIZES + _SCALE + _matrices("q", "queries") + _matrices("k", "keys", True)
+    + _matrices("v", "values") + _by_key("x") + _by_key("y")
+    + "products = MatMul(queries, keys)  scaled = Mul(products, factor)\n"
+    + "some = Add(scaled, x_added)  scores = Add(some, y_added)\n"
+    + "weights = Softmax <axis = -1> (scores)\n"
+    + "made = MatMul(weights, values)" + _joined("made", "attended")
+)  # fmt: skip
 _MIX = _SIZES + _matrices("x", "rows") + """
     one = Constant <value_ints = [1]> ()
     mixed = MatMul(matrix, rows)
@@ -205,6 +233,18 @@ PRODUCT_OPS = (
         shape=_attention,
         body={kind: _attend(kind) for kind in _WEIGHTS},
         overload="kind",
+        result="attended",
+    ),
+    Op(
+        name="RelativeAttention",
+        doc=(
+            "softmax(scale * Q @ K.T + X[:, x_keys] + Y[:, y_keys]) @ V in each group and head: "
+            "X and Y have a row for each query and a channel for each line (column) of keys"
+        ),
+        inputs=("q", "k", "v", "x", "y"),
+        attributes={**_HEADED, "scale": FLOAT, "x_keys": INTS, "y_keys": INTS},
+        shape=_relative_attention,
+        body=_RELATIVE,
         result="attended",
     ),
     Op(

@@ -184,6 +184,18 @@ def test_operation(name: str) -> None:
     assert within(wanted, found), found
 
 
+def test_a_layer_of_the_sum_of_an_attention_and_a_norm_is_the_sum_of_two() -> None:
+    residual = t.RESIDUAL.replace("MatMul(attended,", "MatMul(both,")
+    model = tiny(residual=f"both = Add(attended, normal){residual}")
+    canonical = assert_agrees(model, picture(model))
+    plain, found = kinds(assert_agrees(tiny(), picture(tiny()))), kinds(canonical)
+    assert [found.count(kind) - plain.count(kind) for kind in ("Linear", "Add")] == [1, 1]
+    for node in canonical.graph:
+        makers = [value.producer() for value in node.inputs if value is not None]
+        if node.op_type == "Add":
+            assert [made.op_type for made in makers if made is not None].count("Linear") == 1
+
+
 @pytest.mark.parametrize(
     ("base", "exponent", "words"),
     [

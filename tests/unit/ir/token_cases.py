@@ -147,6 +147,12 @@ CASES: list[Case] = [
      lambda: attend(lambda x: softmax(x, -1))),
     ("CrossAttention", [Q, K, V, MASK], {**HEADS2, "scale": 0.7, "kind": "relu"},
      lambda: attend(lambda x: np.maximum(x, 0))),
+    ("RelativeAttention", [Q, K, V, Q[..., :4], Q6[:, :4]],
+     {**HEADS2, "scale": 0.7, "x_keys": [1, 0, 1], "y_keys": [2, 0, 2]},
+     lambda: join(softmax(
+         0.7 * split(Q, 2, 2) @ split(K, 2, 2).swapaxes(3, 4)
+         + split(Q[..., :4], 2, 2)[..., [1, 0, 1]] + split(Q6[:, :4], 2, 2)[..., [2, 0, 2]], -1
+     ) @ split(V, 2, 2))),
     ("Mix", [X, MATRICES, BIAS_ROWS], HEADS2,
      lambda: join(MATRICES @ split(X, 2, 2) + BIAS_ROWS[:, None])),
     ("Multiply", [X, Y], {}, lambda: X * Y),

@@ -115,6 +115,70 @@ def test_a_core_without_addends_refuses_a_bias():
         compile_graph(quantise(model, net.images(4), arch=arch), arch)
 
 
+#: Heads, row groups, queries.
+POSITIONED = {"one head": (1, 1, 4), "heads": (2, 1, 40), "windows": (2, 2, 8)}
+
+
+def positioned(net: Net, heads: int, groups: int, queries: int):
+    """Every query has two numbers for each key: by its line and by its column in a map."""
+    x = net.norm(net.block(net.tokens(0), "block"), "norm")
+    count = int(shape_of(x)[1])
+    y = net.builder.emit(
+        "Mix", x, net.normal(1, queries, count) / 2, net.normal(queries), name="mix", heads=1,
+        groups=1,
+    )
+    keys = np.arange(count // groups)
+    lines, columns = keys // 2, keys % 2
+    q, k, v = (net.linear(a, DIM, name) for a, name in ((y, "q"), (x, "k"), (x, "v")))
+    by_line, by_column = (
+        net.linear(y, heads * (int(index.max()) + 1), name)
+        for index, name in ((lines, "lines"), (columns, "columns"))
+    )
+    made = net.builder.emit(
+        "RelativeAttention", q, k, v, by_line, by_column, name="attention", heads=heads,
+        groups=groups, scale=(DIM // heads) ** -0.5, x_keys=lines.tolist(),
+        y_keys=columns.tolist(),
+    )
+    return net.linear(made, 5, "last")
+
+
+@pytest.mark.parametrize("case", POSITIONED)
+@pytest.mark.parametrize("batch", [1, 2])
+def test_positions_that_depend_on_the_query(case, batch):
+    net = Net(3)
+    program = check(net, positioned(net, *POSITIONED[case]), batch=batch)
+    names = [layer.name for layer in program.layers]
+    assert any(name.startswith("attention.positions1") for name in names)
+
+
+def test_positions_of_queries_that_nothing_reads_are_not_made():
+    net = Net(3)
+    program = check(net, net.select(positioned(net, *POSITIONED["heads"]), index=7))
+    rows = {layer.name: layer.tensor.rows for layer in program.layers}
+    assert [rows[name] for name in ("q", "lines", "columns", "k")] == [1, 1, 1, 4]
+
+
+def test_a_core_without_addends_refuses_positions():
+    net = Net(3)
+    model = net.model(positioned(net, *POSITIONED["heads"]))
+    arch = replace(NANO, addends=False)
+    with pytest.raises(CapacityError, match=r"'attention' adds positions .* without 'addends'"):
+        compile_graph(quantise(model, net.images(4), arch=arch), arch)
+
+
+def test_scores_have_row_statistics_while_the_attention_lasts():
+    net = Net(3)
+    x = net.tokens(1)
+    y = net.linear(net.attention(net.norm(x, "first"), "attention"), DIM, "y")
+    outputs = [
+        net.linear(net.norm(of, name), 5, f"of_{name}")
+        for of, name in ((y, "second"), (x, "third"))
+    ]
+    # 5 of each stream, and 5 of each of two buffers of scores
+    program = check(net, *outputs, arch=replace(NANO, name="few", stat_rows=16))
+    assert any("scores[1]" in layer.name for layer in program.layers)
+
+
 def test_who_reads_the_result_decides_the_format_of_the_values():
     net = Net(4)
     x = net.norm(net.tokens(0), "norm")

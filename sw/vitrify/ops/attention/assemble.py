@@ -13,7 +13,7 @@ from vitrify.quant.calibrate import Request
 from vitrify.quant.tensors import Float, Int8, QTensor
 
 from .gates import Gated, gate_heads
-from .integer import QAttention
+from .integer import ONE, QAttention, QPositions
 from .plan import AttentionOp, Weights
 
 
@@ -59,6 +59,15 @@ def assemble(a: Assembler, op: AttentionOp) -> None:
         op.name, float(q.scale) * float(k.scale) * op.scale / weights.step, scheme.INT8_MAX,
         dim * scheme.INT8_MAX**2,
     )
+    positions = tuple(
+        QPositions(
+            each.tensor, np.array(each.keys), a.single(
+                op.name, float(tensors[each.tensor].scale) / (ONE * weights.step),
+                scheme.INT8_MAX, ONE * scheme.INT8_MAX,
+            )
+        )
+        for each in op.positions
+    )
     made = gate_heads(op, v, a.stats, a.arch.requant_bits)
     if op.weights is not None:
         stats, unit = a.stats[op.result()], float(v.scale) * weights.scale
@@ -69,7 +78,8 @@ def assemble(a: Assembler, op: AttentionOp) -> None:
     a.graph.ops.append(QAttention(
         name=op.name, q=op.q, k=op.k, v=op.v, out=op.out, heads=op.heads, logits=logits,
         row_groups=op.row_groups, bias=None if op.bias is None else score_bias(op.bias),
-        table=weights.table, values=values, gated=made.gates, balance=made.balance,
+        positions=positions, table=weights.table, values=values, gated=made.gates,
+        balance=made.balance,
     ))
     tensors[op.out] = QTensor(op.out, q.rows, v.channels, 8, made.scale, offset=made.offset)
     done = op.heads - sum(len(gate.heads) - gate.k for gate in op.gated)

@@ -13,6 +13,9 @@ from vitrify.quant.evaluation import Evaluation, IntArray
 from vitrify.quant.graph import QOp
 from vitrify.quant.tensors import Int8, Requant
 
+#: A one in matrices that spread positions over keys.
+ONE = 64
+
 
 @dataclass(frozen=True, kw_only=True)
 class QHeadGate:
@@ -51,6 +54,22 @@ class QHeadGate:
             out[:] = requantise.to_int8(value).reshape(out.shape)
 
 
+@dataclass(frozen=True)
+class QPositions:
+    """What each query has for each key: channel ``keys[key]`` of a head of ``tensor``, requantised.
+
+    The accumulators hold :data:`ONE` times the bytes; ``requant`` has a single multiplier.
+    """
+
+    tensor: str
+    keys: IntArray
+    requant: Requant
+
+    def matrix(self, channels: int) -> Int8:
+        """``[keys, channels]`` of a head: what spreads its channels over the keys."""
+        return (ONE * (self.keys[:, None] == np.arange(channels))).astype(np.int8)
+
+
 @dataclass(frozen=True, kw_only=True)
 class QAttention(QOp):
     """Scores (int8 logits, base 2), softmax, values: three int8 tensors to one.
@@ -61,8 +80,9 @@ class QAttention(QOp):
     Each of ``row_groups`` runs of queries sees the keys of its own run.  Channels are
     ``heads * head_dim``, head by head; the values' heads may have another width.  ``logits`` gives
     the scores' requantisation (single multiplier), ``bias``, if any, is added to them before they
-    become bytes: ``[row_groups or 1, heads or 1, queries, keys]`` of a run; the output has the
-    value tensor's scale, but for heads that are ``gated``, each by one gate at most.  Afterwards
+    become bytes: ``[row_groups or 1, heads or 1, queries, keys]`` of a run.  ``positions`` are
+    added in the same way, one sum of bytes after the other.  The output has the value tensor's
+    scale, but for heads that are ``gated``, each by one gate at most.  Afterwards
     ``balance`` gates every head, with as many choices as logits.
     """
 
@@ -73,6 +93,7 @@ class QAttention(QOp):
     logits: Requant
     row_groups: int = 1
     bias: Int8 | None = None
+    positions: tuple[QPositions, ...] = ()
     table: Int8 | None = None
     values: Requant | None = None
     gated: tuple[QHeadGate, ...] = ()
@@ -84,7 +105,11 @@ class QAttention(QOp):
         return self.gated if self.balance is None else (*self.gated, self.balance)
 
     def sources(self) -> tuple[str, ...]:
-        return (self.q, self.k, self.v, *self.routed_by())
+        return (self.q, self.k, self.v, *self._positioned, *self.routed_by())
+
+    @property
+    def _positioned(self) -> tuple[str, ...]:
+        return tuple(each.tensor for each in self.positions)
 
     def streamed(self) -> tuple[str, ...]:
         return (self.q,)
@@ -93,17 +118,18 @@ class QAttention(QOp):
         return (self.k, self.v)
 
     def groups(self) -> Mapping[str, int]:
-        return dict.fromkeys((self.q, self.k, self.v, self.out), self.heads)
+        return dict.fromkeys((self.q, self.k, self.v, *self._positioned, self.out), self.heads)
 
     def routed_by(self) -> tuple[str, ...]:
         return tuple(gate.logits for gate in self.gates)
 
     def rows_read(self, made: range) -> Mapping[str, range] | None:
-        alone = self.row_groups == 1 and self.q not in (self.k, self.v)
-        return {self.q: made} if alone and not self.gates else None
+        by_query = (self.q, *self._positioned)
+        alone = self.row_groups == 1 and not {*by_query} & {self.k, self.v}
+        return dict.fromkeys(by_query, made) if alone and not self.gates else None
 
     def part(self, made: range, kept: Mapping[str, range]) -> QOp | None:
-        if kept[self.q] != made:
+        if any(kept[name] != made for name in (self.q, *self._positioned)):
             return None
         bias = self.bias
         if bias is not None and bias.shape[2] > 1:
@@ -113,11 +139,15 @@ class QAttention(QOp):
     def evaluate(self, run: Evaluation) -> None:
         q, k, v = (self._matrices(run.read(name)) for name in (self.q, self.k, self.v))
         out = np.empty((*q.shape[:3], v.shape[3]), np.int8)
+        positions = [self._matrices(run.read(each.tensor)) for each in self.positions]
         for group in range(len(q)):
             for head in range(self.heads):
                 part = group, slice(None), head
                 scores = run.scale(matmul(q[part], k[part]), self.logits)
                 bias = self.bias_of(group % self.row_groups, head)
+                for each, x in zip(self.positions, positions, strict=True):
+                    acc = matmul(x[part], each.matrix(x.shape[3]))
+                    bias = requantise.to_int8(run.scale(acc, each.requant), None, bias)
                 weights = requantise.to_int8(scores, self.table, bias)
                 if self.values is None:
                     out[part] = run.average(weights, v[part].T)

@@ -44,13 +44,21 @@ class Weights:
     shift: float = 0.0
 
 
+@dataclass(frozen=True)
+class Positions:
+    """What is added to the scores: for each key one channel of a head of an int8 ``tensor``."""
+
+    tensor: str
+    keys: tuple[int, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class AttentionOp(PlanOp):
     """Attention of three int8 tensors, each of ``row_groups`` runs of rows by itself.
 
     Weights are the softmax of the scores or, where ``weights`` is given, a function of them; then
-    there is no bias.  Some heads may be ``gated``, and what comes of that ``balance``d, all heads
-    of it.
+    there is no bias.  ``positions``, for every query its own, stand for a bias.  Some heads may be
+    ``gated``, and what comes of that ``balance``d, all heads of it.
     """
 
     q: str
@@ -61,6 +69,7 @@ class AttentionOp(PlanOp):
     row_groups: int = 1
     #: Added to the scores: ``[row groups or 1, heads or 1, queries, keys]`` of a run.
     bias: Array | None = None
+    positions: tuple[Positions, ...] = ()
     weights: Weights | None = None
     gated: tuple[HeadGate, ...] = ()
     balance: HeadGate | None = None
@@ -71,7 +80,9 @@ class AttentionOp(PlanOp):
         return self.gated if self.balance is None else (*self.gated, self.balance)
 
     def reads(self) -> list[tuple[str, int]]:
-        return [(name, 0) for name in (self.q, self.k, self.v, *(g.logits for g in self.gates))]
+        positions = (each.tensor for each in self.positions)
+        gates = (gate.logits for gate in self.gates)
+        return [(name, 0) for name in (self.q, self.k, self.v, *positions, *gates)]
 
     def channels(self, plan: Plan) -> int:
         return plan.channels(self.v)
@@ -91,14 +102,13 @@ class AttentionOp(PlanOp):
         """What softmax and the sums over channels and keys do not absorb.
 
         A constant in all keys moves all logits of a query alike: softmax does not see it.  The
-        weights of all values add up to one: a constant passes on to the result.  Only queries must
-        keep theirs.  Other functions absorb nothing.
+        weights of all values add up to one: a constant passes on to the result.  Only queries and
+        positions must keep theirs.  Other functions absorb nothing.
         """
         if self.weights is not None:
             return ByteNeeds(one_step=True, zero=True, symmetric=True)
-        return ByteNeeds(
-            one_step=tensor in (self.q, self.k), zero=tensor == self.q, symmetric=True
-        )
+        kept = (self.q, *(each.tensor for each in self.positions))
+        return ByteNeeds(one_step=tensor in (*kept, self.k), zero=tensor in kept, symmetric=True)
 
 
 def plan_attention(planner: Planner, node: ir.Node) -> Stored:
@@ -130,6 +140,21 @@ def plan_cross_attention(planner: Planner, node: ir.Node) -> Stored:
         name=node.name or name, out=name, value=name, q=q, k=k, v=v, heads=heads,
         scale=attributes["scale"], row_groups=attributes["groups"],
         bias=np.broadcast_to(bias, (*bias.shape[:2], queries, keys)) if seen else None,
+    ))
+    return Stored(Operand(name, name))
+
+
+def plan_relative_attention(planner: Planner, node: ir.Node) -> Stored:
+    """``RelativeAttention``: positions are int8 tensors like queries."""
+    attributes, name = attributes_of(node), result_of(node)
+    heads = planner.groups[name] = attributes["heads"]
+    q, k, v, *terms = (int8_in_groups(planner, node, i, heads) for i in range(5))
+    planner.append(AttentionOp(
+        name=node.name or name, out=name, value=name, q=q, k=k, v=v, heads=heads,
+        scale=attributes["scale"], row_groups=attributes["groups"], positions=tuple(
+            Positions(tensor, tuple(attributes[keys]))
+            for tensor, keys in zip(terms, ("x_keys", "y_keys"), strict=True)
+        ),
     ))
     return Stored(Operand(name, name))
 

@@ -10,8 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from vitrify.arch.errors import CapacityError
 from vitrify.arch.isa import Output, RowScale, Stationary, Stats, Transform
 from vitrify.codegen.lowering import Lowering
+from vitrify.codegen.pack import weight_words
 from vitrify.codegen.placement import Placed
 from vitrify.codegen.product import At, MatrixProduct, Queue, Tiles
 from vitrify.quant.tensors import QTensor
@@ -61,9 +65,13 @@ class Heads:
             tensor = QTensor(f"{op.name}.scores{i}", self.blocks[0][1], self.tokens, 8, 1.0)
             placed = state.place(tensor, beside=[op.k, op.v])
             state.release_later(placed.name, step)
-            base = state.shared_statistics(f"scores{i}", placed.rows)
-            self._scores.append(replace(placed, stat=base))
+            self._scores.append(state.with_statistics(placed))
         self._bias = None if op.bias is None else ScoreBias(state, op, step)
+        if op.positions and not state.arch.addends:
+            raise CapacityError(
+                f"attention {op.name!r} adds positions to its scores, and arch "
+                f"{state.arch.name!r} is without 'addends'; choose an architecture that has them"
+            )
 
     @property
     def macs(self) -> int:
@@ -93,6 +101,7 @@ class Heads:
 
     def _scores_of(self, one: Pass, buffer: Placed) -> None:
         state, op, k = self._state, self._op, self.k
+        self._positions_of(one, buffer)
         first, channel = one.run * self.tokens, self.channel(one.head)
         bias = None
         if self._bias is not None:
@@ -104,11 +113,33 @@ class Heads:
             tiles=Tiles(Stationary.ROWS, At(k, first, channel)), out=At(buffer),
             queue=one.queue and replace(one.queue, gathers=True), adds=bias, table=op.table,
             fields={
-                "transform": Transform.NONE, "output": Output.ADD8 if bias else Output.INT8,
+                "transform": Transform.NONE,
+                "output": Output.ADD8 if bias or op.positions else Output.INT8,
                 **state.requant_single(op.logits),
                 **({} if op.values else {"stats": Stats.MAX, "stat_dst": buffer.stat}),
             },
         ))
+
+    def _positions_of(self, one: Pass, buffer: Placed) -> None:
+        """What the scores are added to: a channel of the positions for each key."""
+        state, op = self._state, self._op
+        for number, each in enumerate(op.positions):
+            x = state.placed[each.tensor]
+            size, multiplier = x.spread.head_channels, int(each.requant.multiplier)
+            state.builder.matmul(MatrixProduct(
+                name=f"{op.name}.positions{number}[{one.head}]", op="positions", macs=0,
+                rows=one.rows, depth=size, columns=self.tokens,
+                x=At(x, one.run * self.queries + one.start,
+                     one.head * x.spread.head_words * state.arch.depth),
+                out=At(buffer), weights=[weight_words(
+                    state.arch, each.matrix(size), np.zeros(self.tokens, np.int32),
+                    np.full(self.tokens, multiplier, np.uint16),
+                )],
+                fields={
+                    "transform": Transform.NONE, **state.requant(each.requant),
+                    "output": Output.ADD8 if number else Output.INT8,
+                },
+            ))
 
     def _values_of(self, one: Pass, buffer: Placed) -> None:
         state, op, v = self._state, self._op, self.v

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
 from vitrify.arch.isa import Output, RowScale, Stats, Transform
@@ -28,8 +26,7 @@ def lower(state: Lowering, op: QShares, step: int) -> None:
         tensor = QTensor(f"{op.name}.logits{number}", blocks[0][1], spread.head_channels, 8, 1.0)
         placed = state.place(tensor, beside=[op.x])
         state.release_later(tensor.name, step)
-        base = state.shared_statistics(f"scores{number}", placed.rows)
-        buffers.append(replace(placed, stat=base))
+        buffers.append(state.with_statistics(placed))
     logits, shares = (_identity(state, one, op, spread.head_channels) for one in (ONE, WHOLE))
     waiting: MatrixProduct | None = None
     for number in range(len(blocks) * op.heads):

@@ -45,7 +45,7 @@ class _Emitter:
         state, depth = self._state, self._state.arch.depth
         placed = state.place(QTensor(f"{self._op.name}.wide", depth, self._rows, 16, 1.0))
         state.release_later(placed.name, step)
-        return replace(placed, stat=state.shared_statistics("transposed", depth))
+        return state.with_statistics(placed)
 
     def emit(self) -> None:
         """All words of all runs."""
