@@ -14,8 +14,17 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from vitrify.arch.config import ArchConfig
-from vitrify.frontend import STAGES, canonicalise, image_input, is_channels_last, load
+from vitrify.frontend import (
+    STAGES,
+    canonicalise,
+    image_input,
+    is_channels_last,
+    load,
+    loads,
+    rounded,
+)
 from vitrify.frontend.size import Sizes
+from vitrify.ir.quantisers import quantisers_of
 from vitrify.program import Program, preprocess
 from vitrify.program.files import check_folder
 from vitrify.quant.doubts import CalibrationWarning, doubts
@@ -27,6 +36,7 @@ from .basis import quantise_rotated
 from .compile import compile_graph
 from .inputs import Calibration, images_of, of_image
 from .losses import LossWarning, losses
+from .means import with_means_of
 from .stand_ins import stand_ins
 from .validate import check_canonical, check_program
 
@@ -188,6 +198,12 @@ def quantise_loaded(
         progress=lambda phrase, fraction: progress(phrase, 0.12 + 0.78 * fraction),
         weights=weights, own_ranges=own_ranges,
     )
+    said = quantisers_of(canonical)
+    if said and not own_ranges:
+        file = rounded(model)
+        if loads(file):  # ONNX Runtime lacks kernels for some types
+            progress("comparing means with the quantised model", 0.9)
+            with_means_of(file, said, graph, arch, calibration)
     if keep is not None:
         progress("writing the integers as ONNX", 0.9)
         standard = as_onnx(canonical, graph)

@@ -1,7 +1,7 @@
 """From an ONNX file to the canonical graph: :func:`load`, then :func:`canonicalise`."""
 
 from .bodies import known_by_bodies
-from .canonicalise import STAGES, canonicalise, flattened
+from .canonicalise import STAGES, canonicalise, flattened, loads, rounded
 from .entrance import is_channels_last
 from .inputs import ModelInputError, image_input, is_image, model_inputs, takes_image
 from .load import ExternalDataError, ModelFileError, OpsetError, load
@@ -21,6 +21,8 @@ __all__ = [
     "is_image",
     "known_by_bodies",
     "load",
+    "loads",
     "model_inputs",
+    "rounded",
     "takes_image",
 ]

@@ -40,7 +40,7 @@ from .limits import check_functions
 from .load import check_wiring
 from .names import rename
 from .reference import foldable
-from .saturation import without_quantisers
+from .saturation import with_rounding, without_quantisers
 from .simplify import simplify
 from .trace import trace, unsupported
 from .values import Broken, Unfit
@@ -88,6 +88,19 @@ def flattened(model: ir.Model, *, bodies: bool = False) -> ir.Model:
     if bodies and open_bodies(model, known_by_bodies(model)):
         _fold_constants(model)
     passes.NameFixPass()(model)
+    return model
+
+
+def rounded(model: ir.Model) -> ir.Model:
+    """A quantised model as floats between its quantisers: a copy that ONNX Runtime runs.
+
+    Its tensors have the names that quantisers of the canonical graph tell.
+    """
+    model = model.clone()
+    _inline(model)
+    modernise(model)
+    without_integers(model)
+    with_rounding(model)
     return model
 
 

@@ -40,21 +40,23 @@ def placed(
     # the canonical graph takes any number: as many as the file may want
     count = shape_of(image_input(source))[0]
     count = count if isinstance(count, int) else 1
-    before = _sorted(Evaluator(source, names).run(_feeds(source, images, count)))
-    found: dict[str, str] = {}
-    after = _sorted(Evaluator(canonical).run(_feeds(canonical, images, count)))
+    before = Evaluator(source, names).run(_feeds(source, images, count))
+    found: dict[str, tuple[str, bool]] = {}
+    after = Evaluator(canonical).run(_feeds(canonical, images, count))
     by_size: dict[int, list[tuple[str, np.ndarray]]] = {}
-    for name, numbers in after.items():
+    for name, numbers in _sorted(after).items():
         by_size.setdefault(numbers.size, []).append((name, numbers))
-    for name, numbers in before.items():
-        scale = max(float(np.sqrt(np.mean(numbers**2))), 1e-12)
+    for name, numbers in _sorted(before).items():
+        most = _SAME * max(float(np.sqrt(np.mean(numbers**2))), 1e-12)
         for other, candidate in by_size.get(numbers.size, []):
-            if np.abs(candidate - numbers).max(initial=0.0) <= _SAME * scale:
-                found[name] = other
+            if np.abs(candidate - numbers).max(initial=0.0) <= most:
+                apart = np.abs(after[other].ravel() - before[name].ravel())
+                found[name] = other, bool(apart.max(initial=0.0) <= most)
                 break
     image = image_input(canonical).name or ""
-    found |= {image: image}
-    return [replace(q, value=found.get(q.value, "")) for q in quantisers]
+    found |= {image: (image, True)}
+    placed = [(q, *found.get(q.value, ("", False))) for q in quantisers]
+    return [replace(q, value=value, aligned=aligned) for q, value, aligned in placed]
 
 
 def _feeds(model: ir.Model, images: np.ndarray | None, count: int) -> dict[str, np.ndarray]:

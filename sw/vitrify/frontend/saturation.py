@@ -264,6 +264,19 @@ def input_range(model: ir.Model) -> tuple[float, float] | None:
     return None
 
 
+def with_rounding(model: ir.Model) -> None:
+    """Let QONNX's quantisers, saturations so far, round as well, in place."""
+    for node in list(model.graph):
+        said = node.outputs[0].meta.get("saturates")
+        if said is not None:
+            edit = Editor(model.graph, node)
+            scale, zero = edit.constant(said.scale), edit.constant(said.zero)
+            code = edit.op("Round", edit.op("Add", edit.op("Div", node.inputs[0], scale), zero))
+            bounds = [edit.constant(np.array(bound)) for bound in (said.low, said.high)]
+            code = edit.op("Clip", code, *bounds)
+            edit.replace(edit.op("Mul", edit.op("Sub", code, zero), scale))
+
+
 def without_quantisers(model: ir.Model, images: np.ndarray | None = None) -> None:
     """Replace the quantisers and dequantisers of activations, in place.
 

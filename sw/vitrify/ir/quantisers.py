@@ -24,7 +24,8 @@ class Quantiser:
     """``real = scale * (code - zero)`` with ``low <= code <= high``.
 
     ``tensor`` is its name in the file, ``value`` that of the canonical tensor with the same
-    numbers; empty where the canonical graph has none.  ``scale`` and ``zero`` broadcast.
+    numbers; empty where the canonical graph has none.  ``scale`` and ``zero`` broadcast.  Where
+    ``aligned``, the numbers of both are in the same order.
     """
 
     tensor: str
@@ -33,12 +34,18 @@ class Quantiser:
     low: float
     high: float
     value: str = ""
+    aligned: bool = False
 
     @property
     def bounds(self) -> tuple[float, float]:
         """Least and largest real number."""
         ends = [(end - self.zero) * self.scale for end in (self.low, self.high)]
         return float(np.min(ends[0])), float(np.max(ends[1]))
+
+    def of(self, x: npt.NDArray[np.floating]) -> Float:
+        """What becomes of numbers ``x`` of the tensor."""
+        code = np.clip(np.rint(x / self.scale + self.zero), self.low, self.high)
+        return (code - self.zero) * self.scale
 
     @property
     def byte(self) -> tuple[float, int] | None:

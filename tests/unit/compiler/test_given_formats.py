@@ -7,16 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 
 from bench.cases import CASES
 from bench.quantised_models import VARIANTS, as_qonnx, quantise_file
+from tests.support.ratio import decibel
 from vitrify.arch.errors import InputError
 from vitrify.arch.presets import preset
 from vitrify.cli.main import main
 from vitrify.compiler.driver import quantise_model
-from vitrify.frontend import load
+from vitrify.compiler.quantise import quantise
+from vitrify.frontend import load, rounded
 from vitrify.ir import Evaluator as FloatEvaluator
+from vitrify.ir.quantisers import quantisers_of
+from vitrify.program import preprocess
 from vitrify.quant.evaluate import Evaluator
 from vitrify.quant.given import facts
 from vitrify.quant.graph import QuantGraph
@@ -106,6 +111,48 @@ def test_qonnx_says_the_same(tmp_path: Path, path: Path, graph: QuantGraph) -> N
         return {(row["tensor"], row["core"]) for row in some.quantisers if not row["why"]}
 
     assert kept(graph) <= kept(found)
+
+
+@pytest.fixture(scope="module")
+def shown(path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[ir.Model, QuantGraph]:
+    folder = tmp_path_factory.mktemp("kept")
+    return quantise_model(
+        path, NANO, DIGITS.calibration()[:48], preprocess=DIGITS.preprocess, keep=folder
+    )
+
+
+def test_means_are_those_of_the_file(path: Path, shown: tuple[ir.Model, QuantGraph]) -> None:
+    canonical, graph = shown
+    calibration, images = DIGITS.calibration()[:48], DIGITS.test()[0][:200]
+    scheme = preprocess.parse(DIGITS.preprocess)
+    without = quantise(canonical, calibration, arch=NANO, preprocess=scheme)
+    (adds,) = [op for op in graph.ops if op.name == "blocks.1.fc2"]
+    (own,) = [q for q in quantisers_of(canonical) if q.value == graph.values[adds.name]]
+    judge = FloatEvaluator(rounded(load(path)), ["logits", own.tensor])
+    known, wanted = (judge.run({"image": some}) for some in (calibration, images))
+    tensor, off, snr = graph.tensors[adds.out], [], []
+    for some in (without, graph):
+        judged = Evaluator(some, NANO)
+        sums = tensor.dequantise(judged.run(calibration, {adds.name})[adds.name])
+        apart = (sums - own.of(known[own.tensor])).mean(axis=(0, 1))
+        off.append(np.abs(apart).max() / tensor.scale)
+        snr.append(decibel(wanted["logits"], judged.outputs(images)["logits"][:, 0]))
+    print(f"off by {off} steps, {snr} dB")
+    assert off[1] <= 1 < 10 < off[0]
+    assert snr[1] > snr[0] + 0.1
+
+
+def test_integers_as_onnx_have_these_means(shown: tuple[ir.Model, QuantGraph]) -> None:
+    assert shown[1].as_onnx["logits"] < 2
+
+
+def test_a_file_of_qonnx_rounds_as_well(tmp_path: Path, path: Path) -> None:
+    other = tmp_path / "qonnx.onnx"
+    onnx.save(as_qonnx(onnx.load(path)), other)
+    images = DIGITS.test()[0][:32]
+    wanted = FloatEvaluator(load(path), ["logits"]).run({"image": images})["logits"]
+    found = FloatEvaluator(rounded(load(other)), ["logits"]).run({"image": images})["logits"]
+    assert decibel(wanted, found) > 35  # but for codes between two
 
 
 def test_a_program_carries_no_more_than_a_part_of_a_long_list() -> None:
