@@ -10,14 +10,14 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import ablation
-from bench.cases import CASES, Case
+from bench.cases import CASES, IN_FOUR_BITS, Case
 from bench.conditions import current
 from bench.figure import draw, draw_ablation
 from bench.measure import RESULTS, accuracy, predict, simulate
 from bench.networks import NETWORKS
 from bench.shapes import SHAPES
 
-EVERYTHING = (*CASES, *SHAPES, *NETWORKS)
+EVERYTHING = (*CASES, *IN_FOUR_BITS, *SHAPES, *NETWORKS)
 
 #: Wide enough for every column, also where stdout is a file.
 OUT = Console(width=max(Console().width, 140))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from models.datasets import cifar10, digits, half_turned, quarter_turns
 from vitrify.arch.config import ArchConfig
 from vitrify.compiler import compile_model
 from vitrify.program import Program, preprocess
+from vitrify.quant.wanted import EIGHT, NARROW, Weights
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Data sets and third-party models, no part of the repository; cases without them are left out.
@@ -40,6 +41,7 @@ class Case:
     test: Callable[[], tuple[Float32, Labels]]
     #: Test pictures of the tasks behind the first, for a model that has some.
     more_tasks: tuple[Callable[[], tuple[Float32, Labels]], ...] = ()
+    weights: Weights = EIGHT
 
     @property
     def available(self) -> bool:
@@ -50,7 +52,8 @@ class Case:
         """The program for ``arch``; two compilations are equal."""
         # What a compilation proves is proved by the tests; here every tensor is compared anyway.
         return compile_model(
-            self.model, arch, self.calibration(), preprocess=self.preprocess, verify=False
+            self.model, arch, self.calibration(), preprocess=self.preprocess, verify=False,
+            weights=self.weights,
         )
 
     def picture(self) -> Float32:
@@ -117,4 +120,10 @@ CASES = (
          ("ulx3s", "pynq-z2", "reference", "kv260", "zcu102"),
          lambda: _pictures(_AUGREG, sorted((_SAMPLES / "calib").iterdir()), (3, 224, 224)),
          _imagenet_test),
+)
+
+#: With weights of four bits, on cores that have more products for them.
+IN_FOUR_BITS = tuple(
+    replace(case, name=f"{case.name}_w4", presets=("kv260-w4",), weights=Weights(NARROW))
+    for case in CASES if case.name == "vit_tiny_imagenet"
 )

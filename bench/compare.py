@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from bench.cases import CASES, ROOT
+from bench.cases import CASES, IN_FOUR_BITS, ROOT
 from bench.measure import cycles_in_rtl, estimated_cycles
 from bench.networks import NETWORKS
 from bench.shapes import SHAPES
@@ -75,7 +75,7 @@ def _git(*arguments: str) -> str:
 
 def pair(result: dict[str, Any], rtl: bool) -> Pair | None:
     """A result and its like of today, unless its model is not here."""
-    known = {case.name: case for case in (*CASES, *SHAPES, *NETWORKS)}
+    known = {case.name: case for case in (*CASES, *IN_FOUR_BITS, *SHAPES, *NETWORKS)}
     case = known.get(result["model"])
     if case is None or not case.available:
         return None

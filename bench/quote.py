@@ -33,7 +33,7 @@ MARKED = re.compile(r"(<!-- figures: ([\w-]+) -->\n).*?(<!-- end of figures -->)
 M3VIT_PEERS = {"Edge-MoE": 34.64, "UbiMoE": 25.76, "CoQMoE": 6.47}
 _PARTS = {"ulx3s": "ECP5-85F", "ulx3s-w4": "ECP5-85F",
           "colorlight-i9": "ECP5-45F", "schoko": "ECP5-45F", "pynq-z2": "XC7Z020", "kv260": "XCK26",
-          "zcu102": "XCZU9EG", "reference": "XCZU9EG"}
+          "kv260-w4": "XCK26", "zcu102": "XCZU9EG", "reference": "XCZU9EG"}
 _REMARKS = {
     "nano": "every mechanism in 32 multipliers, for simulation",
     "reference": "the point of comparison",
@@ -43,6 +43,7 @@ _REMARKS = {
     "schoko": "open tools",
     "pynq-z2": "two products a DSP48E1",
     "kv260": "two products a DSP48E2, UltraRAM",
+    "kv260-w4": "three products a DSP48E2 where weights have four bits",
     "zcu102": "two products a DSP48E2",
 }
 _ONE_PICTURE = (

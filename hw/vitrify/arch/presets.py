@@ -1,9 +1,11 @@
-"""Named architectures: one for simulation, one for reference, seven for boards.
+"""Named architectures: one for simulation, one for reference, eight for boards.
 
 Part, clock, memory ports and memory are those of :mod:`~vitrify.arch.boards`.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from .boards import BOARDS, ECP5_85
 from .config import ArchConfig
@@ -15,6 +17,15 @@ from .text import short
 _EVERYTHING = {
     "patterns": True, "addends": True, "products": True, "row_sums": True, "nibbles": True,
 }
+
+# 2048 MACs: two products per DSP48E2, token memory in UltraRAM, two 128-bit HP ports.  Gates
+# and LayerNorm take the multipliers that the array leaves: LUTs are scarcer.
+_KV260 = ArchConfig(
+    name="kv260", depth=32, width=64, lanes=32, max_rows=512, banks=8, bank_words=8192,
+    stat_rows=8192, index_entries=8192, requant_bits=24, experts=64,
+    stored_weights=True, packing=True, outstanding=16, **_EVERYTHING,
+    **BOARDS["kv260"].settings(ports=2),
+)
 
 _PRESETS = (
     # 32 MACs: small enough for cocotb, every mechanism present (C < K, several lane groups).
@@ -62,14 +73,9 @@ _PRESETS = (
         stat_rows=1024, index_entries=512, requant_bits=24, packing=True, **_EVERYTHING,
         **BOARDS["pynq-z2"].settings(),
     ),
-    # 2048 MACs: two products per DSP48E2, token memory in UltraRAM, two 128-bit HP ports.  Gates
-    # and LayerNorm take the multipliers that the array leaves: LUTs are scarcer.
-    ArchConfig(
-        name="kv260", depth=32, width=64, lanes=32, max_rows=512, banks=8, bank_words=8192,
-        stat_rows=8192, index_entries=8192, requant_bits=24, experts=64,
-        stored_weights=True, packing=True, outstanding=16, **_EVERYTHING,
-        **BOARDS["kv260"].settings(ports=2),
-    ),
+    _KV260,
+    # 3072 MACs where weights have 4 bits: three products per DSP48E2.
+    replace(_KV260, name="kv260-w4", nibble_thirds=True),
     # 4096 MACs: head dimension 64 in one pass, hence as many lanes as columns; four 128-bit HP
     # ports.
     ArchConfig(

@@ -81,7 +81,7 @@ def test_tiles_of_nibbles_are_another_contract(
 
 
 def test_c_tiles_of_nibbles_may_be_wider() -> None:
-    arch = dataclasses.replace(preset("kv260"), nibble_thirds=True)
+    arch = preset("kv260-w4")
     assert (arch.tile_width(0), arch.tile_width(1)) == (64, 96)
     assert (arch.groups, arch.most_groups) == (2, 3)
     for name in ("kv260", "ulx3s-w4"):
@@ -93,5 +93,6 @@ def test_c_tiles_of_nibbles_may_be_wider() -> None:
 def test_sizes_that_the_presets_promise() -> None:
     assert {name: a.macs for name, a in PRESETS.items()} == {
         "nano": 32, "reference": 1024, "ulx3s": 128, "ulx3s-w4": 128,
-        "colorlight-i9": 32, "schoko": 32, "pynq-z2": 256, "kv260": 2048, "zcu102": 4096,
+        "colorlight-i9": 32, "schoko": 32, "pynq-z2": 256, "kv260": 2048,
+        "kv260-w4": 2048, "zcu102": 4096,
     }
