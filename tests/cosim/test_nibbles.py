@@ -133,10 +133,10 @@ def test_three_columns_for_two_need_two_thirds_of_the_multiplications():
 
 
 def test_wider_tiles_are_full_behind_a_norm():
-    """As many first tiles of C columns are made early as wider tiles are full with."""
-    graph = vision_transformer(seed=3, blocks=1, image=(1, 16, 16), hidden=40)
+    """The first of C columns that are made early fill wider tiles: two of these."""
+    graph = vision_transformer(seed=3, blocks=2, image=(1, 16, 16), hidden=40)
     graph.ops[:] = map(narrow, graph.ops)
-    for thirds, c_tiles in (True, [2, 2, 2]), (False, [1, 1, 4]):
+    for thirds, c_tiles in (True, [2, 2, 2, 2]), (False, [1, 1, 4]):
         arch = dataclasses.replace(
             THIRDS, nibble_thirds=thirds, max_rows=128, stat_rows=256, bank_words=4096)
         program = compile_graph(graph, arch)

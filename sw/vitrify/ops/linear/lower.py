@@ -59,7 +59,8 @@ def _parts(
     slowly than they are read.  Where the first tile takes half of the rows, and then the others,
     only the former are early, and not slow any more.  The price is that tile's weights once more.
     It is worth nothing where the epilogue still reads old values in the same place.
-    The first tiles are as many as fill words and, of nibbles, wider tiles.
+    The first tiles are as many as fill words and, of nibbles, wider tiles, whose rows leave more
+    slowly still: these take a third of the rows at a time.
     """
     arch, half = state.arch, state.rows(op.x) // 2
     nibbles = are_nibbles(arch, op.weight)
@@ -71,13 +72,16 @@ def _parts(
     )
     # One c tile would not fill a pass of two.
     fills = not (nibbles and arch.nibble_tiles > 1)
-    # Of no more than these, all rows are halved, if they leave still more slowly.
-    enough = tiles > first or (nibbles and arch.nibble_thirds)
-    divisible = enough and fills and not (op.statistics or op.rows or op.task)
-    # Nor may the array wait for the weights: a third of the bus is to spare.
+    # Of no more than the first tiles, wider ones are worth it, too.
+    wide = arch.tile_width(nibbles) > arch.width
+    divisible = (tiles > first or wide) and fills and not (op.statistics or op.rows or op.task)
+    # Nor may the array wait for the weights: a third of the bus is to spare, of nibbles a quarter.
     keeps_up = half >= arch.width and half * arch.dram_bytes >= 1.5 * arch.width * arch.depth
     if waits and divisible and keeps_up:
-        return ((range(first), 2), (range(first, tiles), 1)) if tiles > first else ((None, 2),)
+        blocks = 3 if wide else 2
+        if tiles <= first:
+            return ((None, blocks),)
+        return (range(first), blocks), (range(first, tiles), 1)
     return ((None, 1),)
 
 
