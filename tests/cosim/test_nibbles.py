@@ -136,6 +136,7 @@ def test_wider_tiles_are_full_behind_a_norm():
     """The first of C columns that are made early fill wider tiles: two of these."""
     graph = vision_transformer(seed=3, blocks=2, image=(1, 16, 16), hidden=40)
     graph.ops[:] = map(narrow, graph.ops)
+    found = []
     for thirds, c_tiles in (True, [2, 2, 2, 2]), (False, [1, 1, 4]):
         arch = dataclasses.replace(
             THIRDS, nibble_thirds=thirds, max_rows=128, stat_rows=256, bank_words=4096)
@@ -143,6 +144,10 @@ def test_wider_tiles_are_full_behind_a_norm():
         ops = list(program.instructions())
         layers = [layer for layer in program.layers if layer.name == "blocks.0.fc1"]
         assert [ops[layer.instruction].c_tiles for layer in layers] == c_tiles
+        images = np.random.default_rng(5).normal(size=(1, *program.input.shape)).astype(np.float32)
+        with InferenceSession(program, "golden") as golden:
+            found.append(golden.run(None, {program.input.name: images})[0])
+    np.testing.assert_array_equal(*found)
 
 
 def test_only_layers_that_fit():

@@ -114,7 +114,8 @@ class ArraySlice(wiring.Component):
     @staticmethod
     def latency(arch: ArchConfig) -> int:
         """Cycles from position 0 to the sums."""
-        # operand register, product register, additions of the chain, split, adder levels
+        # operand register, product register, additions of the chain, adder levels; parts of a
+        # packed sum: split before these, three fields put together in two steps behind them
         splits = (Packing.of(arch) is not None) + arch.nibble_thirds
         return 1 + 1 + chain(arch) - 1 + splits + _levels(arch)
 
