@@ -51,7 +51,7 @@ def quantise_rotated(
     share *= 1.0 if weights == narrow else 0.5
     graphs = [made(basis, narrow, number * share, (number + 1) * share)
               for number, basis in enumerate(bases)]
-    noise = [Judge(basis, arch, images, graph.tasks).noise(graph)
+    noise = [Judge(basis, arch, images, graph.tasks).of(graph).noise
              for basis, graph in zip(bases, graphs, strict=True)]
     best = int(np.argmin(noise))
     graph = graphs[best] if weights == narrow else made(bases[best], weights, 0.5, 1.0)

@@ -2,9 +2,9 @@
 
 Two integer graphs of one model, with weights of eight and of four bits, differ in the weights and
 multipliers of their ops alone, so that any op of one may stand in the other.  Small errors of
-different layers add up, in the divergence of the results, as if each were alone: layers are
-measured one by one, and those that save most bytes for the least divergence are the first to have
-four bits.
+different layers add up, in the noise of the results, as if each were alone: layers are measured
+one by one, and those that save most bytes for the least noise are the first to have four bits.
+What one layer adds to the divergence says less: few images make the most of it.
 """
 
 from __future__ import annotations
@@ -40,11 +40,13 @@ class Cost:
 
     ``divergence`` is the mean KL divergence in nats of a classifier, else noise over signal.
     ``drop`` is in points: how much less likely, for the float model, is what the integers answer
-    than its own answer; ``None`` where there are no classes.
+    than its own answer; ``None`` where there are no classes.  ``noise`` is noise over signal of the
+    results of an image, in the mean of images and outputs, without what all logits have in common.
     """
 
     divergence: float
     drop: float | None
+    noise: float
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,13 @@ class Judge:
     def cost(self, found: Outputs) -> Cost:
         """Of ``[N, rows, channels]`` by output."""
         pairs = [(exact, found[name].reshape(exact.shape)) for name, exact in self._exact.items()]
-        classes = [pair for pair in pairs if pair[0].ndim == 2 and pair[0].shape[1] > 1]
+        noise = float(np.mean([_noise(exact, near) for exact, near in pairs]))
+        classes = [pair for pair in pairs if _has_classes(pair[0])]
         if not classes:
             return Cost(sum(
                 float(np.square(near - exact).sum() / max(np.square(exact).sum(), 1e-30))
                 for exact, near in pairs
-            ), None)
+            ), None, noise)
         divergence = drop = 0.0
         for exact, near in classes:
             sure, close = _log_softmax(exact), _log_softmax(near)
@@ -95,23 +98,7 @@ class Judge:
             divergence += float((share * (sure - close)).sum(axis=1).mean())
             answered = np.take_along_axis(share, near.argmax(axis=1)[:, None], axis=1)
             drop += 100 * float((share.max(axis=1) - answered[:, 0]).mean())
-        return Cost(divergence / len(classes), drop / len(classes))
-
-    def noise(self, graph: QuantGraph) -> float:
-        """Noise over signal of the results of an image, in the mean of all images and outputs.
-
-        What all logits of an image have in common does not count.  Steadier than a divergence, of
-        which few images make the most.
-        """
-        found, parts = Evaluator(graph, self._arch).outputs(self.images, self.tasks), []
-        for name, exact in self._exact.items():
-            flat = exact.reshape(len(exact), -1)
-            error = found[name].reshape(flat.shape) - flat
-            if exact.ndim == 2 and exact.shape[1] > 1:
-                flat, error = (x - x.mean(axis=1, keepdims=True) for x in (flat, error))
-            signal = np.maximum(np.square(flat).sum(axis=1), 1e-30)
-            parts.append(float(np.mean(np.square(error).sum(axis=1) / signal)))
-        return float(np.mean(parts))
+        return Cost(divergence / len(classes), drop / len(classes), noise)
 
     def of(self, graph: QuantGraph) -> Cost:
         """Of an integer graph."""
@@ -161,8 +148,8 @@ def choose(
     found = judge.each(wide, others, lambda share: report("judging layers", 0.8 * share))
     saved = {op.name: size(op) - size(others[op.name]) for op in wide.ops if op.name in others}
     base = judge.of(wide)
-    # nats for each byte that a layer saves
-    price = {name: (found[name].divergence - base.divergence) / saved[name] for name in others}
+    # for each byte that a layer saves
+    price = {name: (found[name].noise - base.noise) / saved[name] for name in others}
     order = sorted(others, key=price.__getitem__)
 
     def mixed(count: int) -> QuantGraph:
@@ -236,6 +223,19 @@ def size(op: QOp) -> int:
 
 def _weights(op: QOp) -> int:
     return sum(layer.weight.size for layer in op.layers())
+
+
+def _has_classes(result: npt.NDArray[np.float64]) -> bool:
+    return result.ndim == 2 and result.shape[1] > 1
+
+
+def _noise(exact: npt.NDArray[np.float64], near: npt.NDArray[np.float64]) -> float:
+    """Noise over signal of each image, in the mean."""
+    signal, error = (x.reshape(len(x), -1) for x in (exact, near - exact))
+    if _has_classes(exact):
+        signal, error = (x - x.mean(axis=1, keepdims=True) for x in (signal, error))
+    power = np.maximum(np.square(signal).sum(axis=1), 1e-30)
+    return float(np.mean(np.square(error).sum(axis=1) / power))
 
 
 def _log_softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def case(name: str = "vit"):
     return net.model(graphs.MAPPINGS[name](net)), net.images()
 
 
-def quantised(name: str = "vit", **limits: float | None):
+def quantised(name: str = "vit", **limits: Any):
     model, images = case(name)
     return quantise(model, images, arch=NANO, weights=Weights(**limits))
 
@@ -115,7 +116,7 @@ def test_a_limit_of_points_is_kept(monkeypatch):
     """Every layer of four bits costs a tenth of a point, by itself as with others."""
     def drop(_judge, graph):
         narrow = sum(4 in weight_bits(op) for op in graph.ops)
-        return Cost(0.01 * narrow, 0.1 * narrow)
+        return Cost(0.01 * narrow, 0.1 * narrow, 0.01 * narrow)
 
     monkeypatch.setattr(Judge, "of", drop)
     for limit, layers in ((0.0, 0), (0.35, 3), (None, 5), (100.0, 6)):
@@ -128,10 +129,36 @@ def test_points_are_what_the_float_model_thinks_of_the_answers():
     model, images = case()
     judge = Judge(model, NANO, images, {})
     (name, exact), = judge._exact.items()
-    assert judge.cost({name: exact[:, None]}) == Cost(0.0, 0.0)
+    assert judge.cost({name: exact[:, None]}) == Cost(0.0, 0.0, 0.0)
     share = np.exp(exact) / np.exp(exact).sum(axis=1, keepdims=True)
     lost = 100 * (share.max(axis=1) - share.min(axis=1)).mean()
     assert judge.cost({name: -exact}).drop == pytest.approx(lost)
+
+
+def test_noise_is_without_what_all_logits_have_in_common():
+    model, images = case()
+    judge = Judge(model, NANO, images, {})
+    (name, exact), = judge._exact.items()
+    assert judge.cost({name: exact + 3}).noise == pytest.approx(0, abs=1e-12)
+    part = np.mean(exact, axis=1, keepdims=True)
+    assert judge.cost({name: part + 0.9 * (exact - part)}).noise == pytest.approx(0.01)
+
+
+def test_layers_of_the_least_noise_for_a_byte_are_the_first(monkeypatch):
+    """The divergences that they add say the opposite."""
+    def each(judge, graph, others, _progress=None):
+        base = judge.of(graph)
+        return {
+            name: Cost(base.divergence - i, 0.0, base.noise + i * op.weight.size)
+            for i, (name, op) in enumerate(others.items())
+        }
+
+    monkeypatch.setattr(Judge, "each", each)
+    wide, narrow = (quantised(bits=bits) for bits in (8, 4))
+    some = [a.name for a, b in zip(wide.ops, narrow.ops, strict=True)
+            if weight_bits(a) != weight_bits(b)]
+    graph = quantised(bits=None, budget_bytes=sum(map(size, wide.ops)) - 1)
+    assert [op.name for op in graph.ops if 4 in weight_bits(op)] == some[:1]
 
 
 def test_features_have_no_points():

@@ -122,7 +122,7 @@ def test_weights_of_four_bits_get_the_basis_with_the_least_noise(seed: int, help
     basis, graph = wanted(model, images, Weights(NARROW))
     assert (basis is not model) == helps
     plain = quantise(model, images, arch=NANO, weights=Weights(NARROW))
-    found, before = (Judge(model, NANO, images, {}).noise(each) for each in (graph, plain))
+    found, before = (Judge(model, NANO, images, {}).of(each).noise for each in (graph, plain))
     assert found <= before
 
 
