@@ -51,6 +51,8 @@ class PlacementStrategy:
     turns: bool = False
     #: What one op alone reads is made right before, even if other things wait for that.
     late: bool = False
+    #: What frees more than it takes is made right behind what it needs.
+    early: bool = False
     #: Tensors at the far end of the memory, so that between others there is room in one piece.
     far: frozenset[str] = frozenset()
 
@@ -73,7 +75,10 @@ def strategies(preloads: int = 0, images: int = 1) -> Iterator[PlacementStrategy
                 yield PlacementStrategy(separation, rows, scores)
         if images > 1:
             yield PlacementStrategy(Separation.ALL, rows, rows, alone=1)
-    # Another order of the ops only where no number of blocks helped: then what is made late waits
-    # for what it could run beside.  Each way is a lowering of the whole network, so these are few.
+    # Another order of the ops only where no number of blocks helped: what is made early waits for
+    # what it needs, and what is made late for what it could run beside.  Each way is a lowering of
+    # the whole network, so these are few.
+    for rows in (1, 4, 16):
+        yield PlacementStrategy(Separation.NONE, rows, rows, early=True)
     for rows in (4, 8, 16):
         yield PlacementStrategy(Separation.NONE, rows, rows, late=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -128,8 +129,9 @@ def _lower(
     for strategy in ways:
         moves = 0
         while True:
-            way = replace(graph, ops=late(graph.ops)) if strategy.late else graph
-            state = Lowering(way, arch, strategy, batch)
+            ops = late(graph.ops) if strategy.late else graph.ops
+            ops = early(graph) if strategy.early else ops
+            state = Lowering(replace(graph, ops=ops), arch, strategy, batch)
             try:
                 _lower_ops(state)
             except PlacementError as error:
@@ -285,6 +287,28 @@ def late(ops: list[QOp]) -> list[QOp]:
         if at < to and all(independent(op, other) for other in result[at + 1 : to]):
             result.remove(op)
             result.insert(to - 1, op)
+    return result
+
+
+def early(graph: QuantGraph) -> list[QOp]:
+    """The ops, those that free more than they take as early as data allow (:func:`independent`).
+
+    So of three wide layers that are pooled each, one at a time is there.
+    """
+    bits = {name: t.rows * t.channels * t.bits for name, t in graph.tensors.items()}
+    made = {name for op in graph.ops for name in op.results()}
+    readers = Counter(name for op in graph.ops for name in {*op.sources()})
+    result = list(graph.ops)
+    for op in graph.ops:
+        freed = {n for n in made.intersection(op.sources()) if readers[n] == 1}
+        freed -= {*graph.outputs.values(), *op.results()}
+        taken = {*op.results()} - {*op.sources()}
+        if sum(bits[n] for n in freed) <= sum(bits[n] for n in taken):
+            continue
+        at = to = result.index(op)
+        while to and independent(result[to - 1], op):
+            to -= 1
+        result.insert(to, result.pop(at))
     return result
 
 

@@ -113,6 +113,32 @@ def test_three_layers_pass_in_blocks_of_lines(batch):
     assert (exact[0] == found[0]).all()
 
 
+def pooled_attention(net: Net):
+    """Queries, keys and values in wide rows, pooled before they attend."""
+    x = net.norm(image_map(net, 16, 4), "norm")
+    pool = (64, 64, (2, 2), 2, (0, 0, 0, 0), 1, 64)
+    parts = [conv(net, net.linear(x, 64, name), pool, f"pool_{name}") for name in "qkv"]
+    made = net.builder.emit("Attention", *parts, name="attention", heads=4, scale=0.25)
+    return net.linear(made, 7, "last")
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_wide_layers_are_pooled_before_the_next_one_is_made(batch):
+    net = Net(2)
+    made = pooled_attention(net)
+    graph = quantise(net.model(made), net.images(24), arch=NANO)
+    images = net.images(batch)
+    ways = PlacementStrategy(), PlacementStrategy(early=True)
+    plain, early = (compile_graph(graph, NANO, batch=batch, ways=[way]) for way in ways)
+    names = [layer.name.partition("[")[0] for layer in early.layers]
+    order = sorted({*"qkv", *(f"pool_{name}" for name in "qkv")}, key=names.index)
+    assert [name[-1] for name in order[::2]] == [name[-1] for name in order[1::2]]
+    memory = [program.metadata["token_memory_bytes"] for program in (plain, early)]
+    assert memory[1] < memory[0]
+    exact, found = (tensors(program, images)[1] for program in (plain, early))
+    assert (exact[0] == found[0]).all()
+
+
 def test_in_a_network():
     """Behind an activation, in front of one, added to a stream, behind a normalisation."""
     net = Net(4)

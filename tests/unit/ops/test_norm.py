@@ -11,7 +11,7 @@ from vitrify.arch import isa
 from vitrify.arch.errors import CapacityError, ModelError
 from vitrify.compiler import compile_graph
 from vitrify.compiler.quantise import quantise
-from vitrify.ir import BATCH, Builder, Evaluator, array_of, source_of, tensor
+from vitrify.ir import BATCH, Builder, Evaluator, array_of, shape_of, source_of, tensor
 from vitrify.ops.norm.layer_norm import LayerNorm, RMSNorm
 from vitrify.ops.registry import DECOMPOSITIONS
 from vitrify.quant.decompose import decompose, inputs
@@ -83,6 +83,20 @@ PARTS = {
     "map": ("GroupNorm", {"groups": 1}),
     "groups of a map": ("GroupNorm", {"groups": 4}),
 }
+
+
+def test_heads_of_rows_of_other_size_are_normalised_as_exactly():
+    net = Net(3)
+    x = net.linear(net.norm(net.tokens(0), "first"), DIM, "x")
+    sizes = np.geomspace(1.0, 0.05, int(shape_of(x)[1]))
+    x = net.builder.emit(
+        "Mix", x, np.diag(sizes)[None], np.zeros(len(sizes)), name="sizes", heads=1, groups=1
+    )
+    y = net.builder.emit(
+        "HeadNorm", x, np.ones(DIM), np.zeros(DIM), name="normal", axis="channels", groups=2,
+        epsilon=1e-6,
+    )
+    check(net, net.linear(y, 5, "last"))
 
 
 @pytest.mark.parametrize("name", PARTS)

@@ -37,12 +37,13 @@ def decompose_head_norm(builder: Builder, node: ir.Node) -> ir.Value | None:
         )
     over = _over(node)
     if over.rows == 1:
-        # Taking the mean off is a linear map itself.
-        dim = int(shape_of(x)[2])
-        means = over.averages(dim).repeat(dim // over.channel_groups, axis=0)
-        return _scaled(builder, node, builder.emit(
-            "Linear", x, np.eye(dim) - means, np.zeros(dim)
-        ), over)
+        # Rows of their own have statistics of 16 bits; a table of a mean square has 8.
+        groups, dim = over.channel_groups, int(shape_of(x)[2])
+        apart = builder.emit("Unfold", x, parts=groups)
+        ones, zeros = np.ones(dim // groups), np.zeros(dim // groups)
+        normal = builder.emit("LayerNorm", apart, ones, zeros, epsilon=attributes["epsilon"])
+        joined = builder.emit("Fold", normal, rows=groups)
+        return builder.emit("Affine", joined, array_of(gamma)[None], array_of(beta)[None])
     return _scaled(builder, node, _centred(builder, x, over), over)
 
 
