@@ -39,14 +39,6 @@ _PACK_DSP48E2 = (
     "chtype -set DSP48E1 t:DSP48E2", "xilinx_dsp -family xc7", "chtype -set DSP48E2 t:DSP48E1",
 )
 
-#: Of a sum of several terms Yosys makes carry-save adders and one carry chain; a carry chain for
-#: each addition takes fewer LUTs.  What has readers besides (``keep``) is not taken into a sum.
-_ADDITIONS = "t:$add t:$sub"
-_CARRY_CHAINS = (
-    f"setattr -set keep 1 {_ADDITIONS} %u %co1:+[Y] w:* %i", f"alumacc {_ADDITIONS}",
-    "setattr -unset keep w:*",
-)
-
 #: A wire `a[0]` beside a bus `a` ends ABC9 with an assertion: one wire a bit instead.
 _SPLIT = "splitnets -format __v"
 
@@ -131,7 +123,7 @@ def synthesise(
     work.mkdir(parents=True, exist_ok=True)
     synth = f"{_SYNTH[family]}{' -uram' * bool(arch.part.urams)} -top {top}"
     if family == "ecp5":
-        steps = ecp5_steps(synth, keep)
+        steps = ecp5_steps(synth, keep, long_sums=arch.nibble_tiles > 1)
     else:
         parts = re.findall(r"^module (\w+)", verilog.read_text(), re.M)
         steps = amd_steps(synth, family, [*(part for part in parts if part != top), *(keep or ())])
@@ -147,8 +139,14 @@ def synthesise(
     return resources(work)
 
 
-def ecp5_steps(synth: str, keep: Sequence[str] | None = None) -> tuple[str, ...]:
-    """Yosys commands from Verilog to a flat ``netlist.json``, or to none with modules to keep."""
+def ecp5_steps(
+    synth: str, keep: Sequence[str] | None = None, *, long_sums: bool = False,
+) -> tuple[str, ...]:
+    """Yosys commands from Verilog to a flat ``netlist.json``, or to none with modules to keep.
+
+    With ``long_sums`` the slices of the matrix unit add several terms: they get carry chains.
+    Without, these commands would only name and hence map the rest of the core differently.
+    """
     slices = f"{matrix_slice.NAME}*"
     flat = (
         f"setattr -mod -unset keep_hierarchy {slices}", "flatten", "opt_clean",
@@ -157,8 +155,24 @@ def ecp5_steps(synth: str, keep: Sequence[str] | None = None) -> tuple[str, ...]
     return (
         # Flattened last: each slice has registers of its own, which would be merged into one set.
         *_kept((slices, *(keep or ()))),
-        f"{synth} -run begin:map_luts", _SPLIT, f"{synth} -run map_luts:",
+        *((f"{synth} -run begin:coarse", f"proc {slices}", f"opt -nodffe -nosdff {slices}",
+           f"wreduce {slices}", *_carry_chains(slices), f"{synth} -run coarse:map_luts")
+          if long_sums else (f"{synth} -run begin:map_luts",)),
+        _SPLIT, f"{synth} -run map_luts:",
         *(flat if keep is None else ()),
+    )
+
+
+def _carry_chains(modules: str) -> tuple[str, ...]:
+    """Yosys commands after ``proc``, for ``modules`` (a pattern): a carry chain for each addition.
+
+    Of a sum of several terms Yosys makes carry-save adders and one carry chain, which takes more
+    LUTs.  What has readers besides (``keep``) is not taken into a sum.
+    """
+    additions = f"{modules}/t:$add {modules}/t:$sub"
+    return (
+        f"setattr -set keep 1 {additions} %u %co1:+[Y] {modules}/w:* %i", f"alumacc {additions}",
+        f"setattr -unset keep {modules}/w:*",
     )
 
 
@@ -167,7 +181,7 @@ def amd_steps(synth: str, family: str, parts: Sequence[str]) -> tuple[str, ...]:
     return (
         *_kept(parts),
         f"{synth} -flatten -run begin:coarse", *(_PACK_DSP48E2 if family == "xcup" else ()),
-        *_CARRY_CHAINS, f"{synth} -flatten -run coarse:map_luts", _SPLIT,
+        *_carry_chains("*"), f"{synth} -flatten -run coarse:map_luts", _SPLIT,
         f"{synth} -flatten -run map_luts:",
     )
 
