@@ -113,7 +113,7 @@ def without(program: Program, routing: Routing, rewrites: list[Rewrite]) -> Prog
     place: list[int] = []
     counts, queues = iter(routing.counts), ()
     for number, op in enumerate(program.instructions()):
-        if op.opcode is Opcode.ROUTE:
+        if op.opcode is Opcode.ROUTE and not op.joins:
             queues = next(counts)
         if op.opcode is not Opcode.MATMUL:
             code.append(_moved(op, "wait_distance", place, len(found)))

@@ -68,6 +68,8 @@ class Case:
     chunk: int = 0
     #: Images that share the rows, each with the gate of its own task.
     images: int = 1
+    #: Rows of each ROUTE (none: one for all).
+    parts: tuple[int, ...] = ()
 
 
 #: ``logits`` None: computed by the gate of the job's task.
@@ -87,6 +89,8 @@ CASES = {
     "gaps": Case(_gaps, 18, 2),
     "neighbours_share_all_rows": Case(_pair, 18, 2, normalise=True),
     "in_chunks": Case(_pair, 18, 2, chunk=8),
+    "in_parts": Case(_gaps, 12, 2, parts=(5, 1, 6)),
+    "many_join_few": Case(_random, 12, 3, normalise=True, parts=(1, 11)),
 }
 #: The tasks of which there are gates.
 TASKS = 3
@@ -149,8 +153,12 @@ def mixture(arch: ArchConfig, seed: int, case: Case) -> Mixture:
             a.again(task_source=i, gain_slot=i & 1, src_addr=residual + i * share * words,
                     stat_src=5 + i * share, dst_addr=logits + i * share * logit_words,
                     dep_distance=1 + i)
-    a.op(Opcode.ROUTE, src_addr=logits, src_stride=logit_words, rows=rows, experts=experts,
-         choices=case.choices, normalise=int(case.normalise), base=7, wait_distance=1)
+    done = 0
+    for part in case.parts or (rows,):
+        a.op(Opcode.ROUTE, src_addr=logits + done * logit_words, src_stride=logit_words, rows=part,
+             experts=experts, choices=case.choices, normalise=int(case.normalise), wait_distance=1,
+             **({"joins": 1} if done else {"base": 7, "room": rows - part}))
+        done += part
     # Whatever does not belong to an expert goes on meanwhile.
     a.matmul(dim, hidden, rows=rows, src_addr=x, src_stride=words, dst_addr=dense,
              dst_stride=hidden_words)

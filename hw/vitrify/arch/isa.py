@@ -242,6 +242,8 @@ FORMATS: dict[Opcode, Format] = {
             Field("normalise", 1, "weights sum to 1 over the chosen experts, not over all"),
             Field("base", _LIST, "first entry of the queues; they take rows * choices"),
             Field("wait_distance", _DIST, "MATMUL that must have finished", 1),
+            Field("room", 12, "entries left free behind each queue, for the rows that join"),
+            Field("joins", 1, "rows are behind those of the ROUTE before, in its queues"),
         )),
         Format(Opcode.PATTERN, "access patterns of the next MATMUL", _PATTERN),
     )

@@ -15,7 +15,7 @@ from .ops import routing
 
 
 class Experts:
-    """Queues of the last ROUTE and the gate weights beside the row-index memory ``index``."""
+    """Queues of the last ROUTEs and the gate weights beside the row-index memory ``index``."""
 
     def __init__(self, arch: ArchConfig, index: Index) -> None:
         self._arch, self._index = arch, index
@@ -24,23 +24,34 @@ class Experts:
         #: First entry of every expert's queue, and its length.
         self.start = np.zeros(formats.MAX_EXPERTS, np.int64)
         self.count = np.zeros(formats.MAX_EXPERTS, np.int64)
+        #: Rows in the queues, and how many more there is room for.
+        self._rows = self._room = 0
 
     def route(self, op: Instruction, tokens: TokenMemory) -> None:
         """Execute a ROUTE."""
-        size = op.rows * op.choices
-        if op.base + size > len(self._index):
+        size = op.rows * op.choices + op.experts * op.room
+        if op.joins and op.rows > self._room:
+            raise ProgramError(f"ROUTE joins {op.rows} rows where there is room for {self._room}")
+        if not op.joins and op.base + size > len(self._index):
             raise ProgramError(f"ROUTE needs {size} row-index entries from {op.base} on")
         rows, words = np.arange(op.rows), np.arange(memmap.words(self._arch, op.experts))
         logits = tokens.read16(op.src_addr + rows[:, None] * op.src_stride + words, op.experts)
         found = routing.queues(
             *routing.gate(logits, op.choices, normalise=bool(op.normalise)), op.experts
         )
-        entries = slice(op.base, op.base + size)
-        self._index[entries] = found.row
+        if op.joins:
+            self._room -= op.rows
+        else:
+            self._rows, self._room, self.count[:] = 0, op.room, 0
+            room = op.room * np.arange(op.experts)
+            self.start[: op.experts] = op.base + found.start + room
+        experts = np.repeat(np.arange(op.experts), found.count)
+        behind = (self.start + self.count)[experts]
+        entries = behind + np.arange(len(experts)) - found.start[experts]
+        self._index[entries] = self._rows + found.row
         self.gates[entries] = np.stack([found.weight, found.first], axis=1)
-        self.start[: op.experts] = op.base + found.start
-        self.count[:] = 0
-        self.count[: op.experts] = found.count
+        self.count[: op.experts] += found.count
+        self._rows += op.rows
 
     def resolve(self, op: Instruction, task: int) -> Instruction:
         """The instruction with what only the job and the last ROUTE know.

@@ -10,7 +10,7 @@ from typing import Any
 
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.estimate import estimate
-from vitrify.arch.isa import WITH_PARAMETERS, Opcode
+from vitrify.arch.isa import WITH_PARAMETERS
 from vitrify.arch.load import YAML_SUFFIXES
 from vitrify.arch.load import load as load_arch
 from vitrify.arch.presets import PRESETS
@@ -18,6 +18,7 @@ from vitrify.arch.quantised import is_quantised
 from vitrify.program import Application, Program
 from vitrify.program.pack import given_form
 from vitrify.runtime import open_model
+from vitrify.runtime.routing import routes
 from vitrify.runtime.statistics import of_program
 
 from .emit import summary
@@ -148,10 +149,9 @@ def of_parts(application: Application) -> dict[str, Any]:
 
 def _experts(program: Program) -> dict[str, str]:
     """Experts and choices of every layer that has some."""
-    routes = [op for op in program.instructions() if op.opcode is Opcode.ROUTE]
-    if not routes:
+    kinds = Counter(f"{route.choices} of {route.experts}" for route in routes(program))
+    if not kinds:
         return {}
-    kinds = Counter(f"{op.choices} of {op.experts}" for op in routes)
     return {"experts": ", ".join(f"{kind} in {n} layers" for kind, n in kinds.items())}
 
 

@@ -119,17 +119,23 @@ class Builder:
 
     def route(
         self, logits: Placed, *, experts: int, choices: int, normalise: bool,
-        after: Placed | None = None, row: int = 0, rows: int | None = None,
+        after: Placed | None = None, row: int = 0, rows: int | None = None, room: int = 0,
+        joins: bool = False,
     ) -> None:
-        """ROUTE rows of ``logits``; ``after`` is there before anything is routed, too."""
+        """ROUTE rows of ``logits``; ``after`` is there before anything is routed, too.
+
+        Its queues have ``room`` for rows of further ones, which ``joins`` them.
+        """
         rows = logits.rows if rows is None else rows
         names = [logits.name] if after is None else [logits.name, after.name]
-        listed = self._lists.route(rows * choices, self._queued)
+        listed = NEVER
+        if not joins:
+            listed = self._lists.route(rows * choices + room * experts, self._queued)
         last = max(listed, *(self._history[name].writes[-1].matmul for name in names))
         self._add(f"the router of {logits.name!r}", Opcode.ROUTE, {
-            "src_addr": logits.at(row), "src_stride": logits.stride,
-            "rows": rows,
+            "src_addr": logits.at(row), "src_stride": logits.stride, "rows": rows,
             "experts": experts, "choices": choices, "normalise": int(normalise),
+            "room": room, "joins": int(joins),
             "wait_distance": self._distance(len(self.matmuls), last),
         })
         self._routed = last

@@ -26,6 +26,7 @@ class Lowering(TensorMemory):
     -------
     builder : takes the instructions
     preloads : weights of branches, or of layers of few rows, that are loaded ahead of time
+    routed : rows that are in the queues of experts by now, by the name of their logits
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Lowering(TensorMemory):
         super().__init__(graph, arch, strategy, images)
         self.builder = Builder(arch)
         self.preloads = Preloads(self, self.builder)
+        self.routed: dict[str, int] = {}
 
     def load_constant(
         self, target: Placed, value: npt.NDArray[np.integer], *, row: int = 0,

@@ -59,7 +59,7 @@ class TensorMemory:
         self._taken: dict[int, int] = {}
         #: Tensors that are read while this one is: a bank of their own avoids stalls.
         self._beside: dict[str, Sequence[str]] = {}
-        #: Logits of gated heads: the router reads them where others leave it the banks.
+        #: Logits: the router reads them where others leave it the banks.
         self._logits: set[str] = set()
         #: Low and high plane of the pair that a tensor belongs to.
         self._planes: dict[str, tuple[str, str]] = {}
@@ -230,7 +230,7 @@ class TensorMemory:
 
     def place_near(self, name: str, *, apart: Iterable[str] = ()) -> Placed:
         """:meth:`place` by name, away from the residual stream and ``apart``."""
-        wide = [p.name for p in self.placed.values() if p.wide and p.name not in self._logits]
+        wide = self._wide()
         if name in self._logits:
             return self.place(self.graph.tensors[name], beside=wide)
         return self.place(
@@ -240,11 +240,14 @@ class TensorMemory:
     def buffer(self, name: str, of: str, rows: int, until: int) -> Placed:
         """A buffer for ``rows`` rows at a time of tensor ``of``, freed behind op ``until``."""
         tensor = replace(self.graph.tensors[of], name=name, rows=rows)
-        wide = [placed.name for placed in self.placed.values() if placed.wide]
-        placed = replace(self.place(tensor, apart=wide), first=self.image * self.rows(of))
+        placed = replace(self.place(tensor, apart=self._wide()), first=self.image * self.rows(of))
         self.placed[name] = placed
         self.release_later(name, until)
         return placed
+
+    def _wide(self) -> list[str]:
+        """The residual stream, and weights that are loaded ahead."""
+        return [p.name for p in self.placed.values() if p.wide and p.name not in self._logits]
 
     def with_statistics(self, placed: Placed) -> Placed:
         """The same tensor with statistics entries (reserved once)."""

@@ -22,7 +22,8 @@ _DISTANCES = ("dep_distance", "st_distance", "wait_distance")
 def route_cycles(arch: ArchConfig, op: Instruction) -> int:
     """Cycles from the logits to the queues."""
     row = max(-(-op.experts // _LANES), 2 * op.choices) + _ROW
-    return op.rows * (row + op.choices) + 2 * arch.experts + _PIPELINE
+    places = 0 if op.joins else 2 * arch.experts
+    return op.rows * (row + op.choices) + places + _PIPELINE
 
 
 class Queues:
@@ -38,7 +39,7 @@ class Queues:
 
     def resolve(self, op: Instruction) -> Instruction | None:
         """The instruction as the engines see it; ``None`` if it is left out."""
-        if op.opcode is Opcode.ROUTE:
+        if op.opcode is Opcode.ROUTE and not op.joins:
             self._rows = next(self._counts)
         values = dict(op.values)
         for name in _DISTANCES:

@@ -35,15 +35,21 @@ def verify(program: Program) -> None:
         its END, or with other layers than its instructions.
     """
     seen: list[int] = []
-    routed, loads = False, 0
+    routed: Instruction | None = None
+    room, loads = 0, 0
     last = program.instruction_count - 1
     for number, op in enumerate(program.instructions()):
         where = f"instruction {number} ({op.opcode.name})"
         if (op.opcode is Opcode.END) != (number == last):
             raise ProgramError(f"{where}: a program has one END, its last instruction")
         if op.opcode is Opcode.ROUTE:
-            routed = True
-        if op.values.get("expert_rows") and not routed:
+            if not op.joins:
+                routed, room = op, op.room
+            elif routed is None or op.experts > routed.experts or op.rows > room:
+                raise ProgramError(f"{where} joins queues that have no room for its {op.rows} rows")
+            else:
+                room -= op.rows
+        if op.values.get("expert_rows") and routed is None:
             raise ProgramError(f"{where} works on rows of experts, and no ROUTE comes before it")
         for field, before in _WAITS.items():
             earlier = len(seen) if before is Opcode.MATMUL else loads
@@ -74,7 +80,9 @@ def _uses(program: Program, op: Instruction, where: str) -> Iterator[Use]:
         case Opcode.ROUTE:
             yield "experts", op.experts, arch.experts
             yield "choices", op.choices, op.experts
-            yield "row indices", op.base + op.rows * op.choices, arch.index_entries
+            if not op.joins:
+                size = op.rows * op.choices + op.experts * op.room
+                yield "row indices", op.base + size, arch.index_entries
             words = memmap.words(arch, op.experts)
             yield _tokens(arch, op.src_addr, op.rows, op.src_stride, words, wide=True)
         case Opcode.LOAD_INDEX:

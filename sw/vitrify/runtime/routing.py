@@ -38,7 +38,7 @@ class Route:
 
 @dataclass(frozen=True)
 class Routing:
-    """Rows of every expert: ``counts[route][expert]`` for each ROUTE of a job, in program order.
+    """Rows of every expert: ``counts[route][expert]`` for each of :func:`routes`, in their order.
 
     ``source`` says where they are from.
     """
@@ -52,11 +52,15 @@ class Routing:
 
 
 def routes(program: Program) -> list[Route]:
-    """The ROUTEs of a program."""
+    """The ROUTEs of a program; rows of those that join another count as rows of that one."""
     layers = {layer.instruction: layer for layer in program.layers}
     found: list[tuple[Instruction, str, dict[int, int]]] = []
     for number, op in enumerate(program.instructions()):
-        if op.opcode is Opcode.ROUTE:
+        if op.opcode is Opcode.ROUTE and op.joins:
+            first, name, sizes = found[-1]
+            whole = {**first.values, "rows": first.rows + op.rows}
+            found[-1] = Instruction(Opcode.ROUTE, whole), name, sizes
+        elif op.opcode is Opcode.ROUTE:
             found.append((op, "", {}))
         elif op.opcode is Opcode.MATMUL and op.expert_rows and not op.expert_first:
             route, name, sizes = found[-1]

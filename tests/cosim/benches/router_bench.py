@@ -14,6 +14,7 @@ from vitrify.arch.isa import Opcode
 from vitrify.cosim import bench
 from vitrify.golden.experts import Experts
 from vitrify.golden.memory import TokenMemory
+from vitrify.golden.ops import routing
 from vitrify.rtl import interfaces
 
 
@@ -25,6 +26,8 @@ class Route:
     choices: int
     normalise: int
     base: int = 0
+    room: int = 0
+    joins: int = 0
 
 
 class World:
@@ -80,7 +83,9 @@ class World:
         fields = {
             "src_addr": src, "src_stride": stride, "rows": rows, "experts": experts,
             "choices": route.choices, "normalise": route.normalise, "base": route.base,
+            "room": route.room, "joins": route.joins,
         }
+        before = self.golden.count.copy()
         self.golden.route(
             isa.make(Opcode.ROUTE, wait_distance=1, **fields), self.tokens
         )
@@ -92,7 +97,7 @@ class World:
         self.done = (self.done + 1) % 256
         await bench.until(dut, lambda: int(dut.done.value) == self.done, limit=200_000)
         cycles = bench.now() - begun
-        self.compare(route)
+        self.compare(before * route.joins)
         await self.look_up()
         return cycles
 
@@ -107,11 +112,14 @@ class World:
             if found["count"]:
                 assert found["start"] == self.golden.start[expert], f"start of expert {expert}"
 
-    def compare(self, route: Route) -> None:
-        size = len(route.logits) * route.choices
-        entries = range(route.base, route.base + size)
-        assert sorted(self.index) == list(entries)
+    def compare(self, before: np.ndarray) -> None:
+        """Entries behind those that every queue had ``before`` have been written, and no others."""
         golden = self.golden
+        entries = [
+            start + i for start, had, count in zip(golden.start, before, golden.count, strict=True)
+            for i in range(had, count)
+        ]
+        assert sorted(self.index) == sorted(entries)
         for at in entries:
             want = (int(golden._index[at]), *golden.gates[at].tolist())
             assert self.index[at] == want, f"entry {at} is {self.index[at]}, golden has {want}"
@@ -162,6 +170,39 @@ async def many_routes(dut):
 
 
 @cocotb.test()
+async def joined(dut):
+    """Parts of any size fill the queues of one ROUTE, as one ROUTE would that has all rows."""
+    world = await _start(dut, 0.3)
+    arch, random = world.arch, world.random
+    for _ in range(12):
+        experts = int(random.integers(1, arch.experts + 1))
+        choices = int(random.integers(1, min(experts, formats.MAX_CHOICES) + 1))
+        parts = [int(n) for n in random.integers(1, 8, int(random.integers(2, 5)))]
+        first = min(parts[0], (arch.index_entries - experts) // choices)
+        room = min(sum(parts[1:]), (arch.index_entries - first * choices) // experts)
+        base = int(random.integers(0, arch.index_entries - first * choices - experts * room + 1))
+        parts, left = [first], room
+        while left:
+            parts.append(int(random.integers(1, left + 1)))
+            left -= parts[-1]
+        logits = random.choice([-300, 0, 300], (sum(parts), experts))
+        starts = np.cumsum([0, *parts])
+        for i, rows in enumerate(parts):
+            own = logits[starts[i] : starts[i] + rows]
+            # What a ROUTE that joins says of room and base does not matter.
+            more = {"joins": 1, "base": 3, "room": 5} if i else {"base": base, "room": room}
+            await world.route(Route(own, choices, 1, **more))
+        whole = routing.queues(*routing.gate(logits, choices, normalise=True), experts)
+        for expert in range(experts):
+            start, count = (int(part[expert]) for part in (world.golden.start, world.golden.count))
+            assert count == whole.count[expert]
+            np.testing.assert_array_equal(
+                world.golden._index[start : start + count],
+                whole.row[whole.start[expert] : whole.start[expert] + count],
+            )
+
+
+@cocotb.test()
 async def full_rate(dut):
     """Rows follow each other as fast as the docs say."""
     world = await _start(dut, 0.0)
@@ -171,12 +212,16 @@ async def full_rate(dut):
             for normalise in (0, 1):
                 rows = min(24, arch.index_entries // choices)
                 logits = world.random.integers(-9000, 9000, (rows, experts))
-                cycles = await world.route(Route(logits, choices, normalise))
                 groups = -(-experts // interfaces.ROUTE_LANES)
                 row = max(groups + 2, 2 * choices + 2)
+                cycles = await world.route(Route(logits, choices, normalise))
                 most = rows * row + 2 * arch.experts + rows * choices + 50
                 dut._log.info("%d of %d: %d cycles of %d", choices, experts, cycles, most)
                 assert cycles <= most
+                room = min(8, (arch.index_entries - choices) // experts)
+                await world.route(Route(logits[:1], choices, normalise, room=room))
+                cycles = await world.route(Route(logits[:room], choices, normalise, joins=1))
+                assert cycles <= room * (row + choices) + 50
 
 
 @cocotb.test()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.support.synthetic import Mixture, vision_transformer
@@ -14,9 +16,13 @@ from vitrify.arch.isa import Opcode
 from vitrify.arch.presets import preset
 from vitrify.compiler import compile_graph
 from vitrify.program import Program
+from vitrify.runtime.backend import as_jobs
+from vitrify.runtime.routing import replay, routes
 
 NANO = preset("nano")
 REFERENCE = preset("reference")
+#: Room for queues with gaps.
+ROOMY = dataclasses.replace(NANO, name="roomy", index_entries=512, stat_rows=512)
 MANY = dataclasses.replace(NANO, name="many", experts=64, banks=10)
 #: Preset, shape, images of a job, tasks.
 CASES: dict[str, tuple[Any, dict[str, Any], int, list[int] | None]] = {
@@ -45,6 +51,11 @@ CASES: dict[str, tuple[Any, dict[str, Any], int, list[int] | None]] = {
     ),
     "two images, two tasks": (NANO, {"mixture": Mixture(tasks=3)}, 2, [2, 1]),
     "two images": (NANO, {"mixture": Mixture(), "image": (1, 4, 8)}, 2, None),
+    "part by part": (ROOMY, {"mixture": Mixture(), "blocks": 4}, 2, None),
+    "part by part, three tasks": (
+        dataclasses.replace(ROOMY, max_rows=64), {"mixture": Mixture(tasks=3, choices=3)}, 3,
+        [2, 0, 1],
+    ),
     "reference": (REFERENCE, {"mixture": Mixture(experts=16, tasks=2, hidden=96, shared=32),
                               "dim": 64, "hidden": 128, "image": (3, 32, 32), "patch": 4},
                   4, [0, 1, 1, 0]),
@@ -83,6 +94,45 @@ def test_experts_share_their_multiplications() -> None:
     each = [layer.macs for layer, op in zip(program.layers, matmuls(program), strict=True)
             if op.expert_rows]
     assert min(each) > 0
+
+
+def test_the_router_is_at_work_beside_the_array() -> None:
+    """Rows of an image go to it while the next is attended to, only half an image is waited for."""
+    graph = vision_transformer(mixture=Mixture())
+    program = compile_graph(graph, ROOMY, batch=3)
+    code = list(program.instructions())
+    routed = [i for i, op in enumerate(code) if op.opcode is Opcode.ROUTE]
+    assert [(code[i].rows, code[i].room, code[i].joins) for i in routed] == [
+        (34, 17, 0), (9, 0, 1), (8, 0, 1)
+    ]
+    between = [
+        {layer.name.removeprefix("blocks.1.").partition("[")[0] for layer in program.layers
+         if start < layer.instruction < end}
+        for start, end in pairwise(routed)
+    ]
+    assert between == [
+        {"attention.scores", "attention.values", "proj", "moe.gate"}, {"proj", "moe.gate"}
+    ]
+    assert [(route.rows, route.choices) for route in routes(program)] == [(51, 2)]
+    assert routing_sums(program) == {102}
+
+
+@pytest.mark.parametrize(("change", "batch"), [
+    ({}, 1), ({"index_entries": 128}, 2), ({"width": 16, "lanes": 8}, 2),
+])
+def test_one_route_where_parts_gain_nothing(change: dict[str, int], batch: int) -> None:
+    """Of one image, without room for gaps, with tiles that are late for half an image."""
+    arch = dataclasses.replace(ROOMY, **change)
+    program = compile_graph(vision_transformer(mixture=Mixture()), arch, batch=batch)
+    found = [op for op in program.instructions() if op.opcode is Opcode.ROUTE]
+    assert [(op.rows, op.room, op.joins) for op in found] == [(17 * batch, 0, 0)]
+
+
+def routing_sums(program: Program) -> set[int]:
+    """Choices of every mixture in a routing of noise."""
+    pictures = np.random.default_rng(5).normal(size=(program.batch, *program.input.shape))
+    routing, = replay(program, *as_jobs(program, pictures.astype(np.float32), {})[:2])
+    return {sum(counts) for counts in routing.counts}
 
 
 def test_readers_wait_for_rows_in_any_order() -> None:

@@ -10,6 +10,7 @@ from vitrify.arch import formats, isa
 from vitrify.arch.errors import ProgramError
 from vitrify.arch.isa import Opcode
 from vitrify.arch.presets import preset
+from vitrify.golden.experts import Experts
 from vitrify.golden.machine import Machine
 from vitrify.golden.memory import TokenMemory
 from vitrify.golden.ops import layernorm, requantise, routing
@@ -87,6 +88,9 @@ def run(*ops: isa.Instruction) -> None:
     ((Opcode.ROUTE, {"experts": 9}), "ROUTE.experts must be 1 to 8 on arch 'nano', not 9"),
     ((Opcode.ROUTE, {"experts": 2, "choices": 3}), "ROUTE to 3 of 2 experts"),
     ((Opcode.ROUTE, {"rows": 32, "experts": 8, "choices": 4, "base": 1}), "128 row-index entries"),
+    ((Opcode.ROUTE, {"rows": 4, "experts": 8, "choices": 1, "room": 15, "base": 5}),
+     "124 row-index entries from 5 on"),
+    ((Opcode.ROUTE, {"rows": 4, "joins": 1}), "joins 4 rows where there is room for 0"),
     ((Opcode.MATMUL, {"expert_rows": 1, "expert": 8}), "MATMUL.expert must be 0 to 7 on"),
     ((Opcode.MATMUL, {"gate": 1, "row_scale": 1}), "either gate or row_scale"),
 ])
@@ -98,6 +102,24 @@ def test_what_cannot_be(op: tuple[Opcode, dict[str, int]], message: str) -> None
 def test_queues_may_fill_the_index_memory() -> None:
     fitting = {"rows": 31, "experts": 8, "choices": 4, "base": NANO.index_entries - 124}
     run(isa.make(Opcode.ROUTE, **fitting), isa.make(Opcode.END))
+
+
+def test_parts_fill_the_queues_of_the_whole() -> None:
+    rng, experts, tokens = np.random.default_rng(0), NANO.experts, TokenMemory(NANO)
+    tokens.write16(np.arange(12)[:, None], rng.integers(-300, 300, (12, experts)).astype(np.int16))
+    whole, parts = (Experts(NANO, np.zeros(NANO.index_entries, np.int64)) for _ in range(2))
+    common = {"src_stride": 1, "experts": experts, "choices": 2}
+    whole.route(isa.make(Opcode.ROUTE, rows=12, **common), tokens)
+    parts.route(isa.make(Opcode.ROUTE, rows=5, room=7, base=3, **common), tokens)
+    for first, rows in ((5, 1), (6, 6)):
+        parts.route(isa.make(Opcode.ROUTE, rows=rows, src_addr=first, joins=1, **common), tokens)
+    assert (parts.count == whole.count).all()
+    for expert, count in enumerate(whole.count[:experts]):
+        one, other = (
+            np.column_stack([each._index, each.gates])[each.start[expert] :][:count]
+            for each in (whole, parts)
+        )
+        assert (one == other).all()
 
 
 @pytest.mark.parametrize("address", [-1, NANO.token_words])

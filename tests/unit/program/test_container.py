@@ -193,6 +193,7 @@ END = isa.make(isa.Opcode.END)
     ([isa.make(isa.Opcode.STORE, region=0, **MOVE), END], "something else than the output"),
     ([isa.make(isa.Opcode.LOAD_INDEX, region=0, base=16000, count=9), END], "row indices"),
     ([isa.make(isa.Opcode.ROUTE, experts=8, choices=4, wait_distance=1), END], "wait_distance"),
+    ([isa.make(isa.Opcode.ROUTE, joins=1, rows=3), END], "have no room for its 3 rows"),
     ([isa.make(isa.Opcode.MATMUL, rows=4096), END], "MATMUL.rows must be 1 to 32"),
     ([isa.make(isa.Opcode.MATMUL, k_tiles=1024), END], "dot product"),
     ([isa.make(isa.Opcode.MATMUL), END], "a weight stream of 0 words where"),

@@ -20,16 +20,17 @@ _START, _COUNT = QUEUE["start"].shape, QUEUE["count"].shape
 class RouteQueues(wiring.Component):
     """Two passes: choices are kept and counted as they come, then sorted into the queues.
 
-    The queues of all experts need just ``rows * choices`` entries together: a prefix sum over
-    the counts tells where each begins.  A ROUTE costs twice as many cycles as there are experts
-    and one for each choice beside what the choices take to come.
+    The queues of all experts need just ``rows * choices`` entries together, and ``room`` behind
+    each: a prefix sum over the counts tells where each begins.  A ROUTE costs twice as many cycles
+    as there are experts and one for each choice beside what the choices take to come.  One that
+    ``joins`` finds its place where the one before has stopped, and costs as many as choices only.
 
     Members
     -------
     command : :py:`In(ROUTE_COMMAND)`
         Stands still from ``start`` to ``done``.
     start : :py:`In(1)`
-        Forget the old queues.
+        Forget the old queues, unless the command ``joins`` them.
     ready : :py:`Out(1)`
         Pulse: choices may come.
     choice : :py:`In(pipe(CHOICE))`
@@ -78,6 +79,7 @@ class RouteQueues(wiring.Component):
         at = Signal.like(keep.addr, reset_less=True)
         expert, last_expert = Signal(range(self.arch.experts)), Signal()
         sums = Signal(_START, reset_less=True)
+        before = Signal(_COUNT)             # rows in the queues that are joined
         step = Signal()                     # a choice was kept, or placed
         row, ends = self._rows(m, step)
         have, moves, choice = Signal(), Signal(), data.View(CHOICE, kept_read.data)
@@ -94,8 +96,14 @@ class RouteQueues(wiring.Component):
         with m.FSM():
             with m.State("IDLE"):
                 m.d.sync += [expert.eq(0), at.eq(0), have.eq(0)]
-                with m.If(self.start):
+                with m.If(self.start & command.joins):
+                    m.next = "JOIN"
+                with m.Elif(self.start):
+                    m.d.sync += before.eq(0)
                     m.next = "CLEAR"
+            with m.State("JOIN"):
+                m.d.comb += self.ready.eq(1)
+                m.next = "COUNT"
             with m.State("CLEAR"):
                 counts.put(m, expert, 0)
                 m.d.sync += expert.eq(expert + 1)
@@ -111,11 +119,16 @@ class RouteQueues(wiring.Component):
                     m.d.comb += [step.eq(1), keep.en.eq(1)]
                     m.d.sync += at.eq(at + 1)
                     with m.If(ends):
+                        m.d.sync += at.eq(0)
                         m.next = "PLACE"
+                        with m.If(command.joins):
+                            m.next = "FILL"
             with m.State("PLACE"):
                 starts.put(m, expert, sums)
                 cursors.put(m, expert, sums)
-                m.d.sync += [expert.eq(expert + 1), sums.eq(sums + counts.read.data), at.eq(0)]
+                m.d.sync += [
+                    expert.eq(expert + 1), sums.eq(sums + counts.read.data + command.room)
+                ]
                 with m.If(last_expert):
                     m.next = "FILL"
             with m.State("FILL"):
@@ -126,12 +139,13 @@ class RouteQueues(wiring.Component):
                     m.d.comb += step.eq(1)
                     m.d.sync += [
                         self.write.valid.eq(1), self.write.addr.eq(cursors.read.data),
-                        self.write.row.eq(row), self.write.gate.eq(choice.gate),
+                        self.write.row.eq(before + row), self.write.gate.eq(choice.gate),
                     ]
                     with m.If(ends):
                         m.next = "END"
             with m.State("END"), m.If(~self.write.valid):
                 m.d.comb += self.done.eq(1)
+                m.d.sync += before.eq(before + command.rows)
                 m.next = "IDLE"
         routed = Signal()       # the tables hold anything at power-on
         with m.If(self.done):

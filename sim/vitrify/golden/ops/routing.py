@@ -66,7 +66,7 @@ def gate(logits: AnyInt, choices: int, *, normalise: bool) -> tuple[IntArray, In
 
 
 def queues(experts: IntArray, weight: IntArray, count: int) -> Queues:
-    """Sort the choices ``[rows, choices]`` into the queues of ``count`` experts."""
+    """Sort the choices ``[rows, choices]`` into the queues of ``count`` experts, without gaps."""
     rows, choices = experts.shape
     first = experts == experts.min(axis=1, keepdims=True)
     order = np.argsort(experts.reshape(-1), kind="stable")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,7 @@ class Queues:
     """What a ROUTE leaves behind: entries of the row-index memory, and numbers of rows."""
 
     base: int
+    size: int
     rows: int
     experts: int
     choices: int
@@ -39,7 +40,7 @@ class Queues:
     @property
     def entries(self) -> Index:
         """All queues."""
-        return np.arange(self.base, self.base + self.rows * self.choices)
+        return np.arange(self.base, self.base + self.size)
 
 
 class Footprint:
@@ -64,7 +65,12 @@ class Footprint:
 
     def route(self, op: Instruction) -> Index:
         """Entries that a ROUTE writes."""
-        self.queues = Queues(op.base, op.rows, op.experts, op.choices)
+        if op.joins and self.queues:
+            rows, choices = self.queues.rows + op.rows, min(self.queues.choices, op.choices)
+            self.queues = replace(self.queues, rows=rows, choices=choices)
+        else:
+            size = op.rows * op.choices + op.experts * op.room
+            self.queues = Queues(op.base, size, op.rows, op.experts, op.choices)
         self._index[self.queues.entries] = -1
         return self.queues.entries
 

@@ -10,7 +10,7 @@ not do, and every stage has a tensor of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -26,11 +26,15 @@ from vitrify.quant.tensors import QTensor
 
 from .bias import ScoreBias
 from .integer import QAttention, QHeadGate
+from .routed import RoutedBehind
 from .scores import Heads, Pass
 
 
-def lower(state: Lowering, op: QAttention, step: int) -> None:
-    """Heads that are not weighed, then those that are; the balance last."""
+def lower(state: Lowering, op: QAttention, step: int) -> int:
+    """Heads that are not weighed, then those that are; the balance last.
+
+    Layers behind it that lead to a router are made along with it; returns how many ops.
+    """
     heads = Heads(state, op, step)
     for gate in op.gates:
         count = len(gate.heads)
@@ -40,7 +44,12 @@ def lower(state: Lowering, op: QAttention, step: int) -> None:
         out = state.alias(op.out, op.q)
     else:
         out = state.place_near(op.out)
-    _Emitter(state, op, step, heads, out).emit()
+    emitter, behind = _Emitter(state, op, step, heads, out), RoutedBehind.find(state, op, step)
+    if behind is None:
+        emitter.emit()
+        return 1
+    emitter.emit(behind.prepare())
+    return 1 + behind.count
 
 
 def ahead(state: Lowering, op: QAttention, step: int) -> None:
@@ -68,8 +77,11 @@ class _Emitter:
             self._inner = state.place(tensor, apart=[op.out])
             state.release_later(tensor.name, step)
 
-    def emit(self) -> None:
-        """Image by image.  What needs no queue runs while the router is at work."""
+    def emit(self, then: Callable[[int], None] | None = None) -> None:
+        """Image by image, and ``then`` what follows it.
+
+        What needs no queue runs while the router is at work.
+        """
         op = self._op
         weighed = {head for gate in op.gated for head in _heads(gate)}
         plain = [head for head in range(op.heads) if head not in weighed]
@@ -88,6 +100,8 @@ class _Emitter:
                     self._in_place(gate, image, self._values, self._made)
                 else:
                     self._queues(gate, image)
+            if then is not None:
+                then(image)
 
     def _stage(self, what: str) -> Placed:
         """A tensor like the result; the result itself if that can be weighed in its place."""

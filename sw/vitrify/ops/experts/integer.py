@@ -37,6 +37,9 @@ class QExperts(QOp):
     def sources(self) -> tuple[str, ...]:
         return (self.x, self.logits, self.residual)
 
+    def routed_by(self) -> tuple[str, ...]:
+        return (self.logits,)
+
     def layers(self) -> Iterator[Layer]:
         for branch in self.branches():
             yield from branch.layers

@@ -23,18 +23,18 @@ def lower(state: Lowering, op: QExperts, step: int) -> None:
     that later blocks are hardly ever run.  They would load all weights once more for few rows: the
     first one is as long as the core allows, unless the memory wants blocks.
     """
-    x, logits, residual = (state.placed[name] for name in (op.x, op.logits, op.residual))
+    x, residual = state.placed[op.x], state.placed[op.residual]
     macs, count, preloads = state.graph.macs, len(op.experts), state.preloads
     check_router(state, op.name, "experts", count, op.choices, x.rows)
-    out = state.place_near(op.out, apart=[op.x, op.residual])
-    if op.statistics is not None:
-        out = state.with_statistics(out)
+    route(state, op, x.rows)
+    del state.routed[op.logits]
     blocks = _blocks(state, op.x)
     widest = max((first.out for first, _ in op.experts), key=lambda n: state.spread_of(n).words)
     hidden = state.buffer(f"{op.name}.hidden", widest, blocks[0][1], step)
-    state.builder.route(
-        logits, after=x, experts=len(op.experts), choices=op.choices, normalise=op.normalise
-    )
+    # Behind what is streamed, which is the only one that has to have banks of its own.
+    out = state.place_near(op.out, apart=[op.x, op.residual, hidden.name])
+    if op.statistics is not None:
+        out = state.with_statistics(out)
     for number, (first, second) in enumerate(op.experts):
         own = replace(hidden, spread=state.spread_of(first.out))
         stored = None, None
@@ -51,6 +51,18 @@ def lower(state: Lowering, op: QExperts, step: int) -> None:
             back(0, 0, rows, 0, queue=replace(added, scatters=True, adds=residual))
         if (op.name, number) in preloads:
             preloads.release()
+
+
+def route(state: Lowering, op: QExperts, end: int) -> None:
+    """ROUTE the rows before row ``end`` that are not in the queues yet."""
+    begin, rows = state.routed.get(op.logits, 0), state.rows(op.x)
+    if begin < end:
+        state.builder.route(
+            state.placed[op.logits], after=state.placed[op.x], row=begin, rows=end - begin,
+            experts=len(op.experts), choices=op.choices, normalise=op.normalise,
+            room=0 if begin else rows - end, joins=begin > 0,
+        )
+    state.routed[op.logits] = end
 
 
 def _blocks(state: Lowering, name: str) -> list[tuple[int, int]]:

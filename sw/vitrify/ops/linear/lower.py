@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import lcm
 
 import numpy as np
@@ -40,14 +40,37 @@ def _whole(state: Lowering, op: QLinear) -> None:
 
     Image by image if some rows only are read or written, or weights of each image's task.
     """
-    x, old = state.placed[op.x], None
-    out = place_result(state, op)
-    if state.strategy.turns and _may_turn(state, op):
-        old, out = state.turn(op.out, op.x)
+    x, old, out = _places(state, op)
     for stored in _portions(state, op):
         parts = [(None, 1)] if stored is not None else _parts(state, op, x, out)
         for tiles, least in parts:
             _rows(state, op, x, out, prepare(state, op, x, out, stored, old, tiles), least)
+
+
+def in_parts(state: Lowering, op: QLinear) -> Callable[[int, int], None]:
+    """What emits the rows from one to another, as soon as they are there, once all have a place.
+
+    For one that reads all rows of ``x``, and no weights from the token memory.
+    """
+    x, old, out = _places(state, op)
+    emit = prepare(state, op, x, out, None, old)
+    each = x.rows // (state.images if op.task else 1)
+
+    def some(begin: int, end: int) -> None:
+        for image in range(begin // each, -(-end // each)):
+            first, last = max(begin, image * each), min(end, (image + 1) * each)
+            for start, rows in state.row_blocks(last - first):
+                emit(first + start, first + start, rows, first + start, image=image)
+
+    return some
+
+
+def _places(state: Lowering, op: QLinear) -> tuple[Placed, Placed | None, Placed]:
+    """Of what it reads, of old values that are not in the place of the result, and of that."""
+    x, out = state.placed[op.x], place_result(state, op)
+    if state.strategy.turns and _may_turn(state, op):
+        return x, *state.turn(op.out, op.x)
+    return x, None, out
 
 
 def _parts(

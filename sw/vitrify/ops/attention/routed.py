@@ -1,0 +1,81 @@
+"""Layers between an attention and experts, made part by part, so that the router starts early.
+
+A router takes several cycles for a row, and the array has nothing to do before it is ready.  Where
+the rows of an image are sent to it while the next image is attended to, only the last few of all
+rows are left to wait for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vitrify.codegen.lowering import Lowering
+from vitrify.ops.experts.integer import QExperts
+from vitrify.ops.experts.lower import route
+from vitrify.ops.linear.integer import QLinear
+from vitrify.ops.linear.lower import in_parts
+
+from .integer import QAttention
+
+
+@dataclass(frozen=True)
+class RoutedBehind:
+    """The projection and the gate behind an attention, and the experts that they lead to.
+
+    ``ends``: behind the rows of each part: all images but the last, and the halves of that.
+    """
+
+    state: Lowering
+    projection: QLinear
+    gate: QLinear
+    experts: QExperts
+    ends: tuple[int, ...]
+
+    #: Ops that are made along with the attention.
+    count = 2
+
+    @classmethod
+    def find(cls, state: Lowering, op: QAttention, step: int) -> RoutedBehind | None:
+        """What is behind op number ``step``, if that is all, and the router gains by it."""
+        match state.graph.ops[step + 1 : step + 4]:
+            case [QLinear() as projection, QLinear() as gate, QExperts() as experts]:
+                pass
+            case _:
+                return None
+        chain = (projection.x, gate.x, gate.out, experts.x)
+        if chain != (op.out, projection.out, experts.logits, projection.out):
+            return None
+        plain = projection.add and not gate.add and not any(
+            one.rows or one.into or one.times or one.window or (one.name, 0) in state.preloads
+            for one in (projection, gate)
+        )
+        # One image has no other to be made meanwhile, and waits for weights anyway.
+        if not plain or op.gates or state.strategy.row_blocks > 1 or state.images == 1:
+            return None
+        total = state.rows(experts.x)
+        image = total // state.images
+        first, half = total - image, image // 2
+        # A tile takes as long to load as half of an image takes to pass.  Lists have room, too.
+        size = first * experts.choices + len(experts.experts) * image
+        if half < state.arch.width or 2 * size > state.arch.index_entries:
+            return None
+        return cls(state, projection, gate, experts, (first, total - half, total))
+
+    def prepare(self) -> Callable[[int], None]:
+        """Take all places; what emits as much as there is to do behind an image."""
+        state, done = self.state, 0
+        layers = [(layer, in_parts(state, layer)) for layer in (self.projection, self.gate)]
+
+        def emit(image: int) -> None:
+            nonlocal done
+            rows = self.ends[-1] // state.images * (image + 1)
+            for end in (end for end in self.ends if done < end <= rows):
+                for layer, some in layers:
+                    if not done:
+                        state.preloads.fill(layer)
+                    some(done, end)
+                route(state, self.experts, end)
+                done = end
+
+        return emit
