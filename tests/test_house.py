@@ -14,6 +14,8 @@ from vitrify.arch.extras import EXTRAS
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("hw", "sw", "sim")
 MOST_LINES = 400
+#: Of one file that everybody who clones has to fetch; the largest is a trained model.
+MOST_BYTES = 4 << 20
 #: Extras that `make` does not install.
 UNLOCKED = ("train", "docs", "notebooks")
 #: Python files that may be longer, each with its reason.
@@ -78,6 +80,13 @@ def test_files_are_short():
     }
     assert {n: size for n, size in lengths.items() if size > MOST_LINES and n not in LONGER} == {}
     assert all(lengths.get(name, 0) > MOST_LINES for name in LONGER), "an exception is stale"
+
+
+def test_files_are_small():
+    sizes = {path.relative_to(ROOT).as_posix(): path.stat().st_size for path in tracked()}
+    assert {name: size for name, size in sizes.items() if size > MOST_BYTES} == {}
+    # A script's scratch is saved where it runs; what belongs here has a format that says what it is
+    assert [name for name in sizes if name.endswith((".npy", ".npz", ".pkl"))] == []
 
 
 def test_nothing_names_a_local_path():
