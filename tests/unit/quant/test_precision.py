@@ -44,7 +44,8 @@ def test_every_step_of_the_rounding_helps():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2000, 48)) @ rng.normal(size=(48, 48))
     weight = rng.normal(size=(20, 48))
-    moments, grid = Moments(np.rint(20 * x)), GRIDS[4]
+    # rows that have nothing to do with each other need little damping
+    moments, grid = Moments(np.rint(20 * x)), replace(GRIDS[4], damping=GRIDS[8].damping)
     widest = np.abs(weight).max(axis=1) / grid.high
 
     def cost(step, rounded):
@@ -133,6 +134,24 @@ def test_points_are_what_the_float_model_thinks_of_the_answers():
     share = np.exp(exact) / np.exp(exact).sum(axis=1, keepdims=True)
     lost = 100 * (share.max(axis=1) - share.min(axis=1)).mean()
     assert judge.cost({name: -exact}).drop == pytest.approx(lost)
+
+
+def test_damping_helps_where_rows_of_an_image_are_alike():
+    rng = np.random.default_rng(0)
+    mixed, weight = rng.normal(size=(64, 64)), rng.normal(size=(40, 64))
+
+    def rows(images):
+        of_each = rng.normal(size=(images, 1, 64)) + 0.3 * rng.normal(size=(images, 50, 64))
+        return np.rint(10 * of_each.reshape(-1, 64) @ mixed)
+
+    seen, others = Moments(rows(40)), Moments(rows(400))
+    step = np.abs(weight).max(axis=1) / 7
+
+    def cost(damping):
+        rounded = seen.round(weight, step, replace(GRIDS[4], damping=damping))
+        return others.cost(weight - step[:, None] * rounded).sum()
+
+    assert cost(GRIDS[4].damping) < 0.95 * cost(GRIDS[8].damping)
 
 
 def test_noise_is_without_what_all_logits_have_in_common():
