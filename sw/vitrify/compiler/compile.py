@@ -297,7 +297,8 @@ def early(graph: QuantGraph) -> list[QOp]:
     """
     bits = {name: t.rows * t.channels * t.bits for name, t in graph.tensors.items()}
     made = {name for op in graph.ops for name in op.results()}
-    readers = Counter(name for op in graph.ops for name in {*op.sources()})
+    # what adds to a stream comes before those that read it
+    readers = Counter(n for op in graph.ops for n in {*op.sources()} - {*op.results()})
     result = list(graph.ops)
     for op in graph.ops:
         freed = {n for n in made.intersection(op.sources()) if readers[n] == 1}

@@ -1,5 +1,7 @@
 """Attention some windows or heads at a time, where the token memory holds no more."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -51,6 +53,29 @@ def many_heads(net: Net) -> ir.Value:
     mixed = net.builder.emit("Attention", q, k, v, name="block.attention", heads=4, scale=0.5)
     x = net.add(x, net.linear(mixed, DIM, "proj"), "add")
     return net.linear(net.norm(x, "after"), 7, "last")
+
+
+def two_norms(net: Net) -> ir.Value:
+    """A norm behind a layer, added to the norm that the layer reads."""
+    weight = net.normal(DIM, 12) / np.sqrt(12)
+    x = net.builder.emit(
+        "PatchEmbed", net.image, weight, net.normal(DIM), name="patch", patch=[2, 2]
+    )
+    first = net.norm(x, "first")
+    second = net.norm(net.linear(first, DIM, "layer"), "second")
+    order = np.roll(np.arange(TOKENS), 3).tolist()
+    moved = net.builder.emit("Rows", second, name="moved", index=order)
+    return net.linear(net.norm(net.add(first, moved, "sum"), "after"), 7, "last")
+
+
+def test_a_sum_of_norms_that_do_not_fit_side_by_side():
+    """Each, and the sum, takes two fifths of the memory."""
+    small = replace(NANO, name="small", banks=10, bank_words=16)
+    net = Net(3)
+    program = check(net, two_norms(net), arch=small)
+    assert program.metadata["token_memory_bytes"] == small.token_bytes
+    kinds = [node.op_type for node in banded(net.model(), NANO).graph]
+    assert "Activation" not in kinds
 
 
 def plain(net: Net) -> ir.Value:

@@ -30,10 +30,15 @@ _BAND = 5 / 8
 _HEADS = 15 / 16
 
 
+#: What a table of bytes leaves as it is.
+_AS_BYTES = "y = Identity(x)"
+
+
 def banded(model: ir.Model, arch: ArchConfig) -> ir.Model:
     """A copy of a canonical model whose attentions fit ``arch``, where bands help."""
     model = decompose(model, {
-        "Attention": functools.partial(_heads_apart, arch=arch), "Add": _head_by_head,
+        "Attention": functools.partial(_heads_apart, arch=arch),
+        "Add": functools.partial(_sum, arch=arch),
         "CrossAttention": functools.partial(_windows_apart, arch=arch),
         "Linear": functools.partial(_with_layer, arch=arch),
     })
@@ -55,6 +60,25 @@ def _heads_apart(builder: Builder, node: ir.Node, arch: ArchConfig) -> ir.Value 
         part = builder.emit("Attention", *parts, **{**attributes, "heads": len(band)})
         made = part if made is None else builder.emit("ConcatChannels", made, part)
     return made
+
+
+def _sum(builder: Builder, node: ir.Node, arch: ArchConfig) -> ir.Value | None:
+    """A sum behind bands of heads, or one of two norms that are too large as they are."""
+    return _head_by_head(builder, node) or _of_norms(builder, node, arch)
+
+
+def _of_norms(builder: Builder, node: ir.Node, arch: ArchConfig) -> ir.Value | None:
+    """A sum of two norms by the bytes of the second: otherwise what both are made of is there
+    beside the sum, three tensors of 16 bits.
+    """
+    x, y = inputs(node)
+    own = y
+    while (moved := _maker(own, "Rows")) is not None and _private(own):
+        own = inputs(moved)[0]
+    norms = [_maker(value, "LayerNorm") for value in (x, own)]
+    if None in norms or not _private(y) or 3 * 2 * _bytes(x, arch) <= arch.token_bytes:
+        return None
+    return builder.emit("Add", x, builder.emit("Activation", y, kind=_AS_BYTES))
 
 
 def _head_by_head(builder: Builder, node: ir.Node) -> ir.Value | None:
