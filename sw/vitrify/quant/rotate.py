@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from vitrify.ir import array_of, shape_of
+from vitrify.ir import array_of, attributes_of, shape_of
+from vitrify.ir.movement import NOTHING
 
 from .tensors import Float
 
@@ -95,13 +96,17 @@ def _stream(start: ir.Value, outputs: set[ir.Value]) -> _Stream:
 
 
 def _behind(norm: ir.Node, outputs: set[ir.Value]) -> list[ir.Node]:
-    """The linear layers that read a normalisation's result; none if anything else does."""
+    """The linear layers that read a normalisation's result; none if anything else does.
+
+    Nor if rows of zeros come between: beta, which they are without, could not go into the layers.
+    """
     values, readers = [norm.outputs[0]], []
     for value in values:  # which grows
         if value in outputs:
             return []
         for node, place in value.uses():
-            if node.op_type in ("SelectToken", "MeanPool", "Rows"):
+            padded = node.op_type == "Rows" and NOTHING in attributes_of(node)["index"]
+            if node.op_type in ("SelectToken", "MeanPool", "Rows") and not padded:
                 values.append(node.outputs[0])
             elif node.op_type in _READ and place == 0:
                 readers.append(node)

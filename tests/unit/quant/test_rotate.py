@@ -77,6 +77,21 @@ def test_results_of_experts_and_tasks_are_the_same(name: str):
     same(model, feeds)
 
 
+@pytest.mark.parametrize("padded", [True, False])
+def test_rows_of_zeros_behind_a_normalisation(padded: bool):
+    """Windows are filled up with them (Swin): they are without the beta that layers would get."""
+    net = graphs.Net()
+    x = net.tokens()
+    rows = net.builder.emit(
+        "Rows", net.norm(x, "norm1"), name="window", index=[0, 1, 2, 3, 4, -1 if padded else 0])
+    hidden = net.activation(net.linear(rows, graphs.HIDDEN, "fc1"), "act")
+    back = net.builder.emit("Rows", hidden, name="back", index=[5, 0, 1, 2, 3])
+    x = net.add(x, net.linear(back, graphs.DIM, "fc2"), "add")
+    model = net.model(net.head(net.select(net.norm(x, "norm"))))
+    new = same(model, {"image": net.images(4)})
+    assert bool(changed(model, new)) != padded
+
+
 def test_every_parameter_of_a_stream_is_rotated():
     net = graphs.Net(2)
     model = net.model(graphs.vit(net))

@@ -9,11 +9,11 @@ multiplications of 1 or 2 bits in LUTs.
 Nothing is added in front of a multiplier.  Of a sum of terms all but the highest are stored as
 numbers that are never negative (a nibble plus 8, a byte plus 128), so that terms lie side by side.
 What this adds to a chain, the same in every column, is taken off again by a number that the
-chain's first multiplier adds (:meth:`Thirds.offset`).  It adds a bias besides, with which the lower
+chain's first multiplier adds (:func:`offset`).  It adds a bias besides, with which the lower
 fields are never negative either: no field borrows from the one above.
 
 Behind the multipliers the fields are added apart as they are, and put together once for all chains
-(:meth:`Thirds.finish`).  A pair of bytes takes the same way: its low sum is the lowest field and
+(:func:`finish`).  A pair of bytes takes the same way: its low sum is the lowest field and
 the part below of the middle one, its high sum the part above and the highest field, so that no sum
 chooses between both kinds.
 """
