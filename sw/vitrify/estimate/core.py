@@ -159,6 +159,7 @@ class _Core:
             cycle = max(cycle, self.loads.room())
             self.loads.push(cycle, op, self._count)
         elif op.opcode is Opcode.ROUTE:
+            cycle = max(cycle, self._routed)
             begin = max(cycle, self._finished(self._count - op.wait_distance))
             self._routed = begin + route_cycles(self.arch, op)
             self.observer.add("router", "ROUTE", begin, self._routed, matmul=-1)

@@ -97,24 +97,30 @@ def test_experts_share_their_multiplications() -> None:
 
 
 def test_the_router_is_at_work_beside_the_array() -> None:
-    """Rows of an image go to it while the next is attended to, only half an image is waited for."""
+    """An image goes to it while the next is attended to, and half of the last one is waited for."""
     graph = vision_transformer(mixture=Mixture())
     program = compile_graph(graph, ROOMY, batch=3)
     code = list(program.instructions())
     routed = [i for i, op in enumerate(code) if op.opcode is Opcode.ROUTE]
     assert [(code[i].rows, code[i].room, code[i].joins) for i in routed] == [
-        (34, 17, 0), (9, 0, 1), (8, 0, 1)
+        (17, 34, 0), (17, 0, 1), (9, 0, 1), (8, 0, 1)
     ]
     between = [
         {layer.name.removeprefix("blocks.1.").partition("[")[0] for layer in program.layers
          if start < layer.instruction < end}
         for start, end in pairwise(routed)
     ]
-    assert between == [
-        {"attention.scores", "attention.values", "proj", "moe.gate"}, {"proj", "moe.gate"}
-    ]
+    layers = {"proj", "moe.gate"}
+    assert between == [*2 * [layers | {"attention.scores", "attention.values"}], layers]
     assert [(route.rows, route.choices) for route in routes(program)] == [(51, 2)]
     assert routing_sums(program) == {102}
+
+
+def test_the_first_part_is_larger_where_queues_have_less_room() -> None:
+    arch = dataclasses.replace(ROOMY, index_entries=256)
+    program = compile_graph(vision_transformer(mixture=Mixture()), arch, batch=3)
+    found = [op for op in program.instructions() if op.opcode is Opcode.ROUTE]
+    assert [(op.rows, op.room) for op in found] == [(34, 17), (9, 0), (8, 0)]
 
 
 @pytest.mark.parametrize(("change", "batch"), [

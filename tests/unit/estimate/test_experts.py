@@ -11,10 +11,12 @@ import pytest
 
 from tests.support.command import vitrify
 from tests.support.synthetic import Mixture, vision_transformer
-from tests.unit.compiler.test_experts import CASES, NANO
+from tests.unit.compiler.test_experts import CASES, NANO, ROOMY
 from vitrify.arch.dram import Dram
 from vitrify.compiler import compile_graph
 from vitrify.estimate import estimate
+from vitrify.estimate.core import timeline
+from vitrify.estimate.recorder import Observer
 from vitrify.runtime import InferenceSession
 from vitrify.runtime.backend import as_jobs
 from vitrify.runtime.routing import expert_bytes, replay, routes, typical, uniform
@@ -84,6 +86,24 @@ def test_a_dense_program_has_no_routing():
     dense = estimate(compile_graph(vision_transformer(), NANO))
     assert dense.routing is None
     assert dense.to_dict()["routing"] is None
+
+
+def test_routes_are_under_way_one_at_a_time():
+    """The dispatcher has room for one, so that what is behind the next waits, too."""
+    part_by_part = compile_graph(vision_transformer(mixture=Mixture(), blocks=4), ROOMY, batch=2)
+    spans = []
+
+    class Spans(Observer):
+        def add(self, engine, state, begin, end, cause="", *, matmul=None):
+            if (engine, state) in (("router", "ROUTE"), ("instructions", "ROUTE")):
+                spans.append((engine, begin, end))
+
+    timeline(part_by_part, observer=Spans())
+    routed = [span[1:] for span in spans if span[0] == "router"]
+    issued = [span[2] for span in spans if span[0] == "instructions"]
+    assert len(routed) == len(issued) == 6
+    for (_, end), then in zip(routed, issued[1:], strict=False):
+        assert end <= then
 
 
 def test_idle_experts_take_no_bytes(program):

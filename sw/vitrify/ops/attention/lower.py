@@ -35,7 +35,8 @@ def lower(state: Lowering, op: QAttention, step: int) -> int:
 
     Layers behind it that lead to a router are made along with it; returns how many ops.
     """
-    heads = Heads(state, op, step)
+    behind = RoutedBehind.find(state, op, step)
+    heads = Heads(state, op, step, behind.place_logits() if behind else [])
     for gate in op.gates:
         count = len(gate.heads)
         check_router(state, op.name, "heads", count, gate.choices, heads.queries)
@@ -44,7 +45,7 @@ def lower(state: Lowering, op: QAttention, step: int) -> int:
         out = state.alias(op.out, op.q)
     else:
         out = state.place_near(op.out)
-    emitter, behind = _Emitter(state, op, step, heads, out), RoutedBehind.find(state, op, step)
+    emitter = _Emitter(state, op, step, heads, out)
     if behind is None:
         emitter.emit()
         return 1

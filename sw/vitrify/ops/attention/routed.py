@@ -1,8 +1,8 @@
 """Layers between an attention and experts, made part by part, so that the router starts early.
 
 A router takes several cycles for a row, and the array has nothing to do before it is ready.  Where
-the rows of an image are sent to it while the next image is attended to, only the last few of all
-rows are left to wait for.
+an image is sent to it while the next one is attended to, only the last few rows are waited for.
+One ROUTE is under way at a time, so that parts are to be over when the next is made.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from .integer import QAttention
 class RoutedBehind:
     """The projection and the gate behind an attention, and the experts that they lead to.
 
-    ``ends``: behind the rows of each part: all images but the last, and the halves of that.
+    ``ends``: behind the rows of each part: of one image, the last in halves; the first part is as
+    many images as leave room for the others in every queue.
     """
 
     state: Lowering
+    attention: QAttention
     projection: QLinear
     gate: QLinear
     experts: QExperts
@@ -55,12 +57,27 @@ class RoutedBehind:
             return None
         total = state.rows(experts.x)
         image = total // state.images
-        first, half = total - image, image // 2
-        # A tile takes as long to load as half of an image takes to pass.  Lists have room, too.
-        size = first * experts.choices + len(experts.experts) * image
-        if half < state.arch.width or 2 * size > state.arch.index_entries:
+        half, room = image // 2, state.arch.index_entries - state.arch.max_rows
+        # Any other list has as many rows as accumulators at most.
+        first = next((
+            rows for rows in range(image, total, image)
+            if rows * experts.choices + len(experts.experts) * (total - rows) <= room
+        ), None)
+        # A tile takes as long to load as half of an image takes to pass.
+        if half < state.arch.width or first is None:
             return None
-        return cls(state, projection, gate, experts, (first, total - half, total))
+        ends = (*range(first, total, image), total - half, total)
+        return cls(state, op, projection, gate, experts, ends)
+
+    def place_logits(self) -> list[str]:
+        """Where the router, which goes last, finds banks that the attention leaves alone.
+
+        Returns what has to be left alone for that.
+        """
+        op, name = self.attention, self.gate.out
+        tensor = self.state.graph.tensors[name]
+        self.state.place(tensor, beside=[op.q, op.k, op.v], last=True)
+        return [name]
 
     def prepare(self) -> Callable[[int], None]:
         """Take all places; what emits as much as there is to do behind an image."""

@@ -7,7 +7,7 @@ complete when the softmax weights are read.  Keys and values stand still; querie
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -48,9 +48,14 @@ class Pass:
 
 
 class Heads:
-    """Emits scores and values of the heads of ``op``, which is number ``step``."""
+    """Emits scores and values of the heads of ``op``, which is number ``step``.
 
-    def __init__(self, state: Lowering, op: QAttention, step: int) -> None:
+    Scores are not in the banks of ``apart``, which somebody else reads meanwhile.
+    """
+
+    def __init__(
+        self, state: Lowering, op: QAttention, step: int, apart: Sequence[str] = ()
+    ) -> None:
         self._state, self._op = state, op
         self.q, self.k, self.v = (state.placed[name] for name in (op.q, op.k, op.v))
         self.spread, self.value_spread = self.q.spread, self.v.spread
@@ -63,7 +68,7 @@ class Heads:
         self._scores: list[Placed] = []
         for i in range(min(_BUFFERS, op.heads * op.row_groups)):
             tensor = QTensor(f"{op.name}.scores{i}", self.blocks[0][1], self.tokens, 8, 1.0)
-            placed = state.place(tensor, beside=[op.k, op.v])
+            placed = state.place(tensor, beside=[op.k, op.v, *apart])
             state.release_later(placed.name, step)
             self._scores.append(state.with_statistics(placed))
         self._bias = None if op.bias is None else ScoreBias(state, op, step)
