@@ -21,8 +21,9 @@ from bench.cases import Case, Float32, Labels
 from bench.measure import RESULTS, machine
 from bench.quantised_models import VARIANTS, quantise_file
 from vitrify.arch.presets import preset
+from vitrify.compiler.means import with_means_of
 from vitrify.compiler.quantise import quantise
-from vitrify.frontend import canonicalise, load
+from vitrify.frontend import canonicalise, load, rounded
 from vitrify.ir.quantisers import QUANTISERS
 from vitrify.ir.run import Evaluator as FloatEvaluator
 from vitrify.program import preprocess
@@ -34,6 +35,8 @@ CALIBRATION = 64
 FOLDER = RESULTS / "quantised" / "study"
 _AT_ONCE = 50
 WEIGHTS, INPUT = "weights", "input"
+#: Kinds whose roundings no choice of formats puts in their places on the core.
+ELSEWHERE = ("LayerNormalization", "Softmax")
 
 Array = np.ndarray
 
@@ -138,11 +141,17 @@ def study(case: Case, images: Float32, labels: Labels) -> dict[str, Any]:
             add(f"file without {kind}", run(other), tensors=len(roundings[kind]))
             if kind != WEIGHTS:
                 stripped = without(stripped, parent, kind)
+        few = file
+        for kind in ELSEWHERE:
+            few = without(few, parent, kind)
+        onnx.save(few, other)
+        add(f"file without {' and '.join(ELSEWHERE)}", run(other))
         onnx.save(stripped, other)
         add("file with its weights alone rounded", run(other))
         program = _program(case, path, images)
         add("program", program(_all))
         add("program, no --preprocess", program(_all, pixels=False))
+        add("program, means of its own", program(_all, means=False))
         for name, kept in KEPT.items():
             add(f"program, formats of {name} alone kept", program(kept))
         add("program with formats of its own", program(_none))
@@ -178,19 +187,22 @@ KEPT = {
 
 
 def _program(case: Case, path: Path, images: Float32) -> Callable[..., Array]:
-    """The logits of the integer graph, as formats of the file are kept, and inputs are pixels."""
+    """The logits of the integer graph, by what is kept of the file."""
     arch, calibration = preset(case.presets[-1]), case.calibration()[:CALIBRATION]
-    canonical = canonicalise(load(path), images=calibration)
-
+    file = load(path)
+    canonical = canonicalise(file, images=calibration)
+    file, said = rounded(file), canonical.meta[QUANTISERS]
     tensors = {value.name: value for node in canonical.graph for value in node.outputs}
 
-    def run(kept: Callable[[ir.Value | None], bool], *, pixels: bool = True) -> Array:
+    def run(
+        kept: Callable[[ir.Value | None], bool], *, pixels: bool = True, means: bool = True
+    ) -> Array:
         model = canonical.clone()
-        model.meta[QUANTISERS] = [
-            told for told in canonical.meta[QUANTISERS] if kept(tensors.get(told.value))
-        ]
+        model.meta[QUANTISERS] = [told for told in said if kept(tensors.get(told.value))]
         spec = preprocess.parse(case.preprocess) if pixels else None
         graph = quantise(model, calibration, arch=arch, preprocess=spec)
+        if means:
+            with_means_of(file, said, graph, arch, calibration)
         return Evaluator(graph, arch).outputs(images)["logits"][:, 0]
 
     return run
