@@ -29,6 +29,8 @@ from vitrify.quant.tensors import Float
 
 #: Pictures that show the means, about.
 _IMAGES = 64
+#: Fewer do not tell what is much the same for all pictures from what is not.
+_LEAST_IMAGES = 8
 
 
 class _Batch(NamedTuple):
@@ -44,12 +46,16 @@ def with_means_of(
 ) -> None:
     """Give sums and results of ``graph`` the means that they have in a file, op by op, in place.
 
+    Of too few images nothing changes.
+
     Parameters
     ----------
     rounded : the file, as :func:`vitrify.frontend.rounded` returns it
     quantisers : with the names of canonical tensors
     images : float32 ``[N, C, H, W]``
     """
+    if len(images) < _LEAST_IMAGES:
+        return
     wanted = _means(rounded, quantisers, graph, images)
     evaluator = Evaluator(graph, arch)
     runs = [evaluator.begin(*batch) for batch in _batches(rounded, graph.tasks, images)]
@@ -62,7 +68,8 @@ def with_means_of(
             tensor = graph.tensors[op.out]
             found = np.concatenate([tensor.dequantise(trial.read(op.out)) for trial in trials])
             rows = op.covered()
-            mean = mean if rows is None else rows.of(mean[None])[0]
+            if rows is not None and mean.shape[-1] == found.shape[-1]:
+                mean = rows.of(mean[None])[0]
             if mean.shape == found.shape[1:]:
                 op = graph.ops[place] = _moved(graph, op, (mean - found.mean(axis=0)).mean(axis=0))
         for run in runs:
@@ -102,6 +109,8 @@ def _means(
         for value, name in names.items():
             x = found[name].astype(np.float64)
             x = aligned[value].of(x) if value in aligned else x
+            if x.ndim < 2 or len(x) != len(batch.images):
+                continue  # no rows, or not image by image
             total[value] = total.get(value, 0.0) + x.reshape(len(x), -1, x.shape[-1]).sum(axis=0)
     return {value: part / count for value, part in total.items()}
 

@@ -21,6 +21,7 @@ from vitrify.compiler.quantise import quantise
 from vitrify.frontend import load, rounded
 from vitrify.ir import Evaluator as FloatEvaluator
 from vitrify.ir.quantisers import quantisers_of
+from vitrify.ops.linear.integer import QLinear
 from vitrify.program import preprocess
 from vitrify.quant.evaluate import Evaluator
 from vitrify.quant.given import facts
@@ -140,6 +141,17 @@ def test_means_are_those_of_the_file(path: Path, shown: tuple[ir.Model, QuantGra
     print(f"off by {off} steps, {snr} dB")
     assert off[1] <= 1 < 10 < off[0]
     assert snr[1] > snr[0] + 0.1
+
+
+def test_means_of_few_images_stay(path: Path) -> None:
+    """What four pictures have in common would move logits half a decibel away from the file's."""
+    few = DIGITS.calibration()[:4]
+    canonical, graph = quantise_model(path, NANO, few, preprocess=DIGITS.preprocess)
+    without = quantise(canonical, few, arch=NANO, preprocess=preprocess.parse(DIGITS.preprocess))
+    assert all(
+        np.array_equal(one.requant.bias, other.requant.bias)
+        for one, other in zip(graph.ops, without.ops, strict=True) if isinstance(one, QLinear)
+    )
 
 
 def test_integers_as_onnx_have_these_means(shown: tuple[ir.Model, QuantGraph]) -> None:
