@@ -30,6 +30,8 @@ from .wanted import MAX_DROP, NARROW, WIDE, Weights
 Outputs = dict[str, npt.NDArray[np.float64]]
 #: Calibration images that layers are judged by.
 _IMAGES = 32
+#: Least signal of an image, in parts of the mean: nothing would count beside noise over none.
+_LEAST_SIGNAL = 0.01
 #: Rows of the table of what can be had.
 _POINTS = 9
 
@@ -234,7 +236,8 @@ def _noise(exact: npt.NDArray[np.float64], near: npt.NDArray[np.float64]) -> flo
     signal, error = (x.reshape(len(x), -1) for x in (exact, near - exact))
     if _has_classes(exact):
         signal, error = (x - x.mean(axis=1, keepdims=True) for x in (signal, error))
-    power = np.maximum(np.square(signal).sum(axis=1), 1e-30)
+    power = np.square(signal).sum(axis=1)
+    power = np.maximum(power, max(_LEAST_SIGNAL * float(power.mean()), 1e-30))
     return float(np.mean(np.square(error).sum(axis=1) / power))
 
 

@@ -163,6 +163,17 @@ def test_noise_is_without_what_all_logits_have_in_common():
     assert judge.cost({name: part + 0.9 * (exact - part)}).noise == pytest.approx(0.01)
 
 
+def test_an_image_without_a_signal_is_one_of_many():
+    model, images = case()
+    judge = Judge(model, NANO, images, {})
+    (name, exact), = judge._exact.items()
+    exact[0] = 0  # a map in which nothing is found
+    near = exact + np.random.default_rng(0).normal(0, 0.1, exact.shape)
+    found = judge.cost({name: near}).noise
+    rest = np.square(near - exact).sum() / np.square(exact).sum()
+    assert rest / 10 < found < 10 * rest
+
+
 def test_layers_of_the_least_noise_for_a_byte_are_the_first(monkeypatch):
     """The divergences that they add say the opposite."""
     def each(judge, graph, others, _progress=None):
