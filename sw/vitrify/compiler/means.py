@@ -68,8 +68,7 @@ def with_means_of(
             tensor = graph.tensors[op.out]
             found = np.concatenate([tensor.dequantise(trial.read(op.out)) for trial in trials])
             rows = op.covered()
-            if rows is not None and mean.shape[-1] == found.shape[-1]:
-                mean = rows.of(mean[None])[0]
+            mean = mean if rows is None else rows.of(mean[None])[0]
             if mean.shape == found.shape[1:]:
                 op = graph.ops[place] = _moved(graph, op, (mean - found.mean(axis=0)).mean(axis=0))
         for run in runs:
@@ -109,8 +108,6 @@ def _means(
         for value, name in names.items():
             x = found[name].astype(np.float64)
             x = aligned[value].of(x) if value in aligned else x
-            if x.ndim < 2 or len(x) != len(batch.images):
-                continue  # no rows, or not image by image
             total[value] = total.get(value, 0.0) + x.reshape(len(x), -1, x.shape[-1]).sum(axis=0)
     return {value: part / count for value, part in total.items()}
 
