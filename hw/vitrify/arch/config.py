@@ -14,7 +14,8 @@ from .dram import Dram
 from .errors import ConfigError
 from .text import check_name, short
 
-#: Changes whenever programs of older compilers stop running on newer cores.
+#: Changes whenever older programs stop running on newer cores, or newer ones on older cores.  What
+#: some cores have only changes their hash (:attr:`ArchConfig.hash`).
 CONTRACT_VERSION = 7
 #: Fastest clock that reports believe in.
 MAX_CLOCK_MHZ = 10_000
@@ -342,6 +343,9 @@ class ArchConfig:
             del choices["nibble_tiles"]
         if not self.nibble_thirds:
             del choices["nibble_thirds"]
+        if self.experts:
+            # A router of before a ROUTE could join another would pass over the field that says so.
+            choices["joins"] = True
         text = json.dumps([CONTRACT_VERSION, choices], sort_keys=True)
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
 

@@ -65,6 +65,12 @@ def test_hash_follows_the_contract_only() -> None:
     assert len({a.hash for a in PRESETS.values()}) == len(PRESETS)
 
 
+def test_cores_that_route_are_no_older_ones() -> None:
+    """A router of before ROUTEs joined would pass over the field; cores without one stay good."""
+    assert preset("kv260").hash != 0xEC984D4F
+    assert preset("ulx3s").hash == 0x367A48A1
+
+
 @pytest.mark.parametrize(("name", "field", "without", "value"), [
     ("nano", "nibble_tiles", 1, 2), ("kv260", "nibble_thirds", False, True),
 ])
