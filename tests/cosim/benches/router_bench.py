@@ -221,7 +221,8 @@ async def full_rate(dut):
                 room = min(8, (arch.index_entries - choices) // experts)
                 await world.route(Route(logits[:1], choices, normalise, room=room))
                 cycles = await world.route(Route(logits[:room], choices, normalise, joins=1))
-                assert cycles <= room * (row + choices) + 50
+                # The weights of the last row pass the groups of its logits once more.
+                assert cycles <= room * (row + choices) + groups + 50
 
 
 @cocotb.test()

@@ -130,7 +130,7 @@ def wanted(model: ir.Model, images: np.ndarray, weights: Weights):
     )
 
 
-@pytest.mark.parametrize(("seed", "helps"), [(1, False), (2, True)])
+@pytest.mark.parametrize(("seed", "helps"), [(5, False), (2, True)])
 def test_weights_of_four_bits_get_the_basis_with_the_least_noise(seed: int, helps: bool):
     net = graphs.Net(seed)
     model, images = net.model(graphs.vit(net)), net.images(16)
