@@ -54,6 +54,8 @@ class EventGraph:
         #: Accesses to each word, in program order: engine, writes, start, end.
         self.accesses: dict[tuple[str, int], list[tuple[str, bool, int, int]]] = {}
         self.dispatch = self.route = -1
+        #: Entries of the latest queues.
+        self.queues = np.zeros(0, np.int64)
         self.tile = self.row = self.taken = self.visible = self.moved = self.stored = -1
         #: Of every MATMUL in the program: events by c tile and row; None if it was skipped.
         self.visibles: list[np.ndarray | None] = []
@@ -140,8 +142,10 @@ class EventGraph:
         words = np.arange(memmap.words(self.arch, op.experts))
         address = op.src_addr + np.arange(op.rows)[:, None] * op.src_stride + words
         self.access("tokens", self.pairs(address, True), "router", False, start, self.route)
-        entries = op.base + np.arange(op.rows * op.choices)
-        self.access("index", entries, "router", True, start, self.route)
+        if not op.joins:
+            size = memmap.queue_entries(op.rows, op.choices, op.experts, op.room)
+            self.queues = op.base + np.arange(size)
+        self.access("index", self.queues, "router", True, start, self.route)
 
     # Matrix products
     def matmul(self, step: Step) -> None:

@@ -240,7 +240,7 @@ FORMATS: dict[Opcode, Format] = {
             Field("experts", 7, "logits of a row", 1, formats.MAX_EXPERTS),
             Field("choices", 3, "experts that every row goes to", 1, formats.MAX_CHOICES),
             Field("normalise", 1, "weights sum to 1 over the chosen experts, not over all"),
-            Field("base", _LIST, "first entry of the queues; they take rows * choices"),
+            Field("base", _LIST, "first entry of rows * choices + experts * room of the queues"),
             Field("wait_distance", _DIST, "MATMUL that must have finished", 1),
             Field("room", 12, "entries left free behind each queue, for the rows that join"),
             Field("joins", 1, "rows are behind those of the ROUTE before, in its queues"),

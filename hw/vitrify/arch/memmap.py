@@ -123,6 +123,11 @@ def pair_banks(arch: ArchConfig, address: int) -> tuple[int, int]:
     return low, low + arch.bank_words
 
 
+def queue_entries(rows: int, choices: int, experts: int = 0, room: int = 0) -> int:
+    """Entries of the row-index memory that the queues of a ROUTE take, those left free included."""
+    return rows * choices + experts * room
+
+
 def words(arch: ArchConfig, channels: int) -> int:
     """Words of K bytes that hold ``channels`` bytes."""
     return -(-channels // arch.depth)

@@ -29,7 +29,7 @@ class Experts:
 
     def route(self, op: Instruction, tokens: TokenMemory) -> None:
         """Execute a ROUTE."""
-        size = op.rows * op.choices + op.experts * op.room
+        size = memmap.queue_entries(op.rows, op.choices, op.experts, op.room)
         if op.joins and op.rows > self._room:
             raise ProgramError(f"ROUTE joins {op.rows} rows where there is room for {self._room}")
         if not op.joins and op.base + size > len(self._index):

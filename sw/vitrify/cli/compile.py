@@ -118,7 +118,8 @@ def execute(options: argparse.Namespace) -> None:
     left_out = sum(
         program.metadata.get("macs_left_out", 0) / program.batch for program in programs
     )
-    unread = f" without {left_out / 1e6:.1f} M for rows that nothing reads" if left_out else ""
+    share = f"{100 * left_out / (macs + left_out):.1f} %" if left_out else ""
+    unread = f" ({share} more would be for rows that nothing reads)" if left_out else ""
     if not whole:
         rows = of_application(compiled)
         show_parts(rows)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vitrify.arch import formats, isa, support
+from vitrify.arch import formats, isa, memmap, support
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError
 from vitrify.arch.isa import Opcode, Transform
@@ -128,9 +128,8 @@ class Builder:
         """
         rows = logits.rows if rows is None else rows
         names = [logits.name] if after is None else [logits.name, after.name]
-        listed = NEVER
-        if not joins:
-            listed = self._lists.route(rows * choices + room * experts, self._queued)
+        size = memmap.queue_entries(rows, choices, experts, room)
+        listed = NEVER if joins else self._lists.route(size, self._queued)
         last = max(listed, *(self._history[name].writes[-1].matmul for name in names))
         self._add(f"the router of {logits.name!r}", Opcode.ROUTE, {
             "src_addr": logits.at(row), "src_stride": logits.stride, "rows": rows,

@@ -78,8 +78,7 @@ def with_means_of(
 def _moved(graph: QuantGraph, op: QLinear, by: Float) -> QLinear:
     """``op`` with results that are larger ``by [channels]``."""
     part = op.requant
-    unit = np.asarray(part.multiplier) * 2.0 ** -(part.pre_shift + part.post_shift)
-    unit = unit * graph.tensors[op.out].scale
+    unit = part.unit * graph.tensors[op.out].scale
     most = (1 << (formats.BIAS_BITS - 1)) - 1
     bias = np.clip(part.bias + np.rint(by / unit), -most, most).astype(np.int32)
     if op.name in graph.scales:

@@ -35,7 +35,7 @@ class _Plan:
 def _plan(graph: QuantGraph, whole: set[str]) -> _Plan:
     """``whole`` names ops that make and read all rows."""
     every = {name: range(tensor.rows) for name, tensor in graph.tensors.items()}
-    written = [op.out for op in graph.ops]
+    makers = {op.out: op.name for op in reversed(graph.ops)}
     read = {name: every[name] for name in graph.outputs.values()}
     made: dict[str, range] = {}
     kept: dict[str, range] = dict(every)
@@ -44,7 +44,7 @@ def _plan(graph: QuantGraph, whole: set[str]) -> _Plan:
         known = read.get(name, rows)
         read[name] = range(min(known.start, rows.start), max(known.stop, rows.stop))
 
-    for number, op in reversed(list(enumerate(graph.ops))):
+    for op in reversed(graph.ops):
         adds = op.out in op.sources()
         rows = read.get(op.out, every[op.out])
         able = _written(op, len(every[op.out]))
@@ -53,7 +53,7 @@ def _plan(graph: QuantGraph, whole: set[str]) -> _Plan:
         if reads is None:
             rows = able
         made[op.name] = rows
-        if not adds and op.out not in written[:number]:
+        if not adds and makers[op.out] == op.name:
             kept[op.out] = rows
         for name in op.sources():
             if adds and name == op.out:

@@ -81,7 +81,7 @@ def _uses(program: Program, op: Instruction, where: str) -> Iterator[Use]:
             yield "experts", op.experts, arch.experts
             yield "choices", op.choices, op.experts
             if not op.joins:
-                size = op.rows * op.choices + op.experts * op.room
+                size = memmap.queue_entries(op.rows, op.choices, op.experts, op.room)
                 yield "row indices", op.base + size, arch.index_entries
             words = memmap.words(arch, op.experts)
             yield _tokens(arch, op.src_addr, op.rows, op.src_stride, words, wide=True)

@@ -99,6 +99,11 @@ class Requant:
     multiplier: UInt16 | int
     bias: Int32 | int = 0
 
+    @property
+    def unit(self) -> Float:
+        """What one of the accumulator is in the output; one value, or one a column."""
+        return np.asarray(self.multiplier, np.float64) * 2.0 ** -(self.pre_shift + self.post_shift)
+
 
 @dataclass(frozen=True)
 class Norm:

@@ -66,6 +66,9 @@ def test_compile_then_run(capsys):
     )
     assert "model.vfy: model for ulx3s" in out
     program = Program.load("model.vfy")
+    left_out = program.metadata["macs_left_out"]
+    share = f"{100 * left_out / (program.macs + left_out):.1f} %"
+    assert f"M MACs ({share} more would be for rows that nothing reads)" in " ".join(out.split())
     assert program.metadata["source"]["name"] == "model.onnx"
     assert str(Path.cwd()).encode() not in Path("model.vfy").read_bytes()
     assert len(list(Path("kept").glob("*.onnx"))) >= 4

@@ -96,21 +96,30 @@ def inverted_bottleneck(net: Net):
     return net.linear(net.norm(x, "after"), 7, "last")
 
 
+def both_ways(network, batch, way):
+    """Programs of a network as usual and in another ``way``, which give the same integers."""
+    net = Net(2)
+    graph = quantise(net.model(network(net)), net.images(24), arch=NANO)
+    images = net.images(batch)
+    programs = [
+        compile_graph(graph, NANO, batch=batch, ways=[each])
+        for each in (PlacementStrategy(), way)
+    ]
+    exact, found = (tensors(program, images)[1] for program in programs)
+    assert (exact[0] == found[0]).all()
+    return programs
+
+
 @pytest.mark.parametrize("batch", [1, 2])
 def test_three_layers_pass_in_blocks_of_lines(batch):
     """Lines that two blocks read are made twice and counted once."""
-    net = Net(2)
-    made = inverted_bottleneck(net)
-    graph = quantise(net.model(made), net.images(24), arch=NANO)
-    images = net.images(batch)
-    ways = PlacementStrategy(), PlacementStrategy(row_blocks=2, late=True)
-    whole, parts = (compile_graph(graph, NANO, batch=batch, ways=[way]) for way in ways)
+    whole, parts = both_ways(
+        inverted_bottleneck, batch, PlacementStrategy(row_blocks=2, late=True)
+    )
     names = [layer.tensor.name for layer in parts.layers]
     assert {"act1.block", "act2.block"} <= set(names), names
     assert not {"act1", "act2"} & set(names)
     assert parts.macs == whole.macs
-    exact, found = (tensors(program, images)[1] for program in (whole, parts))
-    assert (exact[0] == found[0]).all()
 
 
 def pooled_attention(net: Net):
@@ -124,19 +133,12 @@ def pooled_attention(net: Net):
 
 @pytest.mark.parametrize("batch", [1, 2])
 def test_wide_layers_are_pooled_before_the_next_one_is_made(batch):
-    net = Net(2)
-    made = pooled_attention(net)
-    graph = quantise(net.model(made), net.images(24), arch=NANO)
-    images = net.images(batch)
-    ways = PlacementStrategy(), PlacementStrategy(early=True)
-    plain, early = (compile_graph(graph, NANO, batch=batch, ways=[way]) for way in ways)
+    plain, early = both_ways(pooled_attention, batch, PlacementStrategy(early=True))
     names = [layer.name.partition("[")[0] for layer in early.layers]
     order = sorted({*"qkv", *(f"pool_{name}" for name in "qkv")}, key=names.index)
     assert [name[-1] for name in order[::2]] == [name[-1] for name in order[1::2]]
     memory = [program.metadata["token_memory_bytes"] for program in (plain, early)]
     assert memory[1] < memory[0]
-    exact, found = (tensors(program, images)[1] for program in (plain, early))
-    assert (exact[0] == found[0]).all()
 
 
 def test_in_a_network():

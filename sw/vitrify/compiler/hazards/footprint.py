@@ -69,7 +69,7 @@ class Footprint:
             rows, choices = self.queues.rows + op.rows, min(self.queues.choices, op.choices)
             self.queues = replace(self.queues, rows=rows, choices=choices)
         else:
-            size = op.rows * op.choices + op.experts * op.room
+            size = memmap.queue_entries(op.rows, op.choices, op.experts, op.room)
             self.queues = Queues(op.base, size, op.rows, op.experts, op.choices)
         self._index[self.queues.entries] = -1
         return self.queues.entries

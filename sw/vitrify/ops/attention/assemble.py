@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from vitrify.arch import formats
+from vitrify.ops.transpose.integer import ONE
 from vitrify.quant import scheme, tables
 from vitrify.quant.assemble import Assembler
 from vitrify.quant.calibrate import Request
 from vitrify.quant.tensors import Float, Int8, QTensor
 
 from .gates import Gated, gate_heads
-from .integer import ONE, QAttention, QPositions
+from .integer import QAttention, QPositions
 from .plan import AttentionOp, Weights
 
 

@@ -9,12 +9,10 @@ import numpy as np
 
 from vitrify.golden.ops import requantise, routing
 from vitrify.golden.ops.matmul import matmul
+from vitrify.ops.transpose.integer import ONE
 from vitrify.quant.evaluation import Evaluation, IntArray
 from vitrify.quant.graph import QOp
 from vitrify.quant.tensors import Int8, Requant
-
-#: A one in matrices that spread positions over keys.
-ONE = 64
 
 
 @dataclass(frozen=True, kw_only=True)

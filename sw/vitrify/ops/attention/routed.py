@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from vitrify.arch import memmap
 from vitrify.codegen.lowering import Lowering
 from vitrify.ops.experts.integer import QExperts
 from vitrify.ops.experts.lower import route
@@ -61,7 +62,9 @@ class RoutedBehind:
         # Any other list has as many rows as accumulators at most.
         first = next((
             rows for rows in range(image, total, image)
-            if rows * experts.choices + len(experts.experts) * (total - rows) <= room
+            if memmap.queue_entries(
+                rows, experts.choices, len(experts.experts), total - rows
+            ) <= room
         ), None)
         # A tile takes as long to load as half of an image takes to pass.
         if half < state.arch.width or first is None:

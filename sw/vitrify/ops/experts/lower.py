@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from vitrify.arch import memmap
 from vitrify.arch.errors import CapacityError
 from vitrify.codegen.lowering import Lowering
 from vitrify.codegen.product import Queue
@@ -95,7 +96,7 @@ def check_router(
             f"layer {name!r} has {count} {what} and arch {arch.name!r} {has}: choose an arch "
             f"with `experts` of {count} or more"
         )
-    entries = rows * choices
+    entries = memmap.queue_entries(rows, choices)
     if entries > arch.index_entries:
         raise CapacityError(
             f"layer {name!r} needs {entries} row-index entries for {choices} {what} of "

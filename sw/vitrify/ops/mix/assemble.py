@@ -47,7 +47,6 @@ def _matrix(
     step = scheme.tensor_step(matrix, float(np.abs(matrix).max()))
     bound = float(np.abs(matrix).sum(axis=1).max()) / step * scheme.INT8_MAX
     requant = a.single(name, step * x_step / out_step, INT16_MAX, bound)
-    exact = float(requant.multiplier) * 2.0 ** -(requant.pre_shift + requant.post_shift)
-    step = exact * out_step / x_step
+    step = float(requant.unit) * out_step / x_step
     whole = np.clip(np.rint(matrix / step), -scheme.INT8_MAX, scheme.INT8_MAX)
     return whole.astype(np.int8), requant

@@ -11,7 +11,7 @@ from vitrify.quant.evaluation import Evaluation, finish, operand
 from vitrify.quant.graph import QOp
 from vitrify.quant.tensors import Norm, Requant, Statistics
 
-#: A one in identity matrices that requantise bytes, here and in :mod:`vitrify.ops.product`.
+#: A one in matrices that requantise bytes, here, in :mod:`vitrify.ops.product` and of positions.
 ONE = 64
 
 
