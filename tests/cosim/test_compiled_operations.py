@@ -11,6 +11,7 @@ import pytest
 
 from tests.cosim.test_compiled_experts import run
 from tests.support.synthetic import vision_transformer
+from tests.unit.compiler import test_layers_in_bands
 from tests.unit.ops import (
     test_attention,
     test_attention_bands,
@@ -165,6 +166,16 @@ def test_three_layers_in_blocks_of_lines() -> None:
     program = compile_graph(graph, NANO, batch=2, ways=[blocks])
     assert {"act1.block", "act2.block"} <= {layer.tensor.name for layer in program.layers}
     compare(program, images[:4], seed=2)
+
+
+@pytest.mark.parametrize("name", ["from the image on", "a sum that bands read before"])
+def test_bands_of_layers(name: str) -> None:
+    parts, bands, _ = test_layers_in_bands.CASES[name]
+    graph, images = test_layers_in_bands.quantised()
+    _, way = test_layers_in_bands.cut(graph, *parts, bands=bands)
+    program = compile_graph(graph, NANO, ways=[way])
+    assert any(".band" in layer.tensor.name for layer in program.layers)
+    compare(program, images, seed=bands)
 
 
 @pytest.mark.parametrize("name", ["rows", "windows_and_bias", "product"])

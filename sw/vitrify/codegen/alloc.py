@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +16,12 @@ class PlacementError(CapacityError):
     """The token memory has no room for a tensor; another placement of the others might.
 
     ``scattered``: there is enough, but not in one piece.  ``step`` is the number of the op that
-    asked for it.
+    asked for it, ``alive`` are tensors that it uses, and those that were there.
     """
 
     scattered: bool = False
     step: int = -1
+    alive: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -85,6 +86,10 @@ class Allocator:
         )
         error.scattered = bool(pieces)
         raise error
+
+    def rename(self, name: str, new: str) -> None:
+        """Give a block another name."""
+        self._blocks[new] = replace(self._blocks.pop(name), name=new)
 
     def release(self, name: str) -> None:
         """Free a block."""

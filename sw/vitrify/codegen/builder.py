@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vitrify.arch import formats, isa, memmap, support
+from vitrify.arch import isa, memmap, support
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError
 from vitrify.arch.isa import Opcode, Transform
@@ -62,17 +62,18 @@ class Builder:
     def load(
         self, target: Placed, region: isa.Region, offset: int, *,
         row: int = 0, rows: int | None = None, after: int | None = None,
+        every: range | None = None,
     ) -> None:
         """LOAD rows of a tensor.  ``offset`` in the PROGRAM region is an image block's.
 
-        ``after`` is the MATMUL that used the place last (``NEVER``: none); without it all before
-        are waited for, because the memory may have been another tensor's.
+        ``after`` is the MATMUL that used the place last (``NEVER``: none; by default all before).
+        ``every`` are the rows that are at ``offset``, counted from the first of these.
         """
         rows = target.rows if rows is None else rows
         self._move(Opcode.LOAD, region, target, row, rows, offset, (
             min(1, len(self.matmuls)) if after is None
             else 0 if after == NEVER else self._distance(len(self.matmuls), after)
-        ))
+        ), every)
         # Of several the last: it ends behind the others, and has rows that no MATMUL follows.
         history = self._history.setdefault(target.name, History())
         history.loads.append((self._loads - 1, target.first + row, rows))
@@ -100,11 +101,11 @@ class Builder:
 
     def _move(
         self, opcode: Opcode, region: isa.Region, tensor: Placed, row: int, rows: int, offset: int,
-        wait: int,
+        wait: int, every: range | None = None,
     ) -> None:
         """LOAD or STORE rows of a tensor, in as many pieces as it takes."""
         size = self.arch.depth * (1 + tensor.wide)
-        for first, count, word, words, before in ranges.pieces(rows, tensor.stride):
+        for first, count, word, words, before in ranges.pieces(rows, tensor.stride, every):
             self._add(f"tensor {tensor.name!r}", opcode, {
                 "region": region, "offset": offset + before * size,
                 "addr": tensor.at(row + first) + word, "stride": tensor.stride, "rows": count,
@@ -147,6 +148,10 @@ class Builder:
             last is not None and last.matmul == len(self.matmuls) - 1
             and last.rows == x.rows and not last.queued
         )
+
+    def rename(self, old: str, new: str) -> None:
+        """What was known of a tensor is from now on of another."""
+        self._history[new] = self._history.pop(old)
 
     def end(self) -> None:
         """END of the program."""
@@ -392,8 +397,3 @@ class Builder:
         image, offset = self.image.build(bytes(code))
         assert offset == moved
         return image, len(self._code)
-
-
-def post_code(shift: int) -> int:
-    """Instruction code of a post shift."""
-    return formats.POST_SHIFTS.index(shift)

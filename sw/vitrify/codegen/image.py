@@ -15,7 +15,15 @@ from .placement import Placed
 def blocks(state: Lowering) -> list[tuple[int, int]]:
     """Blocks of rows ``(first, number)`` in which an image lies in memory."""
     rows = state.image_rows(state.graph.input.out)
+    if in_bands(state):
+        return [(0, rows)]
     return state.row_blocks(rows, state.strategy.row_blocks)
+
+
+def in_bands(state: Lowering) -> bool:
+    """Whether no op reads the image as a tensor: some load rows of it."""
+    name = state.graph.input.out
+    return not any(name in op.sources() for op in state.graph.ops)
 
 
 def load(state: Lowering, whole: bool) -> None:
@@ -26,6 +34,9 @@ def load(state: Lowering, whole: bool) -> None:
     graph, first = state.graph, _wanted(state, 0)
     for constant in first:
         state.place(graph.tensors[constant.out])
+    if in_bands(state):
+        _load_constants(state, first, range(state.images))
+        return
     if whole or state.strategy.row_blocks == 1:
         state.place_near(graph.input.out)
     if whole:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from vitrify.arch import formats
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import CapacityError
 from vitrify.arch.isa import Region, Stats
@@ -12,7 +13,7 @@ from vitrify.program import to_words
 from vitrify.quant.graph import QuantGraph
 from vitrify.quant.tensors import Requant, Statistics
 
-from .builder import Builder, post_code
+from .builder import Builder
 from .memory import TensorMemory
 from .placement import Placed
 from .preload import Preloads
@@ -86,3 +87,8 @@ class Lowering(TensorMemory):
             "inv_shift": statistics.inv_shift, "epsilon": statistics.epsilon,
             "stat_dst": out.stat + row,
         }
+
+
+def post_code(shift: int) -> int:
+    """Instruction code of a post shift."""
+    return formats.POST_SHIFTS.index(shift)

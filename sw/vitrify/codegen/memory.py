@@ -293,6 +293,16 @@ class TensorMemory:
         self.placed[name] = replace(twin, stat=old.stat)
         return old, self.placed[name]
 
+    def set_aside(self, name: str, new: str) -> None:
+        """What tensor ``name`` holds becomes tensor ``new``; ``name`` gets another place."""
+        owner = self._owner.pop(name)
+        assert owner == name
+        self._owner[new], self.placed[new] = new, replace(self.placed.pop(name), name=new)
+        self.memory.rename(name, new)
+        if name in self._twins:
+            self._twins[new] = self._twins.pop(name)
+            self.memory.rename(_in_turn(name), _in_turn(new))
+
     def dies_at(self, name: str, step: int) -> bool:
         """Whether op ``step`` is the last one to use a tensor."""
         return self._last[name] <= step

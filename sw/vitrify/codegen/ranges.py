@@ -31,17 +31,22 @@ _WAYS_OUT = {
 }
 
 
-def pieces(rows: int, words: int) -> Iterator[tuple[int, int, int, int, int]]:
+def pieces(
+    rows: int, words: int, every: range | None = None
+) -> Iterator[tuple[int, int, int, int, int]]:
     """``(first row, rows, first word, words, words before it in DRAM)`` of each LOAD or STORE.
 
-    DRAM has all rows of word 0 first: what has too many rows goes word by word.
+    DRAM has all rows of word 0 first: what has too many rows goes word by word.  ``every``: all
+    that it has, counted from the first of these.
     """
-    if rows <= MOST_ROWS:
-        yield 0, rows, 0, words, 0
+    every = range(rows) if every is None else every
+    if rows <= MOST_ROWS and (len(every) == rows or words == 1):
+        yield 0, rows, 0, words, -every.start
         return
     for word in range(words):
         for row in range(0, rows, MOST_ROWS):
-            yield row, min(MOST_ROWS, rows - row), word, 1, word * rows + row
+            before = word * len(every) + row - every.start
+            yield row, min(MOST_ROWS, rows - row), word, 1, before
 
 
 def check(arch: ArchConfig, what: str, opcode: Opcode, fields: Mapping[str, int]) -> None:

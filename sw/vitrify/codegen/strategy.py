@@ -32,6 +32,18 @@ class Ahead:
 
 
 @dataclass(frozen=True)
+class Passing:
+    """``tensors`` that are never there as a whole: what reads them is done in ``bands``.
+
+    ``counts``: other numbers of bands, by the name of the first op of those done together.
+    """
+
+    tensors: frozenset[str] = frozenset()
+    bands: int = 2
+    counts: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True)
 class PlacementStrategy:
     """One way to place the tensors of a network.
 
@@ -55,6 +67,7 @@ class PlacementStrategy:
     early: bool = False
     #: Tensors at the far end of the memory, so that between others there is room in one piece.
     far: frozenset[str] = frozenset()
+    passing: Passing = Passing()
 
 
 #: Fewer experts ahead gain nothing: each is waited for by the one behind it.

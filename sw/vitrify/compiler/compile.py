@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -30,13 +29,18 @@ from vitrify.program import (
     output_size,
 )
 from vitrify.quant.given import facts
-from vitrify.quant.graph import OutputForm, QOp, QuantGraph
+from vitrify.quant.graph import OutputForm, QuantGraph
 
-from . import hazards
+from . import bands, hazards
+from .sequence import early, late, schedule
 from .unread import leave_out
 
 #: Trials of one way to place tensors, each with more of them at the far end of the memory.
 _MOVES = 3
+#: Ways to place what is made in bands.
+BANDED = tuple(PlacementStrategy(Separation.NONE, 1, scores) for scores in (1, 4))
+#: What was lowered, and its outputs.
+Lowered = tuple[Lowering, tuple[OutputSpec, ...]]
 #: Tasks that a task number tells apart.
 MAX_TASKS = 1 << TASK_BITS
 
@@ -83,8 +87,8 @@ def compile_graph(
     can_preload = arch.stored_weights and 2 * arch.dram_bytes > arch.depth and bool(
         branches(TensorMemory(graph, arch, PlacementStrategy(), batch))
     )
-    state, outputs = _lower(
-        graph, arch, batch, ways or strategies(MOST_AHEAD if can_preload else 0, batch)
+    state, outputs = _placed(
+        graph, arch, batch, list(ways or strategies(MOST_AHEAD if can_preload else 0, batch))
     )
     if ways is None:
         state, outputs = _faster(state) or (state, outputs)
@@ -121,13 +125,32 @@ def _batched(graph: QuantGraph, batch: int) -> QuantGraph:
     )
 
 
+def _placed(
+    graph: QuantGraph, arch: ArchConfig, batch: int, ways: Sequence[PlacementStrategy]
+) -> Lowered:
+    """The network in one of some ways; of one image also in bands, as few as have room."""
+    try:
+        return _lower(graph, arch, batch, ways)
+    except PlacementError:
+        small = [way for way in BANDED if way in ways]
+        if batch > 1 or not small:
+            raise
+        found = bands.fewest(graph, lambda passing: _lower(
+            graph, arch, batch, [replace(way, passing=passing) for way in small]
+        ))
+        if found is None:
+            raise
+        return found
+
+
 def _lower(
     graph: QuantGraph, arch: ArchConfig, batch: int, ways: Iterable[PlacementStrategy]
-) -> tuple[Lowering, tuple[OutputSpec, ...]]:
+) -> Lowered:
     """Lower every op in the fastest way that the token memory has room for; the outputs, too."""
     refusals: list[tuple[tuple[bool, int], PlacementError]] = []
+    every = graph
     for strategy in ways:
-        moves = 0
+        moves, graph = 0, bands.in_bands(every, strategy.passing).graph
         while True:
             ops = late(graph.ops) if strategy.late else graph.ops
             ops = early(graph) if strategy.early else ops
@@ -174,7 +197,7 @@ def _later_cut(state: Lowering, step: int) -> int | None:
     return None
 
 
-def _faster(known: Lowering) -> tuple[Lowering, tuple[OutputSpec, ...]] | None:
+def _faster(known: Lowering) -> Lowered | None:
     """The same with what is faster and takes more of the token memory, where that has room."""
     for way in _larger(known):
         with contextlib.suppress(PlacementError):
@@ -205,7 +228,7 @@ def _lower_ops(state: Lowering) -> None:
         for step in _lowered(state):
             state.release_dead(step - 1)
     except CapacityError as error:
-        _locate(error, state.graph, step)
+        _locate(error, state, step)
         raise
 
 
@@ -246,81 +269,16 @@ def _lowered_part(state: Lowering, part: range, whole: bool) -> Iterator[int]:
         yield step
 
 
-def _locate(error: CapacityError, graph: QuantGraph, step: int) -> None:
+def _locate(error: CapacityError, state: Lowering, step: int) -> None:
     """Note which op it is, number ``step``, that does not fit, and what that was made of."""
+    graph = state.graph
     if isinstance(error, PlacementError):
         error.step = step
+        uses = [name for op in graph.ops[step : step + 1] for name in (*op.sources(), op.out)]
+        error.alive = frozenset([*uses, *state.placed])
     # a copy that no node is named after belongs to what reads it
     known = (graph.sources.get(op.name) for op in graph.ops[step:])
     error.node = next(filter(None, known), "")
-
-
-def schedule(ops: list[QOp]) -> list[QOp]:
-    """Put the op that makes what streams past other activations last among their makers.
-
-    An attention's keys and values are then complete when the scores begin, and only queries, which
-    stream, are still draining.  An op stays where it is if it would have to pass another that it
-    must follow or precede (:func:`independent`).
-    """
-    result = list(ops)
-    for op in ops:
-        for name in op.streamed():
-            maker = next((o for o in result if name in o.results()), None)
-            if maker is None:
-                continue
-            at, to = result.index(maker), result.index(op)
-            if all(independent(maker, other) for other in result[at + 1 : to]):
-                result.remove(maker)
-                result.insert(to - 1, maker)
-    return result
-
-
-def late(ops: list[QOp]) -> list[QOp]:
-    """Put what one op alone reads right before that, where data allow it (:func:`independent`)."""
-    result = list(ops)
-    for op in reversed(ops):
-        made = set(op.results())
-        readers = [other for other in result if made.intersection(other.sources())]
-        if len(readers) != 1:
-            continue
-        at, to = result.index(op), result.index(readers[0])
-        if at < to and all(independent(op, other) for other in result[at + 1 : to]):
-            result.remove(op)
-            result.insert(to - 1, op)
-    return result
-
-
-def early(graph: QuantGraph) -> list[QOp]:
-    """The ops, those that free more than they take as early as data allow (:func:`independent`).
-
-    So of three wide layers that are pooled each, one at a time is there.
-    """
-    bits = {name: t.rows * t.channels * t.bits for name, t in graph.tensors.items()}
-    made = {name for op in graph.ops for name in op.results()}
-    # what adds to a stream comes before those that read it
-    readers = Counter(n for op in graph.ops for n in {*op.sources()} - {*op.results()})
-    result = list(graph.ops)
-    for op in graph.ops:
-        freed = {n for n in made.intersection(op.sources()) if readers[n] == 1}
-        freed -= {*graph.outputs.values(), *op.results()}
-        taken = {*op.results()} - {*op.sources()}
-        if sum(bits[n] for n in freed) <= sum(bits[n] for n in taken):
-            continue
-        at = to = result.index(op)
-        while to and independent(result[to - 1], op):
-            to -= 1
-        result.insert(to, result.pop(at))
-    return result
-
-
-def independent(first: QOp, second: QOp) -> bool:
-    """Whether two ops may change places: neither writes what the other reads or writes.
-
-    Residual additions write in place, so that every reader of the sum before has to stay in front
-    of them.
-    """
-    made, used = set(first.results()), set(second.results())
-    return made.isdisjoint(used | set(second.sources())) and used.isdisjoint(first.sources())
 
 
 def _input_spec(state: Lowering, preprocess: str | None) -> InputSpec:

@@ -14,6 +14,7 @@ from .map_pool import MAP_POOL
 from .mix import MIX
 from .multiply import MULTIPLY
 from .norm import NORM
+from .passing import PASSING
 from .pool import POOL
 from .product import PRODUCT
 from .rotary import ROTARY
@@ -22,7 +23,7 @@ from .transpose import TRANSPOSE
 
 OPERATIONS = (
     EMBED, LINEAR, CONV, NORM, ACTIVATION, ADD, ROWS, CHANNELS, ATTENTION, EXPERTS, POOL, MAP_POOL,
-    MIX, MULTIPLY, ROTARY, PRODUCT, TRANSPOSE,
+    MIX, MULTIPLY, ROTARY, PRODUCT, TRANSPOSE, PASSING,
 )  # fmt: skip
 
 #: How canonical operations are made of others, by their names.

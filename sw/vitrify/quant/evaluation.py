@@ -69,6 +69,12 @@ class Evaluation:
         if statistics is not None:
             self._statistics[name] = finish(value, statistics)
 
+    def rename(self, name: str, new: str) -> None:
+        """Call what a tensor holds, and its statistics, by another name."""
+        self._values[new] = self._values.pop(name)
+        if name in self._statistics:
+            self._statistics[new] = self._statistics.pop(name)
+
     def row_statistics(self, name: str) -> RowStatistics | None:
         """What was gathered when the tensor was written last with statistics."""
         return self._statistics.get(name)
@@ -113,18 +119,25 @@ class Evaluation:
 
     def store(
         self, name: str, value: IntArray, *, table: Int8 | None = None, add: bool = False,
-        rows: Rows | None = None,
+        rows: Rows | None = None, base: str | None = None,
     ) -> IntArray:
-        """``value`` in the format of a tensor; added to what the tensor holds with ``add``.
+        """``value`` in the format of a tensor; with ``add`` added to what it holds, or ``base``.
 
-        Then it may be that of some ``rows``, and the others stay as they are.
+        It may be that of some ``rows``, and the others stay as they are.
         """
-        if self.is_int8(name):
-            return requantise.to_int8(value, table)
+        old = self.read(base or name) if add else None
+        if old is not None and rows is not None:
+            old = rows.of(old)
+        made = requantise.to_int8(value, table) if self.is_int8(name) else (
+            requantise.to_int16(value, old)
+        )
         if rows is None:
-            return requantise.to_int16(value, self.read(name) if add else None)
-        whole = self.read(name).copy()
-        whole[:, list(rows.index)] = requantise.to_int16(value, rows.of(whole))
+            return made
+        whole, tensor = self._values.get(name), self._tensors[name]
+        if whole is None or whole.shape[1] != tensor.rows:
+            whole = np.zeros((self.images, tensor.rows, tensor.channels), made.dtype)
+        whole = whole.copy()
+        whole[:, list(rows.index)] = made
         return whole
 
 

@@ -57,6 +57,18 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Band:
+    """Which rows the part of a layer makes: from ``start`` of ``total``.
+
+    Those before ``done`` were made by other parts, too, and count as work no more.
+    """
+
+    start: int
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
 class QTensor:
     """An integer tensor: real value = ``scale * (q - zero_point) + offset``.
 

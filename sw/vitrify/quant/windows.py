@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,24 @@ class Window:
         """Lines of the map that the results from line ``y`` up to ``end`` read."""
         top, last = y * self.stride - self.pads[0], (end - 1) * self.stride - self.pads[0]
         return range(max(0, top), min(self.map[0], last + self.kernel[0]))
+
+    def rows_read(self, lines: range) -> range:
+        """Rows of the map that some lines of results read."""
+        read = self.reads(lines.start, lines.stop)
+        return range(read.start * self.map[1], read.stop * self.map[1])
+
+    def of_lines(self, lines: range, there: range) -> Window | None:
+        """The window that makes some lines of results, from a map of which rows are ``there``.
+
+        Lines of that which it does not read are pads below zero.  ``None``: rows are no lines.
+        """
+        width, (_, left, _, right) = self.map[1], self.pads
+        if there.start % width or there.stop % width:
+            return None
+        high = len(there) // width
+        top = self.pads[0] + there.start // width - lines.start * self.stride
+        bottom = (len(lines) - 1) * self.stride + self.kernel[0] - high - top
+        return replace(self, map=(high, width), pads=(top, left, bottom, right))
 
     def part(self, y: int, x: int, width: int, lines: range | None = None) -> Taps:
         """Taps of the results from ``(y, x)`` on, ``width`` of them beside each other.

@@ -48,6 +48,7 @@ def test_an_image_in_blocks_in_front_of_a_layer():
 
 def test_without_trials_there_is_none(monkeypatch):
     monkeypatch.setattr(stage, "_MOVES", 0)
+    monkeypatch.setattr(stage, "BANDED", ())
     net = Net(3)
     with pytest.raises(PlacementError, match=r"'fourth' needs 512 bytes .* 512 of the 1024"):
         check(net, long_skip(net), arch=SMALL)

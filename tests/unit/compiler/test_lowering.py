@@ -20,8 +20,8 @@ from vitrify.arch.isa import Opcode, Stationary
 from vitrify.arch.presets import preset
 from vitrify.codegen.placement import Spread
 from vitrify.compiler import compile_graph
-from vitrify.compiler.compile import schedule
 from vitrify.compiler.quantise import quantise
+from vitrify.compiler.sequence import schedule
 from vitrify.compiler.unread import leave_out
 from vitrify.program import Program
 from vitrify.quant.evaluate import Evaluator

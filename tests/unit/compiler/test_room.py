@@ -13,6 +13,7 @@ from onnx import helper, numpy_helper
 
 from tests.support.parts import IMAGES, NANO, check, compiled, places, save
 from vitrify.arch.errors import CapacityError
+from vitrify.compiler import compile as stage
 from vitrify.compiler import compile_graph, partition
 from vitrify.compiler.quantise import quantise
 from vitrify.frontend import canonicalise, load
@@ -48,6 +49,9 @@ def test_what_does_not_fit_runs_on_the_host(
     arch = replace(NANO, name="small", banks=6, bank_words=128)
     convolutions(tmp_path / "model.onnx")
     graph = quantise(canonicalise(load(tmp_path / "model.onnx")), IMAGES, arch=arch)
+    whole = compile_graph(graph, arch)
+    assert any(".band" in layer.tensor.name for layer in whole.layers)
+    monkeypatch.setattr(stage, "BANDED", ())
     with pytest.raises(CapacityError, match=r"'b\.act' needs 8192 bytes") as caught:
         compile_graph(graph, arch)
     assert caught.value.node == "b"

@@ -40,7 +40,10 @@ class Emit(Protocol):
 
 def place_result(state: Lowering, op: QLinear) -> Placed:
     """The place of what ``op`` writes, with statistics entries if it gathers any."""
-    out = state.placed[op.out] if op.add else state.place_near(op.out, apart=[op.x])
+    old = op.base or op.out
+    out = state.placed[op.out] if op.add and old == op.out else (
+        state.place_near(op.out, apart=[op.x])
+    )
     return out if op.statistics is None else state.with_statistics(out)
 
 
@@ -54,6 +57,8 @@ def prepare(
     ``old`` is where the values are that the result is added to, if not in its own place.
     With ``tiles`` no other c tiles are made.
     """
+    if op.base is not None:
+        old = state.placed[op.base]
     if stored is not None and stored.tiles is not None:
         tiles = stored.tiles
     values, transform = state.requant(op.requant), Transform.NONE
@@ -125,11 +130,13 @@ def prepare(
     if op.window is not None:
         total = op.window.count * state.images
 
-    each = out.rows // state.images
+    each, band = out.rows // state.images, op.band
+    if band is not None:
+        total = band.total
 
     def worth(first: int, end: int, done: int) -> int:
         """Multiply-accumulates of some rows; those of all rows add up to ``macs``."""
-        if op.into is not None:
+        if op.into is not None and band is None:
             # Of every image as many are made; others are in between.
             skipped = first // each * (each - op.into.count) + (op.into.start or 0)
             first, end = first - skipped, end - skipped
@@ -140,6 +147,8 @@ def prepare(
         queue: Queue | None = None, picks: Picks | None = None, taps: Taps | None = None,
         done: int = 0,
     ) -> None:
+        if band is not None:
+            row, done = row + band.start, max(done, band.done)
         gathered = state.gather(op.statistics, out, out_row)
         block = {**values, **gathered} if whole else values
         if transform == Transform.NORM:

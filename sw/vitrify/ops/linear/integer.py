@@ -12,7 +12,7 @@ from vitrify.golden.ops import layernorm
 from vitrify.golden.ops.matmul import matmul
 from vitrify.quant.evaluation import Evaluation, IntArray, operand
 from vitrify.quant.graph import Layer, QOp
-from vitrify.quant.tensors import Int8, Norm, Requant, Rows, Statistics, Times
+from vitrify.quant.tensors import Band, Int8, Norm, Requant, Rows, Statistics, Times
 from vitrify.quant.windows import Window
 
 
@@ -44,10 +44,14 @@ class QLinear(QOp):
     window: Window | None = None
     #: Consecutive rows of ``out`` that it adds to (default: all).
     into: Rows | None = None
+    #: Tensor whose values it adds to (default: ``out``).
+    base: str | None = None
+    #: Of a part of a layer: which one.
+    band: Band | None = None
 
     def sources(self) -> tuple[str, ...]:
         factor = (self.times.tensor,) if self.times else ()
-        return (self.x, *factor, *((self.out,) if self.add else ()))
+        return (self.x, *factor, *((self.base or self.out,) if self.add else ()))
 
     def pairs(self) -> tuple[tuple[str, str], ...]:
         return ((self.x, self.times.tensor),) if self.times else ()
@@ -56,7 +60,7 @@ class QLinear(QOp):
         yield Layer(self.name, self.x, self.out, self.weight)
 
     def divisible(self) -> Layer | None:
-        whole = self.task or self.times or self.window
+        whole = self.task or self.times or self.window or self.band
         if self.statistics is not None:
             # They are gathered behind all columns, by a MATMUL that reads as many bytes a row.
             columns, depth = self.weight.shape[-2:]
@@ -77,7 +81,8 @@ class QLinear(QOp):
 
     def rows_read(self, made: range) -> Mapping[str, range] | None:
         if self.window is not None:
-            return None
+            lines = self._lines(made)
+            return None if lines is None else {self.x: self.window.rows_read(lines)}
         index = self._streamed(made).index
         needed = range(min(index), max(index) + 1)
         return {self.x: needed} if self.times is None else {
@@ -86,14 +91,26 @@ class QLinear(QOp):
 
     def part(self, made: range, kept: Mapping[str, range]) -> QOp | None:
         there, result = kept[self.x], kept[self.out]
+        into = Rows.span(made.start - result.start, len(made)) if made != result else None
+        if self.window is not None:
+            lines = self._lines(made)
+            window = None if lines is None else self.window.of_lines(lines, there)
+            return None if window is None else replace(self, window=window, into=into)
         if self.times is not None and kept[self.times.tensor] != there:
             return None
         own, chosen = self._streamed(made).behind(there.start), self._chosen(made)
         return replace(
             self, rows=None if own == Rows.span(0, len(there)) else own,
-            covers=self.covers.then(chosen) if self.covers else chosen,
-            into=Rows.span(made.start - result.start, len(made)) if made != result else None,
+            covers=self.covers.then(chosen) if self.covers else chosen, into=into,
         )
+
+    def _lines(self, made: range) -> range | None:
+        """Lines of the map of a convolution's results, if rows of ``out`` are whole ones."""
+        assert self.window is not None
+        width = self.window.size[1]
+        whole = made.start % width == made.stop % width == 0
+        alone = self.window.maps == 1 and self.into is None
+        return range(made.start // width, made.stop // width) if whole and alone else None
 
     def _chosen(self, made: range) -> Rows:
         """Rows of ``out``, counted among those that it makes."""
@@ -108,9 +125,7 @@ class QLinear(QOp):
     def evaluate(self, run: Evaluation) -> None:
         if self.window is not None:
             value = run.scale(self._convolved(run.read(self.x), self.window), self.requant)
-            run.write(self.out, run.store(
-                self.out, value, table=self.table, add=self.add
-            ), self.statistics)
+            self._write(run, value)
             return
         x, statistics = run.read(self.x), run.row_statistics(self.x)
         if self.times is not None:
@@ -129,8 +144,12 @@ class QLinear(QOp):
                 run.scale(matmul(rows, self.weight[n]), _of_task(self.requant, int(n)))
                 for rows, n in zip(operands, run.task(self.task), strict=True)
             ])
-        value = value.reshape(run.images, count, -1)
-        value = run.store(self.out, value, table=self.table, add=self.add, rows=self.into)
+        self._write(run, value.reshape(run.images, count, -1))
+
+    def _write(self, run: Evaluation, value: IntArray) -> None:
+        value = run.store(
+            self.out, value, table=self.table, add=self.add, rows=self.into, base=self.base
+        )
         run.write(self.out, value, self.statistics)
 
     def _convolved(self, x: IntArray, window: Window) -> IntArray:

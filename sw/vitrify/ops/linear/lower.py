@@ -115,7 +115,7 @@ def _may_turn(state: Lowering, op: QLinear) -> bool:
     are no fewer of them than cycles in which the bus brings one.
     """
     rows = state.rows(op.out)
-    every = op.rows is None and op.into is None and state.rows(op.x) == rows
+    every = op.rows is None and op.into is None and op.base is None and state.rows(op.x) == rows
     worth = rows * state.arch.dram_bytes >= INSTRUCTION_BYTES
     return op.add and op.statistics is not None and every and worth
 
@@ -154,9 +154,12 @@ def _convolve(state: Lowering, op: QLinear, window: Window) -> None:
     x = state.placed[op.x]
     out = place_result(state, op)
     emit = prepare(state, op, x, out)
+    each, ahead = window.places, 0
+    if op.into is not None:
+        each, ahead = out.rows // state.images, op.into.index[0]
     for number in range(state.images * window.maps):
         for start, rows, taps in blocks(window, state.arch.max_rows):
-            to = number * window.places + start
+            to = number * each + ahead + start
             emit(number * window.pixels, to, rows, to, taps=taps)
 
 
@@ -165,5 +168,10 @@ def _fold(state: Lowering, op: QLinear, window: Window) -> None:
     x = state.placed[op.x]
     out = place_result(state, op)
     emit = prepare(state, op, x, out)
-    for start, rows in state.row_blocks(state.images * window.count):
-        emit(start * window.map[1], start, rows, start)
+    images = state.images if op.into else 1
+    count = state.images * window.count // images
+    for image in range(images):
+        ahead = image * (out.rows // images) + (op.into.index[0] if op.into else 0)
+        for start, rows in state.row_blocks(count):
+            first = (image * count + start) * window.map[1]
+            emit(first, ahead + start, rows, ahead + start)

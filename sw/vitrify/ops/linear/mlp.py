@@ -36,7 +36,7 @@ def _reader(state: Lowering, op: QLinear, step: int) -> QLinear | None:
         return None
     if op.add or op.statistics or op.task or behind.task or behind.rows or behind.times:
         return None
-    if behind.into and state.images > 1:
+    if op.into or (behind.into and (state.images > 1 or behind.window)):
         return None
     readers = sum(op.out in other.sources() for other in state.graph.ops)
     return behind if readers == 1 and op.out not in state.graph.outputs.values() else None
@@ -76,7 +76,7 @@ def _convolve(
     A layer behind the convolution takes its blocks as they come.
     """
     last = _reader(state, behind, step)
-    last = None if last is None or last.window else last
+    last = None if last is None or last.window or last.into else last
     (high, wide), (height, width) = window.map, window.size
     lines = -(-height // state.strategy.row_blocks)
     most = min(high, (lines - 1) * window.stride + window.kernel[0])

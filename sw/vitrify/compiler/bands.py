@@ -1,0 +1,376 @@
+"""Layers made band by band, because what is between them is too large for the token memory.
+
+A tensor that *passes* is never there as a whole.  An op that reads it and makes something that
+stays is done in bands of its rows, whole lines of a map; before each, what passes is made as far as
+that band reads it, lines that two bands read twice.  So every band has parts of the ops
+(:meth:`~vitrify.quant.graph.QOp.part`) and tensors of its own; the integers are those of the whole
+graph.  What several ops read that are not done together is made again for each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from vitrify.codegen.alloc import PlacementError
+from vitrify.codegen.strategy import Passing
+from vitrify.ops.linear.integer import QLinear
+from vitrify.ops.passing.integer import QAside, QRead
+from vitrify.quant.graph import QConstant, QOp, QuantGraph
+from vitrify.quant.tensors import Band
+
+T = TypeVar("T")
+
+#: Multiplications of all bands, for one of the network.
+_MOST_WORK = 1.5
+#: Numbers of bands that are tried: each is twice the one before.
+_FEWEST, _MOST = 2, 64
+
+
+def may_pass(graph: QuantGraph) -> dict[str, frozenset[str]]:
+    """Tensors that can be made in bands, by name, and those that pass with each."""
+    mates: dict[str, set[str]] = {}
+    blocked = set(graph.outputs.values())
+    for op in graph.ops:
+        touched = {*op.sources(), *op.results()}
+        for pair in op.pairs():
+            for name in pair:
+                mates.setdefault(name, set()).update(pair)
+        if not _divisible(op):
+            blocked |= touched
+    made = {name for op in graph.ops for name in op.results()} | {graph.input.out}
+    return {
+        name: frozenset({name, *mates.get(name, ())}) for name in made - blocked
+        if not blocked & mates.get(name, set())
+    }
+
+
+def _divisible(op: QOp) -> bool:
+    """Whether parts of its rows can be made alone."""
+    if not isinstance(op, QLinear) or op.into is not None or op.task is not None:
+        return False
+    return op.window is None or op.window.maps == 1
+
+
+@dataclass(frozen=True)
+class Banded:
+    """A graph in bands, and for each of its ops the first one of the group, empty for others."""
+
+    graph: QuantGraph
+    groups: list[str]
+
+
+def in_bands(graph: QuantGraph, passing: Passing) -> Banded:
+    """``graph`` with some tensors passing in bands, as many as are wanted and there are lines for.
+
+    Raises
+    ------
+    ValueError
+        If they cannot, because what they are made of has changed when they are read.
+    """
+    if not passing.tensors:
+        return Banded(graph, [""] * len(graph.ops))
+    return _Cut(graph, passing).made()
+
+
+@dataclass(frozen=True)
+class _Need:
+    """Of one band: rows that ops make, by their numbers, and rows that tensors need."""
+
+    made: Mapping[int, range]
+    rows: Mapping[str, range]
+
+
+@dataclass
+class _Cut:
+    graph: QuantGraph
+    way: Passing
+    ops: list[QOp] = field(default_factory=list)
+    groups: list[str] = field(default_factory=list)
+    constants: list[QConstant] = field(default_factory=list)
+    #: Rows that were made by now, from the first one on, by op number.
+    done: dict[int, int] = field(default_factory=dict)
+    count: int = 0
+
+    def made(self) -> Banded:
+        """The graph in bands."""
+        graph, self.passing = self.graph, self.way.tensors
+        self.tensors = dict(graph.tensors)
+        self.widths = _widths(graph)
+        self.known = {one.out: one for one in graph.constants}
+        at = 0
+        while at < len(graph.ops):
+            op, name = graph.ops[at], ""
+            if op.out in self.passing:
+                at += 1
+            elif self.passing.isdisjoint(op.sources()):
+                self.ops.append(op)
+                at += 1
+            else:
+                name = op.name
+                group, at = self._group(at)
+                if not self._emit(group):
+                    raise ValueError(f"what {name!r} reads cannot be made in bands")
+            self.groups += [name] * (len(self.ops) - len(self.groups))
+        used = {name for op in self.ops for name in (*op.sources(), *op.results())}
+        kept = [one for one in graph.constants if one.out in used]
+        made = replace(
+            graph, ops=self.ops, tensors=self.tensors, constants=[*kept, *self.constants]
+        )
+        return Banded(made, self.groups)
+
+    def _group(self, first: int) -> tuple[list[int], int]:
+        """Numbers of ops that are done together, and where to go on."""
+        ops, rows = self.graph.ops, self._rows(first)
+        group, at = [first], first + 1
+        while at < len(ops):
+            op = ops[at]
+            if op.out not in self.passing:
+                if self.passing.isdisjoint(op.sources()) or self._rows(at) != rows:
+                    break
+                results = {ops[i].out for i in group}
+                read = {
+                    name for i in (*self._closure(at), at) for name in ops[i].sources()
+                    if not (i == at and name == op.out)
+                }
+                if results & read or self._unit(at) != self._unit(first):
+                    break
+                group.append(at)
+            at += 1
+        return group, at
+
+    def _rows(self, number: int) -> int:
+        return self.graph.tensors[self.graph.ops[number].out].rows
+
+    def _unit(self, number: int) -> int:
+        return self.widths.get(self.graph.ops[number].out, 1)
+
+    def _closure(self, number: int) -> list[int]:
+        """Numbers of the ops that make what passes to op ``number``."""
+        found, left = set[int](), [number]
+        while left:
+            later = left.pop()
+            for name in self.graph.ops[later].sources():
+                if name in self.passing:
+                    new = {
+                        i for i, op in enumerate(self.graph.ops[:later]) if op.out == name
+                    } - found
+                    found |= new
+                    left += new
+        return sorted(found)
+
+    def _emit(self, group: list[int]) -> bool:
+        """The bands of a group of ops; whether they are possible."""
+        ops = self.graph.ops
+        closure = sorted({i for number in group for i in self._closure(number)})
+        for i in closure:
+            whole = {*ops[i].sources()} - self.passing
+            if any(op.out in whole for op in ops[i + 1 : group[0]]):
+                return False
+        rows, unit = self._rows(group[0]), self._unit(group[0])
+        if rows % unit:
+            return False
+        bands = dict(self.way.counts).get(ops[group[0]].name, self.way.bands)
+        each = -(-(rows // unit) // bands) * unit
+        needs = [
+            self._need(group, closure, range(start, min(rows, start + each)))
+            for start in range(0, rows, each)
+        ]
+        aside = self._set_aside(group, closure, needs)
+        numbers = sorted([*closure, *group])
+        return all(self._band(numbers, need, aside) for need in needs)
+
+    def _need(self, group: list[int], closure: list[int], band: range) -> _Need:
+        ops, rows, made = self.graph.ops, dict[str, range](), dict[int, range]()
+        for i in sorted([*closure, *group], reverse=True):
+            op = ops[i]
+            made[i] = band if i in group else rows.get(op.out, range(0))
+            if not made[i]:
+                continue
+            read = op.rows_read(made[i]) or {}
+            for name, some in read.items():
+                if some:
+                    rows[name] = self._hull(name, rows.get(name, some), some)
+        return _Need(made, rows)
+
+    def _hull(self, name: str, one: range, other: range) -> range:
+        """Whole lines with both."""
+        unit, most = self.widths.get(name, 1), self._count(name)
+        start, stop = min(one.start, other.start), max(one.stop, other.stop)
+        return range(start // unit * unit, min(most, -(-stop // unit) * unit))
+
+    def _count(self, name: str) -> int:
+        return self.graph.tensors[name].rows
+
+    def _set_aside(
+        self, group: list[int], closure: list[int], needs: list[_Need]
+    ) -> dict[str, str]:
+        """Tensors that a band adds to before others have read them: what they are called then."""
+        ops, found = self.graph.ops, dict[str, str]()
+        for i in group:
+            op = ops[i]
+            read = any(op.out in {*ops[j].sources()} for j in closure) or (
+                isinstance(op, QLinear) and op.x == op.out
+            )
+            late = any(
+                need.rows[op.out].start < need.made[i].start
+                for need in needs if op.out in need.rows
+            )
+            if read and late and op.out not in found:
+                found[op.out] = self._name(op.out)
+                self.tensors[found[op.out]] = replace(
+                    self.tensors[op.out], name=found[op.out]
+                )
+                self.ops.append(QAside(
+                    name=found[op.out], out=found[op.out], x=op.out
+                ))
+        return found
+
+    def _name(self, of: str) -> str:
+        self.count += 1
+        return f"{of}.band{self.count}"
+
+    def _band(self, numbers: list[int], need: _Need, aside: Mapping[str, str]) -> bool:
+        graph, names = self.graph, dict(aside)
+        kept = {name: range(self._count(name)) for name in graph.tensors}
+        for name, rows in need.rows.items():
+            if name in self.passing:
+                kept[name], names[name] = rows, self._name(name)
+                self.tensors[names[name]] = replace(
+                    graph.tensors[name], name=names[name], rows=len(rows)
+                )
+                if name in self.known:
+                    value = self.known[name].value[rows.start : rows.stop]
+                    self.constants.append(QConstant(names[name], value))
+                if name == graph.input.out:
+                    self.ops.append(QRead(
+                        name=names[name], out=names[name], image=name, rows=rows
+                    ))
+        fresh = set(aside)
+        for i in numbers:
+            op, made = graph.ops[i], need.made[i]
+            if not made:
+                continue
+            part = op.part(made, kept)
+            if not isinstance(part, QLinear):
+                return False
+            band = Band(
+                kept[op.out].start, self.done.get(i, 0), self._count(op.out)
+            )
+            self.done[i] = max(self.done.get(i, 0), made.stop)
+            base = None
+            if op.out in fresh:
+                base = aside[op.out]
+                fresh.remove(op.out)
+            own = op.out if op.out in aside else names.get(op.out, op.out)
+            self.ops.append(replace(
+                part, x=names.get(part.x, part.x), out=own, base=base, band=band,
+                times=part.times and replace(
+                    part.times, tensor=names.get(part.times.tensor, part.times.tensor)
+                ),
+            ))
+        return True
+
+
+def _widths(graph: QuantGraph) -> dict[str, int]:
+    """Rows of a line of the maps that tensors are, as far as windows and layers say it."""
+    widths: dict[str, int] = {}
+    links: list[tuple[str, ...]] = []
+    for op in graph.ops:
+        if not isinstance(op, QLinear):
+            continue
+        if op.window is not None:
+            for name, width in ((op.x, op.window.map[1]), (op.out, op.window.size[1])):
+                widths[name] = math.lcm(widths.get(name, 1), width)
+        elif op.rows is None:
+            links.append((op.x, op.out, *((op.times.tensor,) if op.times else ())))
+        elif op.times is not None:
+            links.append((op.x, op.times.tensor))
+    changed = True
+    while changed:
+        changed = False
+        for names in links:
+            width = math.lcm(*(widths.get(name, 1) for name in names))
+            for name in names:
+                if widths.get(name, 1) != width:
+                    widths[name], changed = width, True
+    return widths
+
+
+def _work(graph: QuantGraph) -> float:
+    """Multiplications, those that are made again included."""
+    return sum(
+        graph.macs.get(op.name, 0) * (
+            len(op.into.index if op.into else range(graph.tensors[op.out].rows)) / op.band.total
+            if isinstance(op, QLinear) and op.band else 1
+        ) for op in graph.ops
+    )
+
+
+def fewest(graph: QuantGraph, attempt: Callable[[Passing], T]) -> T | None:
+    """What ``attempt`` makes of a graph in bands, of as few as it has room for.
+
+    Tensors begin to pass one after another, in the narrowest bands: of those that were there when
+    the room ran out, the one made last.  Then bands are as wide as there is room.  ``None``: that
+    does not help, or cannot be.
+
+    Parameters
+    ----------
+    attempt : raises a ``PlacementError`` if that does not fit
+    """
+    tensors = _passing(graph, attempt)
+    counts: dict[str, int] = {}
+    while tensors is not None:
+        way = Passing(tensors, _FEWEST, tuple(counts.items()))
+        try:
+            return attempt(way)
+        except PlacementError as error:
+            groups = in_bands(graph, way).groups
+            short = groups[error.step]
+            # what is not in bands has no room between others, however many these are
+            for name in [short] if short else {*groups} - {""}:
+                counts[name] = 2 * counts.get(name, _FEWEST)
+            if max(counts.values(), default=_MOST + 1) > _MOST:
+                return None
+    return None
+
+
+def _passing(graph: QuantGraph, attempt: Callable[[Passing], T]) -> frozenset[str] | None:
+    """Tensors that have to pass, so that all others have room."""
+    able, tensors = may_pass(graph), frozenset[str]()
+    numbers = {op.name: i for i, op in enumerate(graph.ops)}
+    makers: dict[str, list[int]] = {}
+    for i, op in enumerate(graph.ops):
+        for name in op.results():
+            makers.setdefault(name, []).append(i)
+    refused: set[str] = set()
+    while True:
+        way = Passing(tensors, _MOST)
+        try:
+            attempt(way)
+        except PlacementError as error:
+            now = numbers.get(in_bands(graph, way).graph.ops[error.step].name, -1)
+            age = {
+                name: max((i for i in makers.get(name, ()) if i <= now), default=-1)
+                for name in able.keys() & error.alive - tensors - refused
+            }
+            for name in sorted(age, key=lambda name: (-age[name], name)):
+                if _may(graph, tensors | able[name]):
+                    tensors |= able[name]
+                    break
+                refused.add(name)
+            else:
+                return None
+        else:
+            return tensors
+
+
+def _may(graph: QuantGraph, tensors: frozenset[str]) -> bool:
+    """Whether tensors may pass without too much being made again."""
+    try:
+        made = in_bands(graph, Passing(tensors, _MOST)).graph
+    except ValueError:
+        return False
+    return _work(made) <= _MOST_WORK * sum(graph.macs.values())

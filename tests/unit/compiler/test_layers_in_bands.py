@@ -1,0 +1,135 @@
+"""Layers that are made band by band where what is between them does not fit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from tests.support.execute import tensors
+from tests.unit.ops.checks import NANO
+from tests.unit.ops.test_conv import conv
+from tests.unit.ops.test_image_conv import stem
+from tests.unit.quant.graphs import DIM, Net
+from vitrify.arch.errors import CapacityError
+from vitrify.codegen.strategy import Passing, PlacementStrategy
+from vitrify.compiler import compile_graph
+from vitrify.compiler.bands import in_bands, may_pass
+from vitrify.compiler.quantise import quantise
+from vitrify.ops.linear.integer import QLinear
+from vitrify.ops.passing.integer import QAside, QRead
+from vitrify.quant.evaluate import Evaluator
+from vitrify.quant.graph import QuantGraph
+
+WIDE = 24
+
+
+def bottleneck(net: Net, x: ir.Value, name: str, stride: int) -> ir.Value:
+    """Widened, convolved, weighed by its mean and narrowed: MBConv without the sum."""
+    wide = net.activation(net.linear(x, WIDE, f"{name}.wide"), f"{name}.act1", "silu")
+    case = (WIDE, WIDE, (3, 3), stride, (1, 1, 1, 1), 1, WIDE)
+    made = net.activation(conv(net, wide, case, f"{name}.depthwise"), f"{name}.act2", "silu")
+    mean = net.pool(made, f"{name}.mean")
+    narrow = net.activation(net.linear(mean, 8, f"{name}.squeeze"), f"{name}.act3", "relu")
+    gate = net.activation(net.linear(narrow, WIDE, f"{name}.excite"), f"{name}.gate", "sigmoid")
+    gate = net.builder.emit("Unfold", gate, name=f"{name}.row", parts=1)
+    both = net.builder.emit("Multiply", made, gate, name=f"{name}.times")
+    return net.linear(both, DIM, f"{name}.narrow")
+
+
+def stages(net: Net) -> ir.Value:
+    """A stem and two such blocks, the first of which halves the map and pools beside it."""
+    x = net.activation(stem(net, (3, 3), (1, 1), (1, 1, 1, 1)), "act", "silu")
+    x = conv(net, x, (DIM, DIM, (3, 3), 1, (1, 1, 1, 1), 1, 1), "second")
+    pooled = net.builder.emit(
+        "Pool", x, name="pool", map=[8, 8], kernel=[2, 2], strides=[2, 2], pads=[0] * 4,
+        kind="average", count_include_pad=1,
+    )
+    x = net.add(bottleneck(net, x, "first", 2), pooled, "sum1")
+    x = net.add(bottleneck(net, x, "again", 1), x, "sum2")
+    return net.linear(net.pool(net.norm(x, "norm"), "mean"), 7, "last")
+
+
+def quantised(seed: int = 3) -> tuple[QuantGraph, np.ndarray]:
+    """Its integers, and images."""
+    net = Net(seed)
+    return quantise(net.model(stages(net)), net.images(16), arch=NANO), net.images(2)
+
+
+def cut(graph: QuantGraph, *parts: str, bands: int = 3) -> tuple[QuantGraph, PlacementStrategy]:
+    """The graph with tensors passing whose names begin with some words, and the way to place it."""
+    passing = Passing(frozenset(
+        other for name, mates in may_pass(graph).items() if name.startswith(parts)
+        for other in mates
+    ), bands)
+    made = in_bands(graph, passing).graph
+    assert passing.tensors.isdisjoint(name for op in made.ops for name in op.sources())
+    return made, PlacementStrategy(passing=passing)
+
+
+#: What passes, in how many bands, and what that takes beside parts of layers.
+CASES = {
+    "the stem": (("second", "image"), 3, {QRead}),
+    "from the image on": (("image", "act", "second", "first.act1", "first.act2.t", "t"), 4,
+                          {QRead}),
+    "what is widened": (("first.act1", "again.act1"), 2, set()),
+    "a sum that bands read before": (("again.act", "first.times", "again.times"), 4, {QAside}),
+    "lines of one map": (("second", "first.act1"), 64, set()),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bands_have_the_integers_of_the_whole(name: str) -> None:
+    parts, bands, more = CASES[name]
+    graph, images = quantised()
+    made, way = cut(graph, *parts, bands=bands)
+    assert len(made.ops) > len(graph.ops)
+    assert {type(op) for op in made.ops} & {QRead, QAside} == more
+    wanted, found = (Evaluator(each, NANO).outputs(images) for each in (graph, made))
+    (key,) = wanted
+    assert (wanted[key] == found[key]).all()
+    program = compile_graph(graph, NANO, ways=[way])
+    assert program.macs == sum(graph.macs.values())
+    _, (output,) = tensors(program, images[:1])
+    assert (output.reshape(-1) == wanted[key][0].reshape(-1).astype(np.float32)).all()
+
+
+def test_what_has_no_room_passes() -> None:
+    """As a whole it takes more memory than there is; bands are no narrower than they have to be."""
+    graph, images = quantised()
+    small = replace(NANO, name="small", banks=4, bank_words=128)
+    plain, program = compile_graph(graph, NANO), compile_graph(graph, small)
+    assert plain.metadata["token_memory_bytes"] > small.token_bytes
+    assert program.metadata["token_memory_bytes"] <= small.token_bytes
+    assert program.macs == plain.macs
+    found, exact = (tensors(each, images[:1])[1][0] for each in (program, plain))
+    assert (found == exact).all()
+    bands = [layer for layer in program.layers if ".band" in layer.tensor.name]
+    assert {"first.wide"} <= {layer.name for layer in bands}
+    assert len({layer.tensor.name for layer in bands}) < 16
+    with pytest.raises(CapacityError):
+        compile_graph(graph, replace(small, name="smaller", bank_words=64))
+
+
+def test_rows_that_are_made_again_count_once() -> None:
+    """Lines that two bands read, and all of them for what is weighed by their mean."""
+    graph, _ = quantised()
+    made, _ = cut(graph, "first.act1", bands=2)
+    parts = [op for op in made.ops if isinstance(op, QLinear) and op.name == "first.wide"]
+    rows = [(op.band.start, made.tensors[op.out].rows, op.band.done) for op in parts if op.band]
+    assert rows == [(0, 32, 0), (24, 40, 32), (0, 32, 64), (24, 40, 64)]
+
+
+def test_a_tensor_that_changes_meanwhile_does_not_pass() -> None:
+    """What is made of a sum is read when the sum has changed."""
+    net = Net(1)
+    x = conv(net, stem(net, (2, 2), (2, 2), (0,) * 4), (DIM, DIM, (3, 3), 1, (1,) * 4, 1, 1), "a")
+    early = net.activation(net.linear(x, DIM, "early"), "early.act")
+    x = net.add(x, net.linear(net.activation(net.linear(x, DIM, "b"), "b.act"), DIM, "c"), "sum")
+    late = net.linear(net.norm(x, "norm"), DIM, "late")
+    result = net.linear(net.add(late, early, "both"), 7, "last")
+    graph = quantise(net.model(result), net.images(8), arch=NANO)
+    with pytest.raises(ValueError, match="cannot be made in bands"):
+        in_bands(graph, Passing(frozenset({"early.act"})))
