@@ -124,6 +124,7 @@ CASES = (
 
 #: With weights of four bits, on cores that have more products for them.
 IN_FOUR_BITS = tuple(
-    replace(case, name=f"{case.name}_w4", presets=("kv260-w4",), weights=Weights(NARROW))
+    replace(case, name=f"{case.name}_w4", presets=("kv260-w4", "ulx3s-w4"),
+            weights=Weights(NARROW))
     for case in CASES if case.name == "vit_tiny_imagenet"
 )

@@ -220,9 +220,11 @@ def _with_sdram(
             name=f"SDR SDRAM, {chip.bits} bit, at the core's clock",
             peak=clock_mhz * 1e6 * chip.bytes, efficiency=0.95,
             source="its own controller (vitrify.boards.sdram), in simulation",
-            # A burst closes its row, so that a read waits for the last write's recovery.
-            times=Dram(outstanding=1, refresh_interval_ns=chip.refresh, refresh_ns=chip.trfc,
-                       turnaround_ns=chip.twr + chip.trp, row_miss_ns=chip.trp + chip.trcd,
+            # One burst at a time: what each waits for is in the efficiency.  It closes its row, so
+            # that a read waits for the last write's recovery.
+            times=Dram(latency=0, outstanding=1, refresh_interval_ns=chip.refresh,
+                       refresh_ns=chip.trfc, turnaround_ns=chip.twr + chip.trp,
+                       row_miss_ns=chip.trp + chip.trcd,
                        row_bytes=chip.row_bytes, banks=1 << chip.bank_bits),
         ),
         standalone=around,

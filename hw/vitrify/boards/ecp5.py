@@ -9,6 +9,7 @@ from typing import Any
 
 from vitrify.arch.config import Part
 from vitrify.arch.errors import BackendError
+from vitrify.rtl.array import sums
 
 from .netlist import Netlist, Wiring, cell
 
@@ -117,7 +118,8 @@ def place_memories(module: Netlist, chip: Chip) -> dict[str, int]:
     """Fix the blocks of each large memory side by side; returns each memory's row.
 
     nextpnr's placers scatter the blocks of a memory over the whole chip when nearly all are taken,
-    and with them the wires of its address.  Memories for which no row has room stay free.
+    and with them the wires of its address.  Memories for which no row has room stay free.  Sums of
+    the matrix unit come last, however large: amidst its multipliers.
     """
     memories = defaultdict[str, list[str]](list)
     for name, one in module["cells"].items():
@@ -127,7 +129,9 @@ def place_memories(module: Netlist, chip: Chip) -> dict[str, int]:
     free = {row: list(chip.ram_places) for row in chip.ram_rows}
     from_left = dict.fromkeys(chip.ram_rows, True)
     placed = dict[str, int]()
-    for memory in sorted(memories, key=lambda name: (-len(memories[name]), name)):
+    for memory in sorted(
+        memories, key=lambda name: (sums.NAME in name, -len(memories[name]), name)
+    ):
         blocks = sorted(memories[memory], key=lambda name: (len(name), name))
         count = len(blocks)
         rows = [row for row in chip.ram_rows if len(free[row]) - count >= _LEFT]

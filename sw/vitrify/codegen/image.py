@@ -17,7 +17,7 @@ def blocks(state: Lowering) -> list[tuple[int, int]]:
     rows = state.image_rows(state.graph.input.out)
     if in_bands(state):
         return [(0, rows)]
-    return state.row_blocks(rows, state.strategy.row_blocks)
+    return state.row_blocks(rows, state.strategy.image_blocks)
 
 
 def in_bands(state: Lowering) -> bool:
@@ -37,11 +37,11 @@ def load(state: Lowering, whole: bool) -> None:
     if in_bands(state):
         _load_constants(state, first, range(state.images))
         return
-    if whole or state.strategy.row_blocks == 1:
+    if whole or state.strategy.image_blocks == 1:
         state.place_near(graph.input.out)
     if whole:
         load_images(state, range(state.images), ())
-    if whole or state.strategy.row_blocks > 1:
+    if whole or state.strategy.image_blocks > 1:
         _load_constants(state, first, range(state.images))
 
 

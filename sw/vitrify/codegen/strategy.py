@@ -50,11 +50,13 @@ class PlacementStrategy:
     ``row_blocks``: at least so many blocks of rows pass through image, hidden layers and scores
     one after another; the weights of embedding and hidden layers cross DRAM once for each.
     ``score_blocks``: the same for the scores alone, which costs no DRAM traffic.
+    ``whole_image``: the image is in memory as a whole all the same.
     """
 
     separation: Separation = Separation.ALL
     row_blocks: int = 1
     score_blocks: int = 1
+    whole_image: bool = False
     #: So many ops at the beginning run image by image, the others for all images of the job.
     alone: int = 0
     ahead: Ahead = Ahead()
@@ -68,6 +70,11 @@ class PlacementStrategy:
     #: Tensors at the far end of the memory, so that between others there is room in one piece.
     far: frozenset[str] = frozenset()
     passing: Passing = Passing()
+
+    @property
+    def image_blocks(self) -> int:
+        """Blocks of rows in which an image passes."""
+        return 1 if self.whole_image else self.row_blocks
 
 
 #: Fewer experts ahead gain nothing: each is waited for by the one behind it.

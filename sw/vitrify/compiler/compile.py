@@ -208,10 +208,15 @@ def _faster(known: Lowering) -> Lowered | None:
 def _larger(known: Lowering) -> Iterator[PlacementStrategy]:
     """Sums in turn, and pieces of layers of few rows ahead; then less.
 
-    Experts that are loaded ahead have the room already.
+    Where hidden layers have room for blocks of rows only, the image may have it as a whole: the
+    weights of the embedding cross DRAM once then.  That is for a bus that, while it brings the next
+    block, is too slow for weights besides.  Experts that are loaded ahead have the room already.
     """
     arch, strategy = known.arch, known.strategy
     if strategy.row_blocks > 1:
+        rows = known.rows(known.graph.input.out) / strategy.row_blocks
+        if rows * arch.dram_bytes < 2 * arch.width * arch.depth:
+            yield replace(strategy, whole_image=True)
         return
     if strategy.ahead.slots or not (arch.patterns or arch.stored_weights):
         return

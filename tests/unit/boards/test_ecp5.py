@@ -8,6 +8,7 @@ import pytest
 
 from vitrify.boards.ecp5 import CHIPS, absorb_registers, leave_rows, place_memories
 from vitrify.boards.netlist import cell
+from vitrify.rtl.array.sums import NAME
 
 _PLAIN = {"CEMUX": "1 ", "CLKMUX": "CLK", "LSRMUX": "LSR", "REGSET": "RESET"}
 CLOCK, ENABLE, RESET = 1, 2, 3
@@ -165,6 +166,17 @@ def test_blocks_of_a_large_memory_are_neighbours() -> None:
     assert (places["b.0.0"], places["b.0.15"]) == ("X87/Y70/EBR0", "X120/Y70/EBR3")
     assert (places["c.0.0"], places["c.0.15"]) == ("X40/Y70/EBR0", "X75/Y70/EBR3")
     assert not any(places[f"small.0.{block}"] for block in range(7))
+
+
+def test_sums_are_amidst_the_multipliers() -> None:
+    """They are larger than banks of the token memory where a column has two."""
+    sums = [f"core.{NAME}_{name}" for name in ("work", "drained")]
+    placed = place_memories(_memories(
+        **dict.fromkeys(sums, 22), **{f"bank{i}": 16 for i in range(8)}), CHIP)
+    assert [placed[name] for name in sums] == [46, 46]
+    row = placed[sums[0]]
+    assert min(CHIP.multiplier_rows) < row < max(CHIP.multiplier_rows)
+    assert sorted(placed[f"bank{i}"] for i in range(8)) == [22] * 3 + [70] * 3 + [82] * 2
 
 
 def test_a_memory_larger_than_a_row_stays_free() -> None:

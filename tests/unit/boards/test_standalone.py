@@ -21,6 +21,7 @@ from vitrify.boards.pll import dividers
 from vitrify.boards.standalone import divisor, ports
 from vitrify.boards.synthesis import Resources, Timing
 from vitrify.cli.main import main
+from vitrify.selftest import speed
 
 
 @pytest.mark.parametrize("name", STANDALONE_BOARDS)
@@ -33,6 +34,15 @@ def test_every_port_has_a_site(name: str) -> None:
     assert bits == [buffer for *_, buffer in located]
     assert len(set(bits)) == len({site for _, _, site, _ in located}) == len(bits)
     assert f'FREQUENCY PORT "clk" {standalone(board(name)).oscillator_mhz:.1f} MHz' in text
+
+
+@pytest.mark.parametrize("name", STANDALONE_BOARDS)
+def test_a_long_read_is_as_fast_as_its_efficiency_says(name: str) -> None:
+    """Nothing besides: not a latency before each burst, of which there is one at a time."""
+    arch = preset(name)
+    job = speed.loads(arch)
+    rate = speed.as_program(arch, job).dram_bytes / speed.predicted(arch, job)
+    assert rate == pytest.approx(arch.dram_bytes, rel=0.03)
 
 
 @pytest.mark.parametrize("name", STANDALONE_BOARDS)

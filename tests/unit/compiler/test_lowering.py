@@ -60,6 +60,18 @@ def test_small_memories(case: str) -> None:
     assert program.macs == whole.macs
 
 
+@pytest.mark.parametrize(("bus", "times"), [(4, 1), (8, 2)])
+def test_an_image_is_whole_where_a_slow_bus_would_bring_weights_again(bus: int, times: int) -> None:
+    """Hidden layers have room for blocks of rows, the image as a whole."""
+    shape = {"image": (3, 8, 8), "blocks": 1, "hidden": 256, "pooled": True}
+    arch = dataclasses.replace(NANO, banks=10, bank_words=64, bus_bytes=bus)
+    program = compare(arch, shape)
+    assert program.metadata["row_blocks"] == 2
+    names = [layer.name for layer in program.layers]
+    assert names.count("embed") == times
+    assert names.count("blocks.0.fc1") == 2
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_machine_equals_evaluator(case: str) -> None:
     name, shape = CASES[case]

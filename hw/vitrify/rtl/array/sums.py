@@ -15,6 +15,9 @@ from vitrify.rtl.interfaces import index_bits
 
 from .layout import dot_bits, drain_layout
 
+#: Verilog modules of sums are called so, with what distinguishes them behind.
+NAME = "vitrify_sums"
+
 
 class PartialSums(wiring.Component):
     """Work and drain memory of ``sum_columns`` columns, and their adders.
@@ -66,7 +69,7 @@ class PartialSums(wiring.Component):
     def module_name(arch: ArchConfig) -> str:
         """Verilog name: equal for equal parts."""
         halves = "_halves" if arch.nibble_tiles > 1 else "_thirds" if arch.nibble_thirds else ""
-        return f"vitrify_sums_{arch.sum_columns}x{dot_bits(arch)}_{arch.max_rows}{halves}"
+        return f"{NAME}_{arch.sum_columns}x{dot_bits(arch)}_{arch.max_rows}{halves}"
 
     def elaborate(self, _platform: Any) -> Module:
         m = Module()

@@ -15,7 +15,7 @@ _BUFFERS = 2
 def takes_image(state: Lowering, op: QLinear) -> bool:
     """Whether ``op`` is the only reader of an image that comes in blocks, or of several."""
     name = state.graph.input.out
-    if state.strategy.row_blocks > 1:
+    if state.strategy.image_blocks > 1:
         comes = len(image.blocks(state)) > 1
     else:
         comes = state.images > 1 and state.rows(name) > state.arch.max_rows
@@ -27,7 +27,7 @@ def takes_image(state: Lowering, op: QLinear) -> bool:
 
 def lower(state: Lowering, op: QLinear, step: int) -> None:
     """LOAD and MATMUL of one block after another."""
-    if state.strategy.row_blocks == 1:
+    if state.strategy.image_blocks == 1:
         _images(state, op)
         return
     parts = image.blocks(state)
