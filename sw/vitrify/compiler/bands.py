@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from vitrify.arch.errors import CapacityError
 from vitrify.codegen.alloc import PlacementError
 from vitrify.codegen.strategy import Passing
 from vitrify.ops.linear.integer import QLinear
@@ -184,15 +185,26 @@ class _Cut:
 
     def _need(self, group: list[int], closure: list[int], band: range) -> _Need:
         ops, rows, made = self.graph.ops, dict[str, range](), dict[int, range]()
+        #: Read for nothing but the zeros around a map: some line has to be there.
+        touched = set[str]()
+
+        def needed(name: str) -> range:
+            if name in touched and name not in rows:
+                rows[name] = self._hull(name, range(1), range(1))
+            return rows.get(name, range(0))
+
         for i in sorted([*closure, *group], reverse=True):
             op = ops[i]
-            made[i] = band if i in group else rows.get(op.out, range(0))
+            made[i] = band if i in group else needed(op.out)
             if not made[i]:
                 continue
             read = op.rows_read(made[i]) or {}
             for name, some in read.items():
                 if some:
                     rows[name] = self._hull(name, rows.get(name, some), some)
+                elif name in self.passing:
+                    touched.add(name)
+        needed(self.graph.input.out)
         return _Need(made, rows)
 
     def _hull(self, name: str, one: range, other: range) -> range:
@@ -334,6 +346,8 @@ def fewest(graph: QuantGraph, attempt: Callable[[Passing], T]) -> T | None:
                 counts[name] = 2 * counts.get(name, _FEWEST)
             if max(counts.values(), default=_MOST + 1) > _MOST:
                 return None
+        except CapacityError:  # no field of an instruction takes what a band needs
+            return None
     return None
 
 
@@ -363,6 +377,8 @@ def _passing(graph: QuantGraph, attempt: Callable[[Passing], T]) -> frozenset[st
                 refused.add(name)
             else:
                 return None
+        except CapacityError:
+            return None
         else:
             return tensors
 

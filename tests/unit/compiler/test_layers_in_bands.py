@@ -122,6 +122,23 @@ def test_rows_that_are_made_again_count_once() -> None:
     assert rows == [(0, 32, 0), (24, 40, 32), (0, 32, 64), (24, 40, 64)]
 
 
+@pytest.mark.parametrize("bands", [2, 9])
+def test_rows_of_two_tensors_behind_each_other(bands: int) -> None:
+    """Bands with rows of the one read nothing of the other."""
+    net = Net(1)
+    x = net.activation(stem(net, (2, 2), (1, 1), (0, 0, 1, 1)), "act")
+    one, two = (net.activation(net.linear(x, DIM, name), f"{name}.act") for name in "ab")
+    joined = net.builder.emit("ConcatRows", one, two, name="join")
+    result = net.linear(net.pool(net.norm(joined, "norm"), "mean"), 7, "last")
+    graph, images = quantise(net.model(result), net.images(8), arch=NANO), net.images(2)
+    made, way = cut(graph, "image", "act", "a.act", "b.act", bands=bands)
+    wanted, found = (Evaluator(each, NANO).outputs(images) for each in (graph, made))
+    (key,) = wanted
+    assert (wanted[key] == found[key]).all()
+    _, (output,) = tensors(compile_graph(graph, NANO, ways=[way]), images[:1])
+    assert (output.reshape(-1) == wanted[key][0].reshape(-1).astype(np.float32)).all()
+
+
 def test_a_tensor_that_changes_meanwhile_does_not_pass() -> None:
     """What is made of a sum is read when the sum has changed."""
     net = Net(1)
