@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -66,6 +66,8 @@ SHAPES = (
     _imagenet("vit_tiny_384_shape", 192, 3, 384),
     _imagenet("vit_tiny_512_shape", 192, 3, 512),
     Shape("m3vit_tiny_shape", _M3VIT, ("kv260", "zcu102")),
+    Shape("m3vit_tiny_shape_w4", _M3VIT | {"mixture": replace(_M3VIT["mixture"], bits=4)},
+          ("kv260-w4",)),
     Shape("m3vit_tiny_shape_x2", _M3VIT, ("kv260", "zcu102"), batch=2),
     Shape("m3vit_tiny_shape_x4", _M3VIT, ("kv260", "zcu102"), batch=4),
 )

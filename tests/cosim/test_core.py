@@ -46,7 +46,8 @@ def full_rate(
              rows=count, words=words)
     for i in range(6):
         # Each has its own weights, if they are stored.
-        at = 2 * words * c // 2 * i if stationary == Stationary.STORED else 0
+        stored = stationary == Stationary.STORED
+        at = 2 * words * arch.tile_pairs(nibbles) * i if stored else 0
         a.matmul(depth, columns, rows=rows, src_addr=0, src_stride=words, stationary=stationary,
                  st_addr=arch.bank_words + at, st_stride=words, load_distance=1, nibbles=nibbles,
                  dst_addr=2 * arch.bank_words, dst_stride=-(-columns // k))
@@ -72,6 +73,10 @@ def test_core(arch, tmp_path):
         f"nibbles {rows} rows": full_rate(
             arch, 1, rows=rows, stationary=Stationary.WEIGHTS, nibbles=1)
         for rows in (16, arch.max_rows) if arch.sees_nibbles
+    } | {
+        f"STORED nibbles {rows} rows": full_rate(
+            arch, 1, rows=rows, stationary=Stationary.STORED, nibbles=1)
+        for rows in (16, arch.max_rows) if arch.stored_nibbles
     }
     # All cases run in test_experts.
     mixtures = {

@@ -150,6 +150,16 @@ def test_wider_tiles_are_full_behind_a_norm():
     np.testing.assert_array_equal(*found)
 
 
+def test_experts_of_four_bits_are_ahead_in_thirds():
+    """In half the room; the core that :func:`test_half_the_bytes` simulates."""
+    program = compile_graph(mixed(), THIRDS)
+    assert program.metadata["experts_ahead"] == 4
+    for op in program.instructions():
+        if op.opcode is Opcode.MATMUL and op.expert_rows:
+            assert op.stationary == Stationary.STORED
+            assert op.nibbles == (op.expert == 0)
+
+
 def test_only_layers_that_fit():
     """Experts of four bits are not loaded ahead; a core without nibbles has bytes for all.
 

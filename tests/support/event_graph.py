@@ -227,8 +227,8 @@ class EventGraph:
             rows = k * arch.depth + np.arange(depth)
             return op.st_addr + rows[:, None] * op.st_stride + np.unique(channels // arch.depth)
         if op.stationary == Stationary.STORED:
-            first = op.st_addr + (c * op.k_tiles + k) * arch.tile_pairs
-            return self.pairs(first + np.arange(arch.tile_pairs), True)
+            first = op.st_addr + (c * op.k_tiles + k) * arch.tile_pairs(op.nibbles)
+            return self.pairs(first + np.arange(arch.tile_pairs(op.nibbles)), True)
         return np.zeros(0, np.int64)
 
     def _row_waits(self, op: Instruction, number: int, k: int, r: int) -> Iterator[int]:

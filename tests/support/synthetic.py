@@ -50,6 +50,8 @@ class Mixture:
     shared: int = 0
     #: Every other expert has a channel more, as experts with split units have.
     ragged: bool = True
+    #: Of the experts' weights.
+    bits: int = 8
 
 
 def bias_of(m: Mixture) -> list[int]:
@@ -94,14 +96,19 @@ def vision_transformer(
         graph.tensors[name] = QTensor(name, rows, channels, bits, 2.0**-6 if bits == 16 else 0.05)
         return name
 
-    def weight(out: int, depth: int) -> np.ndarray:
-        return np.clip(rng.normal(0, 40, (out, depth)).round(), -127, 127).astype(np.int8)
+    def weight(out: int, depth: int, wide: int = 8) -> np.ndarray:
+        most = (1 << wide - 1) - 1
+        return np.clip(
+            rng.normal(0, most * 40 / 127, (out, depth)).round(), -most, most).astype(np.int8)
 
-    def linear(name: str, x: str, out: str, depth: int, columns: int, **options: object) -> None:
-        bits = graph.tensors[out].bits
+    def linear(
+        name: str, x: str, out: str, depth: int, columns: int, wide: int = 8, **options: object,
+    ) -> None:
+        """A layer whose weights have ``wide`` bits."""
+        bits, most = graph.tensors[out].bits, (1 << wide - 1) - 1
         graph.ops.append(QLinear(
-            name=name, x=x, out=out, weight=weight(columns, depth),
-            requant=requant(rng, columns, depth, 40 if bits == 8 else 80), **options,
+            name=name, x=x, out=out, weight=weight(columns, depth, wide),
+            requant=requant(rng, columns, depth, (40 if bits == 8 else 80) * 127 / most), **options,
         ))
         rows = options.get("rows", Rows.span(0, tokens)).count
         graph.macs[name] = rows * depth * columns
@@ -183,9 +190,9 @@ def vision_transformer(
         for e in range(m.experts):
             inner = tensor(f"{name}.hidden[{e}]", m.hidden + m.ragged * e % 2)
             width = graph.tensors[inner].channels
-            linear(f"{name}.fc1", x, inner, dim, width, norm=before,
+            linear(f"{name}.fc1", x, inner, dim, width, m.bits, norm=before,
                    table=rng.integers(-128, 128, 256).astype(np.int8))
-            linear(f"{name}.fc2", inner, out, width, dim, add=True, statistics=statistics)
+            linear(f"{name}.fc2", inner, out, width, dim, m.bits, add=True, statistics=statistics)
             pairs.append(tuple(graph.ops[start:]))
             del graph.ops[start:]
         for part in ("fc1", "fc2"):

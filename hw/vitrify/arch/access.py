@@ -126,6 +126,11 @@ def streamed(op: Instruction) -> Access:
     )
 
 
+def stored_words(arch: ArchConfig, op: Instruction) -> int:
+    """Pair words of all tiles of a MATMUL whose weights are STORED."""
+    return op.c_tiles * op.k_tiles * arch.tile_pairs(op.nibbles)
+
+
 def stationary(arch: ArchConfig, op: Instruction) -> Access | None:
     """Rows that make the stationary tiles, all c tiles at once; ``None``: none are read."""
     depth, columns = shape(arch, op)
@@ -135,7 +140,7 @@ def stationary(arch: ArchConfig, op: Instruction) -> Access | None:
         case Stationary.COLUMNS:
             return Access(op.st_addr, op.st_stride, depth, memmap.words(arch, columns))
         case Stationary.STORED:
-            return Access(op.st_addr, 0, 1, op.c_tiles * op.k_tiles * arch.tile_pairs, wide=True)
+            return Access(op.st_addr, 0, 1, stored_words(arch, op), wide=True)
     return None
 
 

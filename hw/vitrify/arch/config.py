@@ -234,9 +234,13 @@ class ArchConfig:
         return self.nibble_width // self.lanes
 
     @property
-    def tile_pairs(self) -> int:
-        """Pair words of a tile that is kept in the token memory: two columns each."""
-        return self.width // 2
+    def stored_nibbles(self) -> bool:
+        """Whether tiles in the token memory may have weights of 4 bits."""
+        return self.stored_weights and self.nibble_thirds
+
+    def tile_pairs(self, nibbles: int) -> int:
+        """Pair words of a tile in the token memory, of two columns each; of ``nibbles`` four."""
+        return self.tile_width(nibbles) // (4 if nibbles else 2)
 
     @property
     def port_bytes(self) -> int:
@@ -343,6 +347,8 @@ class ArchConfig:
             del choices["nibble_tiles"]
         if not self.nibble_thirds:
             del choices["nibble_thirds"]
+        if self.stored_nibbles:
+            choices["stored_nibbles"] = True
         if self.experts:
             # A router of before a ROUTE could join another would pass over the field that says so.
             choices["joins"] = True

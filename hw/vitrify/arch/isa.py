@@ -170,7 +170,7 @@ _MATMUL = (
     Field("gate", 1, "scale by the weights of dst_list's entries; ADD16 adds to add_addr first"),
     Field("add_addr", _ADDR, "gate, ADD16: pair word address of what a row's first expert adds to"),
     *_TASK,
-    Field("nibbles", 1, "WEIGHTS: tiles of the stream have 4 bits a weight"),
+    Field("nibbles", 1, "tiles of the stream have 4 bits a weight; in thirds, STORED ones, too"),
 )
 
 _PIXEL = 14

@@ -24,7 +24,9 @@ Weight stream of a MATMUL (in words of K bytes, in the order in which it is used
 
 Stored weights (``stationary`` STORED)
     The C words of every k tile of every c tile, in the order of the stream, as an int16 tensor of
-    one row: pair word ``i`` of a tile has output columns ``2i`` (low) and ``2i + 1`` (high).
+    one row: pair word ``i`` of a tile has output columns ``2i`` (low) and ``2i + 1`` (high).  With
+    ``nibbles`` (of a core in ``nibble_thirds``) the 3 C/4 words of the stream, in the order of
+    :func:`stored_thirds`: two of them, hence four columns, are a pair word.
 
 Tensors in DRAM (LOAD and STORE)
     Word-major: word 0 of all rows, then word 1 of all rows.  int16: every element word becomes
@@ -114,6 +116,17 @@ def stream_layout(arch: ArchConfig, instruction: Instruction) -> StreamLayout:
         c_tiles=instruction.c_tiles,
         tiles_per_pass=per_pass,
     )
+
+
+def stored_thirds(width: int) -> list[int]:
+    """Words of the stream in a STORED tile of nibbles with 3 C/2 columns, C = ``width``.
+
+    The first C/2 words have both nibbles of an even byte column of the array, each of the others a
+    nibble of two odd ones.  A pair has a word of either kind, as long as there are any of the
+    second; then the even columns that are left come two by two.
+    """
+    both = [word for i in range(width // 4) for word in (i, width // 2 + i)]
+    return [*both, *range(width // 4, width // 2)]
 
 
 def pair_banks(arch: ArchConfig, address: int) -> tuple[int, int]:

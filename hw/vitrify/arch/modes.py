@@ -54,7 +54,8 @@ class Stationary(enum.IntEnum):
     #: Token memory; output column = channel, depth = token row (V of attention).
     COLUMNS = 2
     #: Token memory, where a LOAD has put them in the order of the weight stream, even columns in
-    #: the low plane and odd ones in the high plane; the stream has bias and multipliers only.
+    #: the low plane and odd ones in the high plane (those of 4 bits as
+    #: :func:`~vitrify.arch.memmap.stored_thirds` says); the stream has bias and multipliers only.
     STORED = 3
 
 

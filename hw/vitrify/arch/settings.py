@@ -100,7 +100,8 @@ SETTINGS: dict[str, Setting] = {
                             "column); such layers then take half the time"),
     "nibble_thirds": _flag("with packing, a pair of columns is three columns of 4-bit weights",
                            "LUTs of each multiplier, accumulator RAM (80 for 56 bits of a pair); "
-                           "such layers then take two thirds of the time (UltraScale+)"),
+                           "such layers then take two thirds of the time (UltraScale+), and with "
+                           "stored_weights may be loaded ahead"),
     "packing": _flag("two products share a DSP48", "half the multipliers for some LUTs; AMD only"),
     "fabric_multipliers": _flag("LayerNorm and gates multiply in LUTs",
                                 "LUTs for 2·depth + lanes multipliers"),

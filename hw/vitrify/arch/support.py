@@ -48,10 +48,6 @@ _CONTRADICTIONS: tuple[tuple[str, Condition], ...] = (
      {"row_scale": (RowScale.STATISTIC,), "transform": (Transform.NORM, Transform.EXP2)}),
     ("has either a maximum with old values or an activation",
      {"combine": NONZERO, "output": ADDING_OUTPUTS, "activation": NONZERO}),
-    ("has weights of 4 bits only in its stream", {
-        "nibbles": NONZERO,
-        "stationary": tuple(source for source in Stationary if source is not Stationary.WEIGHTS),
-    }),
     ("is repeated only if its tiles are ROWS or COLUMNS of the token memory",
      {"repeats": NONZERO, "stationary": WITH_PARAMETERS}),
     *(("follows a load word by word only if it is not repeated",
@@ -61,6 +57,15 @@ _CONTRADICTIONS: tuple[tuple[str, Condition], ...] = (
     *(("follows a load word by word only if it streams all words of rows in order",
        {"load_stream": NONZERO, field: NONZERO}) for field in ("tapped", "k_step")),
 )
+#: The same of a core whose token memory has no tiles of nibbles, and of others.
+_STREAMED_NIBBLES: Condition = {
+    "nibbles": NONZERO,
+    "stationary": tuple(source for source in Stationary if source is not Stationary.WEIGHTS),
+}
+_KEPT_NIBBLES: Condition = {
+    "nibbles": NONZERO,
+    "stationary": tuple(source for source in Stationary if source not in WITH_PARAMETERS),
+}
 #: The same with two c tiles in a pass.
 _IN_PAIRS: tuple[tuple[str, Condition], ...] = (
     ("takes two c tiles at once, which stream the same words",
@@ -81,9 +86,13 @@ def _in_thirds(arch: ArchConfig) -> tuple[tuple[str, Condition], ...]:
 
 
 def _contradictions(arch: ArchConfig) -> tuple[tuple[str, Condition], ...]:
+    found = (*_CONTRADICTIONS, (
+        ("has weights of 4 bits only if they are in its stream or STORED", _KEPT_NIBBLES)
+        if arch.stored_nibbles else
+        ("has weights of 4 bits only in its stream", _STREAMED_NIBBLES)))
     if arch.nibble_thirds:
-        return _CONTRADICTIONS + _in_thirds(arch)
-    return _CONTRADICTIONS + (_IN_PAIRS if arch.nibble_tiles > 1 else ())
+        return found + _in_thirds(arch)
+    return found + (_IN_PAIRS if arch.nibble_tiles > 1 else ())
 
 
 def forbidden(arch: ArchConfig) -> list[Condition]:

@@ -261,7 +261,8 @@ def tile_write(arch: ArchConfig) -> data.StructLayout:
     with ``pair``, when ``data`` and ``high`` are the depth vectors of columns ``2*index`` and
     ``2*index + 1``.  With ``nibbles`` (of a core in ``nibble_thirds``), ``data`` is word ``index``
     of the tile's stream: that of byte column ``2*index``, and from word C/2 on those of ``4*i + 1``
-    and ``4*i + 3``.
+    and ``4*i + 3``; with ``pair`` besides, ``data`` and ``high`` are words ``2*index`` and
+    ``2*index + 1`` of :func:`~vitrify.arch.memmap.stored_thirds`.
     """
     return data.StructLayout({
         "columns": 1,

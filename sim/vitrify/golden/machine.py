@@ -284,6 +284,10 @@ class Machine:
         planes = part.stationary.words(self.index).planes
         if op.stationary == Stationary.STORED:
             tiles = np.stack([self.tokens.bytes[plane[0]] for plane in planes], axis=1)
+            if op.nibbles:
+                order = memmap.stored_thirds(self.arch.width)
+                words = tiles.reshape(-1, len(order), self.arch.depth)[:, np.argsort(order)]
+                tiles = halves(words, 1)
             return in_columns(self.arch, op, tiles)[:columns, :depth]
         if op.stationary == Stationary.ROWS:
             return self.tokens.load(planes, depth)

@@ -199,7 +199,7 @@ class Builder:
                 "st_distance": self._distance(index, writes[-1].matmul),
             }
         if product.stored is not None:
-            size += c_tiles * k_tiles * arch.width * arch.depth
+            size += c_tiles * k_tiles * arch.tile_pairs(product.nibbles) * 2 * arch.depth
             weights = self._distance(self._loads, product.stored.load)
             # LOADs end in their order: the last one of those of rows, a list and weights.
             fields |= {

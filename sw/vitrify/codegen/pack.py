@@ -34,17 +34,20 @@ def table_words(table: npt.NDArray[np.int8]) -> Bytes:
     return table.astype(np.int8).view(np.uint8)
 
 
-def are_nibbles(arch: ArchConfig, weight: npt.NDArray[np.int8]) -> bool:
-    """Whether four bits hold every weight, and the core takes such."""
-    return arch.nibbles and GRIDS[4].holds(weight)
+def are_nibbles(
+    arch: ArchConfig, weight: npt.NDArray[np.int8], *, stored: bool = False
+) -> bool:
+    """Whether four bits hold every weight, and the core takes such, of ``stored`` tiles, too."""
+    return (arch.stored_nibbles if stored else arch.nibbles) and GRIDS[4].holds(weight)
 
 
 def tile_words(
-    arch: ArchConfig, weight: npt.NDArray[np.int8], *, nibbles: bool = False
+    arch: ArchConfig, weight: npt.NDArray[np.int8], *, nibbles: bool = False, stored: bool = False
 ) -> Bytes:
     """Tiles of ``weight [columns, depth]``: ``[passes, bytes]``.
 
-    A pass has one c tile, or with nibbles ``nibble_tiles``.
+    A pass has one c tile, or with nibbles ``nibble_tiles``.  Pair words of ``stored`` ones have
+    even words in the low plane, odd ones in the high plane.
     """
     k, c = arch.depth, arch.tile_width(nibbles)
     per_pass = memmap.tiles_per_pass(arch, nibbles)
@@ -56,6 +59,8 @@ def tile_words(
         low, high = (tiles[:, :, half::2] for half in (0, 1)) if per_pass == 1 else (
             tiles[:, :, half * c : (half + 1) * c] for half in (0, 1))
         tiles = low & 0xF | high << 4
+        if stored:
+            tiles = tiles[:, :, memmap.stored_thirds(arch.width)]
     return tiles.reshape(passes, -1).view(np.uint8)
 
 

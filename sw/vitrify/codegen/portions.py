@@ -49,8 +49,8 @@ class Portion:
 def branches(memory: TensorMemory) -> list[Portion]:
     """All branches that are likely to run, in the order in which they do.
 
-    Those with weights of 4 bits are left out: the stream has half as many bytes of them, and fills
-    two columns of a tile a cycle.
+    Those with weights of 4 bits are left out where they would take 8 in the token memory: the
+    stream has half as many bytes of them, and fills two columns of a tile a cycle.
     """
     return [
         Portion(
@@ -59,7 +59,8 @@ def branches(memory: TensorMemory) -> list[Portion]:
         )
         for op in memory.job.ops[memory.strategy.alone :] for branch in op.branches()
         if branch.usage >= LIKELY
-        and not all(are_nibbles(memory.arch, layer.weight) for layer in branch.layers)
+        and (memory.arch.stored_nibbles
+             or not all(are_nibbles(memory.arch, layer.weight) for layer in branch.layers))
     ]
 
 
@@ -87,12 +88,12 @@ def pieces(memory: TensorMemory) -> list[Portion]:
             continue
         k_tiles, c_tiles = _tiles(memory, layer)
         # Even ones, of whole words of the result.
-        words, units = k_tiles * each * arch.tile_pairs, -(-c_tiles // each)
+        words, units = k_tiles * each * arch.tile_pairs(False), -(-c_tiles // each)
         if words <= most:
             count = max(1, size // words)
             tiles_each = -(-units // -(-units // count)) * each
             found += [
-                Portion(op.name, i, (layer,), len(tiles) * k_tiles * arch.tile_pairs, tiles)
+                Portion(op.name, i, (layer,), len(tiles) * k_tiles * arch.tile_pairs(False), tiles)
                 for i, tiles in enumerate(
                     range(start, min(start + tiles_each, c_tiles))
                     for start in range(0, c_tiles, tiles_each)
@@ -101,16 +102,35 @@ def pieces(memory: TensorMemory) -> list[Portion]:
     return found
 
 
-def _tiles(memory: TensorMemory, layer: Layer) -> tuple[int, int]:
+def _tiles(memory: TensorMemory, layer: Layer, nibbles: bool = False) -> tuple[int, int]:
     """Tiles along the depth and along the columns of a layer."""
     depth, columns = (memory.spread_of(name).physical for name in (layer.x, layer.out))
-    return -(-depth // memory.arch.depth), -(-columns // memory.arch.width)
+    return -(-depth // memory.arch.depth), -(-columns // memory.arch.tile_width(nibbles))
 
 
 def layer_words(memory: TensorMemory, layer: Layer) -> int:
     """Pair words of a layer's tiles."""
-    k_tiles, c_tiles = _tiles(memory, layer)
-    return k_tiles * c_tiles * memory.arch.tile_pairs
+    nibbles = are_nibbles(memory.arch, layer.weight, stored=True)
+    k_tiles, c_tiles = _tiles(memory, layer, nibbles)
+    return k_tiles * c_tiles * memory.arch.tile_pairs(nibbles)
+
+
+def bus_is_ahead(memory: TensorMemory) -> bool:
+    """Whether all weights come sooner than the array multiplies with them for an image; of branches
+    those that are likely to run.
+    """
+    arch, graph, narrow, words = memory.arch, memory.job, set[str](), 0.0
+    for op in graph.ops:
+        found = [branch for branch in op.branches() if branch.usage >= LIKELY]
+        layers = [one for branch in found for one in branch.layers] or op.layers()
+        for layer in layers:
+            size, nibbles = float(np.prod(layer.weight.shape[-2:])), are_nibbles(arch, layer.weight)
+            words += size / 2 if nibbles else size
+            narrow |= {layer.name} if nibbles else set()
+    array = sum(
+        macs / memory.job_images * arch.width / (arch.macs * arch.tile_width(name in narrow))
+        for name, macs in graph.macs.items())
+    return words / arch.dram_bytes < array
 
 
 def rooms_ahead(memory: TensorMemory) -> Iterator[Ahead]:

@@ -24,9 +24,9 @@ from vitrify.quant.tensors import QTensor
 from .alloc import PlacementError
 from .builder import Builder
 from .memory import TensorMemory
-from .pack import Bytes, tile_words
+from .pack import Bytes, are_nibbles, tile_words
 from .placement import Placed
-from .portions import Portion, branches, layer_words, pieces, room_words
+from .portions import Portion, branches, bus_is_ahead, layer_words, pieces, room_words
 from .product import Stored
 from .ranges import MOST_WORDS
 from .strategy import Ahead
@@ -88,6 +88,9 @@ class Preloads:
         self._array = self._bus = 0.0
         self._ends: list[float] = []
         self._done = 0
+        #: What a later op asks for comes op by op (:meth:`fill`).  All at once would take the bus
+        #: from the weights of layers in between, and stop their instructions in a full queue.
+        self._later = memory.job_images == 1 and bus_is_ahead(memory)
 
     def reserve(self, ahead: Ahead) -> None:
         """Take so many rooms: for a branch each, of which there may be fewer, or for pieces.
@@ -227,9 +230,11 @@ class Preloads:
         one.used = len(self._builder.matmuls) - 1
         self._done += 1
         if not self._divided:
-            self._load()
+            ops = {one.op for one in self._portions[len(self._loaded):][:1]}
+            if not self._later or ops == {self._portions[self._done - 1].op}:
+                self._load()
             return
-        words, tile = one.end - one.start, self._memory.arch.tile_pairs
+        words, tile = one.end - one.start, self._memory.arch.tile_pairs(False)
         rows = self._memory.rows(self._portions[self._done - 1].layers[0].out)
         self._array = max(self._array, one.arrives) + words * max(rows, tile) / tile
         self._emit()
@@ -243,5 +248,7 @@ class Preloads:
             if portion.tiles is not None:
                 width = self._memory.arch.width
                 weight = weight[portion.tiles.start * width : portion.tiles.stop * width]
-            parts.append(tile_words(self._memory.arch, weight).reshape(-1))
+            nibbles = are_nibbles(self._memory.arch, layer.weight, stored=True)
+            tiles = tile_words(self._memory.arch, weight, nibbles=nibbles, stored=True)
+            parts.append(tiles.reshape(-1))
         return np.concatenate(parts)

@@ -212,7 +212,7 @@ class Loader:
         """Bank of each word of a tile that is read."""
         arch = self._arch
         if op.stationary == Stationary.STORED:
-            pairs = arch.tile_pairs
+            pairs = arch.tile_pairs(op.nibbles)
             return -1 - (op.st_addr + (c * op.k_tiles + k) * pairs + np.arange(pairs)) // (
                 arch.bank_words
             )

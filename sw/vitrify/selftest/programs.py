@@ -109,9 +109,10 @@ class Assembler:
                     parts.append(weight_words(
                         arch, *self.weights[-1], nibbles=bool(values.get("nibbles"))))
                 else:
-                    weight, *parameters = self.weights[-1]
-                    parts.append(parameter_words(arch, *parameters).reshape(-1))
-                    self._store_weights(tile_words(arch, weight), values["st_addr"])
+                    (weight, *parameters), four = self.weights[-1], bool(values.get("nibbles"))
+                    parts.append(parameter_words(arch, *parameters, nibbles=four).reshape(-1))
+                    self._store_weights(
+                        tile_words(arch, weight, nibbles=four, stored=True), values["st_addr"])
                     values = {"load_distance": 1, **values}
             streams.append(np.concatenate(parts))
         k, c, stream = arch.depth, arch.tile_width(values.get("nibbles", 0)), streams[0]
@@ -223,14 +224,16 @@ def every_mechanism(arch: ArchConfig, seed: int) -> Job:
     # One row, to int16.  Its own wait knows of row 0; the MATMUL before has waited for row 4.
     a.matmul(head, 3, rows=1, src_addr=mixed + 4 * head_words, src_stride=head_words,
              output=Output.INT16, dst_addr=place(2, 120), dst_stride=1, dep_distance=2)
-    if arch.stored_weights:
+    for nibbles in range(arch.stored_weights + arch.stored_nibbles):
         # A part of the last tile is used.
-        columns = 2 * arch.width + 1
+        columns = (2 - nibbles) * arch.tile_width(nibbles) + 1
         out = {"stride": -(-columns // k), "rows": rows}
-        a.matmul(dim, columns, rows=rows, src_addr=x, src_stride=words,
-                 stationary=Stationary.STORED, st_addr=place(1, 160), dst_addr=place(0, 160),
+        weights = place(1, 160) + nibbles * words * 3 * arch.tile_pairs(False)
+        into = place(4, 124) if nibbles else place(0, 160)
+        a.matmul(dim, columns, rows=rows, src_addr=x, src_stride=words, nibbles=nibbles,
+                 stationary=Stationary.STORED, st_addr=weights, dst_addr=into,
                  dst_stride=out["stride"])
-        a.store(addr=place(0, 160), words=out["stride"], wait_distance=1, **out)
+        a.store(addr=into, words=out["stride"], wait_distance=1, **out)
     for address, width in ((gathered, words), (mixed, head_words), (last, 1)):
         a.store(addr=address, stride=width, rows=rows, words=width, wait_distance=1)
     a.store(addr=residual, stride=words, rows=rows, words=words, wide=1, wait_distance=2)

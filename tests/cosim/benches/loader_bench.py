@@ -36,6 +36,10 @@ def _stationaries(arch):
     return [s for s in Stationary if s != Stationary.STORED or arch.stored_weights]
 
 
+def _of_nibbles(arch):
+    return [Stationary.WEIGHTS, *[Stationary.STORED] * arch.stored_nibbles] * arch.nibbles
+
+
 def _command(arch, seq, **fixed):
     command = {
         "seq": seq % _SEQ,
@@ -52,7 +56,7 @@ def _command(arch, seq, **fixed):
     command |= fixed
     if arch.nibbles:
         command["nibbles"] = int(
-            command["stationary"] == Stationary.WEIGHTS and random.random() < 0.5)
+            command["stationary"] in _of_nibbles(arch) and random.random() < 0.5)
         command["c_last"] = random.randrange(1, arch.tile_width(command["nibbles"]) + 1)
     if arch.patterns:
         command["gain_words"] = random.choice([command["k_tiles"], random.randrange(1, 9)])
@@ -116,10 +120,11 @@ def _expect(arch, commands):
                             data >>= 8 * (at % arch.depth)
                             tile.append({"columns": 1, "index": kk, "group": group, "data": data})
                 elif stored:
-                    for i in range(arch.tile_pairs):
+                    for i in range(arch.tile_pairs(nibbles)):
                         low, high = read(seq, op["st_addr"] + pairs, 1)
                         tile.append({"columns": 0, "index": i, "group": 0, "data": low,
-                                     "pair": 1, "high": high})
+                                     "pair": 1, "high": high,
+                                     **({"nibbles": 1} if nibbles else {})})
                         pairs += 1
                 elif nibbles and arch.nibble_thirds:
                     tile += [{"columns": 0, "index": i, "group": 0, "data": word(), "nibbles": 1}
@@ -252,14 +257,15 @@ async def full_rate(dut):
     """A pass may follow after the cycles that its tile takes, even before the swap."""
     arch = bench.arch()
     kinds = [(stationary, 0) for stationary in _stationaries(arch)]
-    for stationary, nibbles in [*kinds, *[(Stationary.WEIGHTS, 1)] * arch.nibbles]:
+    for stationary, nibbles in [*kinds, *((one, 1) for one in _of_nibbles(arch))]:
         op = _command(arch, 0, stationary=stationary, k_tiles=6, c_tiles=1, c_last=arch.width,
                       k_last=arch.depth, load_gain=0, load_table=0,
                       **({"nibbles": nibbles} if arch.nibbles else {}),
                       **({"repeats": 0} if arch.patterns else {}))
         issues = await _run(dut, [op], gap=0.0, bank=1.0, idle=0.0, lag=1)
         words = {
-            Stationary.COLUMNS: max(arch.width, arch.depth), Stationary.STORED: arch.tile_pairs,
+            Stationary.COLUMNS: max(arch.width, arch.depth),
+            Stationary.STORED: arch.tile_pairs(nibbles),
         }.get(stationary, arch.tile_width(nibbles) >> (nibbles and (
             arch.nibble_thirds or (arch.stored_weights and arch.nibble_tiles == 1))))
         periods = [b - a for a, b in pairwise(issues)]

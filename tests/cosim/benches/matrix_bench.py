@@ -7,6 +7,7 @@ import numpy as np
 from cocotb.triggers import FallingEdge
 
 from vitrify.arch import formats
+from vitrify.arch.memmap import stored_thirds
 from vitrify.cosim import bench
 from vitrify.golden.ops.matmul import matmul
 from vitrify.rtl import interfaces
@@ -89,6 +90,11 @@ def tile_words(arch, tile, columns):
         return bench.pack(layout, fields | {"data": bench.vector(low)})
 
     if arch.nibble_thirds and tile.nibbles:
+        if columns == 2 and arch.stored_nibbles:
+            column = {thirds_word(arch, c): c for c in range(arch.width) if c % 4 != 3}
+            order = [tile[column[w]] for w in stored_thirds(arch.width)]
+            return [word(low, high, index=i, nibbles=1, pair=1)
+                    for i, (low, high) in enumerate(zip(order[::2], order[1::2], strict=True))]
         return [word(tile[c], index=thirds_word(arch, c), nibbles=1)
                 for c in range(arch.width) if c % 4 != 3]
     if columns == 2 and arch.stored_weights:

@@ -14,7 +14,12 @@ from tests.unit.compiler.test_lowering import compare
 from vitrify.arch.errors import CapacityError
 from vitrify.arch.isa import Opcode
 from vitrify.arch.presets import preset
+from vitrify.codegen.memory import TensorMemory
+from vitrify.codegen.portions import bus_is_ahead
+from vitrify.codegen.strategy import PlacementStrategy
 from vitrify.compiler import compile_graph
+from vitrify.estimate import estimate
+from vitrify.ops.attention import routed
 from vitrify.program import Program
 from vitrify.runtime.backend import as_jobs
 from vitrify.runtime.routing import replay, routes
@@ -124,14 +129,41 @@ def test_the_first_part_is_larger_where_queues_have_less_room() -> None:
 
 
 @pytest.mark.parametrize(("change", "batch"), [
-    ({}, 1), ({"index_entries": 128}, 2), ({"width": 16, "lanes": 8}, 2),
+    ({"bus_bytes": 1}, 1), ({"index_entries": 128}, 2), ({"width": 16, "lanes": 8}, 2),
 ])
 def test_one_route_where_parts_gain_nothing(change: dict[str, int], batch: int) -> None:
-    """Of one image, without room for gaps, with tiles that are late for half an image."""
+    """Of one image that waits for weights, without room for gaps, with tiles that are late for half
+    an image.
+    """
     arch = dataclasses.replace(ROOMY, **change)
     program = compile_graph(vision_transformer(mixture=Mixture()), arch, batch=batch)
     found = [op for op in program.instructions() if op.opcode is Opcode.ROUTE]
     assert [(op.rows, op.room, op.joins) for op in found] == [(17 * batch, 0, 0)]
+
+
+def test_an_image_alone_is_routed_in_halves_where_weights_are_early(
+    monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = vision_transformer(mixture=Mixture(), image=(1, 20, 20), blocks=4)
+    arch = dataclasses.replace(
+        REFERENCE, depth=16, width=16, lanes=16, index_entries=2048, experts=8)
+    cycles = []
+    for early, parts in (True, [51, 50]), (False, [101]):
+        monkeypatch.setattr(routed, "bus_is_ahead", lambda _, early=early: early)
+        program = compile_graph(graph, arch)
+        found = [op.rows for op in program.instructions() if op.opcode is Opcode.ROUTE]
+        assert found == 2 * parts
+        cycles.append(estimate(program).cycles)
+    assert cycles[0] < cycles[1]
+
+
+def test_weights_of_four_bits_are_early() -> None:
+    """On a bus that is late for bytes of likely experts; others do not count."""
+    for bits, bias, ahead in (8, 0, False), (4, 0, True), (8, -9000, True):
+        mixture = Mixture(bits=bits, hidden=96, bias=(0, 0, bias))
+        graph = vision_transformer(mixture=mixture, blocks=4)
+        memory = TensorMemory(graph, ROOMY, PlacementStrategy(), 1)
+        assert bus_is_ahead(memory) == ahead, (bits, bias)
 
 
 def routing_sums(program: Program) -> set[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ SHAPE = {"mixture": Mixture(experts=6), "blocks": 4}
 
 def pairs(arch: ArchConfig, op: Instruction) -> int:
     """Pair words of a MATMUL's tiles."""
-    return op.c_tiles * op.k_tiles * arch.tile_pairs
+    return op.c_tiles * op.k_tiles * arch.tile_pairs(op.nibbles)
 
 
 @pytest.mark.parametrize("slots", [1, 3, 7])
@@ -66,6 +67,25 @@ def test_every_tile_has_its_load(
             matmuls += 1
     assert stored == 2 * 2 * 6
     assert (several > 0) == (words == 50)
+
+
+def test_what_another_mixture_asks_for_comes_later() -> None:
+    """Op by op, where all at once would take the bus from the layers in between."""
+    program = compile_graph(
+        vision_transformer(**SHAPE), NANO, ways=[PlacementStrategy(ahead=Ahead(3))])
+    code = list(program.instructions())
+    stored = {op.st_addr for op in code if op.opcode is Opcode.MATMUL
+              and op.stationary == Stationary.STORED}
+    loads = [i for i, op in enumerate(code) if op.opcode is Opcode.LOAD and op.addr in stored
+             and op.rows == 1]
+    experts = [i for i, op in enumerate(code) if op.opcode is Opcode.MATMUL and op.expert_rows]
+    assert len(loads) == len(experts) // 2 == 12
+    last, first = experts[11], experts[12]
+    assert sum(i < last for i in loads) == 6
+    between = [i for i in loads if last < i < first]
+    assert len(between) == 3
+    layers = [op.opcode is Opcode.MATMUL for op in code]
+    assert all(any(layers[a:b]) for a, b in pairwise(between))
 
 
 def test_several_loads_an_expert(monkeypatch: pytest.MonkeyPatch) -> None:

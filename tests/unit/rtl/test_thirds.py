@@ -30,7 +30,7 @@ BIAS, BIAS_BYTES = 4064, 1 << 17
 def test_join_puts_nibbles_side_by_side(half, tmp_path):
     m = Module()
     low, high = (Signal(8, name=name) for name in ("low", "high"))
-    stored = thirds.even(low, Const(1, 1)), thirds.odd(high, low, half, Const(1))
+    stored = thirds.even(low, Const(1, 1)), thirds.odd(high, half, Const(1))
     found = thirds.join(*stored, Const(1)).as_signed()
     assert len(found) == thirds.WIDTH == 27
     first, second, third = (
@@ -43,7 +43,7 @@ def test_join_puts_bytes_side_by_side(tmp_path):
     """All of them, -128 among them."""
     m = Module()
     low, high, other = (Signal(signed(8), name=name) for name in ("low", "high", "other"))
-    stored = thirds.even(low.as_unsigned(), Const(0, 1)), thirds.odd(other, high, 0, Const(0))
+    stored = thirds.even(low.as_unsigned(), Const(0, 1)), thirds.odd(high, 0, Const(0))
     found = thirds.join(*stored, Const(0)).as_signed()
     prove(tmp_path, m, [low, high, other], found == low + 128 + (high << BYTES))
 
@@ -52,7 +52,7 @@ def test_residues_are_those_of_the_upper_nibbles(tmp_path):
     m = Module()
     low, high = (Signal(8, name=name) for name in ("low", "high"))
     middle, highest = thirds.residues(
-        thirds.even(low, Const(1, 1)), thirds.odd(high, low, 0, Const(1)))
+        thirds.even(low, Const(1, 1)), thirds.odd(high, 0, Const(1)))
     prove(tmp_path, m, [low, high], (middle == low[4]) & (highest == high[:2]))
 
 

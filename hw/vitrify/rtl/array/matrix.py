@@ -9,6 +9,7 @@ from amaranth.hdl import Value
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
+from vitrify.arch import memmap
 from vitrify.arch.config import ArchConfig
 from vitrify.rtl.interfaces import operand_layout, pipe, tile_write
 from vitrify.rtl.lib.arith import total
@@ -98,8 +99,12 @@ class MatrixUnit(wiring.Component):
         odd = write.high if arch.stored_weights else write.data
         if arch.nibble_thirds:
             late.put("even", thirds.even(write.data, write.nibbles), 0)
+            if arch.stored_nibbles:
+                # Of a pair, when it has two such columns; else a copy.
+                again = Mux(write.nibbles, odd, write.data)
+                late.put("again", thirds.even(again, write.nibbles), 0)
             for half in (0, 1):
-                late.put(f"odd{half}", thirds.odd(write.data, odd, half, write.nibbles), 0)
+                late.put(f"odd{half}", thirds.odd(odd, half, write.nibbles), 0)
         elif arch.stored_weights:
             late.put("odd0", odd, 0)
         for s, unit in enumerate(slices):
@@ -129,6 +134,11 @@ class MatrixUnit(wiring.Component):
                 ]
                 if arch.sees_nibbles:
                     m.d.comb += position.nibbles.eq(late.at("nibbles", behind))
+                if arch.stored_nibbles:
+                    # Columns of the lower half come one by one (:func:`_pair_of_thirds`).
+                    upper = self._columns(s).start >= arch.width // 2
+                    m.d.comb += position.second.eq(
+                        _bytes(late.at("again", behind), lanes) if upper else position.depth)
                 odds = (0, 1) if arch.nibble_thirds else (0,) * arch.stored_weights
                 if odds:
                     m.d.comb += position.odd.eq(Cat(
@@ -165,9 +175,15 @@ class MatrixUnit(wiring.Component):
         pair = write.pair if self._arch.stored_weights else Const(0)
         chosen = [Mux(pair, write.index == c // 2, write.index == c) for c in mine]
         if self._arch.nibble_thirds:
+            places = [write.index == thirds_word(self._arch, c) for c in mine]
+            if self._arch.stored_nibbles:
+                places = [
+                    Mux(pair, write.index == _pair_of_thirds(self._arch, c), one)
+                    for c, one in zip(mine, places, strict=True)
+                ]
             chosen = [
-                Mux(write.nibbles, write.index == thirds_word(self._arch, c), usual)
-                for c, usual in zip(mine, chosen, strict=True)
+                Mux(write.nibbles, one, usual)
+                for one, usual in zip(places, chosen, strict=True)
             ]
         whole = Cat(~write.columns & one for one in chosen)
         return whole, write.columns & (write.group == mine.start // self._arch.depth)
@@ -176,6 +192,11 @@ class MatrixUnit(wiring.Component):
 def thirds_word(arch: ArchConfig, c: int) -> int:
     """Word of a tile of nibbles, in thirds, that byte column ``c`` takes."""
     return arch.width // 2 + c // 4 if c % 2 else c // 2
+
+
+def _pair_of_thirds(arch: ArchConfig, c: int) -> int:
+    """Pair word of a STORED tile of nibbles that byte column ``c`` takes."""
+    return memmap.stored_thirds(arch.width).index(thirds_word(arch, c)) // 2
 
 
 def _extend(value: Any, bits: int) -> Value:

@@ -29,7 +29,7 @@ _TO_SUM = 3
 #: Terms that one registered adder level sums.
 _RADIX = 4
 #: Of a position: what nothing hangs on without `swap` or `write`.
-_DATA = ("x", "whole", "depth", "odd", "nibbles", "at", "across")
+_DATA = ("x", "whole", "depth", "odd", "second", "nibbles", "at", "across")
 #: Operands and prepared stationary values take fields of these widths in their registers:
 #: simulators find them in one machine word, synthesis drops bits that are constant or equal.
 FIELD_X, _FIELD = 16, 32
@@ -63,6 +63,8 @@ def position_signature(arch: ArchConfig) -> wiring.Signature:
         "depth": Out(8 * lanes),        # ... and its bytes ...
         # ... those of odd columns, or of every first and every second of them
         **({"odd": Out(8 * lanes * _odd(arch))} if _odd(arch) else {}),
+        # Every second even column has its own, if a pair of words may be of two such.
+        **({"second": Out(8 * lanes)} if arch.stored_nibbles else {}),
         # With every row: the tile's bytes are nibbles, two or three of a pair of columns.
         **({"nibbles": Out(1)} if arch.sees_nibbles else {}),
         "at": Out(8 * lanes),           # else: mask of the byte written in every column ...
@@ -184,6 +186,8 @@ class ArraySlice(wiring.Component):
             depth = position.depth
             if c % 2 and _odd(self._arch):
                 depth = position.odd.word_select(c // 2 % _odd(self._arch), 8 * self._lanes)
+            elif c % 4 == 2 and self._arch.stored_nibbles:
+                depth = position.second
             with m.If(position.write):
                 m.d.sync += word.eq(Mux(
                     position.whole[c], depth,

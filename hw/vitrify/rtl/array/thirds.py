@@ -72,14 +72,14 @@ def even(word: Any, nibbles: Any) -> Value:
     return word ^ flips.replicate(len(word) // 8)
 
 
-def odd(word: Any, bytes_: Any, half: int, nibbles: Any) -> Value:
+def odd(word: Any, half: int, nibbles: Any) -> Value:
     """The word of an odd byte column as it is stored.
 
-    Of ``nibbles`` one of either half of ``word``, in the high half of its byte; else ``bytes_``.
+    Of ``nibbles`` one of either half of its bytes, in the high half of a byte; else as it is.
     """
     moved = Cat(
         Cat(Const(0, 4), word.word_select(2 * at + half, 4)) for at in range(len(word) // 8))
-    return Mux(nibbles, moved, bytes_)
+    return Mux(nibbles, moved, word)
 
 
 def join(low: Any, high: Any, nibbles: Any) -> Value:

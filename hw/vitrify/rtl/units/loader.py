@@ -160,10 +160,7 @@ class Loader(wiring.Component):
         self._reading = Signal()
 
     def _loops(self, m: Module) -> None:
-        """Counters: ``outer`` and ``inner`` words of a phase, k tiles, c tiles.
-
-        Everything that depends on the loops' ends is a register.
-        """
+        """Counters: ``outer`` and ``inner`` words of a phase, k tiles, c tiles; ends are registers."""
         op, arch = self._op, self.arch
         count, inner_last = Signal.like(self._left), Signal.like(self._inner)
         groups = max(1, arch.width // arch.depth)
@@ -182,7 +179,8 @@ class Loader(wiring.Component):
                     m.d.comb += [count.eq(Mux(self._k_end, op.k_last, arch.depth)),
                                  inner_last.eq(groups - 1)]
                 with m.Elif(self._pairs | thirds):
-                    m.d.comb += count.eq(Mux(thirds, arch.nibble_width // 2, arch.tile_pairs))
+                    streamed, kept, pairs = arch.nibble_width // 2, *map(arch.tile_pairs, (1, 0))
+                    m.d.comb += count.eq(Mux(thirds, Mux(self._pairs, kept, streamed), pairs))
                 with m.Else():
                     # The stream has all columns; of the token memory only those that exist.
                     m.d.comb += count.eq(Mux(~self._weights & self._c_end, op.c_last, arch.width))

@@ -168,8 +168,7 @@ class Footprint:
         if op.stationary == Stationary.WEIGHTS:
             return []
         if op.stationary == Stationary.STORED:
-            words = op.c_tiles * op.k_tiles * arch.tile_pairs
-            return self.planes(op.st_addr + np.arange(words), True)
+            return self.planes(op.st_addr + np.arange(access.stored_words(arch, op)), True)
         rows, channels = self.columns(op), (op.k_tiles - 1) * arch.depth + op.k_last
         if op.stationary == Stationary.COLUMNS:
             rows, channels = channels, rows

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from vitrify.arch import memmap
 from vitrify.codegen.lowering import Lowering
+from vitrify.codegen.portions import bus_is_ahead
 from vitrify.ops.experts.integer import QExperts
 from vitrify.ops.experts.lower import route
 from vitrify.ops.linear.integer import QLinear
@@ -19,13 +20,17 @@ from vitrify.ops.linear.lower import in_parts
 
 from .integer import QAttention
 
+#: Rows of half an image from which on two ROUTEs are worth it if there is no other image.  The
+#: router takes six to eight cycles for each, and two layers in two parts end twice.
+_LEAST_ALONE = 48
+
 
 @dataclass(frozen=True)
 class RoutedBehind:
     """The projection and the gate behind an attention, and the experts that they lead to.
 
-    ``ends``: behind the rows of each part: of one image, the last in halves; the first part is as
-    many images as leave room for the others in every queue.
+    ``ends``: behind the rows of each part: of one image, the last (or only) one in halves; the
+    first part is as many images as leave room for the others in every queue.
     """
 
     state: Lowering
@@ -53,23 +58,28 @@ class RoutedBehind:
             one.rows or one.into or one.times or one.window or (one.name, 0) in state.preloads
             for one in (projection, gate)
         )
-        # One image has no other to be made meanwhile, and waits for weights anyway.
-        if not plain or op.gates or state.strategy.row_blocks > 1 or state.images == 1:
+        if not plain or op.gates or state.strategy.row_blocks > 1:
+            return None
+        # A projection in halves takes its weights twice.  An image alone, which has no other to be
+        # made meanwhile, waits for weights as it is, unless there are few.
+        if state.images == 1 and not bus_is_ahead(state):
             return None
         total = state.rows(experts.x)
         image = total // state.images
         half, room = image // 2, state.arch.index_entries - state.arch.max_rows
         # Any other list has as many rows as accumulators at most.
+        starts = range(image, total, image) if state.images > 1 else [total - half]
         first = next((
-            rows for rows in range(image, total, image)
-            if memmap.queue_entries(
+            rows for rows in starts if memmap.queue_entries(
                 rows, experts.choices, len(experts.experts), total - rows
             ) <= room
         ), None)
         # A tile takes as long to load as half of an image takes to pass.
         if half < state.arch.width or first is None:
             return None
-        ends = (*range(first, total, image), total - half, total)
+        if state.images == 1 and half < _LEAST_ALONE:
+            return None
+        ends = (*range(first, total - half, image), total - half, total)
         return cls(state, op, projection, gate, experts, ends)
 
     def place_logits(self) -> list[str]:

@@ -106,7 +106,7 @@ def prepare(
     complete = layout.parts[-1].columns(state.arch.width, physical).stop == physical
     # C tiles in one pass stream the same words, and wider ones no words of their own.
     apart = state.arch.sees_nibbles and any(part.step for part in layout.parts)
-    nibbles = stored is None and not apart and are_nibbles(state.arch, op.weight)
+    nibbles = not apart and are_nibbles(state.arch, op.weight, stored=stored is not None)
 
     def stream(
         part: Part, weight: np.ndarray, bias: np.ndarray | int, multiplier: np.ndarray | int
@@ -114,7 +114,7 @@ def prepare(
         own = part.columns(state.arch.width, physical)
         parameters = per_column(bias, np.int32)[own], per_column(multiplier, np.uint16)[own]
         if stored is not None:
-            return parameter_words(state.arch, *parameters).reshape(-1)
+            return parameter_words(state.arch, *parameters, nibbles=nibbles).reshape(-1)
         return weight_words(
             state.arch, layout.matrix(weight, part), *parameters, nibbles=nibbles
         )
