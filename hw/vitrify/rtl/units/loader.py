@@ -160,7 +160,7 @@ class Loader(wiring.Component):
         self._reading = Signal()
 
     def _loops(self, m: Module) -> None:
-        """Counters: ``outer`` and ``inner`` words of a phase, k tiles, c tiles; ends are registers."""
+        """Counters: ``outer`` and ``inner`` words of a phase, k and c tiles; ends are registers."""
         op, arch = self._op, self.arch
         count, inner_last = Signal.like(self._left), Signal.like(self._inner)
         groups = max(1, arch.width // arch.depth)
