@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 SMALL = {
     "depth": (8, 16), "width": (8, 16), "lanes": (1, 8), "max_rows": (64,), "banks": (6,),
     # Too few, enough, and far too many: what is large without being fast.
-    "bank_words": (128, 1024, 16384), "ports": (1,),
+    "bank_words": (32, 1024, 16384), "ports": (1,),
 }
 MODEL = {"image": (3, 16, 16), "patch": 4, "dim": 64, "heads": 2, "hidden": 256, "blocks": 1,
          "pooled": True}
