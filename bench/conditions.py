@@ -19,7 +19,9 @@ def conditions(arch: ArchConfig) -> dict[str, Any]:
     found = built_for(arch)
     return {
         "board": found.name if found else None,
-        "core": {name: getattr(arch, name) for name in _CORE},
+        "core": {name: getattr(arch, name) for name in _CORE}
+        # As before this option was there, in results of cores without it.
+        | ({"tile_quads": True} if arch.tile_quads else {}),
         "clock_mhz": arch.clock_mhz,
         "ports": arch.ports,
         "port_bytes": arch.port_bytes,

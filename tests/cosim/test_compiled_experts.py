@@ -9,6 +9,8 @@ import pytest
 
 from tests.support.synthetic import Mixture, vision_transformer
 from tests.unit.compiler.test_experts import CASES, NANO
+from vitrify.arch.isa import Opcode
+from vitrify.arch.modes import Stationary
 from vitrify.compiler import compile_graph
 from vitrify.quant.tensors import Rows
 from vitrify.runtime import InferenceSession
@@ -55,11 +57,16 @@ def test_nano(name):
     assert sum(c.cycles for c in statistics.layers) <= statistics.cycles
 
 
+@pytest.mark.parametrize("arch", [
+    TALL, dataclasses.replace(TALL, name="tall_quads", width=16, tile_quads=True),
+], ids=lambda arch: arch.name)
 @pytest.mark.parametrize("batch", [1, 2])
-def test_another_core(batch):
+def test_another_core(batch, arch):
     mixture = Mixture(experts=7, shared=12, choices=3, tasks=2)
-    program = compile_graph(vision_transformer(mixture=mixture, blocks=4), TALL, batch=batch)
-    run(program, noise(program, 3), [1, 0, 1])
+    program = compile_graph(vision_transformer(mixture=mixture, blocks=4), arch, batch=batch)
+    assert any(op.opcode is Opcode.MATMUL and op.stationary == Stationary.STORED
+               for op in program.instructions())
+    run(program, noise(program, 3), [1, 0, 1], stall=0.1, seed=batch)
 
 
 @pytest.mark.parametrize("row", [1, 7, 14])

@@ -23,6 +23,8 @@ def _arch(name, depth, width, *, packing=False, family="none", **choices):
 
 ARCHES = [
     preset("nano"),                                                # K > C
+    _arch("quads", 8, 16, packing=True, family="xcup", tile_quads=True),
+    _arch("few_quads", 8, 4, tile_quads=True),
     _arch("wide", 4, 16, nibble_tiles=2),                          # C > K: groups of columns
     _arch("dsp48e2", 8, 16, packing=True, family="xcup"),
     _arch("thirds", 8, 16, packing=True, family="xcup", nibble_thirds=True),

@@ -31,6 +31,7 @@ def draw(random_: random.Random, *, most_macs: int, most_words: int) -> ArchConf
     while True:
         depth, width = _power(random_, 4, 128), _power(random_, 2, 256)
         nibbles, packing = random_.random() < 0.5, random_.random() < 0.5
+        stored = random_.random() < 0.5
         banks = random_.choice((2, 4, 6, 10, 62, 64, 2 * random_.randint(1, 32)))
         try:
             arch = ArchConfig(
@@ -41,11 +42,12 @@ def draw(random_: random.Random, *, most_macs: int, most_words: int) -> ArchConf
                 index_entries=_power(random_, 16, 1 << 14), bus_bytes=_power(random_, 1, depth),
                 requant_bits=random_.choice((16, 18, 24, 27)),
                 experts=random_.choice((0, 1, 2, 3, 5, 63, formats.MAX_EXPERTS)),
-                stored_weights=random_.random() < 0.5, nibbles=nibbles,
+                stored_weights=stored, nibbles=nibbles,
                 nibble_tiles=random_.choice((1, 2)) if nibbles and not packing else 1,
                 weight_fifo_words=_power(random_, 16, 1 << 14),
                 burst_beats=_power(random_, 1, 256), outstanding=random_.choice((1, 2, 3, 8, 64)),
                 nibble_thirds=nibbles and packing and random_.random() < 0.5,
+                tile_quads=stored and random_.random() < 0.5,
                 packing=packing, fabric_multipliers=random_.random() < 0.5,
                 part=random_.choice(_PARTS),
             )

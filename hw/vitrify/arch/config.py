@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import formats, isa
+from .combinations import objection
 from .dram import Dram
 from .errors import ConfigError
 from .text import check_name, short
@@ -114,6 +115,8 @@ class ArchConfig:
     ports: int = 1
     #: Two stationary bytes share one multiplier (DSP48 families).  Never changes results.
     packing: bool = False
+    #: Many tiles of stored weights wait, and are written by four columns.  Never changes results.
+    tile_quads: bool = False
     #: LayerNorm lanes and gate weights multiply in LUTs instead of DSPs.  Never changes results.
     fabric_multipliers: bool = False
     #: Clock the part is expected to reach; reports turn cycles into time with it.
@@ -152,19 +155,11 @@ class ArchConfig:
         _integer(what, "experts", self.experts, 0, formats.MAX_EXPERTS)
         _integer(what, "outstanding", self.outstanding, 1, 64)
         _integer(what, "nibble_tiles", self.nibble_tiles, 1, 2)
-        for name in (*MECHANISMS, "nibble_thirds", "packing", "fabric_multipliers"):
+        for name in (*MECHANISMS, "nibble_thirds", "packing", "tile_quads", "fabric_multipliers"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(
                     f"{what}: {name} must be true or false, not {short(getattr(self, name))}"
                 )
-        if self.nibble_tiles > 1 and (self.packing or not self.nibbles):
-            raise ConfigError(
-                f"{what}: nibble_tiles must be 1 "
-                + ("with packing: a multiplier has no room for both" if self.packing
-                   else "without nibbles")
-            )
-        if self.nibble_thirds:
-            self._check_thirds(what)
         clock = self.clock_mhz
         if (
             not isinstance(clock, int | float) or isinstance(clock, bool)
@@ -179,24 +174,14 @@ class ArchConfig:
                 raise ConfigError(
                     f"{what}: {name} must hold settings, not {short(getattr(self, name))}"
                 )
+        objects = objection(self)
+        if objects:
+            raise ConfigError(f"{what}: {objects}")
         if self.token_words > 1 << 20:
             raise ConfigError(
                 f"{what}: {self.banks} banks of {self.bank_words} words exceed the "
                 f"2**20 words that an instruction can address; make the banks fewer or smaller"
             )
-
-    def _check_thirds(self, what: str) -> None:
-        for lacks, needs in (
-            (not self.nibbles, "nibbles"),
-            (not self.packing, "packing, which puts the pairs onto multipliers"),
-            (isinstance(self.part, Part) and self.part.family == "xc7",
-             "a DSP48E2: the DSP48E1 of 7-series parts is too narrow"),
-            (self.lanes < 2, "at least two lanes, one for each column of a pair"),
-            (self.width < 2 * self.depth,
-             f"a width of at least twice the depth ({2 * self.depth}), so that c tiles are words"),
-        ):
-            if lacks:
-                raise ConfigError(f"{what}: nibble_thirds needs {needs}")
 
     # Derived sizes -----------------------------------------------------------------------
     @property
@@ -241,6 +226,21 @@ class ArchConfig:
     def tile_pairs(self, nibbles: int) -> int:
         """Pair words of a tile in the token memory, of two columns each; of ``nibbles`` four."""
         return self.tile_width(nibbles) // (4 if nibbles else 2)
+
+    @property
+    def tile_buffer(self) -> int:
+        """Words of tiles that wait in front of the array: a tile, or what block RAMs have."""
+        return max(self.streamed_ahead, 512 * self.tile_quads)
+
+    @property
+    def streamed_ahead(self) -> int:
+        """Words that wait where one of the stream is taken: more would keep images off the bus."""
+        return max(self.width, self.depth, 32)
+
+    @property
+    def param_slots(self) -> int:
+        """C tiles whose parameters the epilogue keeps, the one at work included."""
+        return 8 if self.tile_quads else 4
 
     @property
     def port_bytes(self) -> int:
@@ -331,8 +331,8 @@ class ArchConfig:
         return formats.MAX_DEPTH // self.depth
 
     # Identity ----------------------------------------------------------------------------
-    _NOT_HASHED = ("name", "packing", "fabric_multipliers", "clock_mhz", "part", "dram",
-                   "weight_fifo_words", "burst_beats", "outstanding", "ports")
+    _NOT_HASHED = ("name", "packing", "tile_quads", "fabric_multipliers", "clock_mhz", "part",
+                   "dram", "weight_fifo_words", "burst_beats", "outstanding", "ports")
 
     @property
     def hash(self) -> int:

@@ -61,6 +61,7 @@ def memories(arch: ArchConfig) -> tuple[MemoryUse, ...]:
         MemoryUse("partial sums", 2 * arch.width // arch.sum_columns,
                   sum(arch.stored_sums), arch.max_rows),
         *(MemoryUse(name, 1, word, words) for name, words in arch.fifo_words.items()),
+        MemoryUse("tiles ahead", 1, 4 * word, arch.tile_buffer),
         MemoryUse("gains", 1, word, 2 * arch.max_dim_words),
         MemoryUse("activation tables", lanes, 8, 2 * formats.TABLE_ENTRIES),
         MemoryUse("row sums", 1, formats.SOFTMAX_SUM_BITS, 2 * arch.max_rows),

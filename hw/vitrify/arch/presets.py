@@ -81,7 +81,7 @@ _PRESETS = (
     ArchConfig(
         name="zcu102", depth=64, width=64, lanes=64, max_rows=512, banks=8, bank_words=4096,
         stat_rows=8192, index_entries=8192, requant_bits=24, experts=64,
-        stored_weights=True, packing=True, outstanding=16, **_EVERYTHING,
+        stored_weights=True, tile_quads=True, packing=True, outstanding=16, **_EVERYTHING,
         **BOARDS["zcu102"].settings(ports=4),
     ),
 )

@@ -103,6 +103,9 @@ SETTINGS: dict[str, Setting] = {
                            "such layers then take two thirds of the time (UltraScale+), and with "
                            "stored_weights may be loaded ahead"),
     "packing": _flag("two products share a DSP48", "half the multipliers for some LUTs; AMD only"),
+    "tile_quads": _flag("tiles of stored_weights are written four columns a cycle, and many wait",
+                        "registers beside the array, block RAM as wide as four words; experts with "
+                        "very few rows then take up to half the time"),
     "fabric_multipliers": _flag("LayerNorm and gates multiply in LUTs",
                                 "LUTs for 2·depth + lanes multipliers"),
 }

@@ -16,8 +16,6 @@ from amaranth.utils import ceil_log2, exact_log2
 from vitrify.arch import formats, isa, memmap
 from vitrify.arch.config import ArchConfig
 
-#: Global c tiles whose parameters fit into the epilogue.
-PARAM_SLOTS = 4
 #: Cycles from a granted token-memory read to its data.
 READ_LATENCY = 3
 #: The same for a part of a word.
@@ -251,7 +249,7 @@ def operand_layout(arch: ArchConfig) -> data.StructLayout:
 
 # Loader outputs --------------------------------------------------------------------------------
 def tile_write(arch: ArchConfig) -> data.StructLayout:
-    """K or 2K bytes into the shadow tile.
+    """K, 2K or 4K bytes into the shadow tile.
 
     ``columns`` 0: ``data`` is the depth vector of column ``index``.  ``columns`` 1: ``data`` are
     depth position ``index`` of columns ``group*K …`` (C >= K), or in its low C bytes of all
@@ -259,10 +257,13 @@ def tile_write(arch: ArchConfig) -> data.StructLayout:
 
     With ``stored_weights`` and ``columns`` 0, an odd column takes ``high``: a copy of ``data``, or
     with ``pair``, when ``data`` and ``high`` are the depth vectors of columns ``2*index`` and
-    ``2*index + 1``.  With ``nibbles`` (of a core in ``nibble_thirds``), ``data`` is word ``index``
-    of the tile's stream: that of byte column ``2*index``, and from word C/2 on those of ``4*i + 1``
-    and ``4*i + 3``; with ``pair`` besides, ``data`` and ``high`` are words ``2*index`` and
-    ``2*index + 1`` of :func:`~vitrify.arch.memmap.stored_thirds`.
+    ``2*index + 1``.  With ``tile_quads``, columns ``4*i + 2`` and ``4*i + 3`` take the two vectors
+    of ``more``: copies of the others, or with ``quad``, when ``data`` and ``high`` are those of
+    columns ``4*index`` and ``4*index + 1``, the next two.  With ``nibbles`` (of a core in
+    ``nibble_thirds``), ``data`` is word ``index`` of the tile's stream: that of byte column
+    ``2*index``, and from word C/2 on those of ``4*i + 1`` and ``4*i + 3``; with ``pair`` besides,
+    ``data`` and ``high`` are words ``2*index`` and ``2*index + 1`` of
+    :func:`~vitrify.arch.memmap.stored_thirds`.
     """
     return data.StructLayout({
         "columns": 1,
@@ -270,6 +271,7 @@ def tile_write(arch: ArchConfig) -> data.StructLayout:
         "group": index_bits(max(1, arch.width // arch.depth)),
         "data": 8 * arch.depth,
         **({"pair": 1, "high": 8 * arch.depth} if arch.stored_weights else {}),
+        **({"quad": 1, "more": 16 * arch.depth} if arch.tile_quads else {}),
         **({"nibbles": 1} if arch.nibble_thirds else {}),
     })
 
@@ -277,7 +279,7 @@ def tile_write(arch: ArchConfig) -> data.StructLayout:
 def param_write(arch: ArchConfig) -> data.StructLayout:
     """One stream word of bias and multipliers of lane group ``group``."""
     return data.StructLayout({
-        "slot": index_bits(PARAM_SLOTS),
+        "slot": index_bits(arch.param_slots),
         "group": index_bits(arch.most_groups),
         "word": index_bits(arch.param_words),
         "data": 8 * arch.depth,

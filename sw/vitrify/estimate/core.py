@@ -116,7 +116,7 @@ class _Core:
         instructions = Client(arch, arch.fifo_words["instructions"])
         self.weights = Client(
             arch, arch.weight_fifo_words,
-            ahead=timing.tile_buffer + arch.most_groups * arch.param_words,
+            ahead=arch.streamed_ahead + arch.most_groups * arch.param_words,
         )
         moves = Client(arch, arch.fifo_words["loads"], ahead=_EVERYTHING)
         clients = {"instructions": instructions, "weights": self.weights, "loads": moves}

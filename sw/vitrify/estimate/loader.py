@@ -12,7 +12,7 @@ from vitrify.arch.isa import WITH_PARAMETERS, Instruction, Stationary
 
 from .bus import Bus, Client
 from .recorder import Observer
-from .timing import PARAM_SLOTS, Timing
+from .timing import Timing
 from .tokens import Cycles, Reads, meets
 
 #: Cycles from a word of the stream, or a read of the token memory, to the buffer's output.
@@ -110,8 +110,8 @@ class Loader:
         count = min(memmap.tiles_per_pass(arch, op.nibbles), op.c_tiles - c)
         if op.stationary in WITH_PARAMETERS and k == 0:
             for number in range(self._c_tiles, self._c_tiles + count):
-                held = number >= PARAM_SLOTS
-                self._phase("epilogue", done[number - PARAM_SLOTS] if held else 0)
+                before = number - self._arch.param_slots
+                self._phase("epilogue", done[before] if before >= 0 else 0)
                 self._stream(arch.tile_width(op.nibbles) // arch.lanes * arch.param_words)
         if op.stationary == Stationary.WEIGHTS:
             self._phase("tile", self._last_read + _SWITCH)
@@ -164,7 +164,7 @@ class Loader:
         weights, taken = self._weights, self._weights.taken
         arrivals, left = weights.arrivals, self._left
         time, lost, entered = self.time, 0, []
-        behind = len(left) - self._timing.tile_buffer
+        behind = len(left) - self._arch.streamed_ahead
         for word in range(words):
             time += 1
             if behind + word >= 0 and left[behind + word] + _ROOM > time:
@@ -187,25 +187,31 @@ class Loader:
         return entered
 
     def _read_tile(self, op: Instruction, c: int, k: int) -> list[int]:
-        """A tile from the token memory, behind epilogue and fetch where they want its banks."""
+        """A tile from the token memory, behind epilogue and fetch where they want its banks.
+
+        Some words of STORED tiles share one of the buffer, which the first of them takes.
+        """
         banks = self._banks(op, c, k)
+        shared = 2 if self._arch.tile_quads and op.stationary == Stationary.STORED else 1
         words, left = len(banks), self._left
-        behind = len(left) - self._timing.tile_buffer
+        behind = len(left) - self._arch.tile_buffer
         codes = banks.tolist()
         rivals = [r.against(self.time, self.time + 16 * words + 1024, banks) for r in self._rivals]
         rivals = [r for r in rivals if r]
         time, entered = self.time, []
         for word in range(words):
             time += 1
-            if behind + word >= 0 and left[behind + word] + _ROOM + 1 > time:
-                time = left[behind + word] + _ROOM + 1
+            place = behind + word // shared
+            if not word % shared and place >= 0 and left[place] + _ROOM + 1 > time:
+                time = left[place] + _ROOM + 1
             while any(time in r and meets(r[time], codes[word]) for r in rivals):
                 time += 1
                 self._lost["bank"] = self._lost.get("bank", 0) + 1
             entered.append(time + _READ)
         self.time = self._last_read = time
-        self.busy += words
         self._observer.words("reads", entered, _READ)
+        entered = entered[shared - 1 :: shared]
+        self.busy += len(entered)
         return entered
 
     def _banks(self, op: Instruction, c: int, k: int) -> Cycles:

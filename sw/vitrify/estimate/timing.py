@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 from vitrify.arch.config import ArchConfig
 
-#: Global c tiles whose parameters fit into the epilogue.
-PARAM_SLOTS = 4
 #: Least cycles between the starts of two passes.
 MIN_PASS = 8
 #: Least cycles from a row's last lane group to its first one in the next c tile.
@@ -20,8 +18,6 @@ REVISIT = 4
 SLOTS = 2
 #: Instructions of one request.
 CHUNK = 4
-#: Words that the buffer of stationary tiles holds at least.
-LEAST_BUFFER = 32
 #: Cycles of silence that END waits for.
 SETTLE = 16
 
@@ -49,8 +45,6 @@ class Timing:
     #: From a row's last write to its maximum, and to its LayerNorm statistics.
     row_max: int
     row_norm: int
-    #: Words that the buffer of stationary tiles holds.
-    tile_buffer: int
     #: Bus beats of a word of K bytes.
     beats: int
 
@@ -65,7 +59,6 @@ class Timing:
             result=1 + 2 + levels + arch.sees_nibbles + _LANES,
             row_max=sums + 4,
             row_norm=sums + 4 + _FINISH,
-            tile_buffer=max(arch.width, arch.depth, LEAST_BUFFER),
             beats=arch.depth // arch.bus_bytes,
         )
 

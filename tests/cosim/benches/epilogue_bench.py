@@ -116,7 +116,7 @@ class Surroundings:
             for c in range(work.tiles):
                 if work.op.stationary in WITH_PARAMETERS:
                     for fields in param_words(self.arch, work, c):
-                        fields["slot"] = tile % interfaces.PARAM_SLOTS
+                        fields["slot"] = tile % self.arch.param_slots
                         self.stream.append(("param", tile, fields))
                 self.stream.append(("param_end", tile, None))
                 tile += 1
@@ -138,7 +138,7 @@ class Surroundings:
                 dut.table__valid.value = 1
                 dut.table__p.value = bench.pack(interfaces.table_write(self.arch), fields)
                 self.stream.popleft()
-        elif (number - progress["tiles_done"]) % 256 < interfaces.PARAM_SLOTS:
+        elif (number - progress["tiles_done"]) % 256 < self.arch.param_slots:
             dut.param__valid.value = 1
             dut.param__p.value = bench.pack(interfaces.param_write(self.arch), fields)
             self.stream.popleft()
@@ -381,7 +381,7 @@ async def no_bubbles(dut):
     """Groups follow each other over rows, c tiles and instructions while drain rows are there."""
     await bench.start(dut)
     arch, random = bench.arch(), bench.rng(7)
-    # Shorter c tiles would wait for their parameters: PARAM_SLOTS of them are in the pipeline.
+    # Shorter c tiles would wait for their parameters: `param_slots` of them are in the pipeline.
     rows = 16 if arch.groups <= 4 else 8
     works = []
     for i in range(12):

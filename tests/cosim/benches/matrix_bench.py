@@ -81,12 +81,14 @@ def _bytes(arch, extreme):
 
 
 def tile_words(arch, tile, columns):
-    """Payloads of ``tile_write`` for a tile, in any order; ``columns`` 2: pairs of columns."""
+    """Payloads of ``tile_write`` for a tile, in any order; ``columns`` 2, 4: so many columns."""
     layout, k = interfaces.tile_write(arch), arch.depth
 
     def word(low, high=None, **fields):
         if arch.stored_weights:
             fields |= {"high": bench.vector(low if high is None else high)}
+        if arch.tile_quads and "more" not in fields:
+            fields["more"] = bench.vector(low) | fields["high"] << 8 * k
         return bench.pack(layout, fields | {"data": bench.vector(low)})
 
     if arch.nibble_thirds and tile.nibbles:
@@ -97,6 +99,10 @@ def tile_words(arch, tile, columns):
                     for i, (low, high) in enumerate(zip(order[::2], order[1::2], strict=True))]
         return [word(tile[c], index=thirds_word(arch, c), nibbles=1)
                 for c in range(arch.width) if c % 4 != 3]
+    if columns == 4 and arch.tile_quads:
+        return [word(tile[c], tile[c + 1], index=c // 4, pair=random.getrandbits(1), quad=1,
+                     more=bench.vector(tile[c + 2]) | bench.vector(tile[c + 3]) << 8 * k)
+                for c in range(0, arch.width, 4)]
     if columns == 2 and arch.stored_weights:
         return [word(tile[c], tile[c + 1], index=c // 2, pair=1) for c in range(0, arch.width, 2)]
     if columns != 1:
@@ -196,9 +202,15 @@ async def pairs_of_columns(dut):
 
 
 @cocotb.test()
+async def four_columns(dut):
+    await bench.start(dut)
+    await passes(dut, 6, columns=lambda: 4, gap=0.0, rows=lambda: 40)
+
+
+@cocotb.test()
 async def gaps_and_short_passes(dut):
     await bench.start(dut)
-    await passes(dut, 20, columns=lambda: random.randrange(3), gap=0.4,
+    await passes(dut, 20, columns=lambda: random.choice([0, 1, 2, 4]), gap=0.4,
                  rows=lambda: random.choice([1, 2, 9]))
 
 

@@ -18,7 +18,7 @@ from vitrify.rtl.units.delay import Delays
 
 from . import thirds
 from .layout import sums_layout
-from .slice import FIELD_X, ArraySlice, chain, columns, skew
+from .slice import FIELD_X, ArraySlice, chain, columns, skew, vectors
 
 
 class MatrixUnit(wiring.Component):
@@ -107,6 +107,8 @@ class MatrixUnit(wiring.Component):
                 late.put(f"odd{half}", thirds.odd(odd, half, write.nibbles), 0)
         elif arch.stored_weights:
             late.put("odd0", odd, 0)
+        for half in (0, 1) if arch.tile_quads else ():
+            late.put(f"odd{1 + half}", write.more.word_select(half, 8 * arch.depth), 0)
         for s, unit in enumerate(slices):
             whole, here = self._select(write, s)
             late.put(f"whole{s}", whole, 0)
@@ -139,10 +141,10 @@ class MatrixUnit(wiring.Component):
                     upper = self._columns(s).start >= arch.width // 2
                     m.d.comb += position.second.eq(
                         _bytes(late.at("again", behind), lanes) if upper else position.depth)
-                odds = (0, 1) if arch.nibble_thirds else (0,) * arch.stored_weights
-                if odds:
+                if vectors(arch):
                     m.d.comb += position.odd.eq(Cat(
-                        _bytes(late.at(f"odd{half}", behind), lanes) for half in odds))
+                        _bytes(late.at(f"odd{one}", behind), lanes)
+                        for one in range(vectors(arch))))
         m.d.comb += [
             self.swapped.eq(late.at("swap", 1)),
             self.o.valid.eq(late.at("valid", self.latency)),
@@ -174,6 +176,9 @@ class MatrixUnit(wiring.Component):
         mine = self._columns(s)
         pair = write.pair if self._arch.stored_weights else Const(0)
         chosen = [Mux(pair, write.index == c // 2, write.index == c) for c in mine]
+        if self._arch.tile_quads:
+            chosen = [Mux(write.quad, write.index == c // 4, usual)
+                      for c, usual in zip(mine, chosen, strict=True)]
         if self._arch.nibble_thirds:
             places = [write.index == thirds_word(self._arch, c) for c in mine]
             if self._arch.stored_nibbles:

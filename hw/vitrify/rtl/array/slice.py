@@ -61,8 +61,9 @@ def position_signature(arch: ArchConfig) -> wiring.Signature:
         "write": Out(1),                # something below is written
         "whole": Out(n),                # columns whose depth vector is written ...
         "depth": Out(8 * lanes),        # ... and its bytes ...
-        # ... those of odd columns, or of every first and every second of them
-        **({"odd": Out(8 * lanes * _odd(arch))} if _odd(arch) else {}),
+        # ... those of odd columns, or of every first and every second of them; or those of all
+        # columns but each fourth
+        **({"odd": Out(8 * lanes * vectors(arch))} if vectors(arch) else {}),
         # Every second even column has its own, if a pair of words may be of two such.
         **({"second": Out(8 * lanes)} if arch.stored_nibbles else {}),
         # With every row: the tile's bytes are nibbles, two or three of a pair of columns.
@@ -72,9 +73,18 @@ def position_signature(arch: ArchConfig) -> wiring.Signature:
     })
 
 
-def _odd(arch: ArchConfig) -> int:
-    """Depth vectors that come for odd columns beside those for even ones."""
+def vectors(arch: ArchConfig) -> int:
+    """Depth vectors that come for other columns beside those for even, or every fourth, ones."""
+    if arch.tile_quads:
+        return 3
     return 2 if arch.nibble_thirds else int(arch.stored_weights)
+
+
+def _vector(arch: ArchConfig, c: int) -> int | None:
+    """Which of :func:`vectors` column ``c`` takes; ``None``: none of them."""
+    if arch.tile_quads:
+        return c % 4 - 1 if c % 4 else None
+    return c // 2 % vectors(arch) if c % 2 and vectors(arch) else None
 
 
 class ArraySlice(wiring.Component):
@@ -127,7 +137,7 @@ class ArraySlice(wiring.Component):
         packing = Packing.of(arch)
         packed = f"_packed{packing.shift}" if packing else ""
         packed += "_thirds" if arch.nibble_thirds else ""
-        pairs = "_pairs" if arch.stored_weights else ""
+        pairs = "_quads" if arch.tile_quads else "_pairs" if arch.stored_weights else ""
         return f"{NAME}_{columns(arch)}x{arch.depth}{packed}{pairs}"
 
     def elaborate(self, _platform: object) -> Module:
@@ -183,9 +193,9 @@ class ArraySlice(wiring.Component):
         for c in range(columns(self._arch)):
             word = Signal(8 * self._lanes, name=f"shadow_{c}_{j}", reset_less=True)
             across = position.across.word_select(c, 8).replicate(self._lanes)
-            depth = position.depth
-            if c % 2 and _odd(self._arch):
-                depth = position.odd.word_select(c // 2 % _odd(self._arch), 8 * self._lanes)
+            depth, other = position.depth, _vector(self._arch, c)
+            if other is not None:
+                depth = position.odd.word_select(other, 8 * self._lanes)
             elif c % 4 == 2 and self._arch.stored_nibbles:
                 depth = position.second
             with m.If(position.write):

@@ -11,11 +11,11 @@ from amaranth.lib.wiring import In, Out
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.isa import WITH_PARAMETERS, Stationary
 from vitrify.rtl import interfaces
-from vitrify.rtl.lib.arith import half_bytes
 from vitrify.rtl.lib.skid import Skid
 
 from .tile_addresses import TileAddresses
-from .tile_writer import TileWriter, buffer_words, tile_words
+from .tile_words import TileWords
+from .tile_writer import TileWriter, tile_words
 
 _SEQ = interfaces.SEQ_BITS
 #: Cycles between the last word of a phase and the first one of the next.
@@ -156,6 +156,8 @@ class Loader(wiring.Component):
         self._streams, self._to_tile = Signal(), Signal()
         # The word taken in this cycle, and whether it ends its phase.
         self._go, self._word_end = Signal(), Signal()
+        # The second word of those that go to the buffer as one.
+        self._second: Any = Const(0, 1)
         # The stream may not overtake tile words that come from the token memory.
         self._reading = Signal()
 
@@ -219,11 +221,13 @@ class Loader(wiring.Component):
             with m.If(self._word_end):
                 m.d.sync += self._settled.eq(0)
         # Announce a tile with its first word, which is a cycle on its way.
-        info = self._writer.info
+        info, words = self._writer.info, self._left
+        if arch.tile_quads:
+            words = Mux(self._stored, words >> 1, words)
+            self._second = self._stored & self._outer[0]
+            m.d.sync += info.payload.quad.eq(self._stored)
         m.d.sync += [
-            info.payload.words.eq(
-                Mux(self._columns, self._left << (groups.bit_length() - 1), self._left)
-            ),
+            info.payload.words.eq(Mux(self._columns, words << (groups.bit_length() - 1), words)),
             info.payload.columns.eq(self._columns), info.payload.pair.eq(self._pairs),
             info.payload.part.eq(self._c),
             *([info.payload.nibbles.eq(thirds)] if arch.nibble_thirds else []),
@@ -244,7 +248,7 @@ class Loader(wiring.Component):
             with m.Case(_Phase.TABLE):
                 m.d.comb += clear.eq(~unfinished)
             with m.Case(_Phase.PARAMS):
-                m.d.comb += clear.eq(ahead < interfaces.PARAM_SLOTS)
+                m.d.comb += clear.eq(ahead < self.arch.param_slots)
             with m.Case(_Phase.TILE):
                 m.d.comb += clear.eq(Mux(
                     self._weights, ~self._reading,
@@ -262,8 +266,9 @@ class Loader(wiring.Component):
         self._from_stream, self._ask, self._half = Signal(), Signal(), Signal()
         # Places of the buffer that are neither full nor promised to a read: all that are left
         # but one, which a word may take while this is found out.
-        places = buffer_words(self.arch) + 1
+        arch, places = self.arch, self.arch.tile_buffer + 1
         room, some_room = Signal(range(places + 1), init=places), Signal()
+        more: Any = Mux(self._streams, arch.tile_buffer - arch.streamed_ahead, 0)
         may, wants_stream = Signal(), Signal()
         m.d.comb += [
             # Without pairs a word of nibbles is looked at twice, for an even and an odd column.
@@ -278,9 +283,9 @@ class Loader(wiring.Component):
             self._ask.eq(may & ~self._streams & self._requests.i.ready),
             self._go.eq(self._from_stream | self._ask),
         ]
-        uses = self._go & self._to_tile
+        uses = self._go & self._to_tile & ~self._second
         m.d.sync += [
-            room.eq(room + self._writer.busy - uses), some_room.eq(room > 1),
+            room.eq(room + self._writer.busy - uses), some_room.eq(room > 1 + more),
             self.starved.eq(wants_stream & ~self.weights.valid),
         ]
 
@@ -360,19 +365,14 @@ class Loader(wiring.Component):
             on_way.eq(Cat(self.read.valid & self.read.ready, on_way)),
             wide_on_way.eq(Cat(self.read.wide, wide_on_way)),
         ]
-        arrived = on_way[-1]
-        word = self._writer.word
-        low, streamed = self.read.lo, self.weights.payload
-        even, odd = (Mux(self._nibbles, half_bytes(streamed, half), streamed) for half in (0, 1))
-        if arch.stored_weights:
-            # Without a pair, every column is to find the word.
-            high = Mux(wide_on_way[-1], self.read.hi, self.read.lo)
-            low, streamed = Cat(low, high), Cat(even, odd)
-        else:
-            streamed = Mux(self._outer[0], odd, even)
-        m.d.sync += [
-            word.valid.eq(arrived | (self._from_stream & self._to_tile)),
-            word.payload.eq(Mux(arrived, low, streamed)),
+        m.submodules.words = words = TileWords(arch)
+        wiring.connect(m, words.word, self._writer.word)
+        m.d.comb += [
+            words.arrives.eq(on_way[-1]), words.stored.eq(wide_on_way[-1]),
+            words.lo.eq(self.read.lo), words.hi.eq(self.read.hi),
+            words.streams.eq(self._from_stream & self._to_tile),
+            words.streamed.eq(self.weights.payload),
+            words.nibbles.eq(self._nibbles), words.odd.eq(self._outer[0]),
         ]
 
     # Parameters, tables, gains ------------------------------------------------------------------

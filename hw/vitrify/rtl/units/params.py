@@ -21,7 +21,7 @@ _MULTIPLIER_BYTES = formats.MULTIPLIER_BITS // 8
 
 
 class ParamMemory(wiring.Component):
-    """``PARAM_SLOTS`` c tiles of parameters, written by the word, read by the lane group.
+    """``param_slots`` c tiles of parameters, written by the word, read by the lane group.
 
     Every kind has its own address, because bias and multiplier are wanted in different cycles.
 
@@ -46,7 +46,7 @@ class ParamMemory(wiring.Component):
     def __init__(self, arch: ArchConfig) -> None:
         self.arch = arch
         self.place = data.StructLayout({
-            "group": ceil_log2(arch.most_groups), "slot": exact_log2(interfaces.PARAM_SLOTS),
+            "group": ceil_log2(arch.most_groups), "slot": exact_log2(arch.param_slots),
         })
         super().__init__({
             "write": In(interfaces.pipe(interfaces.param_write(arch))),

@@ -13,10 +13,10 @@ from amaranth.lib.wiring import In, Out
 from vitrify.arch.config import ArchConfig
 from vitrify.rtl import interfaces
 
-#: Shortest buffer: several small tiles may be ready before the first of them is active.
-_LEAST_BUFFER = 32
 #: Tiles that are announced while another is written.
 _ANNOUNCED = 8
+#: The same where tiles of four columns a word wait; a LUT RAM has as many.
+_MANY_ANNOUNCED = 64
 #: Cycles from taking a word out of the buffer to its ``tile_write``.
 _WRITE_DELAY = 2
 #: Cycles from deciding that a tile is ready to the first row that may use it.
@@ -30,31 +30,34 @@ def tile_words(arch: ArchConfig) -> int:
     return max(arch.width, arch.depth)
 
 
-def buffer_words(arch: ArchConfig) -> int:
-    """Words that the buffer holds at least: a tile."""
-    return max(tile_words(arch), _LEAST_BUFFER)
+def announced(arch: ArchConfig) -> int:
+    """Tiles that are announced while another is written."""
+    if not arch.tile_quads:
+        return _ANNOUNCED
+    return max(_ANNOUNCED, min(_MANY_ANNOUNCED, 4 * arch.tile_buffer // arch.width))
 
 
 def tile_info(arch: ArchConfig) -> data.StructLayout:
     """A tile to come: ``words`` words; ``part``: which C bytes of its words, if C < K.
 
-    ``columns``, ``pair`` and ``nibbles`` as in :func:`~vitrify.rtl.interfaces.tile_write`.
+    The rest as in :func:`~vitrify.rtl.interfaces.tile_write`.
     """
     return data.StructLayout({
         "words": interfaces.index_bits(tile_words(arch) + 1),
         "columns": 1, "pair": 1,
+        **({"quad": 1} if arch.tile_quads else {}),
         **({"nibbles": 1} if arch.nibble_thirds else {}),
         "part": interfaces.index_bits(max(1, arch.depth // arch.width)),
     })
 
 
 def word_bits(arch: ArchConfig) -> int:
-    """Bits of the buffer's words: K bytes, or those of two columns."""
-    return 8 * arch.depth * (1 + arch.stored_weights)
+    """Bits of the buffer's words: K bytes, or those of two or four columns."""
+    return 8 * arch.depth * (1 + arch.stored_weights + 2 * arch.tile_quads)
 
 
 class TileWriter(wiring.Component):
-    """Buffer of a tile, written to the shadow tile as soon as that is free, a word a cycle.
+    """Buffer of tiles, written to the shadow tile as soon as that is free, a word a cycle.
 
     Everything from the issue of a row to the swap has a fixed latency, so the writer needs no
     answer from the matrix unit: it knows when the shadow becomes free, and it calls a tile ready
@@ -75,7 +78,7 @@ class TileWriter(wiring.Component):
         Before the second word of each tile; every third cycle at most: ``ready`` looks a cycle
         back, and whoever looked may come a cycle later.
     word : :py:`In(stream.Signature(word_bits(arch)))`
-        Words in the order of ``tile_write``: its ``data``, and above it its ``high``.
+        Words in the order of ``tile_write``: its ``data``, and above it its ``high``, and ``more``.
     tile_write : :py:`Out(pipe(tile_write(arch)))`
     tile_ready, tile_take : :py:`Out(1)`, :py:`In(1)`
         As in :class:`~vitrify.rtl.units.fetch.Fetch`.
@@ -111,12 +114,12 @@ class TileWriter(wiring.Component):
         layout = tile_info(arch)
         # One entry is the FIFO's output register: the memory is a power of two.
         m.submodules.buffer = buffer = SyncFIFOBuffered(
-            width=word_bits(arch), depth=buffer_words(arch) + 1
+            width=word_bits(arch), depth=arch.tile_buffer + 1
         )
         wiring.connect(m, wiring.flipped(self.word), buffer.w_stream)
         # One list of tiles to write, one of tiles to call ready.
-        to_write = SyncFIFO(width=layout.size, depth=_ANNOUNCED)
-        to_promise = SyncFIFO(width=layout["words"].width, depth=_ANNOUNCED)
+        to_write = SyncFIFO(width=layout.size, depth=announced(arch))
+        to_promise = SyncFIFO(width=layout["words"].width, depth=announced(arch))
         m.submodules += [to_write, to_promise]
         m.d.sync += self.info.ready.eq(to_write.w_rdy & to_promise.w_rdy)
         m.d.comb += [
@@ -173,7 +176,7 @@ class TileWriter(wiring.Component):
         begins = self.swap_latency - _WRITE_DELAY
         words, known = Signal(tile_info(self.arch)["words"].width), Signal()
         # Words of this tile and of those before it that are still to leave.
-        due = Signal(range(buffer_words(self.arch) + 2 * tile_words(self.arch)))
+        due = Signal(range(self.arch.tile_buffer + 2 * tile_words(self.arch)))
         # Cycles since the previous tile was taken.
         since = Signal(range(begins + 1), init=begins)
         ready, load = Signal(), Signal()
@@ -221,7 +224,9 @@ class TileWriter(wiring.Component):
             out.valid.eq(read_valid), out.p.eq(read),
         ]
         if arch.stored_weights:
-            m.d.sync += [read.pair.eq(tile.pair), read.high.eq(word[8 * arch.depth :])]
+            m.d.sync += [read.pair.eq(tile.pair), read.high.eq(word.word_select(1, 8 * arch.depth))]
+        if arch.tile_quads:
+            m.d.sync += [read.quad.eq(tile.quad), read.more.eq(word[16 * arch.depth :])]
         if arch.nibble_thirds:
             m.d.sync += read.nibbles.eq(tile.nibbles)
         if arch.width < arch.depth:

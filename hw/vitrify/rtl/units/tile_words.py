@@ -1,0 +1,77 @@
+"""Words of stationary tiles, of the stream and of the token memory, as the buffer takes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from vitrify.arch.config import ArchConfig
+from vitrify.rtl.lib.arith import half_bytes
+
+from .tile_writer import word_bits
+
+
+class TileWords(wiring.Component):
+    """A register behind both sources, of which one has a word at most.
+
+    With ``stored_weights`` a word of the buffer is two columns, with ``tile_quads`` four: those of
+    STORED tiles are gathered, all others are copies.  Without, a word of nibbles is looked at
+    twice.
+
+    Members
+    -------
+    arrives, lo, hi, stored : :py:`In(1)`, :py:`In(8*K)`, :py:`In(8*K)`, :py:`In(1)`
+        A word of the token memory; ``stored``: a pair of words.
+    streams, streamed, nibbles, odd : :py:`In(1)`, :py:`In(8*K)`, :py:`In(1)`, :py:`In(1)`
+        A word of the stream; the ``nibbles`` of two columns, of which ``odd`` is looked at.
+    word : :py:`Out(stream.Signature(word_bits(arch)))`
+        A cycle later, or with the second pair; ``ready`` is not looked at.
+    """
+
+    arrives: Signal
+    lo: Signal
+    hi: Signal
+    stored: Signal
+    streams: Signal
+    streamed: Signal
+    nibbles: Signal
+    odd: Signal
+    word: stream.Interface
+
+    def __init__(self, arch: ArchConfig) -> None:
+        self.arch = arch
+        bits = 8 * arch.depth
+        super().__init__({
+            "arrives": In(1), "lo": In(bits), "hi": In(bits), "stored": In(1),
+            "streams": In(1), "streamed": In(bits), "nibbles": In(1), "odd": In(1),
+            "word": Out(stream.Signature(unsigned(word_bits(arch)))),
+        })
+
+    def elaborate(self, _platform: Any) -> Module:
+        m = Module()
+        arch, word = self.arch, self.word
+        read: Any = self.lo
+        halves = (Mux(self.nibbles, half_bytes(self.streamed, half), self.streamed)
+                  for half in (0, 1)) if arch.nibbles else (self.streamed, self.streamed)
+        even, odd = halves
+        streamed: Any = Mux(self.odd, odd, even)
+        if arch.stored_weights:
+            # Without a pair, every column is to find the word.
+            read = Cat(self.lo, Mux(self.stored, self.hi, self.lo))
+            streamed = Cat(even, odd)
+        whole: Any = 1
+        if arch.tile_quads:
+            second, first = Signal(), Signal.like(read, reset_less=True)
+            whole = ~self.stored | second
+            m.d.sync += second.eq(second ^ (self.arrives & self.stored))
+            with m.If(~second):
+                m.d.sync += first.eq(read)
+            read, streamed = Cat(Mux(self.stored, first, read), read), Cat(streamed, streamed)
+        m.d.sync += [
+            word.valid.eq((self.arrives & whole) | self.streams),
+            word.payload.eq(Mux(self.arrives, read, streamed)),
+        ]
+        return m
