@@ -70,6 +70,9 @@ _PORT = {"luts": 1.7, "ffs": 4.0}
 _NIBBLE_TILES = {"luts": (39, 120, 98), "ffs": (20, 121, 153)}
 #: What ``nibble_thirds`` add to a multiplication; counted on `kv260` and `kv260-w4`, whole cores.
 _NIBBLE_THIRDS = {"luts": 3.6, "ffs": 15.0}
+#: What ``tile_quads`` add to a byte of depth (the way to the array) and to a multiplication (copies
+#: in front of it), counted in the source; the buffer is block RAM.
+_TILE_QUADS = {"luts": (16, 0), "ffs": (96, 2)}
 #: What a modelled number may be off by: not less than the largest error of the few cores that the
 #: fit has not seen.
 ERROR = {"luts": 0.08, "ffs": 0.26}
@@ -118,6 +121,9 @@ def modelled(
         counted += sum(a * b for a, b in zip(sizes, _NIBBLE_TILES[kind], strict=True))
     if arch.nibble_thirds:
         counted += arch.macs * _NIBBLE_THIRDS[kind]
+    if arch.tile_quads:
+        of_byte, of_product = _TILE_QUADS[kind]
+        counted += arch.depth * of_byte + arch.macs * of_product
     return counted + sum(unit_area(arch, *unit) for unit in units.values())
 
 
