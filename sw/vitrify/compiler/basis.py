@@ -16,18 +16,14 @@ from vitrify.arch.config import ArchConfig
 from vitrify.ir.quantisers import quantisers_of
 from vitrify.quant.calibrate import Progress
 from vitrify.quant.graph import QuantGraph
-from vitrify.quant.influence import influence
-from vitrify.quant.loop import followed
 from vitrify.quant.precision import Judge
 from vitrify.quant.rotate import rotated
 from vitrify.quant.wanted import NARROW, WIDE, Weights
 
-from .quantise import Preprocess, check_images, part_of, quantise
+from .quantise import Preprocess, part_of, quantise
 
 #: Rotations that are tried, beside none.
 _ROTATIONS = 3
-#: Part of the time that it takes to weigh rows.
-_INFLUENCE = 0.2
 
 
 def quantise_rotated(
@@ -42,17 +38,9 @@ def quantise_rotated(
     def made(model: ir.Model, wanted: Weights, start: float, stop: float) -> QuantGraph:
         return quantise(
             model, images, arch=arch, preprocess=preprocess, weights=wanted, own_ranges=own_ranges,
-            progress=part_of(progress, begun + (1 - begun) * start, begun + (1 - begun) * stop),
-            influence=rows,
+            progress=part_of(progress, start, stop),
         )
 
-    rows: dict[str, npt.NDArray[np.float32]] = {}
-    begun = 0.0
-    if weights.bits != WIDE and not own_ranges:
-        # the same in every basis: matrices turn gradients, and leave their lengths
-        fitting = followed(check_images(canonical, images))
-        rows = influence(canonical, fitting, part_of(progress, 0.0, _INFLUENCE))
-        begun = _INFLUENCE
     bases = [canonical]
     if weights.bits != WIDE and not quantisers_of(canonical):
         bases += [each for each in (rotated(canonical, seed) for seed in range(_ROTATIONS))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -55,7 +54,6 @@ def quantise(
     progress: Progress | None = None,
     weights: Weights = EIGHT,
     own_ranges: bool = False,
-    influence: Mapping[str, npt.NDArray[np.float32]] | None = None,
 ) -> QuantGraph:
     """Quantise a canonical model.
 
@@ -70,8 +68,6 @@ def quantise(
         the input range is that of the calibration images
     progress : called with a phrase and the fraction of the whole that is done
     weights : how many bits the weights of each layer have
-    influence : of rows of the layers' results, see :mod:`vitrify.quant.influence`; it decides what
-        weights of four bits are rounded for
     own_ranges : the images stand for others, and ranges are those that the model's quantisers say
 
     Raises
@@ -114,7 +110,7 @@ def quantise(
 
     def assembled(bits: int, start: float, stop: float) -> QuantGraph:
         graph = copy.deepcopy(empty)
-        loop = Loop(graph, arch, images, influence) if bits == NARROW else None
+        loop = Loop(graph, arch, images) if bits == NARROW else None
         assembler = Assembler(plan, stats, graph, arch, images, bits, loop, given)
         assemble(assembler, ASSEMBLES, part_of(progress, start, stop))
         graph.values = {name: value for name, value in graph.values.items() if value in known}

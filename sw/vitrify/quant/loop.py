@@ -7,8 +7,6 @@ weights are rounded against every row that comes out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import numpy.typing as npt
 
@@ -25,11 +23,6 @@ from .tensors import Rows
 _IMAGES = 64
 
 
-def followed(images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Those of the calibration images that are followed through the layers."""
-    return images[:: -(-len(images) // _IMAGES)]
-
-
 class Loop:
     """The graph as far as it is assembled, run on calibration images of task 0.
 
@@ -37,42 +30,25 @@ class Loop:
     ----------
     graph : takes ops while this follows
     images : float32 ``[N, C, H, W]``
-    influence : of rows of the layers' results, for the images that are :func:`followed`
     """
 
     def __init__(
-        self, graph: QuantGraph, arch: ArchConfig, images: npt.NDArray[np.float32],
-        influence: Mapping[str, npt.NDArray[np.float32]] | None = None,
+        self, graph: QuantGraph, arch: ArchConfig, images: npt.NDArray[np.float32]
     ) -> None:
-        self._images, self._influence = followed(images), influence or {}
+        self._images = images[:: -(-len(images) // _IMAGES)]
         self._graph, self._evaluator = graph, Evaluator(graph, arch)
         self._runs: list[Evaluation] = []
         self._done = 0
         #: Neighbours often read the same.
-        self._latest: tuple[Source, npt.NDArray[np.float32]] | None = None
+        self._latest: tuple[Source, Moments] | None = None
 
-    def moments(self, x: Source, tensor: str, rows: Rows | None, layer: str) -> Moments:
-        """Of the integers of ``x``, which reads ``rows`` of a tensor that is there.
-
-        A row counts as much as what ``layer`` makes of it does.
-        """
+    def moments(self, x: Source, tensor: str, rows: Rows | None) -> Moments:
+        """Of the integers of ``x``, which reads ``rows`` of a tensor that is there."""
         if self._latest is None or self._latest[0] is not x:
             self._follow()
             parts = [self._inputs(run, x, tensor, rows) for run in self._runs]
-            self._latest = x, np.concatenate(parts)
-        samples = self._latest[1]
-        return Moments(samples, self._weights(layer, rows, len(samples)))
-
-    def _weights(
-        self, layer: str, rows: Rows | None, count: int
-    ) -> npt.NDArray[np.float32] | None:
-        """How much each of so many samples counts; ``None`` if nobody knows."""
-        known = self._influence.get(layer)
-        if known is None:
-            return None
-        if rows is not None and known.shape[1] != rows.count and known.shape[1] > max(rows.index):
-            known = rows.of(known)
-        return known.reshape(-1) if known.size == count else None
+            self._latest = x, Moments(np.concatenate(parts))
+        return self._latest[1]
 
     def _follow(self) -> None:
         """Evaluate the ops that have come since."""

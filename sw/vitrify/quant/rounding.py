@@ -75,26 +75,15 @@ class Moments:
     Parameters
     ----------
     x : ``[S, in]``, samples, zero point taken off
-    weights : ``[S]``, how much each of them counts; what errors make of the mean costs nothing
-        then, since biases make up for it
 
     Members
     -------
-    mean, energy : ``[in]``, mean of each input, and mean square of what costs
+    mean, energy : ``[in]``, mean and mean square of each input
     """
 
-    def __init__(
-        self, x: npt.NDArray[np.number], weights: npt.NDArray[np.float32] | None = None
-    ) -> None:
-        self._seen = x = np.asarray(x, np.float32)
-        if weights is None:
-            self.mean = x.mean(axis=0, dtype=np.float64)
-        else:
-            share = weights / weights.mean()
-            self.mean = (share @ x).astype(np.float64) / len(x)
-            x = (x - self.mean.astype(np.float32)) * np.sqrt(share)[:, None]
-        #: Errors of these count alike.
-        self._x = x
+    def __init__(self, x: npt.NDArray[np.number]) -> None:
+        self._x = x = np.asarray(x, np.float32)
+        self.mean = x.mean(axis=0, dtype=np.float64)
         self.energy = np.square(x).mean(axis=0, dtype=np.float64)
         self._order = np.argsort(-self.energy, kind="stable")
         #: Feedback by damping.
@@ -126,7 +115,7 @@ class Moments:
 
     def peak(self, weight: Float) -> Float:
         """Largest magnitude of each column of ``x @ weight.T``: ``[out]``."""
-        products = self._seen @ weight.T.astype(np.float32)
+        products = self._x @ weight.T.astype(np.float32)
         return np.abs(products).max(axis=0).astype(np.float64)
 
     def cost(self, error: Float) -> Float:

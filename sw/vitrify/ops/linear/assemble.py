@@ -56,7 +56,7 @@ def assemble(a: Assembler, op: LinearOp) -> None:
     dim = form.weight.shape[-2]
     reach = scheme.INT8_MAX if form.bits == formats.INT8.bits else INT16_MAX
     if a.loop is not None and bits != WIDE and _plain(op):
-        x = replace(x, moments=a.loop.moments(x, op.x.tensor, op.x.rows, op.name))
+        x = replace(x, moments=a.loop.moments(x, op.x.tensor, op.x.rows))
     part = a.columns(op.name, x, form.weight, form.bias, form.step, reach, bits)
     if _plain(op) and op.task is None:
         a.graph.scales[op.name] = _scales(op, x, form, part)
