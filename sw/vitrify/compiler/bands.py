@@ -24,8 +24,9 @@ from vitrify.quant.tensors import Band
 
 T = TypeVar("T")
 
-#: Multiplications of all bands, for one of the network.
-_MOST_WORK = 1.5
+#: Multiplications of all bands, for one of the network, in the narrowest bands that are tried:
+#: what is chosen in the end is wider, and makes fewer lines twice.
+_MOST_WORK = 2.5
 #: Numbers of bands that are tried: each is twice the one before.
 _FEWEST, _MOST = 2, 64
 
