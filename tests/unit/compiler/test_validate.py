@@ -79,7 +79,7 @@ def test_the_first_operation_with_other_integers_is_named(shape: dict[str, objec
 
 
 def test_a_reader_behind_its_overwriter_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vitrify.compiler.compile.independent", lambda *_: True)
+    monkeypatch.setattr("vitrify.compiler.sequence.independent", lambda *_: True)
     net = graphs.Net(1)
     graph = quantise(net.model(graphs.MAPPINGS["two_attentions"](net)), net.images(8), arch=NANO)
     with pytest.raises(VerificationError, match="first those of 'attention1"):
