@@ -44,7 +44,7 @@ class Allocator:
         self._used = np.zeros(arch.token_words, bool)
         self._blocks: dict[str, Block] = {}
         self.peak_words = 0
-        self._most = 0
+        self._most = self._taken = 0
 
     def place(
         self, name: str, words: int, *, wide: bool = False, apart: Iterable[str] = (),
@@ -72,12 +72,13 @@ class Allocator:
                 block = Block(name, found, words, wide, self._cover(found, words, wide))
                 self._used[block.where] = True
                 self._blocks[name] = block
-                self._most = max(self._most, int(self._used.sum()))
+                self._taken += len(block.where)
+                self._most = max(self._most, self._taken)
                 self.peak_words = max(self.peak_words, self._most)
                 return block
         k = self._arch.depth
         need = words * k * (2 if wide else 1)
-        free = int((~self._used).sum()) * k
+        free = (len(self._used) - self._taken) * k
         pieces = ", but not in one piece" if need <= free else ""
         error = PlacementError(
             f"tensor {name!r} needs {need} bytes of token memory, and {free} of the "
@@ -93,11 +94,13 @@ class Allocator:
 
     def release(self, name: str) -> None:
         """Free a block."""
-        self._used[self._blocks.pop(name).where] = False
+        where = self._blocks.pop(name).where
+        self._used[where] = False
+        self._taken -= len(where)
 
     def most_words(self) -> int:
         """Words that were taken at the same time since the last call."""
-        most, self._most = self._most, int(self._used.sum())
+        most, self._most = self._most, self._taken
         return most
 
     def _cover(self, address: int, words: int, wide: bool) -> npt.NDArray[np.int64]:
@@ -115,11 +118,15 @@ class Allocator:
         if wide:
             banks = taken.reshape(-1, 2, size)
             taken = (banks[:, 0] | banks[:, 1]).reshape(-1)
-        if words > len(taken):
-            return None
-        # Start positions with `words` free entries ahead: windowed sum of the occupancy.
-        total = np.concatenate([[0], np.cumsum(taken)])
-        free = np.flatnonzero(total[words:] - total[:-words] == 0)
-        if in_bank:
-            free = free[free // size == (free + words - 1) // size]
-        return int(free[-1 if last else 0]) if len(free) else None
+        edges = np.flatnonzero(np.diff(taken, prepend=True, append=True)).tolist()
+        free = list(zip(edges[::2], edges[1::2], strict=True))
+        for start, stop in reversed(free) if last else free:
+            found = stop - words if last else start
+            if in_bank and found // size != (found + words - 1) // size:
+                # at the border of a bank
+                found = (stop - 1) // size * size - words if last else -(-start // size) * size
+                if words > size:
+                    continue
+            if start <= found <= stop - words:
+                return found
+        return None

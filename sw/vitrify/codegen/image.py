@@ -81,11 +81,11 @@ def load_constants(state: Lowering, step: int) -> None:
 
 
 def _wanted(state: Lowering, step: int) -> list[QConstant]:
+    left = [one for one in state.graph.constants if not state.was_placed(one.out)]
+    if not left:
+        return []
     used = {name for op in state.graph.ops[: step + 2] for name in (*op.sources(), *op.results())}
-    return [
-        constant for constant in state.graph.constants
-        if constant.out in used and not state.was_placed(constant.out)
-    ]
+    return [constant for constant in left if constant.out in used]
 
 
 def _load_constants(

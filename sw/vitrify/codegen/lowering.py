@@ -17,6 +17,7 @@ from .builder import Builder
 from .memory import TensorMemory
 from .placement import Placed
 from .preload import Preloads
+from .rehearsal import Rehearsal
 from .strategy import PlacementStrategy
 
 
@@ -28,13 +29,16 @@ class Lowering(TensorMemory):
     builder : takes the instructions
     preloads : weights of branches, or of layers of few rows, that are loaded ahead of time
     routed : rows that are in the queues of experts by now, by the name of their logits
+    rehearses : only places are wanted, and no instructions
     """
 
     def __init__(
-        self, graph: QuantGraph, arch: ArchConfig, strategy: PlacementStrategy, images: int = 1
+        self, graph: QuantGraph, arch: ArchConfig, strategy: PlacementStrategy, images: int = 1,
+        *, rehearses: bool = False,
     ) -> None:
         super().__init__(graph, arch, strategy, images)
-        self.builder = Builder(arch)
+        self.rehearses = rehearses
+        self.builder = Rehearsal(arch) if rehearses else Builder(arch)
         self.preloads = Preloads(self, self.builder)
         self.routed: dict[str, int] = {}
 
@@ -43,6 +47,8 @@ class Lowering(TensorMemory):
         after: int | None = None,
     ) -> None:
         """LOAD ``value [rows, channels]`` from the program; ``after`` as :meth:`Builder.load`."""
+        if self.rehearses:
+            return
         block = self.builder.image.add(to_words(value, self.arch.depth))
         self.builder.load(
             target, Region.PROGRAM, block, row=row, rows=len(value), after=after

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 from vitrify.arch.errors import CapacityError
 from vitrify.codegen.alloc import PlacementError
@@ -21,8 +20,6 @@ from vitrify.ops.linear.integer import QLinear
 from vitrify.ops.passing.integer import QAside, QRead
 from vitrify.quant.graph import QConstant, QOp, QuantGraph
 from vitrify.quant.tensors import Band
-
-T = TypeVar("T")
 
 #: Multiplications of all bands, for one of the network, in the narrowest bands that are tried:
 #: what is chosen in the end is wider, and makes fewer lines twice.
@@ -322,8 +319,8 @@ def _work(graph: QuantGraph) -> float:
     )
 
 
-def fewest(graph: QuantGraph, attempt: Callable[[Passing], T]) -> T | None:
-    """What ``attempt`` makes of a graph in bands, of as few as it has room for.
+def fewest(graph: QuantGraph, fits: Callable[[Passing], object]) -> Passing | None:
+    """How a graph passes in bands, in as few as there is room for.
 
     Tensors begin to pass one after another, in the narrowest bands: of those that were there when
     the room ran out, the one made last.  Then bands are as wide as there is room.  ``None``: that
@@ -331,14 +328,14 @@ def fewest(graph: QuantGraph, attempt: Callable[[Passing], T]) -> T | None:
 
     Parameters
     ----------
-    attempt : raises a ``PlacementError`` if that does not fit
+    fits : raises a ``PlacementError`` if that does not fit
     """
-    tensors = _passing(graph, attempt)
+    tensors = _passing(graph, fits)
     counts: dict[str, int] = {}
     while tensors is not None:
         way = Passing(tensors, _FEWEST, tuple(counts.items()))
         try:
-            return attempt(way)
+            fits(way)
         except PlacementError as error:
             groups = in_bands(graph, way).groups
             short = groups[error.step]
@@ -349,10 +346,12 @@ def fewest(graph: QuantGraph, attempt: Callable[[Passing], T]) -> T | None:
                 return None
         except CapacityError:  # no field of an instruction takes what a band needs
             return None
+        else:
+            return way
     return None
 
 
-def _passing(graph: QuantGraph, attempt: Callable[[Passing], T]) -> frozenset[str] | None:
+def _passing(graph: QuantGraph, fits: Callable[[Passing], object]) -> frozenset[str] | None:
     """Tensors that have to pass, so that all others have room."""
     able, tensors = may_pass(graph), frozenset[str]()
     numbers = {op.name: i for i, op in enumerate(graph.ops)}
@@ -364,7 +363,7 @@ def _passing(graph: QuantGraph, attempt: Callable[[Passing], T]) -> frozenset[st
     while True:
         way = Passing(tensors, _MOST)
         try:
-            attempt(way)
+            fits(way)
         except PlacementError as error:
             now = numbers.get(in_bands(graph, way).graph.ops[error.step].name, -1)
             age = {

@@ -17,7 +17,7 @@ from vitrify.codegen.alloc import PlacementError
 from vitrify.codegen.lowering import Lowering
 from vitrify.codegen.memory import TensorMemory
 from vitrify.codegen.portions import MOST_AHEAD, branches, rooms_ahead
-from vitrify.codegen.strategy import Ahead, PlacementStrategy, Separation, strategies
+from vitrify.codegen.strategy import Ahead, Passing, PlacementStrategy, Separation, strategies
 from vitrify.ops.registry import RULES
 from vitrify.program import (
     InputSpec,
@@ -135,18 +135,33 @@ def _placed(
         small = [way for way in BANDED if way in ways]
         if batch > 1 or not small:
             raise
-        found = bands.fewest(graph, lambda passing: _lower(
-            graph, arch, batch, [replace(way, passing=passing) for way in small]
-        ))
-        if found is None:
+        def fits(passing: Passing) -> None:
+            _lower(graph, arch, batch, _in_bands(small, passing), rehearsal=True)
+
+        passing = bands.fewest(graph, fits)
+        if passing is None:
             raise
-        return found
+        try:
+            return _lower(graph, arch, batch, _in_bands(small, passing))
+        except PlacementError:
+            raise
+        except CapacityError:  # no field of an instruction takes what a band needs
+            pass
+        raise
+
+
+def _in_bands(ways: Iterable[PlacementStrategy], passing: Passing) -> list[PlacementStrategy]:
+    return [replace(way, passing=passing) for way in ways]
 
 
 def _lower(
-    graph: QuantGraph, arch: ArchConfig, batch: int, ways: Iterable[PlacementStrategy]
+    graph: QuantGraph, arch: ArchConfig, batch: int, ways: Iterable[PlacementStrategy], *,
+    rehearsal: bool = False,
 ) -> Lowered:
-    """Lower every op in the fastest way that the token memory has room for; the outputs, too."""
+    """Lower every op in the fastest way that the token memory has room for; the outputs, too.
+
+    From the second attempt on, and in a ``rehearsal``, that is found without instructions.
+    """
     refusals: list[tuple[tuple[bool, int], PlacementError]] = []
     every = graph
     for strategy in ways:
@@ -154,9 +169,14 @@ def _lower(
         while True:
             ops = late(graph.ops) if strategy.late else graph.ops
             ops = early(graph) if strategy.early else ops
-            state = Lowering(replace(graph, ops=ops), arch, strategy, batch)
+            ordered = replace(graph, ops=ops)
+            rehearses = rehearsal or bool(refusals and not strategy.ahead.slots)
+            state = Lowering(ordered, arch, strategy, batch, rehearses=rehearses)
             try:
                 _lower_ops(state)
+                if rehearses and not rehearsal:
+                    state = Lowering(ordered, arch, strategy, batch)
+                    _lower_ops(state)
             except PlacementError as error:
                 refusals.append(((not strategy.ahead.slots, error.step), error))
                 moves += 1

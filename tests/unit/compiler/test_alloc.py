@@ -76,3 +76,33 @@ def test_planes_of_a_pair_stay_in_one_bank_each() -> None:
     assert set(block.where) == {*range(low, low + 20), *range(high, high + 20)}
     with pytest.raises(CapacityError, match="'large'"):
         Allocator(NANO).place("large", size + 1, wide=True, in_bank=True)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("in_bank", [False, True])
+@pytest.mark.parametrize("last", [False, True])
+def test_the_first_or_last_place_that_is_free(wide: bool, in_bank: bool, last: bool) -> None:
+    """Of all places that one by one are found to be, across borders of banks or not."""
+    small = dataclasses.replace(NANO, banks=4, bank_words=16)
+    size = small.bank_words
+    for seed in range(100):
+        rng, memory = np.random.default_rng(seed), Allocator(small)
+        for i in range(8):
+            memory.place(f"t{i}", int(rng.integers(1, 8)), last=bool(rng.random() < 0.5))
+        for i in rng.choice(8, 4, replace=False):
+            memory.release(f"t{i}")
+        taken = {w for one in memory._blocks.values() for w in one.where.tolist()}
+        words = int(rng.integers(1, 20))
+        covers = {
+            at: {w for p in range(at, at + words) for w in (pair_banks(small, p) if wide else (p,))}
+            for at in range(small.token_words // (1 + wide) - words + 1)
+            if not in_bank or at // size == (at + words - 1) // size
+        }
+        free = [at for at, where in covers.items() if taken.isdisjoint(where)]
+        if not free:
+            with pytest.raises(CapacityError):
+                memory.place("new", words, wide=wide, in_bank=in_bank, last=last)
+            continue
+        block = memory.place("new", words, wide=wide, in_bank=in_bank, last=last)
+        assert block.address == free[-1 if last else 0]
+        assert memory.most_words() >= len(taken | set(block.where.tolist()))

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from tests.support.execute import tensors
+from tests.support.rehearsal import placements
 from tests.unit.quant.graphs import Net
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.presets import preset
@@ -30,7 +31,13 @@ def check(
     model, images = net.model(*outputs), net.images(24)
     graph = quantise(model, images, arch=arch)
     assert min(one.sqnr for one in compare(model, graph, images[:8], arch)) > least
+    ways = None if ways is None else list(ways)
     program = compile_graph(graph, arch, batch=batch, ways=ways)
+    known, rehearsed = (
+        placements(leave_out(graph), arch, (ways or [PlacementStrategy()])[0], batch, rehearses)
+        for rehearses in (False, True)
+    )
+    assert known == rehearsed
     assert program.macs == batch * sum(leave_out(graph).macs.values())
     _, found = tensors(program, images[:batch])
     real = Evaluator(graph, arch).outputs(images[:batch])
