@@ -51,9 +51,10 @@ _PRESETS = (
     # 256 MACs where weights have 4 bits: twice the lanes, a block RAM for the halves of sums in the
     # place of two banks.
     ArchConfig(
-        name="ulx3s-w4", depth=8, width=16, lanes=4, max_rows=256, banks=8, bank_words=4096,
-        stat_rows=1024, index_entries=256, nibbles=True, nibble_tiles=2, weight_fifo_words=1024,
-        burst_beats=256, fabric_multipliers=True, **BOARDS["ulx3s"].settings(),
+        name="ulx3s-w4", depth=8, width=16, lanes=8, max_rows=256, banks=8, bank_words=4096,
+        stat_rows=1024, index_entries=256, nibbles=True, nibble_tiles=2, stored_weights=True,
+        weight_fifo_words=1024, burst_beats=256, fabric_multipliers=True,
+        **BOARDS["ulx3s"].settings(),
     ),
     # 32 MACs: 32-bit SDRAM, room for wires.
     ArchConfig(

@@ -17,7 +17,7 @@ from vitrify.codegen.alloc import PlacementError
 from vitrify.codegen.lowering import Lowering
 from vitrify.codegen.memory import TensorMemory
 from vitrify.codegen.portions import MOST_AHEAD, branches, rooms_ahead
-from vitrify.codegen.strategy import Ahead, Passing, PlacementStrategy, Separation, strategies
+from vitrify.codegen.strategy import Passing, PlacementStrategy, Separation, strategies
 from vitrify.ops.registry import RULES
 from vitrify.program import (
     InputSpec,
@@ -233,18 +233,19 @@ def _larger(known: Lowering) -> Iterator[PlacementStrategy]:
     block, is too slow for weights besides.  Experts that are loaded ahead have the room already.
     """
     arch, strategy = known.arch, known.strategy
+    ahead, larger = (), list[PlacementStrategy]()
     if strategy.row_blocks > 1:
         rows = known.rows(known.graph.input.out) / strategy.row_blocks
         if rows * arch.dram_bytes < 2 * arch.width * arch.depth:
-            yield replace(strategy, whole_image=True)
-        return
-    if strategy.ahead.slots or not (arch.patterns or arch.stored_weights):
-        return
-    ways = list(rooms_ahead(known)) if arch.stored_weights else []
-    for turns in (True, False) if arch.patterns else (False,):
-        for ahead in (*ways, Ahead()):
-            if turns or ahead.slots:
-                yield replace(strategy, turns=turns, ahead=ahead)
+            larger.append(replace(strategy, whole_image=True))
+    elif arch.patterns and not strategy.ahead.slots:
+        larger.append(replace(strategy, turns=True))
+    if arch.stored_weights and not strategy.ahead.slots:
+        ahead = tuple(rooms_ahead(known))
+    for way in (*larger, strategy):
+        yield from (replace(way, ahead=each) for each in ahead)
+        if way is not strategy:
+            yield way
 
 
 def _lower_ops(state: Lowering) -> None:

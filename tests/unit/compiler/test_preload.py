@@ -211,6 +211,14 @@ def test_row_blocks_have_no_pieces() -> None:
     assert stored == {"head"}
 
 
+def test_a_head_has_its_weights_ahead_beside_row_blocks() -> None:
+    """Hidden layers that have no room as a whole leave some to the head's weights."""
+    arch = dataclasses.replace(NANO, banks=4, max_rows=128, stat_rows=512)
+    program = compare(arch, {"image": (1, 16, 16), "blocks": 2, "classes": 400})
+    assert program.metadata["row_blocks"] == 2
+    assert program.metadata["bytes_ahead"] == 1920
+
+
 #: 65 rows, which wait longer than the bus takes for an instruction.
 TURNING = {"image": (1, 16, 16), "blocks": 2, "classes": 3, "pooled": True}
 ROOMY = dataclasses.replace(NANO, bank_words=1024, max_rows=128, stat_rows=512)
