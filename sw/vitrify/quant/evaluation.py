@@ -134,7 +134,7 @@ class Evaluation:
         if rows is None:
             return made
         whole, tensor = self._values.get(name), self._tensors[name]
-        if whole is None or whole.shape[1] != tensor.rows:
+        if whole is None:
             whole = np.zeros((self.images, tensor.rows, tensor.channels), made.dtype)
         whole = whole.copy()
         whole[:, list(rows.index)] = made
