@@ -26,7 +26,7 @@ from .builder import Builder
 from .memory import TensorMemory
 from .pack import Bytes, are_nibbles, tile_words
 from .placement import Placed
-from .portions import Portion, branches, bus_is_ahead, layer_words, pieces, room_words
+from .portions import Portion, branches, layer_words, pieces, room_words
 from .product import Stored
 from .ranges import MOST_WORDS
 from .strategy import Ahead
@@ -90,7 +90,7 @@ class Preloads:
         self._done = 0
         #: What a later op asks for comes op by op (:meth:`fill`).  All at once would take the bus
         #: from the weights of layers in between, and stop their instructions in a full queue.
-        self._later = memory.job_images == 1 and bus_is_ahead(memory)
+        self._later = memory.job_images == 1
 
     def reserve(self, ahead: Ahead) -> None:
         """Take so many rooms: for a branch each, of which there may be fewer, or for pieces.
