@@ -11,7 +11,7 @@ import pytest
 
 from tests.cosim.test_compiled_experts import run
 from tests.support.synthetic import vision_transformer
-from tests.unit.compiler import test_layers_in_bands
+from tests.unit.compiler import test_fold, test_layers_in_bands
 from tests.unit.ops import (
     test_attention,
     test_attention_bands,
@@ -176,6 +176,14 @@ def test_bands_of_layers(name: str) -> None:
     program = compile_graph(graph, NANO, ways=[way])
     assert any(".band" in layer.tensor.name for layer in program.layers)
     compare(program, images, seed=bands)
+
+
+def test_results_side_by_side() -> None:
+    net = Net(4)
+    model, images = net.model(test_fold.dense(net, 2)), net.images(16)
+    program = compile_graph(quantise(model, images, arch=NANO), NANO, batch=2)
+    assert program.outputs[0].channels > 2
+    compare(program, images[:4], seed=4)
 
 
 @pytest.mark.parametrize("name", ["rows", "windows_and_bias", "product"])

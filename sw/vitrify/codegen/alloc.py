@@ -16,7 +16,7 @@ class PlacementError(CapacityError):
     """The token memory has no room for a tensor; another placement of the others might.
 
     ``scattered``: there is enough, but not in one piece.  ``step`` is the number of the op that
-    asked for it, ``alive`` are tensors that it uses, and those that were there.
+    asked for it, ``alive`` are tensors that it uses or asks for, and those that were there.
     """
 
     scattered: bool = False
@@ -85,7 +85,7 @@ class Allocator:
             f"{self._arch.token_bytes} bytes of arch {self._arch.name!r} are free{pieces}: choose "
             f"an arch with more or larger banks, or a model with fewer tokens"
         )
-        error.scattered = bool(pieces)
+        error.scattered, error.alive = bool(pieces), frozenset([name])
         raise error
 
     def rename(self, name: str, new: str) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 
 from vitrify.arch import memmap
 from vitrify.arch.config import ArchConfig
-from vitrify.arch.errors import CapacityError
 from vitrify.quant.graph import QuantGraph
 from vitrify.quant.tensors import QTensor
 
@@ -153,18 +152,21 @@ class TensorMemory:
         """Rows of one image of it."""
         return self.rows(name) // self.images
 
-    def statistics(self, rows: int, what: str) -> int:
-        """Reserve entries of the row statistics memory."""
+    def statistics(self, rows: int, what: str, *, last: bool = False) -> int:
+        """Reserve entries of the row statistics memory, the first that are free or the last."""
         # Free entries before each: where their number grows by ``rows``, there are as many.
         free = np.concatenate([[0], np.cumsum(~self._stat_used)])
         fits = np.flatnonzero(free[rows:] - free[:-rows] == rows)
         if not len(fits):
-            raise CapacityError(
+            taken = int(self._stat_used.sum())
+            error = PlacementError(
                 f"{what} needs {rows} row statistics and arch {self.arch.name!r} has "
-                f"{self.arch.stat_rows}, of which {self._stat_used.sum()} are taken: raise "
-                f"stat_rows, or use fewer tokens"
+                f"{self.arch.stat_rows}, of which {taken} are taken: raise stat_rows, or use fewer "
+                f"tokens"
             )
-        base = int(fits[0])
+            error.scattered = taken + rows <= self.arch.stat_rows
+            raise error
+        base = int(fits[-1 if last else 0])
         self._stat_used[base : base + rows] = True
         return base
 
@@ -253,7 +255,9 @@ class TensorMemory:
         """The same tensor with statistics entries (reserved once)."""
         known = self._whole.get(placed.name, self.placed[placed.name])
         if known.stat < 0:
-            base = self.statistics(known.rows, f"tensor {placed.name!r}")
+            base = self.statistics(
+                known.rows, f"tensor {placed.name!r}", last=placed.name in self.strategy.far
+            )
             self._enter(replace(known, stat=base))
         return self.placed[placed.name]
 

@@ -10,22 +10,15 @@ graph.  What several ops read that are not done together is made again for each.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from vitrify.arch.errors import CapacityError
-from vitrify.codegen.alloc import PlacementError
 from vitrify.codegen.strategy import Passing
 from vitrify.ops.linear.integer import QLinear
 from vitrify.ops.passing.integer import QAside, QRead
+from vitrify.ops.product.integer import QProduct
 from vitrify.quant.graph import QConstant, QOp, QuantGraph
 from vitrify.quant.tensors import Band
-
-#: Multiplications of all bands, for one of the network, in the narrowest bands that are tried:
-#: what is chosen in the end is wider, and makes fewer lines twice.
-_MOST_WORK = 2.5
-#: Numbers of bands that are tried: each is twice the one before.
-_FEWEST, _MOST = 2, 64
 
 
 def may_pass(graph: QuantGraph) -> dict[str, frozenset[str]]:
@@ -37,8 +30,7 @@ def may_pass(graph: QuantGraph) -> dict[str, frozenset[str]]:
         for pair in op.pairs():
             for name in pair:
                 mates.setdefault(name, set()).update(pair)
-        if not _divisible(op):
-            blocked |= touched
+        blocked |= {*op.stationary()} if _divisible(op) else touched
     made = {name for op in graph.ops for name in op.results()} | {graph.input.out}
     return {
         name: frozenset({name, *mates.get(name, ())}) for name in made - blocked
@@ -48,6 +40,8 @@ def may_pass(graph: QuantGraph) -> dict[str, frozenset[str]]:
 
 def _divisible(op: QOp) -> bool:
     """Whether parts of its rows can be made alone."""
+    if isinstance(op, QProduct):
+        return op.by_row
     if not isinstance(op, QLinear) or op.into is not None or op.task is not None:
         return False
     return op.window is None or op.window.maps == 1
@@ -91,6 +85,8 @@ class _Cut:
     constants: list[QConstant] = field(default_factory=list)
     #: Rows that were made by now, from the first one on, by op number.
     done: dict[int, int] = field(default_factory=dict)
+    #: Numbers of the ops that make a tensor.
+    makers: dict[str, list[int]] = field(default_factory=dict)
     count: int = 0
 
     def made(self) -> Banded:
@@ -99,6 +95,9 @@ class _Cut:
         self.tensors = dict(graph.tensors)
         self.widths = _widths(graph)
         self.known = {one.out: one for one in graph.constants}
+        self.whole = {name: range(tensor.rows) for name, tensor in graph.tensors.items()}
+        for i, op in enumerate(graph.ops):
+            self.makers.setdefault(op.out, []).append(i)
         at = 0
         while at < len(graph.ops):
             op, name = graph.ops[at], ""
@@ -153,9 +152,7 @@ class _Cut:
             later = left.pop()
             for name in self.graph.ops[later].sources():
                 if name in self.passing:
-                    new = {
-                        i for i, op in enumerate(self.graph.ops[:later]) if op.out == name
-                    } - found
+                    new = {i for i in self.makers.get(name, ()) if i < later} - found
                     found |= new
                     left += new
         return sorted(found)
@@ -172,14 +169,57 @@ class _Cut:
         if rows % unit:
             return False
         bands = dict(self.way.counts).get(ops[group[0]].name, self.way.bands)
-        each = -(-(rows // unit) // bands) * unit
         needs = [
-            self._need(group, closure, range(start, min(rows, start + each)))
-            for start in range(0, rows, each)
+            self._need(group, closure, band) for band in self._bands(closure, rows, unit, bands)
         ]
-        aside = self._set_aside(group, closure, needs)
-        numbers = sorted([*closure, *group])
-        return all(self._band(numbers, need, aside) for need in needs)
+        behind = self._behind(group, closure, needs)
+        aside: dict[str, str] = {}
+        if 2 * behind >= len(needs):
+            behind, aside = 0, self._set_aside(group, closure, needs)
+        names = [dict(aside) for _ in needs]
+        for number in range(len(needs) + behind):
+            if number < len(needs):
+                need, own = needs[number], names[number]
+                self._begin(need, own)
+                if not self._band(closure, need, own, aside):
+                    return False
+            if number >= behind:
+                last = number - behind
+                if not self._band(group, needs[last], names[last], aside):
+                    return False
+        return True
+
+    def _bands(self, closure: list[int], rows: int, unit: int, bands: int) -> list[range]:
+        """So many bands of rows, or fewer.
+
+        Where what passes has lines, and the result a few rows before or behind them (a class
+        token), the first band is as much longer that the others are whole lines.
+        """
+        made = [self.widths.get(self.graph.ops[i].out, 1) for i in closure]
+        width = max(made, default=1)
+        more = rows % width
+        if unit > 1 or not 0 < more < width < rows:
+            width, more = unit, 0
+        each = -(-(rows // width) // bands) * width
+        starts = [0, *range(each + more, rows, each)]
+        return [range(a, b) for a, b in zip(starts, [*starts[1:], rows], strict=True)]
+
+    def _behind(self, group: list[int], closure: list[int], needs: list[_Need]) -> int:
+        """How many bands later than they could they add to what bands behind them read.
+
+        As many as there are, if they read it themselves.
+        """
+        ops, most = self.graph.ops, 0
+        for op in (ops[i] for i in group):
+            if isinstance(op, QLinear) and op.x == op.out and op.window is not None:
+                return len(needs)
+            if not any(op.out in {*ops[j].sources()} for j in closure):
+                continue
+            starts = [need.made[group[0]].start for need in needs]
+            for number, need in enumerate(needs):
+                first = need.rows[op.out].start if need.rows.get(op.out) else starts[number]
+                most = max(most, sum(first < start for start in starts[1 : number + 1]))
+        return most
 
     def _need(self, group: list[int], closure: list[int], band: range) -> _Need:
         ops, rows, made = self.graph.ops, dict[str, range](), dict[int, range]()
@@ -242,29 +282,37 @@ class _Cut:
         self.count += 1
         return f"{of}.band{self.count}"
 
-    def _band(self, numbers: list[int], need: _Need, aside: Mapping[str, str]) -> bool:
-        graph, names = self.graph, dict(aside)
-        kept = {name: range(self._count(name)) for name in graph.tensors}
+    def _begin(self, need: _Need, names: dict[str, str]) -> None:
+        """Tensors of a band that pass: their names, and what is there before any op."""
         for name, rows in need.rows.items():
-            if name in self.passing:
-                kept[name], names[name] = rows, self._name(name)
-                self.tensors[names[name]] = replace(
-                    graph.tensors[name], name=names[name], rows=len(rows)
-                )
-                if name in self.known:
-                    value = self.known[name].value[rows.start : rows.stop]
-                    self.constants.append(QConstant(names[name], value))
-                if name == graph.input.out:
-                    self.ops.append(QRead(
-                        name=names[name], out=names[name], image=name, rows=rows
-                    ))
+            if name not in self.passing:
+                continue
+            names[name] = self._name(name)
+            self.tensors[names[name]] = replace(
+                self.graph.tensors[name], name=names[name], rows=len(rows)
+            )
+            if name in self.known:
+                value = self.known[name].value[rows.start : rows.stop]
+                self.constants.append(QConstant(names[name], value))
+            if name == self.graph.input.out:
+                self.ops.append(QRead(
+                    name=names[name], out=names[name], image=name, rows=rows
+                ))
+
+    def _band(
+        self, numbers: list[int], need: _Need, names: Mapping[str, str], aside: Mapping[str, str]
+    ) -> bool:
+        """Some ops of a band; whether they are possible."""
+        graph = self.graph
+        passing = {name: rows for name, rows in need.rows.items() if name in self.passing}
+        kept = {**self.whole, **passing}
         fresh = set(aside)
         for i in numbers:
             op, made = graph.ops[i], need.made[i]
             if not made:
                 continue
             part = op.part(made, kept)
-            if not isinstance(part, QLinear):
+            if not isinstance(part, QLinear | QProduct):
                 return False
             band = Band(
                 kept[op.out].start, self.done.get(i, 0), self._count(op.out)
@@ -275,12 +323,10 @@ class _Cut:
                 base = aside[op.out]
                 fresh.remove(op.out)
             own = op.out if op.out in aside else names.get(op.out, op.out)
-            self.ops.append(replace(
-                part, x=names.get(part.x, part.x), out=own, base=base, band=band,
-                times=part.times and replace(
-                    part.times, tensor=names.get(part.times.tensor, part.times.tensor)
-                ),
-            ))
+            part = part.of_band(names, own, band)
+            self.ops.append(
+                replace(part, base=base) if isinstance(part, QLinear) else part
+            )
         return True
 
 
@@ -289,6 +335,8 @@ def _widths(graph: QuantGraph) -> dict[str, int]:
     widths: dict[str, int] = {}
     links: list[tuple[str, ...]] = []
     for op in graph.ops:
+        if isinstance(op, QProduct) and op.by_row:
+            links.append((op.x, op.out))
         if not isinstance(op, QLinear):
             continue
         if op.window is not None:
@@ -307,86 +355,3 @@ def _widths(graph: QuantGraph) -> dict[str, int]:
                 if widths.get(name, 1) != width:
                     widths[name], changed = width, True
     return widths
-
-
-def _work(graph: QuantGraph) -> float:
-    """Multiplications, those that are made again included."""
-    return sum(
-        graph.macs.get(op.name, 0) * (
-            len(op.into.index if op.into else range(graph.tensors[op.out].rows)) / op.band.total
-            if isinstance(op, QLinear) and op.band else 1
-        ) for op in graph.ops
-    )
-
-
-def fewest(graph: QuantGraph, fits: Callable[[Passing], object]) -> Passing | None:
-    """How a graph passes in bands, in as few as there is room for.
-
-    Tensors begin to pass one after another, in the narrowest bands: of those that were there when
-    the room ran out, the one made last.  Then bands are as wide as there is room.  ``None``: that
-    does not help, or cannot be.
-
-    Parameters
-    ----------
-    fits : raises a ``PlacementError`` if that does not fit
-    """
-    tensors = _passing(graph, fits)
-    counts: dict[str, int] = {}
-    while tensors is not None:
-        way = Passing(tensors, _FEWEST, tuple(counts.items()))
-        try:
-            fits(way)
-        except PlacementError as error:
-            groups = in_bands(graph, way).groups
-            short = groups[error.step]
-            # what is not in bands has no room between others, however many these are
-            for name in [short] if short else {*groups} - {""}:
-                counts[name] = 2 * counts.get(name, _FEWEST)
-            if max(counts.values(), default=_MOST + 1) > _MOST:
-                return None
-        except CapacityError:  # no field of an instruction takes what a band needs
-            return None
-        else:
-            return way
-    return None
-
-
-def _passing(graph: QuantGraph, fits: Callable[[Passing], object]) -> frozenset[str] | None:
-    """Tensors that have to pass, so that all others have room."""
-    able, tensors = may_pass(graph), frozenset[str]()
-    numbers = {op.name: i for i, op in enumerate(graph.ops)}
-    makers: dict[str, list[int]] = {}
-    for i, op in enumerate(graph.ops):
-        for name in op.results():
-            makers.setdefault(name, []).append(i)
-    refused: set[str] = set()
-    while True:
-        way = Passing(tensors, _MOST)
-        try:
-            fits(way)
-        except PlacementError as error:
-            now = numbers.get(in_bands(graph, way).graph.ops[error.step].name, -1)
-            age = {
-                name: max((i for i in makers.get(name, ()) if i <= now), default=-1)
-                for name in able.keys() & error.alive - tensors - refused
-            }
-            for name in sorted(age, key=lambda name: (-age[name], name)):
-                if _may(graph, tensors | able[name]):
-                    tensors |= able[name]
-                    break
-                refused.add(name)
-            else:
-                return None
-        except CapacityError:
-            return None
-        else:
-            return tensors
-
-
-def _may(graph: QuantGraph, tensors: frozenset[str]) -> bool:
-    """Whether tensors may pass without too much being made again."""
-    try:
-        made = in_bands(graph, Passing(tensors, _MOST)).graph
-    except ValueError:
-        return False
-    return _work(made) <= _MOST_WORK * sum(graph.macs.values())

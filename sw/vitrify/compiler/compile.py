@@ -32,6 +32,8 @@ from vitrify.quant.given import facts
 from vitrify.quant.graph import OutputForm, QuantGraph
 
 from . import bands, hazards
+from .fold import fold_results
+from .passing import fewest
 from .sequence import early, late, schedule
 from .unread import leave_out
 
@@ -76,7 +78,7 @@ def compile_graph(
         raise InputError(f"--batch must be 1 to {TASKS} images a job, not {batch}")
     every, graph = graph, leave_out(graph)
     left_out = batch * (sum(every.macs.values()) - sum(graph.macs.values()))
-    graph = _batched(graph, batch)
+    graph = _batched(fold_results(graph, arch), batch)
     for name, count in graph.tasks.items():
         if count > MAX_TASKS:
             raise CapacityError(
@@ -138,7 +140,7 @@ def _placed(
         def fits(passing: Passing) -> None:
             _lower(graph, arch, batch, _in_bands(small, passing), rehearsal=True)
 
-        passing = bands.fewest(graph, fits)
+        passing = fewest(graph, fits)
         if passing is None:
             raise
         try:
@@ -301,7 +303,7 @@ def _locate(error: CapacityError, state: Lowering, step: int) -> None:
     if isinstance(error, PlacementError):
         error.step = step
         uses = [name for op in graph.ops[step : step + 1] for name in (*op.sources(), op.out)]
-        error.alive = frozenset([*uses, *state.placed])
+        error.alive |= frozenset([*uses, *state.placed])
     # a copy that no node is named after belongs to what reads it
     known = (graph.sources.get(op.name) for op in graph.ops[step:])
     error.node = next(filter(None, known), "")

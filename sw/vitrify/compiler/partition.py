@@ -141,10 +141,12 @@ class _Search:
         except CapacityError as error:
             named = self._named(error.node, piece)
             blamed = named and self._where_to_cut(named[0], piece)
-            begins = "begins another program, because it does not fit behind what is before it"
-            why = f"Node {error.node!r} {'does not fit' if blamed == named else begins}: " + (
-                re.sub("[:;] [^:;]*$", "", str(error))
-            )
+            says = "does not fit"
+            if blamed != named:
+                ends = piece.nodes.index(named[0]) < piece.nodes.index(blamed[0])
+                says = "ends its program, because it does not fit with what is behind it" if ends \
+                    else "begins another program, because it does not fit behind what is before it"
+            why = f"Node {error.node!r} {says}: " + re.sub("[:;] [^:;]*$", "", str(error))
             if blamed == named:
                 # what was moved for its sake was moved in vain
                 self.host.update(dict.fromkeys(self.cuts.pop(error.node, ()), ""))
@@ -166,19 +168,20 @@ class _Search:
         """What moves so that there is room for ``node``, or need not be.
 
         It moves itself if that costs the core little; else the nearest before it that multiplies
-        nothing, whose result then comes from DRAM block by block.
+        nothing, whose result then comes from DRAM block by block, or the nearest behind it.
         """
         if self.source.macs(node) <= LITTLE * piece.macs:
             return [node]
-        unseen, found = {*piece.nodes} - {node}, [node]
-        for each in found:
-            for before in each.predecessors():
-                if before not in unseen:
-                    continue
-                if not self.source.macs(before):
-                    return [before]
-                unseen.remove(before)
-                found.append(before)
+        for next_to in (ir.Node.predecessors, ir.Node.successors):
+            unseen, found = {*piece.nodes} - {node}, [node]
+            for each in found:
+                for other in next_to(each):
+                    if other not in unseen:
+                        continue
+                    if not self.source.macs(other):
+                        return [other]
+                    unseen.remove(other)
+                    found.append(other)
         return [node]
 
     @staticmethod

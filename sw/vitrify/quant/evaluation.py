@@ -131,6 +131,10 @@ class Evaluation:
         made = requantise.to_int8(value, table) if self.is_int8(name) else (
             requantise.to_int16(value, old)
         )
+        return self.put(name, made, rows)
+
+    def put(self, name: str, made: IntArray, rows: Rows | None) -> IntArray:
+        """What a tensor holds with ``made`` in some ``rows``; ``None``: in all."""
         if rows is None:
             return made
         whole, tensor = self._values.get(name), self._tensors[name]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnx import helper, numpy_helper
 
@@ -15,6 +16,7 @@ from tests.support.parts import IMAGES, NANO, check, compiled, places, save
 from vitrify.arch.errors import CapacityError
 from vitrify.compiler import compile as stage
 from vitrify.compiler import compile_graph, partition
+from vitrify.compiler.cut import source_of
 from vitrify.compiler.quantise import quantise
 from vitrify.frontend import canonicalise, load
 
@@ -57,11 +59,35 @@ def test_what_does_not_fit_runs_on_the_host(
     assert caught.value.node == "b"
     application, path = compiled(onnx.load(tmp_path / "model.onnx"), tmp_path, arch)
     assert places(application) == "chc"
-    first, second = application.parts[1].why
-    assert re.match(r"Node 'b' does not fit: tensor '.*' needs \d+ bytes of token memory", first)
-    assert second.startswith("Node 'c' begins another program, because it does not fit behind")
-    assert second.endswith("of the 6144 bytes of arch 'small' are free")
+    (why,) = application.parts[1].why
+    assert re.match(r"Node 'b' does not fit: tensor '.*' needs \d+ bytes of token memory", why)
+    assert why.endswith("of the 6144 bytes of arch 'small' are free")
     check(application, path)
+
+
+@pytest.mark.parametrize(("too_much", "blamed", "cut", "says"), [
+    ({"b", "c"}, "c", "s",
+     "begins another program, because it does not fit behind what is before it"),
+    ({"a", "b"}, "a", "r", "ends its program, because it does not fit with what is behind it"),
+])
+def test_programs_are_cut_where_nothing_is_multiplied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, too_much: set[str], blamed: str, cut: str,
+    says: str,
+) -> None:
+    """Before the node that does not fit, or behind it if there is nothing before."""
+    monkeypatch.setattr(partition, "HOST_MACS", 1.0)
+    convolutions(tmp_path / "model.onnx")
+
+    def room(model: ir.Model) -> None:
+        if too_much <= {node.name for node in model.graph}:
+            error = CapacityError("it is too large")
+            error.node = blamed
+            raise error
+
+    source = source_of(load(tmp_path / "model.onnx"))
+    host = [piece for piece in partition.partition(source, room) if not piece.on_core]
+    assert [node.name for piece in host for node in piece.nodes] == [cut]
+    assert host[0].why == (f"Node {blamed!r} {says}: it is too large",)
 
 
 def test_windows_along_the_batch_leave_with_an_axis_of_images(tmp_path: Path) -> None:

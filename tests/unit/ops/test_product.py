@@ -12,7 +12,9 @@ from tests.unit.ops.checks import NANO, check
 from tests.unit.quant.graphs import DIM, Net
 from vitrify.arch.errors import CapacityError, ModelError, UnsupportedOpError
 from vitrify.compiler.quantise import quantise
-from vitrify.ir import shape_of
+from vitrify.ir import attributes_of, evaluate, shape_of
+from vitrify.ops.attention.bands import banded
+from vitrify.ops.product import bands
 from vitrify.quant.compare import compare
 
 #: Layout, heads, groups of rows, width of y.
@@ -97,6 +99,37 @@ def over_tokens(net: Net, heads: int = 2, groups: int = 1, layout: str = "tn") -
 def test_softmax_over_tokens(heads: int, groups: int) -> None:
     net = Net(5)
     check(net, over_tokens(net, heads, groups))
+
+
+@pytest.mark.parametrize("softmax", [True, False])
+def test_heads_apart_where_all_do_not_fit(softmax: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of four at a time; keys and values of the others are not there."""
+    def make(net: Net) -> ir.Value:
+        if softmax:
+            return over_tokens(net, 4)
+        return product(net, "tn", 4, 1, DIM)
+
+    net = Net(5)
+    model, images = net.model(make(net)), net.images(2)
+    need = max(
+        bands._need(node, NANO, 2) for node in model.graph
+        if node.op_type == "Product" and attributes_of(node)["layout"] == "tn"
+    )
+    for name in ("_WHOLE", "_BAND"):
+        monkeypatch.setattr(bands, name, need / NANO.token_bytes)
+    split = banded(model, NANO)
+    of = [n for n in split.graph if n.op_type == "Product" and attributes_of(n)["layout"] == "tn"]
+    assert [attributes_of(node)["heads"] for node in of] == [2, 2]
+    assert max(int(shape_of(n.inputs[0])[2]) for n in of if n.inputs[0] is not None) == DIM // 2
+    names = [value.name or "" for value in model.graph.outputs]
+    exact, found = (evaluate(each, {"image": images}, names) for each in (model, split))
+    np.testing.assert_allclose(found[names[0]], exact[names[0]], atol=1e-6)
+    macs = []
+    for _ in range(2):
+        again = Net(5)
+        macs.append(check(again, make(again)).macs)
+        monkeypatch.undo()
+    assert macs[0] == macs[1]
 
 
 @pytest.mark.parametrize("form", ["weighs", "tensor", "tensor over channels"])

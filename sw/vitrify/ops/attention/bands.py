@@ -17,6 +17,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from vitrify.arch.config import ArchConfig
 from vitrify.ir import Builder, array_of, attributes_of, shape_of
 from vitrify.ir.movement import NOTHING
+from vitrify.ops.product.bands import heads_apart
 from vitrify.quant.decompose import decompose, inputs
 
 # Parts of the token memory that operands may take, with what they are made of.  The rest is for
@@ -35,12 +36,13 @@ _AS_BYTES = "y = Identity(x)"
 
 
 def banded(model: ir.Model, arch: ArchConfig) -> ir.Model:
-    """A copy of a canonical model whose attentions fit ``arch``, where bands help."""
+    """A copy of a canonical model whose attentions and products fit ``arch``, where bands help."""
     model = decompose(model, {
         "Attention": functools.partial(_heads_apart, arch=arch),
         "Add": functools.partial(_sum, arch=arch),
         "CrossAttention": functools.partial(_windows_apart, arch=arch),
         "Linear": functools.partial(_with_layer, arch=arch),
+        "Product": functools.partial(heads_apart, arch=arch),
     })
     RemoveUnusedNodesPass()(model)
     return model

@@ -104,6 +104,14 @@ class QLinear(QOp):
             covers=self.covers.then(chosen) if self.covers else chosen, into=into,
         )
 
+    def of_band(self, names: Mapping[str, str], out: str, band: Band) -> QLinear:
+        """As the part of a ``band``, with other ``names`` for tensors that it reads."""
+        times = self.times
+        return replace(
+            self, x=names.get(self.x, self.x), out=out, band=band,
+            times=times and replace(times, tensor=names.get(times.tensor, times.tensor)),
+        )
+
     def _lines(self, made: range) -> range | None:
         """Lines of the map of a convolution's results, if rows of ``out`` are whole ones."""
         assert self.window is not None

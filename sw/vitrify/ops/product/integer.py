@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from vitrify.golden.ops import softmax
 from vitrify.golden.ops.matmul import matmul
 from vitrify.quant.evaluation import Evaluation, IntArray
 from vitrify.quant.graph import QOp
-from vitrify.quant.tensors import Requant
+from vitrify.quant.tensors import Band, Requant, Rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,17 @@ class QProduct(QOp):
     divisor: str | None = None
     #: Another product divides by the result, int16: each row's sum is gathered.
     sums: bool = False
+    #: Consecutive rows of ``x``, and of ``out``, if it makes some only.
+    rows: Rows | None = None
+    into: Rows | None = None
+    #: Of a part of its rows: which one.
+    band: Band | None = None
+
+    @property
+    def by_row(self) -> bool:
+        """Whether every row of the result is made of the same row of x, and of y."""
+        apart = self.stacked.isdisjoint((self.x, self.out))
+        return apart and self.row_groups == 1 and self.divisor is None
 
     def sources(self) -> tuple[str, ...]:
         return (self.x, self.y, *([self.divisor] if self.divisor else []))
@@ -50,6 +62,26 @@ class QProduct(QOp):
     def groups(self) -> Mapping[str, int]:
         each = {self.x, self.y, self.out} - self.stacked
         return dict.fromkeys(sorted(each), self.heads)
+
+    def rows_read(self, made: range) -> Mapping[str, range] | None:
+        return {self.x: made} if self.by_row else None
+
+    def part(self, made: range, kept: Mapping[str, range]) -> QProduct | None:
+        if not self.by_row or self.rows or self.into:
+            return None
+        own, to = (
+            None if kept[name] == made else Rows.span(made.start - kept[name].start, len(made))
+            for name in (self.x, self.out)
+        )
+        return replace(self, rows=own, into=to)
+
+    def written(self, images: int, rows: int) -> npt.NDArray[np.int64]:
+        every = super().written(images, rows)
+        return every if self.into is None else self.into.of(every.reshape(images, rows)).ravel()
+
+    def of_band(self, names: Mapping[str, str], out: str, band: Band) -> QProduct:
+        """As the part of a ``band``, with other ``names`` for tensors that it reads."""
+        return replace(self, x=names.get(self.x, self.x), out=out, band=band)
 
     def requant(self, head: int) -> Requant:
         """That of a head."""
@@ -66,7 +98,7 @@ class QProduct(QOp):
         width = z.shape[3]
         if self.out not in self.stacked:
             z, width = z.swapaxes(1, 2), width * self.heads
-        run.write(self.out, z.reshape(run.images, -1, width))
+        run.write(self.out, run.put(self.out, z.reshape(run.images, -1, width), self.into))
 
     def _one(
         self, run: Evaluation, x: IntArray, y: IntArray, head: int, divisor: IntArray | None
@@ -82,6 +114,8 @@ class QProduct(QOp):
     def _matrices(self, run: Evaluation, name: str) -> IntArray:
         """A tensor as ``[N * row_groups, heads, rows, columns]``."""
         value = run.read(name)
+        if self.rows is not None and name == self.x:
+            value = self.rows.of(value)
         runs = len(value) * self.row_groups
         if name in self.stacked:
             return value.reshape(runs, self.heads, -1, value.shape[2])

@@ -6,6 +6,7 @@ from vitrify.arch.isa import Output, RowScale, Stationary, Stats, Transform
 from vitrify.codegen.lowering import Lowering
 from vitrify.codegen.placement import Placed
 from vitrify.codegen.product import At, MatrixProduct, Tiles
+from vitrify.quant.tensors import Band
 
 from .integer import QProduct
 
@@ -17,15 +18,17 @@ def lower(state: Lowering, op: QProduct, _step: int) -> None:
     if op.logits or op.sums:
         out = state.with_statistics(out)
     runs = state.images * op.row_groups
-    count = _rows(op, x, runs)
+    count = op.rows.count if op.rows else _rows(op, x, runs)
+    first, ahead = ((rows.index[0] if rows else 0) for rows in (op.rows, op.into))
     depth, columns = _columns(op, x), _columns(op, out)
     kind = Stationary.ROWS if op.rows_y else Stationary.COLUMNS
-    macs = state.graph.macs[op.name] // (runs * op.heads * count)
+    band = op.band or Band(0, 0, count)
+    macs = state.graph.macs[op.name] // (runs * op.heads * band.total)
     for run in range(runs):
         for head in range(op.heads):
             for start, rows in state.row_blocks(count):
-                to = _at(op, out, runs, run, head, start)
-                source = _at(op, x, runs, run, head, start)
+                to = _at(op, out, runs, run, head, ahead + start)
+                source = _at(op, x, runs, run, head, first + start)
                 fields: dict[str, int] = {"output": Output.INT16 if op.sums else Output.INT8}
                 divisor = None
                 if op.softmax:
@@ -46,9 +49,11 @@ def lower(state: Lowering, op: QProduct, _step: int) -> None:
                 if op.logits or op.sums:
                     stats = Stats.SUM if op.sums else Stats.MAX
                     fields |= {"stats": stats, "stat_dst": out.stat + to.row}
+                row = to.row + band.start
+                fresh = min(rows, max(0, row + rows - band.done)) if op.band else rows
                 state.builder.matmul(MatrixProduct(
-                    name=f"{op.name}[{head}]", op="product", macs=macs * rows, rows=rows,
-                    depth=depth, columns=columns, x=source,
+                    name=f"{op.name}[{head}]", op="product", macs=macs * fresh, rows=rows,
+                    depth=depth, columns=columns, x=source, row=row,
                     tiles=Tiles(kind, _at(op, y, runs, run, head, 0)), out=to, fields=fields,
                     divisor=divisor,
                 ))
