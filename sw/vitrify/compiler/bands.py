@@ -42,7 +42,7 @@ def _divisible(op: QOp) -> bool:
     """Whether parts of its rows can be made alone."""
     if isinstance(op, QProduct):
         return op.by_row
-    if not isinstance(op, QLinear) or op.into is not None or op.task is not None:
+    if not isinstance(op, QLinear) or op.task is not None or (op.into and op.into.start is None):
         return False
     return op.window is None or op.window.maps == 1
 
@@ -233,7 +233,7 @@ class _Cut:
 
         for i in sorted([*closure, *group], reverse=True):
             op = ops[i]
-            made[i] = band if i in group else needed(op.out)
+            made[i] = self._able(i, band if i in group else needed(op.out))
             if not made[i]:
                 continue
             read = op.rows_read(made[i]) or {}
@@ -244,6 +244,15 @@ class _Cut:
                     touched.add(name)
         needed(self.graph.input.out)
         return _Need(made, rows)
+
+    def _able(self, number: int, rows: range) -> range:
+        """Those of some rows of its result that an op makes."""
+        op = self.graph.ops[number]
+        into = op.into if isinstance(op, QLinear | QProduct) else None
+        if into is None:
+            return rows
+        first, last = into.index[0], into.index[-1]
+        return range(max(rows.start, first), max(first, min(rows.stop, last + 1)))
 
     def _hull(self, name: str, one: range, other: range) -> range:
         """Whole lines with both."""
@@ -314,9 +323,9 @@ class _Cut:
             part = op.part(made, kept)
             if not isinstance(part, QLinear | QProduct):
                 return False
-            band = Band(
-                kept[op.out].start, self.done.get(i, 0), self._count(op.out)
-            )
+            into = op.into if isinstance(op, QLinear | QProduct) else None
+            total, first = (into.count, into.index[0]) if into else (self._count(op.out), 0)
+            band = Band(kept[op.out].start, self.done.get(i, 0), total, first)
             self.done[i] = max(self.done.get(i, 0), made.stop)
             base = None
             if op.out in fresh:
@@ -342,7 +351,7 @@ def _widths(graph: QuantGraph) -> dict[str, int]:
         if op.window is not None:
             for name, width in ((op.x, op.window.map[1]), (op.out, op.window.size[1])):
                 widths[name] = math.lcm(widths.get(name, 1), width)
-        elif op.rows is None:
+        elif op.rows is None and op.into is None:
             links.append((op.x, op.out, *((op.times.tensor,) if op.times else ())))
         elif op.times is not None:
             links.append((op.x, op.times.tensor))

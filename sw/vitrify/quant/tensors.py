@@ -60,12 +60,14 @@ class Rows:
 class Band:
     """Which rows the part of a layer makes: from ``start`` of ``total``.
 
-    Those before ``done`` were made by other parts, too, and count as work no more.
+    Those before ``done`` were made by other parts, too, and count as work no more.  ``first`` is
+    the first row that any of them makes.
     """
 
     start: int
     done: int
     total: int
+    first: int = 0
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from vitrify.codegen.strategy import Passing, PlacementStrategy
 from vitrify.compiler import compile_graph
 from vitrify.compiler.bands import in_bands, may_pass
 from vitrify.compiler.quantise import quantise
+from vitrify.compiler.unread import leave_out
 from vitrify.ops.linear.integer import QLinear
 from vitrify.ops.passing.integer import QAside, QRead
 from vitrify.quant.evaluate import Evaluator
@@ -155,21 +156,55 @@ def test_a_tensor_that_changes_meanwhile_does_not_pass() -> None:
         in_bands(graph, Passing(frozenset({"early.act"})))
 
 
-def factorised(net: Net) -> ir.Value:
-    """Queries by what keys weigh of the values, and what a convolution makes of the values."""
+def factorised(net: Net, token: bool = False) -> ir.Value:
+    """Queries by what keys weigh of the values, and what a convolution makes of the values.
+
+    With a class ``token``, which the result does not read.
+    """
     x = net.activation(stem(net, (3, 3), (1, 1), (1, 1, 1, 1)), "act")
-    x = net.linear(x, DIM, "stream")
+    x, rows = net.linear(x, DIM, "stream"), 64
+
+    def padded(value: ir.Value, name: str) -> ir.Value:
+        more = 0.0 if name == "pad" else 1.0
+        return net.builder.emit(
+            "Tokens", value, more * net.normal(1, DIM), more * net.normal(rows + 1, DIM), name=name
+        ) if token else value
+
+    def pixels(value: ir.Value, name: str) -> ir.Value:
+        index = list(range(1, rows + 1))
+        return net.builder.emit("Rows", value, name=name, index=index) if token else value
+
+    x = padded(x, "tokens")
     normal = net.norm(x, "before")
     q, k, v, w = (net.linear(normal, DIM, part) for part in "qkvw")
     weights = net.builder.emit("Softmax", k, name="weights", axis="tokens", groups=1)
     emit = {"heads": 2, "groups": 1, "scale": 1.0}
     kept = net.builder.emit("Product", weights, v, name="kept", layout="tn", **emit)
     found = net.builder.emit("Product", q, kept, name="found", layout="nn", **emit)
-    near = conv(net, w, (DIM, DIM, (5, 5), 1, (2, 2, 2, 2), 1, DIM), "near")
-    both = net.builder.emit("Multiply", q, near, name="both")
+    case = (DIM, DIM, (5, 5), 1, (2, 2, 2, 2), 1, DIM)
+    near = conv(net, pixels(w, "pixels"), case, "near")
+    both = padded(net.builder.emit("Multiply", pixels(q, "own"), near, name="both"), "pad")
     mixed = net.linear(net.add(found, both, "sum"), DIM, "mixed")
     x = net.add(x, mixed, "attended")
-    return net.linear(net.pool(net.norm(x, "norm"), "mean"), 7, "last")
+    return net.linear(net.pool(net.norm(x, "norm"), "mean", int(token)), 7, "last")
+
+
+@pytest.mark.parametrize("bands", [3, 5, 8])
+def test_a_row_before_a_map_that_no_result_reads(bands: int) -> None:
+    """Bands make what others of the same tensor do not."""
+    net = Net(5)
+    graph = quantise(net.model(factorised(net, True)), net.images(8), arch=NANO)
+    graph, images = leave_out(graph), net.images(1)
+    assert any(isinstance(op, QLinear) and op.into for op in graph.ops)
+    made, way = cut(graph, "q", "own", "pixels", "near", "both", "pad", "found", "sum", bands=bands)
+    assert len(made.ops) > len(graph.ops)
+    wanted, found = (Evaluator(each, NANO).outputs(images) for each in (graph, made))
+    (key,) = wanted
+    assert (wanted[key] == found[key]).all()
+    program = compile_graph(graph, NANO, ways=[way])
+    assert program.macs == sum(graph.macs.values())
+    _, (output,) = tensors(program, images)
+    assert (output.reshape(-1) == wanted[key][0].reshape(-1).astype(np.float32)).all()
 
 
 @pytest.mark.parametrize("bands", [2, 4, 8])

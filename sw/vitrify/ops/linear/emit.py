@@ -138,7 +138,9 @@ def prepare(
 
     def worth(first: int, end: int, done: int) -> int:
         """Multiply-accumulates of some rows; those of all rows add up to ``macs``."""
-        if op.into is not None and band is None:
+        if band is not None:
+            first, end, done = (max(0, row - band.first) for row in (first, end, done))
+        elif op.into is not None:
             # Of every image as many are made; others are in between.
             skipped = first // each * (each - op.into.count) + (op.into.start or 0)
             first, end = first - skipped, end - skipped

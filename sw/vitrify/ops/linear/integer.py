@@ -116,9 +116,12 @@ class QLinear(QOp):
         """Lines of the map of a convolution's results, if rows of ``out`` are whole ones."""
         assert self.window is not None
         width = self.window.size[1]
-        whole = made.start % width == made.stop % width == 0
-        alone = self.window.maps == 1 and self.into is None
-        return range(made.start // width, made.stop // width) if whole and alone else None
+        first = self.into.start if self.into else 0
+        if first is None or self.window.maps > 1:
+            return None
+        start, stop = made.start - first, made.stop - first
+        whole = start % width == stop % width == 0
+        return range(start // width, stop // width) if whole else None
 
     def _chosen(self, made: range) -> Rows:
         """Rows of ``out``, counted among those that it makes."""

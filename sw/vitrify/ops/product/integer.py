@@ -64,14 +64,19 @@ class QProduct(QOp):
         return dict.fromkeys(sorted(each), self.heads)
 
     def rows_read(self, made: range) -> Mapping[str, range] | None:
-        return {self.x: made} if self.by_row else None
+        return {self.x: self._streamed(made)} if self.by_row else None
+
+    def _streamed(self, made: range) -> range:
+        """Rows of ``x`` that rows of ``out`` are made of."""
+        begin, to = ((rows.index[0] if rows else 0) for rows in (self.rows, self.into))
+        return range(made.start + begin - to, made.stop + begin - to)
 
     def part(self, made: range, kept: Mapping[str, range]) -> QProduct | None:
-        if not self.by_row or self.rows or self.into:
+        if not self.by_row:
             return None
         own, to = (
-            None if kept[name] == made else Rows.span(made.start - kept[name].start, len(made))
-            for name in (self.x, self.out)
+            None if there == some else Rows.span(some.start - there.start, len(some))
+            for some, there in ((self._streamed(made), kept[self.x]), (made, kept[self.out]))
         )
         return replace(self, rows=own, into=to)
 
