@@ -30,6 +30,7 @@ from vitrify.arch.presets import preset
 from vitrify.codegen.strategy import Ahead, PlacementStrategy
 from vitrify.compiler import compile_graph
 from vitrify.compiler.quantise import quantise
+from vitrify.compiler.unread import leave_out
 from vitrify.estimate import estimate
 from vitrify.ir.quantisers import QUANTISERS, Quantiser
 from vitrify.ops.attention.integer import QAttention
@@ -168,7 +169,9 @@ def test_three_layers_in_blocks_of_lines() -> None:
     compare(program, images[:4], seed=2)
 
 
-@pytest.mark.parametrize("name", ["from the image on", "a sum that bands read before"])
+@pytest.mark.parametrize(
+    "name", ["from the image on", "a sum that bands read before", "a sum behind what reads it"]
+)
 def test_bands_of_layers(name: str) -> None:
     parts, bands, _ = test_layers_in_bands.CASES[name]
     graph, images = test_layers_in_bands.quantised()
@@ -176,6 +179,18 @@ def test_bands_of_layers(name: str) -> None:
     program = compile_graph(graph, NANO, ways=[way])
     assert any(".band" in layer.tensor.name for layer in program.layers)
     compare(program, images, seed=bands)
+
+
+def test_products_in_bands() -> None:
+    """Some rows of sums behind others that read them, and heads side by side."""
+    net = Net(5)
+    model, images = net.model(test_layers_in_bands.factorised(net, True)), net.images(8)
+    graph = leave_out(quantise(model, images, arch=NANO))
+    parts = ("q", "own", "pixels", "near", "both", "pad", "found", "sum")
+    _, way = test_layers_in_bands.cut(graph, *parts, bands=5)
+    program = compile_graph(graph, NANO, ways=[way])
+    assert any(".band" in layer.tensor.name for layer in program.layers if "found" in layer.name)
+    compare(program, images[:2], seed=5)
 
 
 def test_results_side_by_side() -> None:

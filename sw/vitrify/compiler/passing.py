@@ -62,7 +62,7 @@ def fewest(graph: QuantGraph, fits: Callable[[Passing], object]) -> Passing | No
             for name in [short] if short else {*groups} - {""}:
                 counts[name] = 2 * counts.get(name, _FEWEST)
             if max(counts.values(), default=_MOST + 1) > _MOST:
-                return None
+                return Passing(tensors, _MOST)
         except CapacityError:  # no field of an instruction takes what a band needs
             return None
         else:
