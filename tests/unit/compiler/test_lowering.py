@@ -23,6 +23,7 @@ from vitrify.compiler import compile_graph
 from vitrify.compiler.quantise import quantise
 from vitrify.compiler.sequence import schedule
 from vitrify.compiler.unread import leave_out
+from vitrify.compiler.validate import check_program
 from vitrify.program import Program
 from vitrify.quant.evaluate import Evaluator
 
@@ -197,7 +198,15 @@ def test_macs_are_exact() -> None:
 ])
 def test_too_big(change: dict[str, int], message: str) -> None:
     with pytest.raises(CapacityError, match=message):
-        compile_graph(vision_transformer(), dataclasses.replace(NANO, **change))
+        compile_graph(vision_transformer(), dataclasses.replace(NANO, **change), batch=2)
+
+
+def test_a_row_more_than_statistics_have_room_for() -> None:
+    """One image passes in bands."""
+    graph = vision_transformer()
+    program = compile_graph(graph, dataclasses.replace(NANO, stat_rows=16))
+    check_program(program, graph, np.random.default_rng(0).normal(size=(
+        1, *graph.input.shape)).astype(np.float32))  # fmt: skip
 
 
 def test_too_deep() -> None:
