@@ -1,20 +1,15 @@
-"""ECP5 netlists between Yosys and nextpnr: registers, places of memories, room for wires."""
+"""ECP5 netlists between Yosys and nextpnr: registers, and room for wires; layouts of the parts."""
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
 from vitrify.arch.config import Part
 from vitrify.arch.errors import BackendError
-from vitrify.rtl.array import sums
 
 from .netlist import Netlist, Wiring, cell
-
-#: A memory of this many blocks gets neighbours; so many places of each row are left to others.
-_LARGE, _LEFT = 8, 4
 
 #: One row of so many may stay empty, while no more of the others than this is taken.
 _EVERY, _FULLEST = range(3, 9), 0.65
@@ -112,38 +107,6 @@ def leave_rows(module: Netlist, chip: Chip, used: float) -> int:
                     "LUT4", {}, {}, {"INIT": "0" * 16}, {"BEL": bel}
                 )
     return len(rows) * row_luts
-
-
-def place_memories(module: Netlist, chip: Chip) -> dict[str, int]:
-    """Fix the blocks of each large memory side by side; returns each memory's row.
-
-    nextpnr's placers scatter the blocks of a memory over the whole chip when nearly all are taken,
-    and with them the wires of its address.  Memories for which no row has room stay free.  Sums of
-    the matrix unit come last, however large: amidst its multipliers.
-    """
-    memories = defaultdict[str, list[str]](list)
-    for name, one in module["cells"].items():
-        if one["type"] in ("DP16KD", "PDPW16KD"):
-            memories[name.rsplit(".", 2)[0]].append(name)
-    # From both ends of a row towards its middle, where the blocks of small memories find room.
-    free = {row: list(chip.ram_places) for row in chip.ram_rows}
-    from_left = dict.fromkeys(chip.ram_rows, True)
-    placed = dict[str, int]()
-    for memory in sorted(
-        memories, key=lambda name: (sums.NAME in name, -len(memories[name]), name)
-    ):
-        blocks = sorted(memories[memory], key=lambda name: (len(name), name))
-        count = len(blocks)
-        rows = [row for row in chip.ram_rows if len(free[row]) - count >= _LEFT]
-        if count < _LARGE or not rows:
-            continue
-        row = placed[memory] = rows[0]
-        taken = slice(0, count) if from_left[row] else slice(-count, None)
-        for block, (column, place) in zip(blocks, free[row][taken], strict=True):
-            module["cells"][block]["attributes"]["BEL"] = f"{column}/Y{row}/{place}"
-        del free[row][taken]
-        from_left[row] = not from_left[row]
-    return placed
 
 
 def _control(wiring: Wiring, name: str | None) -> tuple[Any, Any] | None:

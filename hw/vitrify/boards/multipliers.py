@@ -49,11 +49,7 @@ def place_multipliers(module: Netlist, part: Part) -> int:
     wanted = {
         name: _wanted(one) for name, one in module["cells"].items() if one["type"] == "MULT18X18D"
     }
-    in_order = sorted(
-        (match[1], int(match[2]), name) for name in wanted
-        if (match := re.match(rf"(.*{matrix_slice.NAME}.*)\$(\d+)_", name))
-    )
-    matrix = [name for *_, name in in_order]
+    matrix = matrix_multipliers(module)
     enabled = [
         name for name in sorted(wanted.keys() - matrix)
         if any(kind == "CE" and isinstance(net, int) for kind, net in wanted[name])
@@ -73,6 +69,16 @@ def place_multipliers(module: Netlist, part: Part) -> int:
     for name, place in places.items():
         module["cells"][name]["attributes"]["BEL"] = place
     return len(places)
+
+
+def matrix_multipliers(module: Netlist) -> list[str]:
+    """Names of the matrix unit's multipliers, in the order of the Verilog: column by column."""
+    found = sorted(
+        (match[1], int(match[2]), name) for name, one in module["cells"].items()
+        if one["type"] == "MULT18X18D"
+        and (match := re.match(rf"(.*{matrix_slice.NAME}.*)\$(\d+)_", name))
+    )
+    return [name for *_, name in found]
 
 
 def _share(blocks: list[_Block], wanted: dict[str, _Wanted]) -> dict[str, str]:

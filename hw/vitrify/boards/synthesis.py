@@ -20,8 +20,9 @@ from vitrify.arch.config import ArchConfig, Part
 from vitrify.arch.errors import BackendError
 from vitrify.rtl.array import slice as matrix_slice
 
-from .ecp5 import absorb_registers, chip, leave_rows, place_memories
+from .ecp5 import absorb_registers, chip, leave_rows
 from .fanout import split_fanout
+from .memories import place_memories
 from .multipliers import place_multipliers
 from .scan import behind_scan_chain
 
@@ -243,8 +244,8 @@ def route(
     if change is not None:
         change(module)
     split_fanout(module)
-    place_memories(module, layout)
     place_multipliers(module, part)
+    place_memories(module, layout)
     cells = count(Counter(one["type"] for one in module["cells"].values()))
     leave_rows(module, layout, max(cells.luts, cells.ffs))
     (work / "input.json").write_text(json.dumps(design))

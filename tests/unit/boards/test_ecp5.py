@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from vitrify.boards.ecp5 import CHIPS, absorb_registers, leave_rows, place_memories
+from vitrify.boards.ecp5 import CHIPS, absorb_registers, leave_rows
 from vitrify.boards.netlist import cell
-from vitrify.rtl.array.sums import NAME
 
 _PLAIN = {"CEMUX": "1 ", "CLKMUX": "CLK", "LSRMUX": "LSR", "REGSET": "RESET"}
 CLOCK, ENABLE, RESET = 1, 2, 3
@@ -142,44 +141,3 @@ def test_no_more_rows_than_the_design_leaves(part: str, used: int, every: int | 
     left = leave_rows(module, chip, used)
     rows = len(chip.rows[::every]) if every else 0
     assert left == len(module["cells"]) == rows * len(chip.columns) * 8
-
-
-def _memories(**blocks: int) -> dict[str, Any]:
-    return _module(**{
-        f"{name}.0.{block}": cell("DP16KD", {}, {}, {})
-        for name, count in blocks.items() for block in range(count)
-    })
-
-
-def test_blocks_of_a_large_memory_are_neighbours() -> None:
-    module = _memories(a=16, b=16, c=16, d=12, small=7)
-    assert place_memories(module, CHIP) == {"a": 70, "b": 70, "c": 70, "d": 22}
-    places = {
-        name: one["attributes"].get("BEL") for name, one in module["cells"].items()
-    }
-    fixed = [place for place in places.values() if place]
-    assert len(fixed) == len(set(fixed)) == 60
-    assert [places[f"a.0.{block}"] for block in (0, 1, 4, 15)] == [
-        "X4/Y70/EBR0", "X6/Y70/EBR1", "X13/Y70/EBR0", "X37/Y70/EBR3",
-    ]
-    # From the right end, then again from the left: the middle of the row is left.
-    assert (places["b.0.0"], places["b.0.15"]) == ("X87/Y70/EBR0", "X120/Y70/EBR3")
-    assert (places["c.0.0"], places["c.0.15"]) == ("X40/Y70/EBR0", "X75/Y70/EBR3")
-    assert not any(places[f"small.0.{block}"] for block in range(7))
-
-
-def test_sums_are_amidst_the_multipliers() -> None:
-    """They are larger than banks of the token memory where a column has two."""
-    sums = [f"core.{NAME}_{name}" for name in ("work", "drained")]
-    placed = place_memories(_memories(
-        **dict.fromkeys(sums, 22), **{f"bank{i}": 16 for i in range(8)}), CHIP)
-    assert [placed[name] for name in sums] == [46, 46]
-    row = placed[sums[0]]
-    assert min(CHIP.multiplier_rows) < row < max(CHIP.multiplier_rows)
-    assert sorted(placed[f"bank{i}"] for i in range(8)) == [22] * 3 + [70] * 3 + [82] * 2
-
-
-def test_a_memory_larger_than_a_row_stays_free() -> None:
-    module = _memories(all=49, one=48)
-    assert place_memories(module, CHIP) == {"one": 70}
-    assert "BEL" not in module["cells"]["all.0.0"]["attributes"]
