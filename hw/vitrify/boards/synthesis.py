@@ -211,12 +211,14 @@ def place_and_route(
 ) -> Timing:
     """Place and route ``work/netlist.json`` on the core's ECP5, its ports on a scan chain.
 
+    With timing-driven rip-up: long detours stay where nothing asks for their wires again.
+
     Returns the clock that the slowest register-to-register path allows.
     """
     (work / "core.lpf").write_text(f'LOCATE COMP "clk" SITE "{_CLOCK_SITE}";\n')
     return route(work, top, arch.part, _PACKAGE, [
         "--lpf", "core.lpf", "--lpf-allow-unconstrained", "--freq", str(arch.clock_mhz),
-        "--seed", str(seed),
+        "--seed", str(seed), "--tmg-ripup",
     ], arch.clock_mhz, change=behind_scan_chain)
 
 
