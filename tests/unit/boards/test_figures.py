@@ -34,6 +34,7 @@ ELSEWHERE = {
         "73.0 MHz": "nextpnr's report of `nano`", "79.0 MHz": "and of the ULX3S core",
         "60 MHz": "what those runs asked for", "70 MHz": "and the last one",
         "75.8 MHz": "and of `ulx3s-w4`", "73.1 MHz": "with another seed",
+        "71.2 MHz": "and of the ULX3S core without LUTs for multipliers", "69.9 MHz": "of its board",
         "47 to 204 MHz": "`vitrify synth`, not placed",
         "100 MHz": "what the PYNQ-Z2 build asks for",
     },
