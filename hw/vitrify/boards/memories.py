@@ -37,11 +37,10 @@ def place_memories(module: Netlist, chip: Chip) -> dict[str, int]:
     for blocks in memories.values():
         blocks.sort(key=lambda name: (len(name), name))
     free: _Free = {row: list(chip.ram_places) for row in chip.ram_rows}
-    all_sums = [memories[name] for name in memories if sums.NAME in name]
-    spread = sum(map(len, all_sums)) > _CROWDED * len(chip.ram_places)
-    if spread and matrix_multipliers(module):
-        _spread(module, all_sums, free)
-        memories = {name: blocks for name, blocks in memories.items() if blocks not in all_sums}
+    of_sums = [name for name in memories if sums.NAME in name]
+    spread = sum(len(memories[name]) for name in of_sums) > _CROWDED * len(chip.ram_places)
+    if spread:
+        _spread(module, [memories.pop(name) for name in of_sums], free)
     return _rows(module, memories, free, (_LEFT, 0) if spread else (_LEFT,))
 
 
@@ -50,7 +49,7 @@ def _rows(
 ) -> dict[str, int]:
     """From both ends of a row towards its middle, where small memories find room.
 
-    ``left``: so many places stay in each row, if one has them; or so many.
+    ``left``: so many places of a row stay free; the next number only if no row has as many.
     """
     from_left, placed = dict.fromkeys(free, True), dict[str, int]()
     for memory in sorted(

@@ -145,7 +145,7 @@ def _placed(
             raise
         try:
             return _lower(graph, arch, batch, _in_bands(small, passing))
-        except PlacementError:
+        except PlacementError:  # a rehearsal found room: that has to be known
             raise
         except CapacityError:  # no field of an instruction takes what a band needs
             pass

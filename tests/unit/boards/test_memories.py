@@ -40,14 +40,14 @@ def test_blocks_of_a_large_memory_are_neighbours() -> None:
 
 
 def test_sums_are_amidst_the_multipliers() -> None:
-    """They are larger than banks of the token memory where a column has two."""
+    """Banks of the token memory take the rows that come first."""
     sums = [f"core.{NAME}_{name}" for name in ("work", "drained")]
     placed = place_memories(_memories(
-        **dict.fromkeys(sums, 22), **{f"bank{i}": 16 for i in range(8)}), CHIP)
+        **dict.fromkeys(sums, 13), **{f"bank{i}": 16 for i in range(10)}), CHIP)
     assert [placed[name] for name in sums] == [46, 46]
     row = placed[sums[0]]
     assert min(CHIP.multiplier_rows) < row < max(CHIP.multiplier_rows)
-    assert sorted(placed[f"bank{i}"] for i in range(8)) == [22] * 3 + [70] * 3 + [82] * 2
+    assert sorted(placed[f"bank{i}"] for i in range(10)) == [22] * 3 + [46] + [70] * 3 + [82] * 3
 
 
 def test_a_memory_larger_than_a_row_stays_free() -> None:

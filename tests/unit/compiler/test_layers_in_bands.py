@@ -156,6 +156,19 @@ def test_a_tensor_that_changes_meanwhile_does_not_pass() -> None:
         in_bands(graph, Passing(frozenset({"early.act"})))
 
 
+def same(
+    graph: QuantGraph, made: QuantGraph, way: PlacementStrategy, images: np.ndarray
+) -> None:
+    """A graph, the same in bands and its program have one result, of as many multiplications."""
+    wanted, found = (Evaluator(each, NANO).outputs(images) for each in (graph, made))
+    (key,) = wanted
+    assert (wanted[key] == found[key]).all()
+    program = compile_graph(graph, NANO, ways=[way])
+    assert program.macs == sum(graph.macs.values())
+    _, (output,) = tensors(program, images)
+    assert (output.reshape(-1) == wanted[key][0].reshape(-1).astype(np.float32)).all()
+
+
 def factorised(net: Net, token: bool = False) -> ir.Value:
     """Queries by what keys weigh of the values, and what a convolution makes of the values.
 
@@ -198,13 +211,7 @@ def test_a_row_before_a_map_that_no_result_reads(bands: int) -> None:
     assert any(isinstance(op, QLinear) and op.into for op in graph.ops)
     made, way = cut(graph, "q", "own", "pixels", "near", "both", "pad", "found", "sum", bands=bands)
     assert len(made.ops) > len(graph.ops)
-    wanted, found = (Evaluator(each, NANO).outputs(images) for each in (graph, made))
-    (key,) = wanted
-    assert (wanted[key] == found[key]).all()
-    program = compile_graph(graph, NANO, ways=[way])
-    assert program.macs == sum(graph.macs.values())
-    _, (output,) = tensors(program, images)
-    assert (output.reshape(-1) == wanted[key][0].reshape(-1).astype(np.float32)).all()
+    same(graph, made, way, images)
 
 
 @pytest.mark.parametrize("bands", [2, 4, 8])
@@ -220,10 +227,4 @@ def test_products_row_by_row(parts: tuple[str, ...], bands: int) -> None:
     aside = any(isinstance(op, QAside) for op in made.ops)
     # what a band adds to, the next one reads before
     assert aside == ("found" in parts and len(parts) > 1 and bands == 2)
-    wanted, found = (Evaluator(each, NANO).outputs(images) for each in (graph, made))
-    (key,) = wanted
-    assert (wanted[key] == found[key]).all()
-    program = compile_graph(graph, NANO, ways=[way])
-    assert program.macs == sum(graph.macs.values())
-    _, (output,) = tensors(program, images)
-    assert (output.reshape(-1) == wanted[key][0].reshape(-1).astype(np.float32)).all()
+    same(graph, made, way, images)

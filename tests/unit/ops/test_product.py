@@ -115,7 +115,7 @@ def test_heads_apart_where_all_do_not_fit(softmax: bool, monkeypatch: pytest.Mon
         bands._need(node, NANO, 2) for node in model.graph
         if node.op_type == "Product" and attributes_of(node)["layout"] == "tn"
     )
-    for name in ("_WHOLE", "_BAND"):
+    for name in ("WHOLE", "HEADS"):
         monkeypatch.setattr(bands, name, need / NANO.token_bytes)
     split = banded(model, NANO)
     of = [n for n in split.graph if n.op_type == "Product" and attributes_of(n)["layout"] == "tn"]

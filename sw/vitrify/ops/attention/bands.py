@@ -17,19 +17,16 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from vitrify.arch.config import ArchConfig
 from vitrify.ir import Builder, array_of, attributes_of, shape_of
 from vitrify.ir.movement import NOTHING
-from vitrify.ops.product.bands import heads_apart
+from vitrify.ops.product.bands import HEADS as _HEADS
+from vitrify.ops.product.bands import WHOLE as _WHOLE
+from vitrify.ops.product.bands import heads_apart, side_by_side
 from vitrify.quant.decompose import decompose, inputs
 
 # Parts of the token memory that operands may take, with what they are made of.  The rest is for
 # scores, results and whatever is read later; how much that is, only placement knows, and it comes
 # after quantisation.  So these are guesses, with which Hiera, SwinV2 and the ViT of DINOv2 fit.
-#: All windows or heads at once.
-_WHOLE = 7 / 8
 #: A band of windows: more bands cost little, and leave room for other things in one piece.
 _BAND = 5 / 8
-#: A band of heads, with the results of all: nothing smaller is left to try.
-_HEADS = 15 / 16
-
 
 #: What a table of bytes leaves as it is.
 _AS_BYTES = "y = Identity(x)"
@@ -50,18 +47,11 @@ def banded(model: ir.Model, arch: ArchConfig) -> ir.Model:
 
 def _heads_apart(builder: Builder, node: ir.Node, arch: ArchConfig) -> ir.Value | None:
     """The fewest bands of heads that fit, side by side."""
-    attributes, operands = attributes_of(node), inputs(node)
-    heads, results = attributes["heads"], _bytes(node.outputs[0], arch, attributes["heads"])
-    count = _fewest(node, arch, heads, int(_HEADS * arch.token_bytes) - results)
-    if count is None:
-        return None
-    made: ir.Value | None = None
-    for band in np.array_split(np.arange(heads), count):
-        index = np.arange(int(shape_of(operands[0])[2])).reshape(heads, -1)[band].reshape(-1)
-        parts = [_channels(builder, x, index) for x in operands]
-        part = builder.emit("Attention", *parts, **{**attributes, "heads": len(band)})
-        made = part if made is None else builder.emit("ConcatChannels", made, part)
-    return made
+    heads = attributes_of(node)["heads"]
+    # The results of all are there beside a band of heads.
+    most = int(_HEADS * arch.token_bytes) - _bytes(node.outputs[0], arch, heads)
+    count = _fewest(node, arch, heads, most)
+    return None if count is None else side_by_side(builder, node, count)
 
 
 def _sum(builder: Builder, node: ir.Node, arch: ArchConfig) -> ir.Value | None:
@@ -99,15 +89,6 @@ def _head_by_head(builder: Builder, node: ir.Node) -> ir.Value | None:
             bias = np.zeros_like(bias)
         return x
     return None
-
-
-def _channels(builder: Builder, value: ir.Value, index: np.ndarray) -> ir.Value:
-    """Some channels of ``value``, made without the others."""
-    node = _maker(value, "Linear")
-    if node is None or not _private(value):
-        return builder.emit("Channels", value, index=index.tolist())
-    x, weight, bias = inputs(node)
-    return builder.emit("Linear", x, array_of(weight)[index], array_of(bias)[index])
 
 
 def _fewest(node: ir.Node, arch: ArchConfig, parts: int, most: int) -> int | None:

@@ -9,31 +9,38 @@ from vitrify.arch.config import ArchConfig
 from vitrify.ir import Builder, array_of, attributes_of, shape_of
 from vitrify.quant.decompose import inputs
 
-# As of attention (:mod:`vitrify.ops.attention.bands`), guesses of what others leave.
+# Parts of the token memory that operands may take, with what they are made of: guesses of what
+# others leave (:mod:`vitrify.ops.attention.bands`).
 #: All heads at once.
-_WHOLE = 7 / 8
-#: A band of them.
-_BAND = 15 / 16
+WHOLE = 7 / 8
+#: A band of them: nothing smaller is left to try.
+HEADS = 15 / 16
 
 
 def heads_apart(builder: Builder, node: ir.Node, arch: ArchConfig) -> ir.Value | None:
     """``Product`` of columns (``X.T @ Y``) in the fewest bands of heads that fit, side by side."""
+    attributes = attributes_of(node)
+    if attributes["layout"] != "tn" or _need(node, arch, 1) <= WHOLE * arch.token_bytes:
+        return None
+    most = HEADS * arch.token_bytes
+    count = next(
+        (n for n in range(2, attributes["heads"] + 1) if _need(node, arch, n) <= most), None
+    )
+    return None if count is None else side_by_side(builder, node, count)
+
+
+def side_by_side(builder: Builder, node: ir.Node, count: int) -> ir.Value:
+    """The results of ``node`` in ``count`` bands of its heads, as one value."""
     attributes, operands = attributes_of(node), inputs(node)
-    heads = attributes["heads"]
-    if attributes["layout"] != "tn" or _need(node, arch, 1) <= _WHOLE * arch.token_bytes:
-        return None
-    most = _BAND * arch.token_bytes
-    count = next((n for n in range(2, heads + 1) if _need(node, arch, n) <= most), None)
-    if count is None:
-        return None
-    made: ir.Value | None = None
+    heads, made = attributes["heads"], None
     for band in np.array_split(np.arange(heads), count):
         parts = [
             some_channels(builder, x, np.arange(int(shape_of(x)[2])).reshape(heads, -1)[band])
             for x in operands
         ]
-        part = builder.emit("Product", *parts, **{**attributes, "heads": len(band)})
+        part = builder.emit(node.op_type, *parts, **{**attributes, "heads": len(band)})
         made = part if made is None else builder.emit("ConcatChannels", made, part)
+    assert made is not None, "there is a head"
     return made
 
 
