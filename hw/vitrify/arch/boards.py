@@ -239,7 +239,7 @@ _BOARDS = (
             package="CABGA381", sdram=SdramPart(name="16M x 16"), leds=8,
             # Low, it would put the WiFi module in charge of the board.
             high=("wifi_gpio0",), load="openFPGALoader --board ulx3s",
-            seed=3, nextpnr=("--tmg-ripup",),
+            nextpnr=("--tmg-ripup",),
         ),
     ),
     _with_sdram(

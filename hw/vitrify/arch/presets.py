@@ -46,7 +46,7 @@ _PRESETS = (
     ArchConfig(
         name="ulx3s", depth=8, width=16, lanes=2, max_rows=256, banks=10, bank_words=4096,
         stat_rows=1024, index_entries=256, nibbles=True, weight_fifo_words=256, burst_beats=256,
-        fabric_multipliers=True, **BOARDS["ulx3s"].settings(),
+        **BOARDS["ulx3s"].settings(),
     ),
     # 256 MACs where weights have 4 bits: twice the lanes, a block RAM for the halves of sums in the
     # place of two banks.

@@ -15,7 +15,7 @@ from .netlist import Netlist
 #: A memory of this many blocks gets neighbours; so many places of each row are left to others.
 _LARGE, _LEFT = 8, 4
 #: Sums that would take more of a row than this are spread.
-_CROWDED = 0.6
+_CROWDED = 0.45
 
 #: Of each row, the places that are left: column and name.
 _Free = dict[int, list[tuple[str, str]]]

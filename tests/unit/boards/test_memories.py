@@ -43,7 +43,7 @@ def test_sums_are_amidst_the_multipliers() -> None:
     """Banks of the token memory take the rows that come first."""
     sums = [f"core.{NAME}_{name}" for name in ("work", "drained")]
     placed = place_memories(_memories(
-        **dict.fromkeys(sums, 13), **{f"bank{i}": 16 for i in range(10)}), CHIP)
+        **dict.fromkeys(sums, 10), **{f"bank{i}": 16 for i in range(10)}), CHIP)
     assert [placed[name] for name in sums] == [46, 46]
     row = placed[sums[0]]
     assert min(CHIP.multiplier_rows) < row < max(CHIP.multiplier_rows)
