@@ -34,27 +34,28 @@ def main() -> None:
     """Measure the chosen models and write result files."""
     parser = argparse.ArgumentParser(prog="python -m bench.weights", description=__doc__)
     parser.add_argument("--model", choices=[case.name for case in CASES], action="append")
+    parser.add_argument("--arch", help="default: the last preset of each model")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only each Nth picture")
     options = parser.parse_args()
     table = Table("model", "weights", "bits", "bytes", "top-1", "agreement", "KL", "quantise s")
     for case in CASES:
         if case.available and (not options.model or case.name in options.model):
-            for row in measure(case, options.every):
+            for row in measure(case, options.arch or case.presets[-1], options.every):
                 values = (row[key] for key in _COLUMNS if key in row)
                 table.add_row(case.name, *(f"{v:.4f}" if isinstance(v, float) else str(v)
                                            for v in values))
     Console(width=120).print(table)
 
 
-def measure(case: Case, every: int) -> list[dict[str, Any]]:
+def measure(case: Case, name: str, every: int) -> list[dict[str, Any]]:
     """Float, eight bits, four, and a mixture of five on average."""
     images, labels = case.test()
     images, labels = images[::every], labels[::every]
-    arch, rows = preset(case.presets[-1]), []
+    arch, rows = preset(name), []
     exact = None
     full = 0
-    for name in ("8", "4", "auto"):
-        bits = None if name == "auto" else int(name)
+    for wanted in ("8", "4", "auto"):
+        bits = None if wanted == "auto" else int(wanted)
         budget = full * _AVERAGE // 8 if bits is None else None
         began = time.process_time()
         canonical, graph = quantise_model(
@@ -77,14 +78,14 @@ def measure(case: Case, every: int) -> list[dict[str, Any]]:
                          "top1": scores(exact, labels)["top1"]})
         found = Evaluator(graph, arch).outputs(images)[output][:, 0]
         rows.append({
-            "weights": name, "bits": 8 * total / full, "bytes": total,
+            "weights": wanted, "bits": 8 * total / full, "bytes": total,
             "top1": scores(found, labels)["top1"], **agreement(exact, found), "seconds": took,
         })
     folder = RESULTS / "weights"
     folder.mkdir(parents=True, exist_ok=True)
     result = {"model": case.name, "arch": arch.name, "images": len(images), "rows": rows,
               "machine": machine()}
-    (folder / f"{case.name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (folder / f"{case.name}_{arch.name}.json").write_text(json.dumps(result, indent=1) + "\n")
     return rows
 
 

@@ -87,6 +87,10 @@ FILES = {
     "explore/plot.py": may("arch", "matplotlib"),
     # Addresses as arrays: for those who have NumPy in any case.
     "arch/access.py": may("arch", "numpy"),
+    # Levels and codes, the same.
+    "arch/trellis.py": may("arch", "numpy"),
+    # Imported where Numba is installed.
+    "quant/compiled.py": may("arch golden quant", "numpy numba"),
     "runtime/backends/golden.py": may(
         "arch program golden runtime", "numpy", others_lazily="threadpoolctl"
     ),

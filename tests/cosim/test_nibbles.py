@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.cosim.test_compiled_experts import run
 from tests.support.synthetic import Mixture, vision_transformer
 from vitrify.arch import access, memmap
+from vitrify.arch.config import ArchConfig
 from vitrify.arch.isa import Opcode, Stationary
 from vitrify.arch.presets import preset
 from vitrify.compiler import compile_graph
@@ -18,11 +20,16 @@ from vitrify.ops.experts.integer import QExperts
 from vitrify.ops.linear.integer import QLinear
 from vitrify.program import shared_macs
 from vitrify.quant.graph import QOp, QuantGraph
+from vitrify.quant.trellis import TRELLIS
 from vitrify.runtime import InferenceSession
 
-NANO = preset("nano")
+#: Four bits are integers here, and codes there.
+NANO, CODES = dataclasses.replace(preset("nano"), trellis=False), preset("nano")
 #: Without pairs of columns: a word of nibbles is two columns, one after the other.
 PLAIN = dataclasses.replace(NANO, name="plain", stored_weights=False)
+#: Tiles of four words of nibbles, several to a layer, and a column after the other.
+ROUND = dataclasses.replace(
+    CODES, name="round", stored_weights=False, depth=4, width=8, lanes=4, bank_words=512)
 #: A word of nibbles is a column of two c tiles, which a pass computes together.
 BOTH = dataclasses.replace(NANO, name="both", nibble_tiles=2)
 #: Three columns are where two of bytes are, and a c tile has 12.
@@ -31,26 +38,39 @@ THIRDS = dataclasses.replace(
     nibble_thirds=True)
 
 
-def narrow(op: QOp) -> QOp:
-    """``op``, with narrow weights if it is one of some layers, or a mixture's first expert."""
-    if isinstance(op, QExperts):
-        first, *others = op.experts
-        pair = tuple(clipped(layer) for layer in first)
-        return dataclasses.replace(op, experts=(pair, *others))
-    if isinstance(op, QLinear) and op.name.endswith(("fc1", "proj", ".q")):
-        return clipped(op)
-    return op
-
-
 def clipped(layer: QLinear) -> QLinear:
     """``layer`` with weights that four bits hold."""
     return dataclasses.replace(layer, weight=np.clip(layer.weight, -8, 7))
+
+
+def narrow(op: QOp, made: Callable[[QLinear], QLinear] = clipped) -> QOp:
+    """``op``, with narrow weights if it is one of some layers, or a mixture's first expert."""
+    if isinstance(op, QExperts):
+        first, *others = op.experts
+        pair = tuple(made(layer) for layer in first)
+        return dataclasses.replace(op, experts=(pair, *others))
+    if isinstance(op, QLinear) and op.name.endswith(("fc1", "proj", ".q")):
+        return made(op)
+    return op
 
 
 def mixed() -> QuantGraph:
     """Layers of both kinds in turn; of four experts the first one is narrow."""
     graph = vision_transformer(seed=3, blocks=2, mixture=Mixture(experts=4))
     graph.ops[:] = map(narrow, graph.ops)
+    return graph
+
+
+def coded(arch: ArchConfig) -> QuantGraph:
+    """As :func:`mixed`, with codes for narrow layers; heads of 12 channels begin with a word."""
+    graph = vision_transformer(
+        seed=3, blocks=2, dim=24, heads=2, mixture=Mixture(experts=4))
+
+    def of(layer: QLinear) -> QLinear:
+        grid = TRELLIS.of(len(layer.weight), 2 if layer.name.endswith(".q") else 1, arch)
+        return dataclasses.replace(layer, weight=grid.nearest(layer.weight / 9).astype(np.int8))
+
+    graph.ops[:] = (narrow(op, of) for op in graph.ops)
     return graph
 
 
@@ -96,6 +116,22 @@ def test_half_the_bytes(arch):
     predicted = estimate(program).cycles
     _, smooth = run(program, images, stall=0.0, seed=1)
     assert abs(predicted - smooth.cycles / 2) <= 0.05 * predicted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", [CODES, ROUND], ids=lambda arch: arch.name)
+def test_trellis_codes(arch):
+    """All layers that may have some have, in RTL as in golden; bytes give the same results."""
+    program = compile_graph(coded(arch), arch)
+    ops = list(program.instructions())
+    found = {layer.name for layer in program.layers if ops[layer.instruction].nibbles}
+    assert {"blocks.0.fc1", "blocks.0.proj", "blocks.0.q", "blocks.1.q"} <= found
+    images = np.random.default_rng(5).normal(size=(2, *program.input.shape)).astype(np.float32)
+    out, statistics = run(program, images, stall=0.2, seed=1)
+    other = compile_graph(coded(arch), dataclasses.replace(arch, trellis=False))
+    with InferenceSession(other, "golden") as golden:
+        np.testing.assert_array_equal(golden.run(None, {other.input.name: images})[0], out)
+        assert golden.statistics.dram_read_bytes > statistics.dram_read_bytes
 
 
 def sharing(program, alone):

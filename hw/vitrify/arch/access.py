@@ -22,6 +22,12 @@ Index = npt.NDArray[np.int64]
 ZEROS = -1
 
 
+def places(channels: int, groups: int, depth: int) -> Index:
+    """Place in a row of each channel of a tensor; each of ``groups`` equal parts begins a word."""
+    part, channel = np.divmod(np.arange(channels), channels // groups)
+    return part * (-(-channels // groups // depth) * depth) + channel
+
+
 @dataclass(frozen=True)
 class Taps:
     """Rows as output pixels of a map whose pixels are the rows of a tensor.

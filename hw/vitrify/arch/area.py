@@ -70,6 +70,11 @@ _PORT = {"luts": 1.7, "ffs": 4.0}
 _NIBBLE_TILES = {"luts": (39, 120, 98), "ffs": (20, 121, 153)}
 #: What ``nibble_thirds`` add to a multiplication; counted on `kv260` and `kv260-w4`, whole cores.
 _NIBBLE_THIRDS = {"luts": 3.6, "ffs": 15.0}
+#: What ``trellis`` adds to a byte of depth, LUTs of 6 inputs and, on ECP5, of 4; counted on `kv260`
+#: and `ulx3s`, loaders alone.
+_TRELLIS = {"luts": (21.0, 51.0), "ffs": (2.0, 2.0)}
+#: What a bit of the buffer of tiles saves where it is block RAM, counted on `kv260`'s loader.
+_BLOCK_BUFFER = {"luts": 1.15, "ffs": 1.0}
 #: What ``tile_quads`` add to a byte of depth (the way to the array) and to a multiplication (copies
 #: in front of it), counted in the source; the buffer is block RAM.
 _TILE_QUADS = {"luts": (16, 0), "ffs": (96, 2)}
@@ -121,6 +126,10 @@ def modelled(
         counted += sum(a * b for a, b in zip(sizes, _NIBBLE_TILES[kind], strict=True))
     if arch.nibble_thirds:
         counted += arch.macs * _NIBBLE_THIRDS[kind]
+    if arch.tiles_in_blocks and not arch.tile_quads:
+        counted -= arch.tile_bits * _BLOCK_BUFFER[kind]
+    if arch.trellis_codes:
+        counted += arch.depth * _TRELLIS[kind][arch.part.family == "ecp5"]
     if arch.tile_quads:
         of_byte, of_product = _TILE_QUADS[kind]
         counted += arch.depth * of_byte + arch.macs * of_product

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +13,7 @@ from .combinations import objection
 from .dram import Dram
 from .errors import ConfigError
 from .text import check_name, short
+from .values import build, integer, whole
 
 #: Changes whenever older programs stop running on newer cores, or newer ones on older cores.  What
 #: some cores have only changes their hash (:attr:`ArchConfig.hash`).
@@ -45,11 +45,12 @@ class Part:
         check_name(self.name, "the name of a part")
         check_name(self.family, "the family of a part")
         for name in ("luts", "ffs", "dsps", "brams", "urams"):
-            _integer(f"part {self.name!r}", name, getattr(self, name), 0, 1 << 30)
+            integer(f"part {self.name!r}", name, getattr(self, name), 0, 1 << 30)
 
 
 #: Attributes of an architecture that can do without; programs that use them are refused then.
-MECHANISMS = ("stored_weights", "patterns", "addends", "products", "row_sums", "nibbles")
+MECHANISMS = ("stored_weights", "patterns", "addends", "products", "row_sums", "nibbles",
+              "trellis")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +97,9 @@ class ArchConfig:
     row_sums: bool = False
     #: Weights of the stream may have 4 bits; with ``stored_weights`` two columns a cycle.
     nibbles: bool = False
+    #: Weights of 4 bits are codes of :mod:`vitrify.arch.trellis`, where the array multiplies bytes
+    #: (:attr:`trellis_codes`).
+    trellis: bool = False
     #: Tiles of C columns that a pass computes with weights of 4 bits: 1, or 2 with two products
     #: on one multiplier.
     nibble_tiles: int = 1
@@ -130,7 +134,7 @@ class ArchConfig:
 
         def power(name: str, low: int, high: int) -> None:
             value = getattr(self, name)
-            if _whole(what, name, value) & (value - 1) or not low <= value <= high:
+            if whole(what, name, value) & (value - 1) or not low <= value <= high:
                 raise ConfigError(
                     f"{what}: {name} must be a power of two from {low} to {high}, "
                     f"not {short(value)}"
@@ -147,14 +151,14 @@ class ArchConfig:
         power("weight_fifo_words", 16, 1 << 14)
         power("burst_beats", 1, 256)
         power("ports", 1, min(8, self.bus_bytes))
-        if _whole(what, "banks", self.banks) not in range(2, 65, 2):
+        if whole(what, "banks", self.banks) not in range(2, 65, 2):
             raise ConfigError(
                 f"{what}: banks must be an even number from 2 to 64, not {short(self.banks)}"
             )
-        _integer(what, "requant_bits", self.requant_bits, 16, 27)
-        _integer(what, "experts", self.experts, 0, formats.MAX_EXPERTS)
-        _integer(what, "outstanding", self.outstanding, 1, 64)
-        _integer(what, "nibble_tiles", self.nibble_tiles, 1, 2)
+        integer(what, "requant_bits", self.requant_bits, 16, 27)
+        integer(what, "experts", self.experts, 0, formats.MAX_EXPERTS)
+        integer(what, "outstanding", self.outstanding, 1, 64)
+        integer(what, "nibble_tiles", self.nibble_tiles, 1, 2)
         for name in (*MECHANISMS, "nibble_thirds", "packing", "tile_quads", "fabric_multipliers"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(
@@ -233,6 +237,20 @@ class ArchConfig:
         return max(self.streamed_ahead, 512 * self.tile_quads)
 
     @property
+    def tile_bits(self) -> int:
+        """Bits of a word of tiles that wait: K bytes, or those of two or four columns."""
+        return 8 * self.depth * (1 + self.stored_weights + 2 * self.tile_quads)
+
+    @property
+    def tiles_in_blocks(self) -> bool:
+        """Whether they wait in block RAM where LUTs would do: 64 words of 512 bits and more.
+
+        Of UltraScale+ parts, whose UltraRAM is the token memory; sums in thirds need the blocks.
+        """
+        large = self.tile_bits >= 512 and self.tile_buffer >= 64
+        return large and self.part.family == "xcup" and not self.nibble_thirds
+
+    @property
     def streamed_ahead(self) -> int:
         """Words that wait where one of the stream is taken: more would keep images off the bus."""
         return max(self.width, self.depth, 32)
@@ -307,6 +325,11 @@ class ArchConfig:
         return (self.sum_bits,) * self.sums(self.sum_columns)
 
     @property
+    def trellis_codes(self) -> bool:
+        """Whether weights of 4 bits are codes of :mod:`vitrify.arch.trellis`, not integers."""
+        return self.trellis and self.nibbles and not self.sees_nibbles
+
+    @property
     def sees_nibbles(self) -> bool:
         """Whether the array, and not the loader alone, knows weights of 4 bits."""
         return self.nibble_tiles > 1 or self.nibble_thirds
@@ -345,8 +368,11 @@ class ArchConfig:
         if self.nibble_tiles == 1:
             # As before this field existed: programs of then run on such a core.
             del choices["nibble_tiles"]
+        del choices["trellis"]
         if not self.nibble_thirds:
             del choices["nibble_thirds"]
+        if self.trellis_codes:
+            choices["trellis_codes"] = True
         if self.stored_nibbles:
             choices["stored_nibbles"] = True
         if self.experts:
@@ -367,34 +393,5 @@ class ArchConfig:
         values = dict(data)
         for key, kind in (("part", Part), ("dram", Dram)):
             if isinstance(values.get(key), dict):
-                values[key] = _build(kind, values[key], key)
-        return _build(cls, values, "arch")
-
-
-def _whole(what: str, name: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ConfigError(f"{what}: {name} must be an integer, not {short(value)}")
-    return value
-
-
-def _integer(what: str, name: str, value: object, low: int, high: int) -> None:
-    if not low <= _whole(what, name, value) <= high:
-        raise ConfigError(f"{what}: {name} must be {low} to {high}, not {short(value)}")
-
-
-def _build(kind: type, values: Mapping[Any, Any], what: str) -> Any:
-    names = {f.name for f in dataclasses.fields(kind)}
-    for key in values:
-        if key not in names:
-            raise ConfigError(
-                f"{what} has no setting {short(key)}; the settings are {', '.join(sorted(names))}"
-            )
-    required = {
-        f.name
-        for f in dataclasses.fields(kind)
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    }
-    missing = sorted(required - values.keys())
-    if missing:
-        raise ConfigError(f"{what} lacks the setting {missing[0]!r}")
-    return kind(**values)
+                values[key] = build(kind, values[key], key)
+        return build(cls, values, "arch")

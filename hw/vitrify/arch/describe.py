@@ -24,6 +24,7 @@ def reference() -> str:
         registers(),
         number_formats(),
         layouts(),
+        codes(),
         presets(),
     )
     return "\n".join(sections)
@@ -69,6 +70,20 @@ def instructions() -> str:
         parts.append(f"### {kind.__name__}\n\n{_summary(kind.__doc__)}\n")
         parts.append(_table(("value", "name"), ((int(v), v.name) for v in kind)))
     return "\n".join(parts)
+
+
+def codes() -> str:
+    """Levels of trellis-coded weights."""
+    from . import trellis
+
+    head = ("state", *map(str, range(16)))
+    rows = ((state, *map(int, row)) for state, row in enumerate(trellis.LEVELS))
+    intro = (
+        "With `trellis`, what a code of 4 bits stands for depends on the lowest bits of the two "
+        "codes before it in the chain, the older one first: its state. A chain goes along the "
+        "columns of a c tile, for each byte of a word by itself, and begins in state 0.\n"
+    )
+    return "\n".join(("## Trellis-coded weights\n", intro, _table(head, rows)))
 
 
 def _bits(at: int, bits: int) -> str:

@@ -16,7 +16,8 @@ Weight stream of a MATMUL (in words of K bytes, in the order in which it is used
        of its E columns (E biases of 4 bytes, then E multipliers of 2 bytes, padded to whole
        words); then, WEIGHTS, for every k tile C words: word ``i`` holds the K weights of output
        column ``i``.  With ``nibbles`` they are C/2 words: the low halves of the bytes of word ``i``
-       are the weights of column ``2i``, the high ones those of ``2i + 1``, -8 … 7.  On a core with
+       are the weights of column ``2i``, the high ones those of ``2i + 1``, -8 … 7; with
+       ``trellis`` they are codes (:mod:`~vitrify.arch.trellis`).  On a core with
        two ``nibble_tiles``: for every two c tiles the parameters of both, then for every k tile C
        words: the low halves of word ``i`` are the weights of column ``i`` of the first c tile, the
        high ones those of the second (of one left over, anything).  With ``nibble_thirds`` the

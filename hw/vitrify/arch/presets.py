@@ -16,6 +16,7 @@ from .text import short
 #: Convolutions, windows, gates and every attention.
 _EVERYTHING = {
     "patterns": True, "addends": True, "products": True, "row_sums": True, "nibbles": True,
+    "trellis": True,
 }
 
 # 2048 MACs: two products per DSP48E2, token memory in UltraRAM, two 128-bit HP ports.  Gates
@@ -76,7 +77,7 @@ _PRESETS = (
     ),
     _KV260,
     # 3072 MACs where weights have 4 bits: three products per DSP48E2.
-    replace(_KV260, name="kv260-w4", nibble_thirds=True),
+    replace(_KV260, name="kv260-w4", nibble_thirds=True, trellis=False),
     # 4096 MACs: head dimension 64 in one pass, hence as many lanes as columns; four 128-bit HP
     # ports.
     ArchConfig(

@@ -93,6 +93,10 @@ SETTINGS: dict[str, Setting] = {
                       "a RAM as large as the statistics; RMSNorm, linear and ReLU attention"),
     "nibbles": _flag("weights of the stream may have 4 bits",
                      "LUTs for each byte of a word; half the DRAM traffic of such layers"),
+    "trellis": _flag("weights of 4 bits are trellis-coded, where the array multiplies bytes "
+                     "(without nibble_tiles and nibble_thirds)",
+                     "LUTs for each byte of a word; such layers then have two fifths less rounding "
+                     "error"),
     "nibble_tiles": Setting(1, 2, _WHOLE,
                             "tiles that a pass computes with weights of 4 bits; 2: two products "
                             "share a multiplier (not with packing)",

@@ -34,12 +34,12 @@ def _tell(cache: Path) -> None:
     )
 
 
-def _compiled(*signatures: str) -> Callable[[Any], Any]:
-    """Compile for these types, once for a processor and a version of this file."""
+def jit(*signatures: str) -> Callable[[Any], Any]:
+    """Compile for these types, once for a processor and a version of the function's file."""
     def with_types(function: Callable[..., None]) -> Any:
         kernel = numba.njit(cache=True, nogil=True)(function)
         cache = Path(str(kernel.stats.cache_path))
-        if not any(cache.glob(f"{Path(__file__).stem}.{function.__name__}-*")):
+        if not any(cache.glob(f"{Path(function.__code__.co_filename).stem}.{function.__name__}-*")):
             _tell(cache)
         for types in signatures:
             kernel.compile(types)
@@ -81,7 +81,7 @@ def finish(
     return out
 
 
-@_compiled(*(
+@jit(*(
     f"void({acc}[:,::1], f8[::1], f8[::1], f8[:,::1], f8, f8, {out}[:,::1], b1, i1[::1], f8, f8,"
     f" f8, f8, {out}[:,::1])"
     for acc in ("f4", "i4") for out in ("i1", "i2")
@@ -134,7 +134,7 @@ def apply(
     return out
 
 
-@_compiled("void(i2[:,::1], f4[::1], f4[::1], f4[::1], f4[:,::1], f4, f4, f4, f4, f4, i1[:,::1])")
+@jit("void(i2[:,::1], f4[::1], f4[::1], f4[::1], f4[:,::1], f4, f4, f4, f4, f4, i1[:,::1])")
 def _apply(x, mean, down, mantissa, gain, half, low, high, least, most, out):
     for r in range(len(x)):
         m, d, f, own = mean[r], down[r], mantissa[r], gain[r % len(gain)]
@@ -159,7 +159,7 @@ def statistics(
     return out
 
 
-@_compiled("void(i2[:,::1], i8, i8, i8, i8, i8, i8, i8, i8[::1], i8[:,::1])")
+@jit("void(i2[:,::1], i8, i8, i8, i8, i8, i8, i8, i8[::1], i8[:,::1])")
 def _statistics(x, inv_dim, mean_shift, power_shift, low, high, epsilon, index_bits, rsqrt, out):
     for r in range(len(x)):
         total = squares = 0
@@ -187,7 +187,7 @@ def exp2(logits: IntArray, maximum: IntArray) -> npt.NDArray[np.uint8]:
     return out
 
 
-@_compiled("void(i1[:,::1], i8[::1], u1[:,::1], u1[:,::1])")
+@jit("void(i1[:,::1], i8[::1], u1[:,::1], u1[:,::1])")
 def _exp2(logits, rows, weights, out):
     for r in range(len(logits)):
         own = weights[rows[r]]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vitrify.arch import access, formats, isa, memmap, support
+from vitrify.arch import access, formats, isa, memmap, support, trellis
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import ProgramError
 from vitrify.arch.isa import Instruction, Opcode, Region, RowScale, Stationary, Stats, Transform
@@ -341,6 +341,8 @@ class Machine:
             words = np.concatenate([data[tiles] for _, tiles in parts])
             if op.nibbles:
                 words = halves(words.reshape(layout.passes, -1, arch.depth), layout.tiles_per_pass)
+                if arch.trellis_codes:
+                    words = trellis.decode(words.reshape(-1, arch.width, arch.depth)).view(np.uint8)
             # In the order that BLAS likes best for the second factor.
             weight = np.ascontiguousarray(in_columns(arch, op, words)[:columns, :depth].T).T
         return Stream(gain, table, weight, bias, multiplier)

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vitrify.arch import memmap
+from vitrify.arch import memmap, trellis
 from vitrify.arch.config import ArchConfig
 from vitrify.quant.rounding import GRIDS
+from vitrify.quant.wanted import NARROW
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -37,8 +38,27 @@ def table_words(table: npt.NDArray[np.int8]) -> Bytes:
 def are_nibbles(
     arch: ArchConfig, weight: npt.NDArray[np.int8], *, stored: bool = False
 ) -> bool:
-    """Whether four bits hold every weight, and the core takes such, of ``stored`` tiles, too."""
-    return (arch.stored_nibbles if stored else arch.nibbles) and GRIDS[4].holds(weight)
+    """Whether four bits hold every weight, and the core takes such, of ``stored`` tiles, too.
+
+    That they have codes, where the core wants these, is sure when :func:`have_codes` has looked.
+    """
+    if not (arch.stored_nibbles if stored else arch.nibbles):
+        return False
+    return trellis.spans(weight) if arch.trellis_codes else GRIDS[NARROW].holds(weight)
+
+
+def have_codes(arch: ArchConfig, weight: npt.NDArray[np.int8]) -> bool:
+    """Whether ``weight [columns, depth]`` are levels of codes, tile by tile."""
+    return trellis.encode(_tiles(arch, weight)) is not None
+
+
+def _tiles(
+    arch: ArchConfig, weight: npt.NDArray[np.int8], nibbles: bool = False
+) -> npt.NDArray[np.int8]:
+    """``[passes, k tiles, columns of a pass, K]`` of ``weight [columns, depth]``."""
+    k, columns = arch.depth, memmap.tiles_per_pass(arch, nibbles) * arch.tile_width(nibbles)
+    padded = pad_to(pad_to(weight, 0, columns), 1, k)
+    return padded.reshape(-1, columns, padded.shape[1] // k, k).transpose(0, 2, 1, 3)
 
 
 def tile_words(
@@ -49,11 +69,12 @@ def tile_words(
     A pass has one c tile, or with nibbles ``nibble_tiles``.  Pair words of ``stored`` ones have
     even words in the low plane, odd ones in the high plane.
     """
-    k, c = arch.depth, arch.tile_width(nibbles)
-    per_pass = memmap.tiles_per_pass(arch, nibbles)
-    padded = pad_to(pad_to(weight, 0, per_pass * c), 1, k)
-    passes, k_tiles = padded.shape[0] // (per_pass * c), padded.shape[1] // k
-    tiles = padded.reshape(passes, per_pass * c, k_tiles, k).transpose(0, 2, 1, 3)
+    c, per_pass = arch.tile_width(nibbles), memmap.tiles_per_pass(arch, nibbles)
+    tiles = _tiles(arch, weight, nibbles)
+    if nibbles and arch.trellis_codes:
+        codes = trellis.encode(tiles)
+        assert codes is not None, "have_codes looked"
+        tiles = codes
     if nibbles:
         # Columns that share a byte: neighbours, or those at the same place of two c tiles.
         low, high = (tiles[:, :, half::2] for half in (0, 1)) if per_pass == 1 else (
@@ -61,7 +82,7 @@ def tile_words(
         tiles = low & 0xF | high << 4
         if stored:
             tiles = tiles[:, :, memmap.stored_thirds(arch.width)]
-    return tiles.reshape(passes, -1).view(np.uint8)
+    return tiles.reshape(len(tiles), -1).view(np.uint8)
 
 
 def parameter_words(

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from vitrify.arch.access import places
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -43,10 +45,7 @@ class Spread:
 
     def scatter(self, values: npt.NDArray[Any], axis: int = 0) -> npt.NDArray[Any]:
         """Logical channels along ``axis`` to physical ones, zeros between."""
-        where = np.arange(self.channels)
-        where = where // self.head_channels * self.head_words * self.depth + (
-            where % self.head_channels
-        )
+        where = places(self.channels, self.heads, self.depth)
         shape = list(values.shape)
         shape[axis] = self.physical
         result = np.zeros(shape, values.dtype)

@@ -19,8 +19,10 @@ from .loop import Loop
 from .operands import Operands, Source
 from .plan import Plan, PlanOp
 from .requant import Columns
+from .rounding import GRIDS
 from .tensors import Float, Requant
-from .wanted import WIDE
+from .trellis import TRELLIS
+from .wanted import NARROW, WIDE
 
 
 class Assembler(Operands):
@@ -40,19 +42,29 @@ class Assembler(Operands):
         images: npt.NDArray[np.float32], bits: int = WIDE, loop: Loop | None = None,
         given: Given | None = None,
     ) -> None:
-        super().__init__(plan, stats, graph)
+        grids = {**GRIDS, NARROW: TRELLIS} if arch.trellis_codes else GRIDS
+        super().__init__(plan, stats, graph, grids)
         self.arch, self.images, self.bits, self.loop = arch, images, bits, loop
         self.given, self.kept = given or Given(), Kept()
 
     def columns(
         self, name: str, x: Source, weight: Float, bias: Float, step: float | Float, reach: int,
-        bits: int = WIDE,
+        bits: int = WIDE, groups: int = 1,
     ) -> Columns:
-        """Integers of a layer, or of one for each task, from real weights to an output ``step``."""
+        """Integers of a layer, or of one for each task, from real weights to an output ``step``.
+
+        ``groups``: equal parts in which the results are used.
+        """
         shape = weight.shape
         each = np.broadcast_to(np.asarray(step, np.float64), shape[:-1])
+        scaled = (weight * x.step).reshape(-1, shape[-1])
+        grid = self.grids[bits].of(shape[-2], groups, self.arch)
+        if self.given and grid is not GRIDS[bits]:
+            # Integers of a quantised model stay what they are, though they have no codes.
+            own = requant.grid_steps(scaled, GRIDS[bits].high)
+            grid = GRIDS[bits] if (own > 0)[scaled.any(axis=1)].all() else grid
         part = requant.columns(
-            (weight * x.step).reshape(-1, shape[-1]),
+            scaled,
             bias.reshape(-1),
             each.reshape(-1),
             moments=x.moments,
@@ -60,7 +72,7 @@ class Assembler(Operands):
             reach=reach,
             requant_bits=self.arch.requant_bits,
             what=name,
-            bits=bits,
+            grid=grid,
             stored=bool(self.given),
         )
         if self.given:

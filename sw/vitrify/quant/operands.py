@@ -15,7 +15,7 @@ from . import scheme
 from .calibrate import Request, Stats
 from .graph import QuantGraph
 from .plan import ByteNeeds, Operand, Plan, ReadNorm
-from .rounding import GRIDS, Moments, Separate
+from .rounding import GRIDS, Grid, Moments, Separate
 from .tensors import Float, Norm, QTensor, Statistics, Times
 from .wanted import WIDE
 
@@ -60,10 +60,14 @@ class Operands:
     -------
     steps : of every int16 tensor that is read or added to
     codes : sampled results of activations, by tensor
+    grids : what weights may be, by their bits
     """
 
-    def __init__(self, plan: Plan, stats: Mapping[Request, Stats], graph: QuantGraph) -> None:
-        self.plan, self.stats, self.graph = plan, stats, graph
+    def __init__(
+        self, plan: Plan, stats: Mapping[Request, Stats], graph: QuantGraph,
+        grids: Mapping[int, Grid] = GRIDS,
+    ) -> None:
+        self.plan, self.stats, self.graph, self.grids = plan, stats, graph, grids
         self.steps: dict[str, float] = {}
         self.codes: dict[str, npt.NDArray[np.int8]] = {}
         #: The latest operand; the neighbours of its op often read the same.
@@ -199,7 +203,7 @@ class Operands:
             unit = step * 2.0 ** (shift - formats.MEAN_FRAC)
             factor, offset = np.full(len(plain.peak), unit), np.zeros(len(plain.peak))
             rows, peak, mantissa = plain.rows / unit, plain.peak / unit, 1 << formats.RSQRT_FRAC
-        gain = self._gain(x, rows, peak, factor, GRIDS[bits].most)
+        gain = self._gain(x, rows, peak, factor, self.grids[bits].most)
         units = np.rint(gain * (1 << formats.GAIN_FRAC)).astype(np.uint8)
         norm = Norm(units, x.norm is not None, shift, mantissa)
         return Source(

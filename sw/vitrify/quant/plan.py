@@ -169,7 +169,8 @@ class Plan:
     """Ops in execution order; ``outputs`` maps ONNX names to tensors.
 
     ``tasks`` holds the number of tasks by the input that chooses; ``roots`` the stream that a
-    tensor continues and shares its step with.
+    tensor continues and shares its step with; ``groups``, of tensors whose channels are used in
+    equal parts (heads), how many those are.
     """
 
     name: str
@@ -179,6 +180,7 @@ class Plan:
     outputs: dict[str, str] = field(default_factory=dict)
     tasks: dict[str, int] = field(default_factory=dict)
     roots: dict[str, str] = field(default_factory=dict)
+    groups: dict[str, int] = field(default_factory=dict)
 
     def products(self) -> list[Product]:
         """Everything that is streamed past constant weights, in the order of the ops."""

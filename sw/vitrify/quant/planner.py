@@ -102,7 +102,7 @@ class Planner:
         self.values: dict[str, Value] = {}
         self.versions: dict[str, int] = {}
         self.made: dict[tuple[str, str, Rows | None], Operand] = {}
-        self.groups: dict[str, int] = {}
+        self.groups = self.plan.groups
         #: Of each version of a stream that is normalised when it is read.
         self.normalisers: dict[tuple[str, int], Normaliser] = {}
         #: Names of tensors, and of ops.

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from vitrify.arch import trellis
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import InputError
 from vitrify.ir import Evaluator as FloatEvaluator
@@ -214,7 +215,8 @@ def _most(counts: list[int], allowed: Callable[[int], bool]) -> int:
 
 def weight_bits(op: QOp) -> list[int]:
     """Bits that the weights of each layer of an op need: 4 or 8."""
-    return [NARROW if GRIDS[NARROW].holds(layer.weight) else WIDE for layer in op.layers()]
+    return [NARROW if GRIDS[NARROW].holds(layer.weight) or trellis.spans(layer.weight) else WIDE
+            for layer in op.layers()]
 
 
 def size(op: QOp) -> int:

@@ -6,6 +6,7 @@ rounded multiplier stands for, so that requantisation itself adds no scale error
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from vitrify.arch.errors import ModelError
 from .rounding import GRIDS, Grid, Moments, Separate, nearest, weigh
 from .scheme import INT8_MAX
 from .tensors import Requant
+from .wanted import WIDE
 
 Float = npt.NDArray[np.float64]
 
@@ -28,6 +30,8 @@ _MARGIN = 2.0
 _BIAS_MAX = 1 << (formats.BIAS_BITS - 1)
 #: A row of weights lies on a grid if no weight is further from it, in steps.
 ON_GRID = 0.02
+#: Weights that are rounded at once, one layer with several clips, which saves calls.
+_AT_ONCE = 1 << 22
 #: Weights of a row that are looked at first.
 _FIRST = 16
 
@@ -50,19 +54,32 @@ def weight_steps(weight: Float, moments: Moments | Separate, grid: Grid) -> Floa
     best = peak / grid.high
     least = np.full(len(weight), np.inf)
     safe = np.where(peak > 0, peak, 1.0)
-    for clip in grid.clips:
+    for clip, cost in zip(grid.clips, _costs(weight, safe, moments, grid), strict=True):
         step = safe * clip / grid.high
-        if grid.sweeps:
-            rounded = moments.round(weight, step, replace(grid, sweeps=0))
-            cost = moments.cost(weight - step[:, None] * rounded)
-        else:
-            error = nearest(weight, step, grid)
-            np.subtract(weight, np.multiply(step[:, None], error, out=error), out=error)
-            cost = weigh(np.square(error, out=error), moments.energy)
         better = cost < least
         least = np.where(better, cost, least)
         best = np.where(better & (peak > 0), step, best)
     return best
+
+
+def _costs(
+    weight: Float, peak: Float, moments: Moments | Separate, grid: Grid
+) -> Iterator[Float]:
+    """Errors ``[out]`` with each of the clips."""
+    if not grid.sweeps:
+        for clip in grid.clips:
+            step = peak * clip / grid.high
+            error = nearest(weight, step, grid)
+            np.subtract(weight, np.multiply(step[:, None], error, out=error), out=error)
+            yield weigh(np.square(error, out=error), moments.energy)
+        return
+    several = max(1, _AT_ONCE // weight.size)
+    for start in range(0, len(grid.clips), several):
+        clips = np.array(grid.clips[start : start + several])
+        steps = (clips[:, None] * peak / grid.high).reshape(-1)
+        every = np.tile(weight, (len(clips), 1))
+        rounded = moments.round(every, steps, replace(grid, sweeps=0))
+        yield from moments.cost(every - steps[:, None] * rounded).reshape(len(clips), -1)
 
 
 def grid_steps(weight: Float, high: int) -> Float:
@@ -122,13 +139,12 @@ def shifts(
     return pre, max(fitting)
 
 
-def finest(weight: Float, bias: Float, bits: int) -> Float:
+def finest(weight: Float, bias: Float, grid: Grid) -> Float:
     """The finest output steps ``[...]`` that ``weight [..., in]`` and ``bias`` can be scaled to.
 
-    A step of the accumulator is many of these: finer ones would tell no more.  ``bits`` as in
-    :func:`columns`.
+    A step of the accumulator is many of these: finer ones would tell no more.
     """
-    widest = np.abs(weight).max(axis=-1) / GRIDS[bits].high
+    widest = np.abs(weight).max(axis=-1) * max(grid.clips) / grid.high
     steps = np.maximum.reduce([
         widest, np.full_like(widest, widest.max() * _STEP_RANGE),
         2 * np.abs(bias) / (_BIAS_MAX - 1),
@@ -147,7 +163,7 @@ def columns(
     requant_bits: int,
     what: str,
     zero_point: int = 0,
-    bits: int = 8,
+    grid: Grid = GRIDS[WIDE],
     stored: bool = False,
 ) -> Columns:
     """Integers of ``out = weight @ x + bias``.
@@ -161,10 +177,9 @@ def columns(
     reach : largest magnitude of the output in steps
     zero_point : of the input; its contribution is taken off the bias
     what : names the op in messages
-    bits : of a weight, one of :data:`~vitrify.quant.rounding.GRIDS`
+    grid : what weights may be
     stored : rows that are integers times a step already, as in a quantised file, stay those
     """
-    grid = GRIDS[bits]
     steps = weight_steps(weight, moments, grid)
     if stored:
         own = grid_steps(weight, grid.high)

@@ -6,11 +6,14 @@ numbers between (QuaRot, Ashkboos et al. 2024).  LayerNorm commutes with a matri
 mean of all channels as it is; its gamma and beta go into the weights behind it.  Channels that are
 random mixtures of the old ones have like ranges, and weights without outliers, which is what steps
 as coarse as those of four bits want.
+
+So are the values of a head, whose sums over keys are linear, too: a matrix behind the layer that
+makes them, its transpose in front of the layer that reads what attention makes of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +27,8 @@ from .tensors import Float
 #: Places of weight and bias by which a node reads its first input, and by which it writes.
 _READ = {"Linear": (1, 2), "TaskLinear": (1, 2), "Experts": (2, 3)}
 _WRITE = {"Linear": (1, 2), "TaskLinear": (1, 2), "Experts": (4, 5), "PatchEmbed": (1, 2)}
+#: Attention whose values are weighed and added up.
+_ATTENTION = ("Attention",)
 #: Nodes that move, add or average rows, and places of those that are constants.
 _MOVE = {"Add": (), "Tokens": (1, 2), "SelectToken": (), "MeanPool": (), "Rows": ()}
 
@@ -60,7 +65,43 @@ def rotated(model: ir.Model, seed: int = 0) -> ir.Model | None:
         if stream.whole:
             _rotate(stream, _matrix(int(shape_of(x)[-1]), seed))
             count += 1
+    for number, (heads, writer, readers) in enumerate(_values_of_heads(model)):
+        _rotate_heads(heads, writer, readers, np.random.default_rng((seed, number)))
+        count += 1
     return model if count else None
+
+
+def _values_of_heads(model: ir.Model) -> Iterator[tuple[int, ir.Node, list[ir.Node]]]:
+    """Number of heads, layer of values, layers behind, of every attention between such."""
+    outputs = set(model.graph.outputs)
+    for node in model.graph:
+        if node.op_type not in _ATTENTION:
+            continue
+        values, made = node.inputs[2], node.outputs[0]
+        assert values is not None
+        writer, users = values.producer(), list(made.uses())
+        alone = len(list(values.uses())) == 1 and not {values, made} & outputs
+        read = users and all(user.op_type == "Linear" and place == 0 for user, place in users)
+        if alone and read and writer is not None and writer.op_type == "Linear":
+            yield attributes_of(node)["heads"], writer, [user for user, _ in users]
+
+
+def _rotate_heads(
+    heads: int, writer: ir.Node, readers: list[ir.Node], rng: np.random.Generator
+) -> None:
+    weight, bias = _parameters(writer, _WRITE["Linear"])
+    dim = int(shape_of(weight)[0]) // heads
+    matrices = [np.linalg.qr(rng.normal(size=(dim, dim)))[0] for _ in range(heads)]
+
+    def turned(rows: Float) -> Float:
+        parts = rows.reshape(heads, dim, -1)
+        return np.stack([matrix @ part for matrix, part in zip(matrices, parts, strict=True)]
+                        ).reshape(rows.shape)
+
+    _change(weight, turned)
+    _change(bias, turned)
+    for node in readers:
+        _change(_parameters(node, _READ["Linear"])[0], lambda w: turned(w.T).T)
 
 
 def _stream(start: ir.Value, outputs: set[ir.Value]) -> _Stream:

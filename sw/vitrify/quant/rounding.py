@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vitrify.arch import formats
+from vitrify.arch.config import ArchConfig
 
 Float = npt.NDArray[np.float64]
 
@@ -37,6 +38,11 @@ class Grid:
     sweeps: int = 0
     #: Added to the diagonal of the second moments, relative to its mean; GPTQ adds as much.
     damping: float = 0.01
+
+    def of(self, channels: int, groups: int, arch: ArchConfig) -> Grid:
+        """For a layer of so many results, used in ``groups`` equal parts."""
+        del channels, groups, arch
+        return self
 
     def holds(self, weight: npt.NDArray[np.integer[Any]]) -> bool:
         """Whether it has every weight."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from vitrify.arch import formats, isa, memmap
+from vitrify.arch import formats, isa, memmap, trellis
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.isa import Opcode, Output, Region, Stationary, Stats, Transform
 from vitrify.codegen.pack import (
@@ -99,9 +100,8 @@ class Assembler:
                 parts.append(table_words(own.astype(np.int8)))
             source = values.get("stationary", Stationary.WEIGHTS)
             if source in (Stationary.WEIGHTS, Stationary.STORED):
-                low, high = (-8, 8) if values.get("nibbles") else (-127, 128)
                 self.weights.append((
-                    rng.integers(low, high, (columns, depth)).astype(np.int8),
+                    random_weights(arch, rng, columns, depth, bool(values.get("nibbles"))),
                     rng.integers(-9000, 9000, columns).astype(np.int32),
                     rng.integers(scale // 2, scale, columns).astype(np.uint16),
                 ))
@@ -162,6 +162,17 @@ class Assembler:
         (output, tokens), (other_output, other_tokens) = runs
         return Job(image, len(self._code), inputs, output, tokens, output == other_output,
                    tokens == other_tokens, task)
+
+
+def random_weights(
+    arch: ArchConfig, rng: np.random.Generator, columns: int, depth: int, nibbles: bool
+) -> npt.NDArray[np.int8]:
+    """Whatever the bits can be."""
+    if nibbles and arch.trellis_codes:
+        codes = rng.integers(16, size=(-(-columns // arch.width), arch.width, depth))
+        return trellis.decode(codes).reshape(-1, depth)[:columns]
+    low, high = (-8, 8) if nibbles else (-127, 128)
+    return rng.integers(low, high, (columns, depth)).astype(np.int8)
 
 
 def every_mechanism(arch: ArchConfig, seed: int) -> Job:

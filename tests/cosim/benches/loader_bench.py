@@ -4,8 +4,10 @@ import random
 from itertools import pairwise, product
 
 import cocotb
+import numpy as np
 from cocotb.triggers import FallingEdge, ReadOnly
 
+from vitrify.arch import trellis
 from vitrify.arch.memmap import tiles_per_pass
 from vitrify.arch.modes import WITH_PARAMETERS, Stationary
 from vitrify.cosim import bench
@@ -25,11 +27,13 @@ def _pair(arch, addr):
     return _token(arch, addr), _token(arch, ~addr)
 
 
-def _halves(arch, word):
-    """The two columns of a word of nibbles, as bytes."""
-    nibbles = [word >> at & 0xF for at in range(0, 8 * arch.depth, 4)]
-    signed = bytes((n ^ 8) - 8 & 0xFF for n in nibbles)
-    return tuple(int.from_bytes(signed[odd::2], "little") for odd in (0, 1))
+def _columns(arch, words):
+    """The columns of a tile of nibbles, as words of bytes."""
+    codes = [[word >> at & 0xF for at in range(4 * odd, 8 * arch.depth, 8)]
+             for word in words for odd in (0, 1)]
+    weights = trellis.decode(np.array(codes)) if arch.trellis_codes else (
+        np.array([[(n ^ 8) - 8 for n in column] for column in codes], np.int8))
+    return [int.from_bytes(column.tobytes(), "little") for column in weights]
 
 
 def _stationaries(arch):
@@ -133,14 +137,14 @@ def _expect(arch, commands):
                     tile += [{"columns": 0, "index": i, "group": 0, "data": word(), "nibbles": 1}
                              for i in range(width // 2)]
                 elif nibbles and per_pass == 1:
-                    for i in range(arch.width // 2):
-                        low, high = _halves(arch, word())
-                        if arch.stored_weights:
-                            tile.append({"columns": 0, "index": i, "group": 0, "data": low,
-                                         "pair": 1, "high": high})
-                        else:
-                            tile += [{"columns": 0, "index": 2 * i + odd, "group": 0, "data": data}
-                                     for odd, data in enumerate((low, high))]
+                    columns = _columns(arch, [word() for _ in range(arch.width // 2)])
+                    if arch.stored_weights:
+                        pairs_of = zip(columns[::2], columns[1::2], strict=True)
+                        tile += [{"columns": 0, "index": i, "group": 0, "data": low, "pair": 1,
+                                  "high": high} for i, (low, high) in enumerate(pairs_of)]
+                    else:
+                        tile += [{"columns": 0, "index": i, "group": 0, "data": data}
+                                 for i, data in enumerate(columns)]
                 else:
                     for i in range(arch.width if weights else c_last):
                         data = word() if weights else read(

@@ -9,6 +9,7 @@ from vitrify.arch import isa, memmap
 from vitrify.arch.presets import PRESETS
 from vitrify.codegen.pack import ImageBuilder, gain_words, table_words, weight_words
 from vitrify.golden.machine import Machine
+from vitrify.selftest.programs import random_weights
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -17,8 +18,7 @@ from vitrify.golden.machine import Machine
 def test_stream_round_trip(name: str, columns: int, depth: int, nibbles: bool) -> None:
     arch = PRESETS[name]
     rng = np.random.default_rng(columns * depth)
-    low, high = (-8, 8) if nibbles else (-127, 128)
-    weight = rng.integers(low, high, (columns, depth)).astype(np.int8)
+    weight = random_weights(arch, rng, columns, depth, nibbles)
     bias = rng.integers(-(2**27), 2**27, columns).astype(np.int32)
     multiplier = rng.integers(0, 2**16, columns).astype(np.uint16)
     gain = rng.integers(0, 256, depth).astype(np.uint8)

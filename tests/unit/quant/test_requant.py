@@ -104,12 +104,12 @@ def test_inputs_that_hardly_change_get_the_finest_step(bits, error, clipped):
     x = generator.integers(-1, 2, (400, 24))
     weight = generator.normal(size=(12, 24)) * np.geomspace(1, 60, 12)[:, None]
     weight[3], bias = 0, 1e4 * generator.normal(size=12)
-    step = finest(weight, bias, bits)
+    step = finest(weight, bias, GRIDS[bits])
 
     def made(step):
         return columns(
             weight, bias, step, moments=Moments(x), reach=127, requant_bits=24, what="layer",
-            bits=bits,
+            grid=GRIDS[bits],
         )
 
     part = made(step)

@@ -20,6 +20,10 @@ from vitrify.quant.wanted import NARROW, WIDE, Weights
 NANO = preset("nano")
 
 
+#: Parameters that the values of heads are in.
+VALUES = {"block.attention.v.weight", "block.attention.v.bias", "block.proj.weight"}
+
+
 def parameters(model: ir.Model):
     return {name: array_of(value) for name, value in model.graph.initializers.items()}
 
@@ -64,7 +68,17 @@ def test_results_are_the_same(name: str, some: bool):
     net = graphs.Net(2)
     model = net.model(graphs.MAPPINGS[name](net))
     new = same(model, {"image": net.images(4)})
-    assert bool(changed(model, new)) == some
+    found = changed(model, new)
+    assert bool(found - VALUES) == some
+    assert found >= VALUES or "block.attention.v.weight" not in parameters(model)
+
+
+def test_values_that_something_else_reads_stay():
+    net = graphs.Net(2)
+    model = net.model(graphs.MAPPINGS["pre_norm"](net))
+    (values,) = (node.outputs[0] for node in model.graph if node.name == "block.attention.v")
+    model.graph.outputs.append(values)
+    assert rotated(model) is None
 
 
 @pytest.mark.parametrize("name", sorted(mixtures.MAPPINGS))
@@ -130,7 +144,7 @@ def wanted(model: ir.Model, images: np.ndarray, weights: Weights):
     )
 
 
-@pytest.mark.parametrize(("seed", "helps"), [(5, False), (2, True)])
+@pytest.mark.parametrize(("seed", "helps"), [(1, False), (2, True)])
 def test_weights_of_four_bits_get_the_basis_with_the_least_noise(seed: int, helps: bool):
     net = graphs.Net(seed)
     model, images = net.model(graphs.vit(net)), net.images(16)

@@ -13,6 +13,7 @@ from vitrify.arch.isa import WITH_PARAMETERS, Stationary
 from vitrify.rtl import interfaces
 from vitrify.rtl.lib.skid import Skid
 
+from .coded_words import CodedWords
 from .tile_addresses import TileAddresses
 from .tile_words import TileWords
 from .tile_writer import TileWriter, tile_words
@@ -365,7 +366,7 @@ class Loader(wiring.Component):
             on_way.eq(Cat(self.read.valid & self.read.ready, on_way)),
             wide_on_way.eq(Cat(self.read.wide, wide_on_way)),
         ]
-        m.submodules.words = words = TileWords(arch)
+        m.submodules.words = words = CodedWords(arch) if arch.trellis_codes else TileWords(arch)
         wiring.connect(m, words.word, self._writer.word)
         m.d.comb += [
             words.arrives.eq(on_way[-1]), words.stored.eq(wide_on_way[-1]),
@@ -373,6 +374,7 @@ class Loader(wiring.Component):
             words.streams.eq(self._from_stream & self._to_tile),
             words.streamed.eq(self.weights.payload),
             words.nibbles.eq(self._nibbles), words.odd.eq(self._outer[0]),
+            *([words.restart.eq(~self._settled[-1])] if isinstance(words, CodedWords) else []),
         ]
 
     # Parameters, tables, gains ------------------------------------------------------------------

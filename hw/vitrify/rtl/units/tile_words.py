@@ -11,8 +11,6 @@ from amaranth.lib.wiring import In, Out
 from vitrify.arch.config import ArchConfig
 from vitrify.rtl.lib.arith import half_bytes
 
-from .tile_writer import word_bits
-
 
 class TileWords(wiring.Component):
     """A register behind both sources, of which one has a word at most.
@@ -27,7 +25,7 @@ class TileWords(wiring.Component):
         A word of the token memory; ``stored``: a pair of words.
     streams, streamed, nibbles, odd : :py:`In(1)`, :py:`In(8*K)`, :py:`In(1)`, :py:`In(1)`
         A word of the stream; the ``nibbles`` of two columns, of which ``odd`` is looked at.
-    word : :py:`Out(stream.Signature(word_bits(arch)))`
+    word : :py:`Out(stream.Signature(arch.tile_bits))`
         A cycle later, or with the second pair; ``ready`` is not looked at.
     """
 
@@ -47,7 +45,7 @@ class TileWords(wiring.Component):
         super().__init__({
             "arrives": In(1), "lo": In(bits), "hi": In(bits), "stored": In(1),
             "streams": In(1), "streamed": In(bits), "nibbles": In(1), "odd": In(1),
-            "word": Out(stream.Signature(unsigned(word_bits(arch)))),
+            "word": Out(stream.Signature(unsigned(arch.tile_bits))),
         })
 
     def elaborate(self, _platform: Any) -> Module:

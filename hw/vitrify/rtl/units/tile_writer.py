@@ -51,9 +51,19 @@ def tile_info(arch: ArchConfig) -> data.StructLayout:
     })
 
 
-def word_bits(arch: ArchConfig) -> int:
-    """Bits of the buffer's words: K bytes, or those of two or four columns."""
-    return 8 * arch.depth * (1 + arch.stored_weights + 2 * arch.tile_quads)
+class TileBuffer(SyncFIFOBuffered):
+    """Words of tiles that wait, in block RAM if the architecture says so."""
+
+    def __init__(self, arch: ArchConfig) -> None:
+        # One entry is the output register: the memory is a power of two.
+        super().__init__(width=arch.tile_bits, depth=arch.tile_buffer + 1)
+        self._in_blocks = arch.tiles_in_blocks
+
+    def elaborate(self, platform: Any) -> Module:
+        m = super().elaborate(platform)
+        if self._in_blocks:
+            m.submodules.storage.attrs["ram_style"] = "block"
+        return m
 
 
 class TileWriter(wiring.Component):
@@ -77,7 +87,7 @@ class TileWriter(wiring.Component):
     info : :py:`In(stream.Signature(tile_info(arch)))`
         Before the second word of each tile; every third cycle at most: ``ready`` looks a cycle
         back, and whoever looked may come a cycle later.
-    word : :py:`In(stream.Signature(word_bits(arch)))`
+    word : :py:`In(stream.Signature(arch.tile_bits))`
         Words in the order of ``tile_write``: its ``data``, and above it its ``high``, and ``more``.
     tile_write : :py:`Out(pipe(tile_write(arch)))`
     tile_ready, tile_take : :py:`Out(1)`, :py:`In(1)`
@@ -101,7 +111,7 @@ class TileWriter(wiring.Component):
         self.swap_latency = swap_latency
         super().__init__({
             "info": In(stream.Signature(tile_info(arch))),
-            "word": In(stream.Signature(unsigned(word_bits(arch)))),
+            "word": In(stream.Signature(unsigned(arch.tile_bits))),
             "tile_write": Out(interfaces.pipe(interfaces.tile_write(arch))),
             "tile_ready": Out(1),
             "tile_take": In(1),
@@ -112,10 +122,7 @@ class TileWriter(wiring.Component):
         m = Module()
         arch = self.arch
         layout = tile_info(arch)
-        # One entry is the FIFO's output register: the memory is a power of two.
-        m.submodules.buffer = buffer = SyncFIFOBuffered(
-            width=word_bits(arch), depth=arch.tile_buffer + 1
-        )
+        m.submodules.buffer = buffer = TileBuffer(arch)
         wiring.connect(m, wiring.flipped(self.word), buffer.w_stream)
         # One list of tiles to write, one of tiles to call ready.
         to_write = SyncFIFO(width=layout.size, depth=announced(arch))

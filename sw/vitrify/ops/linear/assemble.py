@@ -57,7 +57,8 @@ def assemble(a: Assembler, op: LinearOp) -> None:
     reach = scheme.INT8_MAX if form.bits == formats.INT8.bits else INT16_MAX
     if a.loop is not None and bits != WIDE and _plain(op):
         x = replace(x, moments=a.loop.moments(x, op.x.tensor, op.x.rows))
-    part = a.columns(op.name, x, form.weight, form.bias, form.step, reach, bits)
+    groups = a.plan.groups.get(op.out, 1)
+    part = a.columns(op.name, x, form.weight, form.bias, form.step, reach, bits, groups)
     if _plain(op) and op.task is None:
         a.graph.scales[op.name] = _scales(op, x, form, part)
     gathers = op.role in ("add", "stream")
@@ -155,7 +156,7 @@ def _bytes(
     offset: float | Float = 0.0 if needs.zero else stats.mean
     peak = np.maximum(stats.high - offset, offset - stats.low)
     rows = stats.rows - offset
-    least = finest(weight * x.step, bias - offset, bits)
+    least = finest(weight * x.step, bias - offset, a.grids[bits])
     least = least.reshape(-1, least.shape[-1]).max(axis=0)
     own = a.given.byte(op.value)
     if own is not None and own.step >= least.max() and not (needs.zero and own.zero):

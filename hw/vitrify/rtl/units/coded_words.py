@@ -1,0 +1,149 @@
+"""Words of stationary tiles, as the buffer takes them, of a core with trellis-coded weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amaranth import Cat, Const, Module, Mux, Signal, unsigned
+from amaranth.hdl import Value
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from vitrify.arch import trellis
+from vitrify.arch.config import ArchConfig
+from vitrify.rtl.lib.shared import place
+
+
+class CodedByte(wiring.Component):
+    """A byte of the words: of all columns that a word of the buffer has.
+
+    A code becomes a level by itself and by the lowest bits of the two before it, of which it keeps
+    those for the next word: each bit of a level is a table of six inputs.
+
+    Members
+    -------
+    arrives, stored, nibbles, odd : :py:`In(1)`
+        As in :class:`CodedWords`.
+    lo, hi, streamed : :py:`In(8)`
+        The byte of these words.
+    second : :py:`In(1)`
+        With ``tile_quads``: the second pair of a word arrives.
+    taken : :py:`In(1)`
+        ``streamed`` is a word of nibbles that is looked at for the last time.
+    restart : :py:`In(1)`
+        The next word is the first one of a tile.
+    columns : :py:`Out(8*n)`
+        The byte of each of ``n`` columns, a cycle later.
+    """
+
+    arrives: Signal
+    lo: Signal
+    hi: Signal
+    stored: Signal
+    second: Signal
+    streamed: Signal
+    nibbles: Signal
+    odd: Signal
+    taken: Signal
+    restart: Signal
+    columns: Signal
+
+    def __init__(self, arch: ArchConfig) -> None:
+        self.arch = arch
+        super().__init__({
+            "arrives": In(1), "lo": In(8), "hi": In(8), "stored": In(1), "second": In(1),
+            "streamed": In(8), "nibbles": In(1), "odd": In(1), "taken": In(1), "restart": In(1),
+            "columns": Out(arch.tile_bits // arch.depth),
+        })
+
+    def elaborate(self, _platform: Any) -> Module:
+        m = Module()
+        arch, read, before = self.arch, self.lo, Signal(2)
+        code, other = self.streamed[:4], self.streamed[4:]
+        with m.If(self.taken):
+            m.d.sync += before.eq(Cat(other[0], code[0]))
+        with m.If(self.restart):
+            m.d.sync += before.eq(0)
+        levels = _level(code, before), _level(other, Cat(code[0], before[0]))
+        even, odd = (Mux(self.nibbles, level, self.streamed) for level in levels)
+        streamed: Value = Mux(self.odd, odd, even)
+        if arch.stored_weights:
+            # Without a pair, every column is to find the word.
+            read = Cat(self.lo, Mux(self.stored, self.hi, self.lo))
+            streamed = Cat(even, odd)
+        if arch.tile_quads:
+            first = Signal.like(read, reset_less=True)
+            with m.If(~self.second):
+                m.d.sync += first.eq(read)
+            read, streamed = Cat(Mux(self.stored, first, read), read), Cat(streamed, streamed)
+        m.d.sync += self.columns.eq(Mux(self.arrives, read, streamed))
+        return m
+
+
+def _level(code: Value, state: Value) -> Value:
+    """The level of a code, as a signed byte."""
+    levels = [int(level) for row in trellis.LEVELS for level in row]
+    tables = (sum((level >> bit & 1) << i for i, level in enumerate(levels))
+              for bit in range(trellis.LEVEL_BITS))
+    bits = [Const(table, len(levels)).bit_select(Cat(code, state), 1) for table in tables]
+    return Cat(bits, bits[-1].replicate(8 - len(bits)))
+
+
+class CodedWords(wiring.Component):
+    """As :class:`~vitrify.rtl.units.tile_words.TileWords`, with nibbles that are codes.
+
+    Byte by byte: the bytes of a word have nothing to do with each other.
+
+    Members
+    -------
+    arrives, lo, hi, stored, streams, streamed, nibbles, odd, word
+        As there.
+    restart : :py:`In(1)`
+        The next word of nibbles is the first one of a tile.
+    """
+
+    arrives: Signal
+    lo: Signal
+    hi: Signal
+    stored: Signal
+    streams: Signal
+    streamed: Signal
+    nibbles: Signal
+    odd: Signal
+    restart: Signal
+    word: stream.Interface
+
+    def __init__(self, arch: ArchConfig) -> None:
+        self.arch = arch
+        bits = 8 * arch.depth
+        super().__init__({
+            "arrives": In(1), "lo": In(bits), "hi": In(bits), "stored": In(1),
+            "streams": In(1), "streamed": In(bits), "nibbles": In(1), "odd": In(1),
+            "restart": In(1), "word": Out(stream.Signature(unsigned(arch.tile_bits))),
+        })
+
+    def elaborate(self, platform: Any) -> Module:
+        m = Module()
+        arch, word, second = self.arch, self.word, Signal()
+        parts = place(m, platform, lambda: CodedByte(arch), name="vitrify_coded_byte",
+                      count=arch.depth)
+        whole: Any = 1
+        if arch.tile_quads:
+            whole = ~self.stored | second
+            m.d.sync += second.eq(second ^ (self.arrives & self.stored))
+        taken = Signal()
+        m.d.comb += taken.eq(self.streams & self.nibbles & (self.odd | arch.stored_weights))
+        for at, part in enumerate(parts):
+            m.d.comb += [
+                part.arrives.eq(self.arrives), part.stored.eq(self.stored),
+                part.nibbles.eq(self.nibbles), part.odd.eq(self.odd), part.second.eq(second),
+                part.taken.eq(taken), part.restart.eq(self.restart),
+                part.lo.eq(self.lo.word_select(at, 8)), part.hi.eq(self.hi.word_select(at, 8)),
+                part.streamed.eq(self.streamed.word_select(at, 8)),
+            ]
+        m.d.comb += word.payload.eq(Cat(
+            part.columns.word_select(column, 8)
+            for column in range(arch.tile_bits // (8 * arch.depth)) for part in parts
+        ))
+        m.d.sync += word.valid.eq((self.arrives & whole) | self.streams)
+        return m
