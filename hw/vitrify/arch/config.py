@@ -245,10 +245,10 @@ class ArchConfig:
     def tiles_in_blocks(self) -> bool:
         """Whether they wait in block RAM where LUTs would do: 64 words of 512 bits and more.
 
-        Of UltraScale+ parts, whose UltraRAM is the token memory; sums in thirds need the blocks.
+        Where UltraRAM is the token memory; sums in thirds need the blocks.
         """
         large = self.tile_bits >= 512 and self.tile_buffer >= 64
-        return large and self.part.family == "xcup" and not self.nibble_thirds
+        return large and self.part.urams > 0 and not self.nibble_thirds
 
     @property
     def streamed_ahead(self) -> int:

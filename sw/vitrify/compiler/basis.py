@@ -1,4 +1,4 @@
-"""The basis of residual streams in which weights of four bits are rounded.
+"""The basis of residual streams, and of values, in which weights of four bits are rounded.
 
 How much a rotation helps depends on the numbers that it happens to have, and some models are better
 off without: several are tried, and what they leave of the results of calibration images decides.
@@ -33,7 +33,7 @@ def quantise_rotated(
     """As :func:`~vitrify.compiler.quantise.quantise`, with the canonical model that it is made of.
 
     That is ``canonical``, or if weights may have four bits and no quantised model gives their
-    steps, the same with its residual streams rotated.
+    steps, the same with its residual streams and values of heads rotated.
     """
     def made(model: ir.Model, wanted: Weights, start: float, stop: float) -> QuantGraph:
         return quantise(

@@ -120,7 +120,7 @@ def bound(graph: Any, arch: ArchConfig) -> int:
 
 
 def _class(arch: ArchConfig) -> _Class:
-    """What of a core decides its integers."""
+    """What of a core decides its integers: of eight bits, codes depend on its width as well."""
     return arch.requant_bits, *(getattr(arch, name) for name in MECHANISMS)
 
 

@@ -61,8 +61,9 @@ class Assembler(Operands):
         grid = self.grids[bits].of(shape[-2], groups, self.arch)
         if self.given and grid is not GRIDS[bits]:
             # Integers of a quantised model stay what they are, though they have no codes.
-            own = requant.grid_steps(scaled, GRIDS[bits].high)
-            grid = GRIDS[bits] if (own > 0)[scaled.any(axis=1)].all() else grid
+            own = requant.grid_steps(scaled, -GRIDS[bits].low)
+            if np.count_nonzero(own) > len(own) // 2:
+                grid, bits = GRIDS[bits], WIDE
         part = requant.columns(
             scaled,
             bias.reshape(-1),
@@ -87,7 +88,7 @@ class Assembler(Operands):
             multiplier=np.reshape(part.requant.multiplier, shape[:-1]),
             bias=np.reshape(part.requant.bias, shape[:-1]),
         )
-        return Columns(part.weight.reshape(shape), every, part.step.reshape(shape[:-1]))
+        return Columns(part.weight.reshape(shape), every, part.step.reshape(shape[:-1]), bits)
 
     def single(self, name: str, factor: float, reach: int, bound: float) -> Requant:
         """One multiplier for all columns, no bias, from accumulator to output ``acc * factor``."""

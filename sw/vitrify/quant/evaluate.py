@@ -93,11 +93,15 @@ class Evaluator:
         graph = self.graph
         run = Evaluation(graph.tensors, len(images), self.requant_bits, tasks or {})
         run.write(graph.input.out, quantise_input(graph.input, images))
-        for constant in graph.constants:
-            run.write(constant.out, np.broadcast_to(
-                constant.value, (len(images), *constant.value.shape)
-            ))
+        self.write_constants(run)
         return run
+
+    def write_constants(self, run: Evaluation, start: int = 0) -> None:
+        """Those of the graph from number ``start`` on, which may have come since."""
+        for constant in self.graph.constants[start:]:
+            run.write(constant.out, np.broadcast_to(
+                constant.value, (run.images, *constant.value.shape)
+            ))
 
     def results(self, run: Evaluation) -> dict[str, npt.NDArray[np.float64]]:
         """As :meth:`outputs`, of a batch behind the last op."""

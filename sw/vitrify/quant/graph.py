@@ -17,13 +17,14 @@ import numpy.typing as npt
 
 from .evaluation import Evaluation
 from .tensors import Float, Int8, Int16, QTensor, Rows
+from .wanted import WIDE
 
 
 @dataclass(frozen=True)
 class Layer:
     """Constant ``weight [..., out, in]`` between two tensors.
 
-    ``gathers``: and statistics of the rows of the result.
+    ``gathers``: and statistics of the rows of the result.  ``bits`` of a weight.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Layer:
     out: str
     weight: Int8
     gathers: bool = False
+    bits: int = WIDE
 
 
 @dataclass(frozen=True)

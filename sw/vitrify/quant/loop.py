@@ -38,7 +38,8 @@ class Loop:
         self._images = images[:: -(-len(images) // _IMAGES)]
         self._graph, self._evaluator = graph, Evaluator(graph, arch)
         self._runs: list[Evaluation] = []
-        self._done = 0
+        #: Ops and constants that the runs have seen.
+        self._done = self._known = 0
         #: Neighbours often read the same.
         self._latest: tuple[Source, Moments] | None = None
 
@@ -55,10 +56,12 @@ class Loop:
         if not self._runs:
             starts = range(0, len(self._images), BATCH)
             self._runs = [self._evaluator.begin(self._images[at : at + BATCH]) for at in starts]
+            self._known = len(self._graph.constants)
         for run in self._runs:
+            self._evaluator.write_constants(run, self._known)
             for op in self._graph.ops[self._done :]:
                 op.evaluate(run)
-        self._done = len(self._graph.ops)
+        self._done, self._known = len(self._graph.ops), len(self._graph.constants)
 
     @staticmethod
     def _inputs(

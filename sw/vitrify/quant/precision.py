@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from vitrify.arch import trellis
 from vitrify.arch.config import ArchConfig
 from vitrify.arch.errors import InputError
 from vitrify.ir import Evaluator as FloatEvaluator
@@ -25,8 +24,7 @@ from .calibrate import feeds
 from .evaluate import BATCH, Evaluator
 from .graph import QOp, QuantGraph
 from .planner import stored_as
-from .rounding import GRIDS
-from .wanted import MAX_DROP, NARROW, WIDE, Weights
+from .wanted import MAX_DROP, Weights
 
 Outputs = dict[str, npt.NDArray[np.float64]]
 #: Calibration images that layers are judged by.
@@ -214,9 +212,8 @@ def _most(counts: list[int], allowed: Callable[[int], bool]) -> int:
 
 
 def weight_bits(op: QOp) -> list[int]:
-    """Bits that the weights of each layer of an op need: 4 or 8."""
-    return [NARROW if GRIDS[NARROW].holds(layer.weight) or trellis.spans(layer.weight) else WIDE
-            for layer in op.layers()]
+    """Bits that the weights of each layer of an op have: 4 or 8."""
+    return [layer.bits for layer in op.layers()]
 
 
 def size(op: QOp) -> int:

@@ -38,11 +38,15 @@ _FIRST = 16
 
 @dataclass(frozen=True)
 class Columns:
-    """Weights ``[out, in]`` and requantisation of a matrix product, with the step per output."""
+    """Weights ``[out, in]`` and requantisation of a matrix product, with the step per output.
+
+    ``bits``: that the core has them in.
+    """
 
     weight: npt.NDArray[np.int8]
     requant: Requant
     step: Float
+    bits: int = WIDE
 
 
 def weight_steps(weight: Float, moments: Moments | Separate, grid: Grid) -> Float:

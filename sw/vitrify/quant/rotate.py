@@ -49,10 +49,10 @@ class _Stream:
 
 
 def rotated(model: ir.Model, seed: int = 0) -> ir.Model | None:
-    """A copy of a canonical model with the same results, its residual streams in another basis.
+    """A copy of a canonical model with the same results, residual streams in another basis.
 
-    A stream that something else reads or makes, as an activation does, stays as it is; ``None`` if
-    all do.  ``seed`` chooses the basis.
+    And values of heads.  What something else reads or makes, as an activation does, stays as it is;
+    ``None`` if all do.  ``seed`` chooses the basis.
     """
     model, count = model.clone(), 0
     seen: set[ir.Value] = set()

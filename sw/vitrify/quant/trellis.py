@@ -66,6 +66,7 @@ class TrellisGrid(Grid):
 
     def nearest(self, values: Float) -> Float:
         """Of one or several matrices ``[columns, ...]``, one behind the other."""
+        assert np.isfinite(values).all(), "a loop that is compiled looks up whatever it is given"
         each = values.reshape(-1, len(self.columns), math.prod(values.shape[1:]))
         tiles = int(self.columns[-1]) // self.width + 1
         # Column by column of a tile: [matrices, tiles, C, inputs].

@@ -178,6 +178,22 @@ def stream(net: Net) -> ir.Value:
     return net.block(net.tokens(), "block")
 
 
+def turned(net: Net) -> ir.Value:
+    """Queries and keys are turned by the position, twice."""
+    x = net.tokens()
+    for i in range(2):
+        normal = net.norm(x, f"norm{i}")
+        q, k, v = (net.linear(normal, DIM, f"{part}{i}") for part in "qkv")
+        angles = net.normal(1 + TOKENS, DIM)
+        q, k = (net.builder.emit("Rotary", y, np.cos(angles), np.sin(angles), name=f"{y.name}.turn",
+                                 partner=[channel ^ 1 for channel in range(DIM)])
+                for y in (q, k))
+        attended = net.builder.emit("Attention", q, k, v, name=f"attention{i}", heads=HEADS,
+                                    scale=(DIM // HEADS) ** -0.5)
+        x = net.add(x, net.linear(attended, DIM, f"proj{i}"), f"add{i}")
+    return net.head(net.select(x))
+
+
 MAPPINGS: dict[str, Callable[[Net], ir.Value]] = {
     f.__name__: f
     for f in (
@@ -195,5 +211,6 @@ MAPPINGS: dict[str, Callable[[Net], ir.Value]] = {
         two_heads,
         features,
         stream,
+        turned,
     )
 }

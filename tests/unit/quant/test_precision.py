@@ -6,14 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from tests.unit.quant import graphs
 from tests.unit.quant.test_quantise import ratio
 from vitrify.arch.errors import CapacityError, InputError
 from vitrify.arch.presets import preset
+from vitrify.compiler import compile_graph
 from vitrify.compiler.quantise import quantise
-from vitrify.ir import evaluate
+from vitrify.ir import evaluate, shape_of
+from vitrify.ir.quantisers import QUANTISERS, Quantiser
 from vitrify.quant import scheme
 from vitrify.quant.compare import compare
 from vitrify.quant.evaluate import Evaluator
@@ -38,6 +41,34 @@ def case(name: str = "vit"):
 def quantised(name: str = "vit", **limits: Any):
     model, images = case(name)
     return quantise(model, images, arch=NANO, weights=Weights(**limits))
+
+
+@pytest.mark.parametrize("name", graphs.MAPPINGS)
+def test_all_networks_may_have_four_bits(name: str):
+    """And what was rounded to four bits is stored in four, wherever its columns come to lie."""
+    graph = quantised(name, bits=4)
+    program = compile_graph(graph, NANO)
+    ops = list(program.instructions())
+    found = {layer.name for layer in program.layers if ops[layer.instruction].nibbles}
+    narrow = {layer.name for op in graph.ops for layer in op.layers() if layer.bits == 4}
+    assert narrow
+    assert narrow <= found
+
+
+@pytest.mark.parametrize("trellis", [True, False])
+def test_integers_that_a_file_brings_stay(trellis: bool):
+    """On a core with codes they are bytes; if a row is none of them, or has -8, others stay."""
+    model, images = case()
+    model.meta[QUANTISERS] = [Quantiser("x", np.ones(1), np.zeros(1), -128, 127)]
+    parameter = model.graph.initializers["block.fc2.weight"]
+    own = np.random.default_rng(4).integers(-7, 8, shape_of(parameter)).astype(np.float32)
+    own[:, 0], own[1, 0], own[2] = 7, -8, np.linspace(-3, 3, own.shape[1])
+    parameter.const_value = ir.tensor(own / 20, name=parameter.name)
+    graph = quantise(model, images, arch=replace(NANO, trellis=trellis), weights=Weights(4))
+    (op,) = (op for op in graph.ops if op.name == "block.fc2")
+    (layer,) = op.layers()
+    assert layer.bits == (8 if trellis else 4)
+    np.testing.assert_array_equal(layer.weight[3:, : own.shape[1]], own[3:])
 
 
 def test_every_step_of_the_rounding_helps():

@@ -74,7 +74,7 @@ def _expert(
     )
     return (
         QLinear(name=f"{op.name}.fc1", x=mixture.x.tensor, out=inner.name, weight=first.weight,
-                requant=first.requant, norm=x.norm, table=units.table),
+                requant=first.requant, norm=x.norm, table=units.table, bits=first.bits),
         QLinear(name=f"{op.name}.fc2", x=inner.name, out=op.out, weight=second.weight,
-                requant=second.requant, add=True, statistics=statistics),
+                requant=second.requant, add=True, statistics=statistics, bits=second.bits),
     )

@@ -64,7 +64,7 @@ def assemble(a: Assembler, op: LinearOp) -> None:
     gathers = op.role in ("add", "stream")
     a.graph.ops.append(QLinear(
         name=op.name, x=op.x.tensor, out=op.out, weight=part.weight, requant=part.requant,
-        norm=x.norm, times=x.times, table=form.table, add=op.role == "add",
+        bits=part.bits, norm=x.norm, times=x.times, table=form.table, add=op.role == "add",
         statistics=a.statistics(op.out, op.version, dim) if gathers else None,
         rows=op.x.rows, task=op.task, covers=op.covered,
         window=op.window,

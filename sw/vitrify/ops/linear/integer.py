@@ -13,6 +13,7 @@ from vitrify.golden.ops.matmul import matmul
 from vitrify.quant.evaluation import Evaluation, IntArray, operand
 from vitrify.quant.graph import Layer, QOp
 from vitrify.quant.tensors import Band, Int8, Norm, Requant, Rows, Statistics, Times
+from vitrify.quant.wanted import WIDE
 from vitrify.quant.windows import Window
 
 
@@ -28,6 +29,8 @@ class QLinear(QOp):
     x: str
     weight: Int8
     requant: Requant
+    #: That its weights were rounded to.
+    bits: int = WIDE
     norm: Norm | None = None
     #: ``x`` is multiplied by another tensor first, element by element.
     times: Times | None = None
@@ -57,7 +60,7 @@ class QLinear(QOp):
         return ((self.x, self.times.tensor),) if self.times else ()
 
     def layers(self) -> Iterator[Layer]:
-        yield Layer(self.name, self.x, self.out, self.weight)
+        yield Layer(self.name, self.x, self.out, self.weight, bits=self.bits)
 
     def divisible(self) -> Layer | None:
         whole = self.task or self.times or self.window or self.band
@@ -69,7 +72,7 @@ class QLinear(QOp):
         sparse = 2 * np.count_nonzero(self.weight) < self.weight.size
         gathers = self.statistics is not None
         return None if whole or sparse else Layer(
-            self.name, self.x, self.out, self.weight, gathers=gathers
+            self.name, self.x, self.out, self.weight, gathers=gathers, bits=self.bits
         )
 
     def covered(self) -> Rows | None:
