@@ -75,7 +75,7 @@ def test_words_of_nibbles_come_twice_without_pairs():
         dataclasses.replace(op, weight=np.clip(op.weight, -8, 7)) if isinstance(op, QLinear) else op
         for op in graph.ops
     ]
-    narrow = dataclasses.replace(preset("nano"), stored_weights=False)
+    narrow = dataclasses.replace(preset("nano"), stored_weights=False, trellis=False)
     found, wide = (
         estimate(compile_graph(graph, arch), trace=True)
         for arch in (narrow, dataclasses.replace(narrow, nibbles=False))
