@@ -16,7 +16,7 @@ from rich.table import Table
 
 from bench.cases import CASES, Case
 from bench.measure import RESULTS, machine
-from vitrify.arch.presets import preset
+from vitrify.arch.presets import PRESETS, preset
 from vitrify.compiler.driver import quantise_model
 from vitrify.ir.run import Evaluator as FloatEvaluator
 from vitrify.quant.evaluate import Evaluator
@@ -34,7 +34,7 @@ def main() -> None:
     """Measure the chosen models and write result files."""
     parser = argparse.ArgumentParser(prog="python -m bench.weights", description=__doc__)
     parser.add_argument("--model", choices=[case.name for case in CASES], action="append")
-    parser.add_argument("--arch", help="default: the last preset of each model")
+    parser.add_argument("--arch", choices=PRESETS, help="default: the last of each model's")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only each Nth picture")
     options = parser.parse_args()
     table = Table("model", "weights", "bits", "bytes", "top-1", "agreement", "KL", "quantise s")

@@ -67,7 +67,7 @@ def coded(arch: ArchConfig) -> QuantGraph:
         seed=3, blocks=2, dim=24, heads=2, mixture=Mixture(experts=4))
 
     def of(layer: QLinear) -> QLinear:
-        grid = TRELLIS.of(len(layer.weight), 2 if layer.name.endswith(".q") else 1, arch)
+        grid = TRELLIS.for_layer(len(layer.weight), 2 if layer.name.endswith(".q") else 1, arch)
         return dataclasses.replace(layer, weight=grid.nearest(layer.weight / 9).astype(np.int8))
 
     graph.ops[:] = (narrow(op, of) for op in graph.ops)
@@ -116,6 +116,19 @@ def test_half_the_bytes(arch):
     predicted = estimate(program).cycles
     _, smooth = run(program, images, stall=0.0, seed=1)
     assert abs(predicted - smooth.cycles / 2) <= 0.05 * predicted
+
+
+def test_weights_without_codes_are_bytes():
+    """Those of :func:`mixed` are within the range of codes, but not in their places."""
+    images = np.random.default_rng(5).normal(size=(1, 1, 8, 8)).astype(np.float32)
+    found = []
+    for arch in CODES, NANO:
+        program = compile_graph(mixed(), arch)
+        assert any(op.nibbles for op in program.instructions()
+                   if op.opcode is Opcode.MATMUL) == (arch is NANO)
+        with InferenceSession(program, "golden") as golden:
+            found.append(golden.run(None, {program.input.name: images})[0])
+    np.testing.assert_array_equal(*found)
 
 
 @pytest.mark.slow

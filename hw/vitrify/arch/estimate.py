@@ -56,13 +56,13 @@ def memories(arch: ArchConfig) -> tuple[MemoryUse, ...]:
     """Every memory that is deep enough for a block RAM."""
     word = 8 * arch.depth
     lanes = arch.lanes
+    tiles = MemoryUse("tiles ahead", 1, arch.tile_bits, arch.tile_buffer)
     found = (
         MemoryUse("token memory", arch.banks, word, arch.bank_words),
         MemoryUse("partial sums", 2 * arch.width // arch.sum_columns,
                   sum(arch.stored_sums), arch.max_rows),
         *(MemoryUse(name, 1, word, words) for name, words in arch.fifo_words.items()),
-        MemoryUse("tiles ahead", 1, arch.tile_bits,
-                  max(arch.tile_buffer, (_SHALLOW + 1) * arch.tiles_in_blocks)),
+        tiles,
         MemoryUse("gains", 1, word, 2 * arch.max_dim_words),
         MemoryUse("activation tables", lanes, 8, 2 * formats.TABLE_ENTRIES),
         MemoryUse("row sums", 1, formats.SOFTMAX_SUM_BITS, 2 * arch.max_rows),
@@ -85,7 +85,8 @@ def memories(arch: ArchConfig) -> tuple[MemoryUse, ...]:
     if arch.ports > 1:
         depth = arch.outstanding * arch.stripe_beats
         found += (MemoryUse("memory ports", arch.ports, 8 * arch.bus_bytes + 1, depth),)
-    return tuple(use for use in found if use.depth > _SHALLOW)
+    return tuple(use for use in found
+                 if use.depth > _SHALLOW or (use is tiles and arch.tiles_in_blocks))
 
 
 def fits(arch: ArchConfig, *, surely: bool = False) -> bool | None:

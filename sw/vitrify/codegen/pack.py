@@ -40,16 +40,15 @@ def are_nibbles(
 ) -> bool:
     """Whether four bits hold every weight, and the core takes such, of ``stored`` tiles, too.
 
-    That they have codes, where the core wants these, is sure when :func:`have_codes` has looked.
+    Whether they have codes, where the core wants these, only :func:`tile_words` finds out.
     """
     if not (arch.stored_nibbles if stored else arch.nibbles):
         return False
     return trellis.spans(weight) if arch.trellis_codes else GRIDS[NARROW].holds(weight)
 
 
-def have_codes(arch: ArchConfig, weight: npt.NDArray[np.int8]) -> bool:
-    """Whether ``weight [columns, depth]`` are levels of codes, tile by tile."""
-    return trellis.encode(_tiles(arch, weight)) is not None
+class NoCodesError(ValueError):
+    """Weights within the range of a core's codes are not levels of any, in these places."""
 
 
 def _tiles(
@@ -68,12 +67,18 @@ def tile_words(
 
     A pass has one c tile, or with nibbles ``nibble_tiles``.  Pair words of ``stored`` ones have
     even words in the low plane, odd ones in the high plane.
+
+    Raises
+    ------
+    NoCodesError
+        For nibbles that have to be codes, and cannot.
     """
     c, per_pass = arch.tile_width(nibbles), memmap.tiles_per_pass(arch, nibbles)
     tiles = _tiles(arch, weight, nibbles)
     if nibbles and arch.trellis_codes:
         codes = trellis.encode(tiles)
-        assert codes is not None, "have_codes looked"
+        if codes is None:
+            raise NoCodesError
         tiles = codes
     if nibbles:
         # Columns that share a byte: neighbours, or those at the same place of two c tiles.

@@ -58,7 +58,7 @@ class Assembler(Operands):
         shape = weight.shape
         each = np.broadcast_to(np.asarray(step, np.float64), shape[:-1])
         scaled = (weight * x.step).reshape(-1, shape[-1])
-        grid = self.grids[bits].of(shape[-2], groups, self.arch)
+        grid = self.grids[bits].for_layer(shape[-2], groups, self.arch)
         if self.given and grid is not GRIDS[bits]:
             # Integers of a quantised model stay what they are, though they have no codes.
             own = requant.grid_steps(scaled, -GRIDS[bits].low)

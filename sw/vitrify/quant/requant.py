@@ -40,7 +40,7 @@ _FIRST = 16
 class Columns:
     """Weights ``[out, in]`` and requantisation of a matrix product, with the step per output.
 
-    ``bits``: that the core has them in.
+    ``bits`` of a weight in DRAM.
     """
 
     weight: npt.NDArray[np.int8]

@@ -27,8 +27,6 @@ from .tensors import Float
 #: Places of weight and bias by which a node reads its first input, and by which it writes.
 _READ = {"Linear": (1, 2), "TaskLinear": (1, 2), "Experts": (2, 3)}
 _WRITE = {"Linear": (1, 2), "TaskLinear": (1, 2), "Experts": (4, 5), "PatchEmbed": (1, 2)}
-#: Attention whose values are weighed and added up.
-_ATTENTION = ("Attention",)
 #: Nodes that move, add or average rows, and places of those that are constants.
 _MOVE = {"Add": (), "Tokens": (1, 2), "SelectToken": (), "MeanPool": (), "Rows": ()}
 
@@ -75,7 +73,7 @@ def _values_of_heads(model: ir.Model) -> Iterator[tuple[int, ir.Node, list[ir.No
     """Number of heads, layer of values, layers behind, of every attention between such."""
     outputs = set(model.graph.outputs)
     for node in model.graph:
-        if node.op_type not in _ATTENTION:
+        if node.op_type != "Attention":
             continue
         values, made = node.inputs[2], node.outputs[0]
         assert values is not None

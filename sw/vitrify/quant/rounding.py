@@ -39,7 +39,7 @@ class Grid:
     #: Added to the diagonal of the second moments, relative to its mean; GPTQ adds as much.
     damping: float = 0.01
 
-    def of(self, channels: int, groups: int, arch: ArchConfig) -> Grid:
+    def for_layer(self, channels: int, groups: int, arch: ArchConfig) -> Grid:
         """For a layer of so many results, used in ``groups`` equal parts."""
         del channels, groups, arch
         return self

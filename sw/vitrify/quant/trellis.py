@@ -42,8 +42,7 @@ def _closest() -> npt.NDArray[np.int8]:
 
 
 #: ``[states, 2, halves]``.  Between levels, integers, what is closer changes at a half step.
-CLOSEST = _closest()
-
+_CLOSEST = _closest()
 
 #: Whether the code of a zero ends so: ``[states, 2]``.
 _ZEROS = np.array([[0 in row[bit::2] for bit in (0, 1)] for row in trellis.LEVELS])
@@ -51,16 +50,16 @@ _ZEROS = np.array([[0 in row[bit::2] for bit in (0, 1)] for row in trellis.LEVEL
 
 @dataclass(frozen=True)
 class TrellisGrid(Grid):
-    """Levels that chains of codes reach, for layers whose columns are in given places.
+    """Levels that chains of codes reach; :meth:`for_layer` says where a layer's columns lie.
 
-    ``columns``: place of each row of weights among those of the core; without, that of its number.
-    ``width``: columns of a c tile.
+    ``columns``: place of each row of weights among the columns of the core, of which a c tile has
+    ``width``.
     """
 
     width: int = 0
     columns: npt.NDArray[np.integer[Any]] = field(default_factory=lambda: np.zeros(0, np.intp))
 
-    def of(self, channels: int, groups: int, arch: ArchConfig) -> TrellisGrid:
+    def for_layer(self, channels: int, groups: int, arch: ArchConfig) -> TrellisGrid:
         """In the places of a tensor of so many channels."""
         return replace(self, width=arch.width, columns=places(channels, groups, arch.depth))
 
@@ -77,14 +76,14 @@ class TrellisGrid(Grid):
         padding[self.columns] = False
         empty = np.broadcast_to(padding.reshape(1, tiles, self.width, 1), wanted.shape)
         chains = np.moveaxis(wanted, 2, 0)
-        found = _chains()(
+        found = fastest()(
             chains.reshape(self.width, -1), np.moveaxis(empty, 2, 0).reshape(self.width, -1))
         every = np.moveaxis(found.reshape(chains.shape), 0, 2).reshape(len(each), -1, each.shape[2])
         return every[:, self.columns].reshape(values.shape)
 
 
-#: For weights of four bits on a core that has the codes.  Its range goes further down than that of
-#: 16 equal steps: few weights far out cost little here, and one large one a lot of all others.
+#: For weights of four bits on a core that has the codes.  Clips begin above one: the highest level
+#: is for three standard deviations, and of a few dozen weights none may be as large.
 TRELLIS = TrellisGrid(
     trellis.LOW, trellis.HIGH, tuple(np.geomspace(1.8, 0.4, 12)), most=GRIDS[NARROW].most,
     sweeps=2, damping=GRIDS[NARROW].damping,
@@ -92,13 +91,13 @@ TRELLIS = TrellisGrid(
 
 
 @functools.cache
-def _chains() -> Chains:
+def fastest() -> Chains:
     """:func:`closest_chains`, compiled where golden's kernels are."""
     if numerics.compiled() is None:
         return closest_chains
     from .compiled import closest_chains as fast
 
-    return lambda wanted, padding: fast(wanted, padding, CLOSEST, _ZEROS, float(_HALVES[0]))
+    return lambda wanted, padding: fast(wanted, padding, _CLOSEST, _ZEROS, float(_HALVES[0]))
 
 
 def closest_chains(wanted: Float, padding: npt.NDArray[np.bool_]) -> Float:
@@ -111,7 +110,7 @@ def closest_chains(wanted: Float, padding: npt.NDArray[np.bool_]) -> Float:
     """
     columns, chains = wanted.shape
     index = np.clip(np.floor(2 * wanted) - _HALVES[0], 0, len(_HALVES) - 1).astype(np.intp)
-    levels = np.where(padding[:, None, None], 0, CLOSEST[:, :, index].transpose(2, 0, 1, 3))
+    levels = np.where(padding[:, None, None], 0, _CLOSEST[:, :, index].transpose(2, 0, 1, 3))
     errors = np.square(wanted[:, None, None] - levels)
     # A zero's code has one lowest bit: with the other there is none.
     errors[np.broadcast_to(padding[:, None, None], errors.shape) & ~_ZEROS[:, :, None]] = np.inf

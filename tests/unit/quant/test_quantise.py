@@ -63,7 +63,7 @@ def check_legal(graph: QuantGraph, arch):
             assert 1 <= op.weight <= 127
             assert out.rows == 1
     for constant in graph.constants:
-        assert constant.value.dtype in (np.int8, np.int16)
+        assert 8 * constant.value.itemsize == graph.tensors[constant.out].bits
     assert len({op.name for op in graph.ops}) == len(graph.ops)
 
 

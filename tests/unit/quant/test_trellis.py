@@ -10,11 +10,11 @@ import pytest
 
 from vitrify.arch import access, trellis
 from vitrify.arch.presets import preset
-from vitrify.codegen.pack import have_codes
+from vitrify.codegen.pack import NoCodesError, tile_words
 from vitrify.codegen.placement import Spread
 from vitrify.quant.requant import weight_steps
 from vitrify.quant.rounding import GRIDS, Moments, nearest
-from vitrify.quant.trellis import CLOSEST, TRELLIS, closest_chains
+from vitrify.quant.trellis import TRELLIS, closest_chains, fastest
 
 NANO, KV260 = preset("nano"), preset("kv260")
 
@@ -29,17 +29,15 @@ def test_the_best_of_all_chains() -> None:
 
 
 def test_compiled_is_the_same() -> None:
-    compiled = pytest.importorskip("vitrify.quant.compiled", exc_type=ImportError)
+    pytest.importorskip("numba", reason="the extra `fast` is not installed")
     rng = np.random.default_rng(2)
     wanted, padding = rng.normal(size=(64, 300)) * 5, rng.random((64, 300)) < 0.2
     wanted[padding] = 0
     # Far outside, and where two levels are as close as each other.
     wanted[~padding & (rng.random(wanted.shape) < 0.1)] *= 20
     wanted[:, :50] = np.rint(2 * wanted[:, :50]) / 2
-    zeros = np.array([[0 in row[bit::2] for bit in (0, 1)] for row in trellis.LEVELS])
-    fast = compiled.closest_chains(wanted, padding, CLOSEST, zeros, 2.0 * trellis.LOW - 2)
     found = closest_chains(wanted, padding)
-    np.testing.assert_array_equal(fast, found)
+    np.testing.assert_array_equal(fastest()(wanted, padding), found)
     assert not found[padding].any()
     assert trellis.encode(found.astype(np.int8)) is not None
 
@@ -47,7 +45,7 @@ def test_compiled_is_the_same() -> None:
 def test_less_error_than_equal_steps() -> None:
     """Of normally distributed weights, each at its best range: 0.0067 and 0.0120."""
     values = np.random.default_rng(3).normal(size=(64, 2000))
-    grid = TRELLIS.of(64, 1, KV260)
+    grid = TRELLIS.for_layer(64, 1, KV260)
     coded, plain = (
         min(np.square(values - step * each.nearest(values / step)).mean() for step in steps)
         for each, steps in ((grid, np.linspace(0.2, 0.26, 7)),
@@ -68,11 +66,13 @@ def test_rounded_weights_have_codes(arch, channels: int, heads: int) -> None:
     x = rng.normal(size=(900, 160)) @ (np.eye(160) + 0.03 * rng.normal(size=(160, 160)))
     moments = Moments(np.rint(10 * x))
     weight = rng.normal(size=(channels, 160)) * rng.uniform(0.5, 2, channels)[:, None]
-    grid, spread = TRELLIS.of(channels, heads, arch), Spread(channels, heads, arch.depth)
+    grid, spread = TRELLIS.for_layer(channels, heads, arch), Spread(channels, heads, arch.depth)
     step = weight_steps(weight, moments, grid)
     rounded = moments.round(np.tile(weight, (2, 1)), np.tile(step, 2), grid).astype(np.int8)
     np.testing.assert_array_equal(*np.split(rounded, 2))
-    assert have_codes(arch, spread.scatter(rounded[:channels]))
+    tile_words(arch, spread.scatter(rounded[:channels]), nibbles=True)
+    with pytest.raises(NoCodesError):
+        tile_words(arch, np.full((1, 1), trellis.HIGH, np.int8), nibbles=True)
     cost = moments.cost(weight - step[:, None] * rounded[:channels]).sum()
     assert cost < moments.cost(weight - step[:, None] * nearest(weight, step, grid)).sum()
     if channels >= 60 and arch.width > 4:
@@ -85,7 +85,7 @@ def test_rounded_weights_have_codes(arch, channels: int, heads: int) -> None:
 def test_clips_at_once_are_those_one_by_one(monkeypatch) -> None:
     rng = np.random.default_rng(5)
     moments, weight = Moments(np.rint(rng.normal(size=(300, 16)) * 9)), rng.normal(size=(40, 16))
-    for grid in (TRELLIS.of(40, 1, KV260), GRIDS[4], replace(GRIDS[4], clips=(1.0, 0.7))):
+    for grid in (TRELLIS.for_layer(40, 1, KV260), GRIDS[4], replace(GRIDS[4], clips=(1.0, 0.7))):
         at_once = weight_steps(weight, moments, grid)
         monkeypatch.setattr("vitrify.quant.requant._AT_ONCE", 1)
         np.testing.assert_array_equal(weight_steps(weight, moments, grid), at_once)

@@ -10,7 +10,9 @@ from amaranth.lib import wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from vitrify.arch.presets import preset
 from vitrify.rtl.lib.shared import to_verilog
+from vitrify.rtl.units.tile_writer import TileWriter
 
 
 class Memories(wiring.Component):
@@ -60,3 +62,13 @@ def test_attributes(family, short, long, deep):
     assert sorted(found[255], key=len) == [{}, long]
     blocks = re.findall(r"initial begin\n(.*?)  end\n", text, re.S)
     assert [block.count("\n") for block in blocks] == [256]
+
+
+@pytest.mark.parametrize(("name", "blocks"), [("kv260", True), ("kv260-w4", False)])
+def test_tiles_wait_in_blocks_where_there_are_some(name, blocks):
+    """64 words of 512 bits; sums in thirds need the block RAMs of their core."""
+    arch = preset(name)
+    assert arch.tiles_in_blocks == blocks
+    text = to_verilog(TileWriter(arch, swap_latency=19), "writer", arch.part.family)
+    (attributes,) = re.findall(r"((?:  \(\* .+ \*\)\n)*)  reg \[511:0\] .+ \[63:0\];", text)
+    assert ('ram_style = "block"' in attributes) == blocks

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth import Cat, Const, Module, Mux, Signal, unsigned
+from amaranth import Cat, Const, Module, Mux, Signal
 from amaranth.hdl import Value
-from amaranth.lib import stream, wiring
+from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from vitrify.arch import trellis
 from vitrify.arch.config import ArchConfig
 from vitrify.rtl.lib.shared import place
+
+from .tile_words import TileWords, columns
 
 
 class CodedByte(wiring.Component):
@@ -58,25 +60,14 @@ class CodedByte(wiring.Component):
 
     def elaborate(self, _platform: Any) -> Module:
         m = Module()
-        arch, read, before = self.arch, self.lo, Signal(2)
-        code, other = self.streamed[:4], self.streamed[4:]
+        code, other, before = self.streamed[:4], self.streamed[4:], Signal(2)
         with m.If(self.taken):
             m.d.sync += before.eq(Cat(other[0], code[0]))
         with m.If(self.restart):
             m.d.sync += before.eq(0)
         levels = _level(code, before), _level(other, Cat(code[0], before[0]))
         even, odd = (Mux(self.nibbles, level, self.streamed) for level in levels)
-        streamed: Value = Mux(self.odd, odd, even)
-        if arch.stored_weights:
-            # Without a pair, every column is to find the word.
-            read = Cat(self.lo, Mux(self.stored, self.hi, self.lo))
-            streamed = Cat(even, odd)
-        if arch.tile_quads:
-            first = Signal.like(read, reset_less=True)
-            with m.If(~self.second):
-                m.d.sync += first.eq(read)
-            read, streamed = Cat(Mux(self.stored, first, read), read), Cat(streamed, streamed)
-        m.d.sync += self.columns.eq(Mux(self.arrives, read, streamed))
+        m.d.sync += self.columns.eq(columns(m, self.arch, self, self.second, even, odd))
         return m
 
 
@@ -89,49 +80,28 @@ def _level(code: Value, state: Value) -> Value:
     return Cat(bits, bits[-1].replicate(8 - len(bits)))
 
 
-class CodedWords(wiring.Component):
-    """As :class:`~vitrify.rtl.units.tile_words.TileWords`, with nibbles that are codes.
+class CodedWords(TileWords):
+    """The same with nibbles that are codes of :mod:`vitrify.arch.trellis`.
 
     Byte by byte: the bytes of a word have nothing to do with each other.
 
     Members
     -------
-    arrives, lo, hi, stored, streams, streamed, nibbles, odd, word
-        As there.
     restart : :py:`In(1)`
         The next word of nibbles is the first one of a tile.
     """
 
-    arrives: Signal
-    lo: Signal
-    hi: Signal
-    stored: Signal
-    streams: Signal
-    streamed: Signal
-    nibbles: Signal
-    odd: Signal
     restart: Signal
-    word: stream.Interface
 
     def __init__(self, arch: ArchConfig) -> None:
-        self.arch = arch
-        bits = 8 * arch.depth
-        super().__init__({
-            "arrives": In(1), "lo": In(bits), "hi": In(bits), "stored": In(1),
-            "streams": In(1), "streamed": In(bits), "nibbles": In(1), "odd": In(1),
-            "restart": In(1), "word": Out(stream.Signature(unsigned(arch.tile_bits))),
-        })
+        super().__init__(arch, {"restart": In(1)})
 
     def elaborate(self, platform: Any) -> Module:
         m = Module()
-        arch, word, second = self.arch, self.word, Signal()
+        arch, word, taken = self.arch, self.word, Signal()
         parts = place(m, platform, lambda: CodedByte(arch), name="vitrify_coded_byte",
                       count=arch.depth)
-        whole: Any = 1
-        if arch.tile_quads:
-            whole = ~self.stored | second
-            m.d.sync += second.eq(second ^ (self.arrives & self.stored))
-        taken = Signal()
+        second, whole = self._pairs(m)
         m.d.comb += taken.eq(self.streams & self.nibbles & (self.odd | arch.stored_weights))
         for at, part in enumerate(parts):
             m.d.comb += [

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from amaranth import Cat, Module, Mux, Signal, unsigned
+from amaranth import Cat, Const, Module, Mux, Signal, unsigned
+from amaranth.hdl import Value
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -39,37 +41,56 @@ class TileWords(wiring.Component):
     odd: Signal
     word: stream.Interface
 
-    def __init__(self, arch: ArchConfig) -> None:
+    def __init__(self, arch: ArchConfig, members: Mapping[str, Any] | None = None) -> None:
+        """``members``: further ones."""
         self.arch = arch
         bits = 8 * arch.depth
         super().__init__({
             "arrives": In(1), "lo": In(bits), "hi": In(bits), "stored": In(1),
             "streams": In(1), "streamed": In(bits), "nibbles": In(1), "odd": In(1),
-            "word": Out(stream.Signature(unsigned(arch.tile_bits))),
+            "word": Out(stream.Signature(unsigned(arch.tile_bits))), **(members or {}),
         })
 
     def elaborate(self, _platform: Any) -> Module:
         m = Module()
         arch, word = self.arch, self.word
-        read: Any = self.lo
         halves = (Mux(self.nibbles, half_bytes(self.streamed, half), self.streamed)
                   for half in (0, 1)) if arch.nibbles else (self.streamed, self.streamed)
-        even, odd = halves
-        streamed: Any = Mux(self.odd, odd, even)
-        if arch.stored_weights:
-            # Without a pair, every column is to find the word.
-            read = Cat(self.lo, Mux(self.stored, self.hi, self.lo))
-            streamed = Cat(even, odd)
-        whole: Any = 1
-        if arch.tile_quads:
-            second, first = Signal(), Signal.like(read, reset_less=True)
-            whole = ~self.stored | second
-            m.d.sync += second.eq(second ^ (self.arrives & self.stored))
-            with m.If(~second):
-                m.d.sync += first.eq(read)
-            read, streamed = Cat(Mux(self.stored, first, read), read), Cat(streamed, streamed)
+        second, whole = self._pairs(m)
         m.d.sync += [
             word.valid.eq((self.arrives & whole) | self.streams),
-            word.payload.eq(Mux(self.arrives, read, streamed)),
+            word.payload.eq(columns(m, arch, self, second, *halves)),
         ]
         return m
+
+    def _pairs(self, m: Module) -> tuple[Value, Value]:
+        """Whether the second pair of a word is due; whether what arrives makes a word whole."""
+        if not self.arch.tile_quads:
+            return Const(0, 1), Const(1, 1)
+        second = Signal()
+        m.d.sync += second.eq(second ^ (self.arrives & self.stored))
+        return second, ~self.stored | second
+
+
+def columns(
+    m: Module, arch: ArchConfig, source: Any, second: Value, even: Value, odd: Value
+) -> Value:
+    """What the buffer gets in this cycle: of what ``source`` has, all columns of a word.
+
+    Parameters
+    ----------
+    source : has ``arrives``, ``lo``, ``hi``, ``stored`` and ``odd``, of words or of a byte of them
+    second : with ``tile_quads``: the second pair of a word is due
+    even, odd : columns of the stream
+    """
+    read, streamed = source.lo, Mux(source.odd, odd, even)
+    if arch.stored_weights:
+        # Without a pair, every column is to find the word.
+        read = Cat(source.lo, Mux(source.stored, source.hi, source.lo))
+        streamed = Cat(even, odd)
+    if arch.tile_quads:
+        first = Signal.like(read, reset_less=True)
+        with m.If(~second):
+            m.d.sync += first.eq(read)
+        read, streamed = Cat(Mux(source.stored, first, read), read), Cat(streamed, streamed)
+    return Mux(source.arrives, read, streamed)

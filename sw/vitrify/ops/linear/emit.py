@@ -12,13 +12,7 @@ from vitrify.arch.access import Taps
 from vitrify.arch.errors import CapacityError
 from vitrify.arch.isa import Output, Stationary, Transform
 from vitrify.codegen.lowering import Lowering
-from vitrify.codegen.pack import (
-    Bytes,
-    are_nibbles,
-    have_codes,
-    parameter_words,
-    weight_words,
-)
+from vitrify.codegen.pack import Bytes, NoCodesError, are_nibbles, parameter_words, weight_words
 from vitrify.codegen.placement import Placed
 from vitrify.codegen.product import At, MatrixProduct, Picks, Queue, Stored, Tiles
 
@@ -131,11 +125,11 @@ def prepare(
     sets = [(op.weight, bias, multiplier)]
     if op.task is not None:
         sets = list(zip(op.weight, np.asarray(bias), np.asarray(multiplier), strict=True))
-    if nibbles and state.arch.trellis_codes:
-        nibbles = all(
-            have_codes(state.arch, layout.matrix(own[0], part))
-            for part in layout.parts for own in sets)
-    streams = [[stream(part, *own) for own in sets] for part in layout.parts]
+    try:
+        streams = [[stream(part, *own) for own in sets] for part in layout.parts]
+    except NoCodesError:
+        nibbles = False
+        streams = [[stream(part, *own) for own in sets] for part in layout.parts]
     gain = None if op.norm is None else x.spread.scatter(op.norm.gain)
     macs = state.graph.macs[op.name]
     total = op.rows.count * state.images if op.rows else state.rows(op.x)

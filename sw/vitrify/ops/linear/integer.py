@@ -29,7 +29,7 @@ class QLinear(QOp):
     x: str
     weight: Int8
     requant: Requant
-    #: That its weights were rounded to.
+    #: Of a weight in DRAM.
     bits: int = WIDE
     norm: Norm | None = None
     #: ``x`` is multiplied by another tensor first, element by element.
