@@ -2,8 +2,9 @@
 
 ``python -m tests.fuzz graphs --count 3000 --seed 1`` compares the evaluator of the integer graph
 with the program on golden, bit by bit; ``--rtl 300`` runs so many programs on simulated cores of
-`nano`'s size, too, each tensor compared, with random latency and stalls of the memory.  What the
-compiler refuses is counted by its reason.  ``--case N`` repeats one with its traceback.
+`nano`'s size, too, each tensor compared, with random latency and stalls of the memory.
+``--weights 4`` gives weights four bits.  What the compiler refuses is counted by its reason.
+``--case N`` repeats one with its traceback.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from vitrify.compiler.quantise import quantise
 from vitrify.compiler.validate import check_program
 from vitrify.ir import verify
 from vitrify.program import Program, pack_input, registers
+from vitrify.quant.wanted import EIGHT, NARROW, WIDE, Weights
 
 #: Random settings of the simulated memory.
 LATENCIES, STALLS = (1, 5, 20, 80, 300), (0.0, 0.0, 0.2, 0.5)
@@ -43,7 +45,9 @@ class Compiled:
     images: np.ndarray
 
 
-def compiled(seed: int, number: int, arch: ArchConfig | None = None) -> Compiled:
+def compiled(
+    seed: int, number: int, arch: ArchConfig | None = None, weights: Weights = EIGHT
+) -> Compiled:
     """Make the network, quantise, compile, and compare the program with the integer graph.
 
     ``arch`` instead of a random core.
@@ -55,16 +59,16 @@ def compiled(seed: int, number: int, arch: ArchConfig | None = None) -> Compiled
     network = Network(rng, chosen.experts)
     verify(network.model)
     images = network.images(5)
-    graph = quantise(network.model, images, arch=chosen)
+    graph = quantise(network.model, images, arch=chosen, weights=weights)
     batch = int(rng.choice([1, 1, 2, 3, 4]))
     program = compile_graph(graph, chosen, batch=batch)
     check_program(program, graph, images)
     return Compiled(program, images)
 
 
-def run(seed: int, number: int) -> str:
+def run(seed: int, number: int, weights: Weights = EIGHT) -> str:
     """``ok``, a refusal, or what went wrong."""
-    return _verdict(compiled, seed, number)
+    return _verdict(functools.partial(compiled, weights=weights), seed, number)
 
 
 def _verdict(case: Callable[[int, int], object], seed: int, number: int) -> str:
@@ -98,13 +102,13 @@ class Simulation:
         """As :func:`run`, and on the core."""
         return _verdict(self.simulate, seed, number)
 
-    def simulate(self, seed: int, number: int) -> None:
+    def simulate(self, seed: int, number: int, weights: Weights = EIGHT) -> None:
         """Compare a case on the core with golden; what goes wrong is raised."""
         from vitrify.cosim.check import Checker
         from vitrify.cosim.core import DramModel, SimulatedCore
         from vitrify.cosim.jobs import run_jobs
 
-        case = compiled(seed, number, self._arch)
+        case = compiled(seed, number, self._arch, weights)
         rng = np.random.default_rng([seed, number, 1])
         program = case.program
         images = case.images[np.arange(2 * program.batch) % len(case.images)]
@@ -132,9 +136,9 @@ def _simulation(arch: ArchConfig) -> Simulation:
     return Simulation(arch)
 
 
-def on_a_core(seed: int, number: int) -> None:
+def on_a_core(seed: int, number: int, weights: Weights = EIGHT) -> None:
     """Compare a case on golden and on one of the cores in turn; what goes wrong is raised."""
-    _simulation(BUILT[number % len(BUILT)]).simulate(seed, number)
+    _simulation(BUILT[number % len(BUILT)]).simulate(seed, number, weights)
 
 
 def main(arguments: list[str]) -> int:
@@ -145,18 +149,21 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--start", type=int, default=0, help="number of the first case")
     parser.add_argument("--rtl", type=int, default=0, metavar="N",
                         help="instead: N networks on simulated cores")
+    parser.add_argument("--weights", type=int, choices=(WIDE, NARROW), default=WIDE)
     parser.add_argument("--case", type=int, help="run one, with its traceback")
     options = parser.parse_args(arguments)
+    case = functools.partial(on_a_core if options.rtl else compiled,
+                             weights=Weights(options.weights))
     logging.disable()
     warnings.simplefilter("ignore")
     if options.case is not None:
-        (on_a_core if options.rtl else compiled)(options.seed, options.case)
+        case(options.seed, options.case)
         print("ok")
         return 0
     counts: collections.Counter[str] = collections.Counter()
     begun = time.monotonic()
     for number in range(options.start, options.start + (options.rtl or options.count)):
-        result = _verdict(on_a_core if options.rtl else compiled, options.seed, number)
+        result = _verdict(case, options.seed, number)
         counts[result if result.startswith("refused") else result.split()[0]] += 1
         if not result.startswith(("ok", "refused")):
             print(f"case {number}: {result}", flush=True)

@@ -151,7 +151,7 @@ BUILT = (
     _nano("wide", depth=8, width=32, lanes=8, bus_bytes=8, ports=2, banks=4, bank_words=512,
           packing=True, burst_beats=8),
     _nano("deep", depth=32, width=4, lanes=4, bus_bytes=16, requant_bits=24, max_rows=16,
-          experts=5, outstanding=2),
+          experts=5, outstanding=2, trellis=False),
     _nano("plain", depth=16, width=8, lanes=8, bus_bytes=2, experts=0, burst_beats=256,
           **dict.fromkeys(MECHANISMS, False)),
 )

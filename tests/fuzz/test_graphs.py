@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 
 import numpy as np
 import pytest
 
-from tests.fuzz import graphs
+from tests.fuzz import graphs, networks
+from vitrify.arch.config import ArchConfig
+from vitrify.arch.errors import CapacityError
 from vitrify.arch.presets import preset
+from vitrify.quant.wanted import NARROW, Weights
 
 SEED = 2026
 
@@ -34,9 +38,31 @@ def test_programs_on_the_core_are_too():
     assert "ok" in results.values()
 
 
-def test_what_an_earlier_run_found():
-    """Experts that are added to what a mixing layer made head by head."""
-    graphs.compiled(2, 1375, preset("nano"))
+@pytest.mark.parametrize(("seed", "number", "arch"), [
+    # experts that are added to what a mixing layer made head by head
+    (2, 1375, preset("nano")),
+    # several images whose pixels become one row, for results of few channels
+    (43, 1047, None),
+    # several images behind an op of constants
+    (77, 133, None),
+])
+def test_what_earlier_runs_found(seed: int, number: int, arch: ArchConfig | None):
+    graphs.compiled(seed, number, arch)
+
+
+def test_an_image_is_read_again_once_all_are_there():
+    """Images one by one in blocks of rows: others than their first reader found none."""
+    core = networks.core(np.random.default_rng([42, 88]))
+    with pytest.raises(CapacityError, match="bytes of token memory"):
+        graphs.compiled(42, 88)
+    case = graphs.compiled(42, 88, dataclasses.replace(core, banks=10))
+    assert case.program.metadata["image_by_image"] == 6
+
+
+def test_weights_of_four_bits_are_the_integer_graphs_too():
+    results = {number: graphs.run(SEED, number, Weights(NARROW)) for number in range(12)}
+    assert all(result.startswith(("ok", "refused")) for result in results.values()), results
+    assert list(results.values()).count("ok") >= 6
 
 
 def test_the_fuzzer_sees_what_is_wrong(monkeypatch):

@@ -18,9 +18,13 @@ def takes_image(state: Lowering, op: QLinear) -> bool:
     if state.strategy.image_blocks > 1:
         comes = len(image.blocks(state)) > 1
     else:
-        comes = state.images > 1 and state.rows(name) > state.arch.max_rows
+        # The constants of the first ops come with it: nothing reads them before.
+        first = state.graph.ops[0] is op
+        comes = first and state.images > 1 and state.rows(name) > state.arch.max_rows
+    # What other ops read once all images are there is an output of those that run one by one.
+    alone = name not in state.graph.outputs.values()
     return (
-        comes and op.x == name and not op.rows and op.norm is None
+        comes and op.x == name and not (op.rows or op.norm or op.window) and alone
         and sum(name in other.sources() for other in state.graph.ops) == 1
     )
 
