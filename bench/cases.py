@@ -122,9 +122,9 @@ CASES = (
          _imagenet_test),
 )
 
-#: With weights of four bits, on cores that have more products for them.
+#: With weights of four bits: on cores that have more products for them, and on one with codes.
 IN_FOUR_BITS = tuple(
-    replace(case, name=f"{case.name}_w4", presets=("kv260-w4", "ulx3s-w4"),
+    replace(case, name=f"{case.name}_w4", presets=("kv260-w4", "ulx3s-w4", "kv260"),
             weights=Weights(NARROW))
     for case in CASES if case.name == "vit_tiny_imagenet"
 )

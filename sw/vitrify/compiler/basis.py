@@ -35,10 +35,13 @@ def quantise_rotated(
     That is ``canonical``, or if weights may have four bits and no quantised model gives their
     steps, the same with its residual streams and values of heads rotated.
     """
-    def made(model: ir.Model, wanted: Weights, start: float, stop: float) -> QuantGraph:
+    def made(
+        model: ir.Model, wanted: Weights, start: float, stop: float,
+        narrow: QuantGraph | None = None,
+    ) -> QuantGraph:
         return quantise(
             model, images, arch=arch, preprocess=preprocess, weights=wanted, own_ranges=own_ranges,
-            progress=part_of(progress, start, stop),
+            progress=part_of(progress, start, stop), narrow=narrow,
         )
 
     bases = [canonical]
@@ -54,5 +57,5 @@ def quantise_rotated(
     noise = [Judge(basis, arch, images, graph.tasks).of(graph).noise
              for basis, graph in zip(bases, graphs, strict=True)]
     best = int(np.argmin(noise))
-    graph = graphs[best] if weights == narrow else made(bases[best], weights, 0.5, 1.0)
-    return bases[best], graph
+    graph = graphs[best]
+    return bases[best], graph if weights == narrow else made(bases[best], weights, 0.5, 1.0, graph)

@@ -54,6 +54,7 @@ def quantise(
     progress: Progress | None = None,
     weights: Weights = EIGHT,
     own_ranges: bool = False,
+    narrow: QuantGraph | None = None,
 ) -> QuantGraph:
     """Quantise a canonical model.
 
@@ -69,6 +70,7 @@ def quantise(
     progress : called with a phrase and the fraction of the whole that is done
     weights : how many bits the weights of each layer have
     own_ranges : the images stand for others, and ranges are those that the model's quantisers say
+    narrow : the same with four bits wherever these may be, if that is there already
 
     Raises
     ------
@@ -119,7 +121,7 @@ def quantise(
 
     if weights.bits is not None:
         return assembled(weights.bits, _CALIBRATION, 1.0)
-    wide, narrow = assembled(WIDE, 0.5, 0.55), assembled(NARROW, 0.55, 0.7)
+    wide, narrow = assembled(WIDE, 0.5, 0.55), narrow or assembled(NARROW, 0.55, 0.7)
     judge = Judge(canonical, arch, images, plan.tasks)
     return choose(wide, narrow, judge, weights, part_of(progress, 0.7, 1.0))
 

@@ -155,7 +155,10 @@ def choose(
 
     def mixed(count: int) -> QuantGraph:
         few = set(order[:count])
-        return replace(wide, ops=[others[op.name] if op.name in few else op for op in wide.ops])
+        return replace(
+            wide, ops=[others[op.name] if op.name in few else op for op in wide.ops],
+            scales=wide.scales | {n: s for n, s in narrow.scales.items() if n in few},
+        )
 
     points: dict[int, Point] = {}
 

@@ -36,6 +36,10 @@ _AT_ONCE = 1 << 22
 _FIRST = 16
 
 
+class ScaleError(ModelError):
+    """An accumulator's unit is too many output steps, or too few, for the multiplier."""
+
+
 @dataclass(frozen=True)
 class Columns:
     """Weights ``[out, in]`` and requantisation of a matrix product, with the step per output.
@@ -124,7 +128,7 @@ def shifts(
 
     Raises
     ------
-    ModelError
+    ScaleError
         If no legal shift represents the factors.
     """
     port = (1 << (requant_bits - 1)) - 1
@@ -135,7 +139,7 @@ def shifts(
     limit = formats.IntFormat(formats.MULTIPLIER_BITS, signed=False).max
     fitting = [s for s in formats.POST_SHIFTS if largest * 2.0 ** (pre + s) <= limit]
     if pre > formats.MAX_PRE_SHIFT or not fitting:
-        raise ModelError(
+        raise ScaleError(
             f"{what}: its output is {1 / largest:.3g} accumulator units a step, which the core's "
             f"requantisation cannot express; look for extreme values in its weights and its "
             f"inputs (Exp of large numbers makes some)"

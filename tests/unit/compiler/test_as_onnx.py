@@ -15,6 +15,8 @@ from vitrify.arch.presets import preset
 from vitrify.cli.main import main
 from vitrify.compiler.as_onnx import as_onnx, closeness
 from vitrify.compiler.driver import quantise_model
+from vitrify.quant.precision import size
+from vitrify.quant.wanted import Weights
 
 MODELS = Path(__file__).resolve().parents[3] / "models"
 NANO = preset("nano")
@@ -60,6 +62,16 @@ def test_weights_are_those_of_the_graph() -> None:
                  for g in (graph, changed))
     assert near < 1
     assert far > 10 * near
+
+
+def test_layers_of_few_bits_among_others_have_their_own_scales() -> None:
+    images = digits(8)
+    _, graph = quantise_model(MODELS / "digits_vit/model.onnx", NANO, images)
+    budget = sum(map(size, graph.ops)) * 3 // 4
+    canonical, mixed = quantise_model(
+        MODELS / "digits_vit/model.onnx", NANO, images, weights=Weights(None, None, budget)
+    )
+    assert closeness(as_onnx(canonical, mixed), mixed, NANO, images)["logits"] < 1
 
 
 def test_command_says_how_close(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from vitrify.compiler import compile_graph
 from vitrify.compiler.quantise import quantise
 from vitrify.ir import evaluate, shape_of
 from vitrify.ir.quantisers import QUANTISERS, Quantiser
+from vitrify.ops.linear.integer import QLinear
 from vitrify.quant import scheme
 from vitrify.quant.compare import compare
 from vitrify.quant.evaluate import Evaluator
@@ -69,6 +70,19 @@ def test_integers_that_a_file_brings_stay(trellis: bool):
     (layer,) = op.layers()
     assert layer.bits == (8 if trellis else 4)
     np.testing.assert_array_equal(layer.weight[3:, : own.shape[1]], own[3:])
+
+
+def test_steps_too_coarse_for_a_stream_have_eight_bits():
+    """Of two weights a row, the larger makes a result of few times itself."""
+    model, images = case()
+    parameter = model.graph.initializers["block.proj.weight"]
+    few = np.zeros(shape_of(parameter), np.float32)
+    few[np.arange(len(few)), np.arange(len(few)) % 5] = 40
+    few[:, 7] = 3
+    parameter.const_value = ir.tensor(few, name=parameter.name)
+    graph = quantise(model, images, arch=NANO, weights=Weights(4))
+    assert {op.name for op in graph.ops if 8 in weight_bits(op)} == WIDE | {"block.proj"}
+    assert min(one.sqnr for one in compare(model, graph, images[:8], NANO)) > 25
 
 
 def test_every_step_of_the_rounding_helps():
@@ -138,6 +152,12 @@ def test_a_budget_is_kept():
     chosen = next(point for point in graph.precision if point["chosen"])
     assert narrow < sum(map(size, graph.ops)) == chosen["bytes"] <= budget
     assert 0 < chosen["layers"] == sum(4 in weight_bits(op) for op in graph.ops)
+    for op in graph.ops:
+        if isinstance(op, QLinear) and op.add:
+            # which is what a scale is for, of this layer and no other
+            requant, scales = op.requant, graph.scales[op.name]
+            unit = graph.tensors[op.out].scale * 2.0 ** -(requant.pre_shift + requant.post_shift)
+            np.testing.assert_allclose(scales.weight, requant.multiplier * unit)
     costs = [point["divergence"] for point in graph.precision]
     assert costs[0] < chosen["divergence"] < costs[-1]
     with pytest.raises(InputError, match=f"is less than the {narrow} bytes"):
