@@ -45,6 +45,8 @@ def test_programs_on_the_core_are_too():
     (43, 1047, None),
     # several images behind an op of constants
     (77, 133, None),
+    # blocks of lines of a convolution that is added to what the layer in front of it reads
+    (78, 350, None),
 ])
 def test_what_earlier_runs_found(seed: int, number: int, arch: ArchConfig | None):
     graphs.compiled(seed, number, arch)

@@ -122,6 +122,23 @@ def test_three_layers_pass_in_blocks_of_lines(batch):
     assert parts.macs == whole.macs
 
 
+def mixed_hidden(net: Net):
+    """Between the layers of an MLP that is added to its stream, a depthwise convolution."""
+    x = net.linear(net.activation(image_map(net, 16, 4), "act0"), 16, "stream")
+    hidden = net.linear(net.norm(x, "before"), 24, "wide")
+    case = (24, 24, (3, 3), 1, (1, 1, 1, 1), 1, 24)
+    mapped = net.activation(conv(net, hidden, case), "act2")
+    x = net.add(x, net.linear(mapped, 16, "narrow"), "sum")
+    return net.linear(net.norm(x, "after"), 7, "last")
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_sums_do_not_go_where_the_next_block_still_reads(batch):
+    """Lines that two blocks read are made twice, of values that are still there."""
+    _, parts = both_ways(mixed_hidden, batch, PlacementStrategy(row_blocks=2))
+    assert "wide.block" in {layer.tensor.name for layer in parts.layers}
+
+
 def pooled_attention(net: Net):
     """Queries, keys and values in wide rows, pooled before they attend."""
     x = net.norm(image_map(net, 16, 4), "norm")

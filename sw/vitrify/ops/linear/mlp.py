@@ -25,7 +25,9 @@ def second(state: Lowering, first: QLinear, step: int) -> QLinear | None:
     if first.rows and (state.images > 1 or first.rows.start is None):
         return None
     if behind.window is not None:
-        return behind if _line_by_line(state, behind.window) else None
+        # Lines that two blocks read are made of the same values twice.
+        same = behind.out != first.x
+        return behind if same and _line_by_line(state, behind.window) else None
     return behind if len(state.passing_blocks(first.out)) > 1 else None
 
 
@@ -76,7 +78,7 @@ def _convolve(
     A layer behind the convolution takes its blocks as they come.
     """
     last = _reader(state, behind, step)
-    last = None if last is None or last.window or last.into else last
+    last = None if last is None or last.window or last.into or last.out == first.x else last
     (high, wide), (height, width) = window.map, window.size
     lines = -(-height // state.strategy.row_blocks)
     most = min(high, (lines - 1) * window.stride + window.kernel[0])
