@@ -174,7 +174,7 @@ class Builder:
             nibbles=int(product.nibbles),
         )
         if queue is not None:
-            fields |= queue.fields()
+            fields |= queue.fields(out.channel)
             self._queued = index
         size = self._stream(fields, product)
         if queue is not None and queue.gathers:

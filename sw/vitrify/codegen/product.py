@@ -76,13 +76,13 @@ class Queue:
     scatters: bool = False
     adds: Placed | None = None
 
-    def fields(self) -> dict[str, int]:
-        """Of the instruction."""
+    def fields(self, channel: int) -> dict[str, int]:
+        """Of the instruction whose results begin at this physical channel."""
         return {
             "expert_rows": 1, "expert": self.expert, "expert_first": self.first,
             **({"src_list": 1} if self.gathers else {}),
             **({"dst_list": 1, "gate": 1} if self.scatters else {}),
-            **({"add_addr": self.adds.address} if self.adds else {}),
+            **({"add_addr": self.adds.at(0, channel)} if self.adds else {}),
         }
 
 

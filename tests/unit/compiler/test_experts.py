@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.synthetic import Mixture, vision_transformer
 from tests.unit.compiler.test_lowering import compare
+from tests.unit.quant.mixtures import MixedNet
 from vitrify.arch.errors import CapacityError
 from vitrify.arch.isa import Opcode
 from vitrify.arch.presets import preset
@@ -18,8 +19,11 @@ from vitrify.codegen.memory import TensorMemory
 from vitrify.codegen.portions import bus_is_ahead
 from vitrify.codegen.strategy import PlacementStrategy
 from vitrify.compiler import compile_graph
+from vitrify.compiler.quantise import quantise
+from vitrify.compiler.validate import check_program
 from vitrify.estimate import estimate
 from vitrify.ops.attention import routed
+from vitrify.ops.experts.integer import QExperts
 from vitrify.program import Program
 from vitrify.runtime.backend import as_jobs
 from vitrify.runtime.routing import replay, routes
@@ -215,3 +219,26 @@ def test_too_many_images_with_tasks() -> None:
     graph.tasks["other"] = 2
     with pytest.raises(CapacityError, match="more than the 4 task numbers of a job"):
         compile_graph(graph, NANO, batch=3)
+
+
+def test_columns_of_an_expert_that_read_less_than_others() -> None:
+    """They are another MATMUL, whose old values begin at its first column."""
+    net = MixedNet(1)
+    images = net.images(24)
+    x = net.block(net.tokens(), "block")
+    x = net.add(x, net.experts(net.norm(x, "norm"), "experts"), "sum")
+    graph = quantise(net.model(net.head(net.select(x))), images, arch=NANO)
+    place = next(i for i, op in enumerate(graph.ops) if isinstance(op, QExperts))
+    op = graph.ops[place]
+    assert isinstance(op, QExperts)
+    first, second = op.experts[1]
+    weight = second.weight.copy()
+    weight[NANO.depth :, NANO.depth :] = 0
+    pair = first, dataclasses.replace(second, weight=weight)
+    graph.ops[place] = dataclasses.replace(op, experts=(op.experts[0], pair, *op.experts[2:]))
+    program = compile_graph(graph, NANO)
+    products = [one for one in program.instructions() if one.opcode == Opcode.MATMUL]
+    added = [one for one in products if one.dst_list and one.expert == 1]
+    assert [one.dst_addr - added[0].dst_addr for one in added] == [0, 1]
+    assert [one.add_addr - added[0].add_addr for one in added] == [0, 1]
+    check_program(program, graph, images[:4])
