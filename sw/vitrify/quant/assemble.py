@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from .loop import Loop
 from .operands import Operands, Source
 from .plan import Plan, PlanOp
 from .requant import Columns, ScaleError
-from .rounding import GRIDS, Grid
+from .rounding import GRIDS
 from .tensors import Float, Requant
 from .trellis import TRELLIS
 from .wanted import NARROW, WIDE
@@ -53,8 +54,8 @@ class Assembler(Operands):
     ) -> Columns:
         """Integers of a layer, or of one for each task, from real weights to an output ``step``.
 
-        ``groups``: equal parts in which the results are used.  Of ``bits`` that are few it may be
-        more: steps as coarse as those may be more than the core scales down to output steps.
+        ``groups``: equal parts in which the results are used.  Weights have more than ``bits``
+        where steps as coarse as those of few are more than the core scales down to output steps.
         """
         shape = weight.shape
         each = np.broadcast_to(np.asarray(step, np.float64), shape[:-1])
@@ -65,28 +66,25 @@ class Assembler(Operands):
             own = requant.grid_steps(scaled, -GRIDS[bits].low)
             if np.count_nonzero(own) > len(own) // 2:
                 grid, bits = GRIDS[bits], WIDE
-
-        def on(grid: Grid) -> Columns:
-            return requant.columns(
-                scaled,
-                bias.reshape(-1),
-                each.reshape(-1),
-                moments=x.moments,
-                zero_point=x.zero_point,
-                reach=reach,
-                requant_bits=self.arch.requant_bits,
-                what=name,
-                grid=grid,
-                stored=bool(self.given),
-            )
-
+        rounded = partial(
+            requant.columns,
+            scaled,
+            bias.reshape(-1),
+            each.reshape(-1),
+            moments=x.moments,
+            zero_point=x.zero_point,
+            reach=reach,
+            requant_bits=self.arch.requant_bits,
+            what=name,
+            stored=bool(self.given),
+        )
         try:
-            part = on(grid)
+            part = rounded(grid=grid)
         except ScaleError:
             if bits == WIDE:
                 raise
             bits = WIDE
-            part = on(GRIDS[bits])
+            part = rounded(grid=GRIDS[bits])
         if self.given:
             own = weight.reshape(part.weight.shape)
             steps = requant.grid_steps(own, scheme.INT8_MAX)

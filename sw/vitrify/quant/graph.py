@@ -24,8 +24,8 @@ from .wanted import WIDE
 class Layer:
     """Constant ``weight [..., out, in]`` between two tensors.
 
-    ``gathers``: and statistics of the rows of the result.  ``bits`` of a weight in
-    DRAM.
+    ``gathers``: and statistics of the rows of the result.  ``bits`` of a weight
+    in DRAM.
     """
 
     name: str

@@ -164,6 +164,15 @@ def test_a_budget_is_kept():
         quantised(bits=None, budget_bytes=narrow - 1)
 
 
+def test_four_bits_that_are_there_are_not_rounded_again():
+    model, images = case()
+    narrow = quantised(bits=4)
+    graph = quantise(model, images, arch=NANO, weights=Weights(None, 100.0), narrow=narrow)
+    few = [op for op in graph.ops if 4 in weight_bits(op)]
+    assert few
+    assert all(any(op is one for one in narrow.ops) for op in few)
+
+
 def test_a_limit_of_points_is_kept(monkeypatch):
     """Every layer of four bits costs a tenth of a point, by itself as with others."""
     def drop(_judge, graph):

@@ -25,9 +25,9 @@ def second(state: Lowering, first: QLinear, step: int) -> QLinear | None:
     if first.rows and (state.images > 1 or first.rows.start is None):
         return None
     if behind.window is not None:
-        # Lines that two blocks read are made of the same values twice.
-        same = behind.out != first.x
-        return behind if same and _line_by_line(state, behind.window) else None
+        # Lines that two blocks read are made twice: what they are made of has to stay.
+        stays = behind.out != first.x
+        return behind if stays and _line_by_line(state, behind.window) else None
     return behind if len(state.passing_blocks(first.out)) > 1 else None
 
 
@@ -78,7 +78,8 @@ def _convolve(
     A layer behind the convolution takes its blocks as they come.
     """
     last = _reader(state, behind, step)
-    last = None if last is None or last.window or last.into or last.out == first.x else last
+    if last is not None and (last.window or last.into or last.out == first.x):
+        last = None
     (high, wide), (height, width) = window.map, window.size
     lines = -(-height // state.strategy.row_blocks)
     most = min(high, (lines - 1) * window.stride + window.kernel[0])
